@@ -1,0 +1,12 @@
+"""RNN, LSTM and GRU on the CPU: forward and back-propagation through time on compiled kernels."""
+
+from importlib.metadata import version as _version
+
+from fastrnn import errors
+from fastrnn.backends import info, use_backend
+from fastrnn.modules import GRU, LSTM, RNN
+from fastrnn.threads import get_num_threads, set_num_threads
+
+__all__ = ["GRU", "LSTM", "RNN", "errors", "get_num_threads", "info", "set_num_threads", "use_backend"]
+
+__version__ = _version("fastrnn")

@@ -1,0 +1,190 @@
+"""The backends: which are built, which run here, which one is used, and why.
+
+A backend is a module with two functions, `forward` and `backward`, of the signatures in `fastrnn.reference`:
+
+    y, state_n, tape = forward(cell, x, state, weights, tape=..., num_threads=...)
+    dx, dstate_0, dweights = backward(cell, tape, dy, dstate_n, num_threads=...)
+
+Arrays given to it are validated, C-contiguous and aligned, and are not written; arrays it returns are new.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+import numpy as np
+
+from fastrnn.errors import BackendError
+from fastrnn.threads import get_num_threads
+
+__all__ = ["BACKENDS", "BackendStatus", "Info", "info", "load", "resolve", "use_backend"]
+
+# In the order in which auto tries them.
+BACKENDS: dict[str, str] = {
+    "cython": "fastrnn.kernels.sequence",
+    "numba": "fastrnn.kernels.numba_sequence",
+    "numpy": "fastrnn.reference",
+}
+
+_chosen: str | None = None  # by use_backend
+_loaded: dict[str, ModuleType | BackendError] = {}
+
+
+def _why_not_built(name: str, error: ImportError) -> str:
+    """Why importing a backend failed, for a person who wants it."""
+    package = Path(__file__).parent
+    if name == "numba" and error.name == "numba":
+        return "numba is not installed: pip install fastrnn[numba]"
+    if (package.parent / "setup.py").exists() and importlib.util.find_spec("fastrnn.kernels") is None:
+        return (
+            f"{package.parent} is fastrnn's source tree and hides the installed package: "
+            "run from another folder, or pip install -e ."
+        )
+    if name == "cython":
+        spec = importlib.util.find_spec("fastrnn.kernels")
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            failure = Path(folder, "build_failure.txt")
+            if failure.exists():
+                return failure.read_text().strip()
+    return str(error)
+
+
+def load(name: str) -> ModuleType:
+    """Import a backend's module.
+
+    Raises
+    ------
+    BackendError
+        If the name is unknown, the backend is not built, or it cannot run on this CPU; three different texts.
+    """
+    if name not in BACKENDS:
+        raise BackendError(f"backend is {name!r}; expected one of {', '.join(BACKENDS)}")
+    if name not in _loaded:
+        try:
+            module = importlib.import_module(BACKENDS[name])
+        except ImportError as error:
+            _loaded[name] = BackendError(f"backend {name!r} is not built: {_why_not_built(name, error)}")
+        else:
+            reason = getattr(module, "why_not_runnable", lambda: None)()
+            _loaded[name] = BackendError(f"backend {name!r} cannot run here: {reason}") if reason else module
+    found = _loaded[name]
+    if isinstance(found, BackendError):
+        raise BackendError(str(found))
+    return found
+
+
+def _automatic() -> str:
+    for name in BACKENDS:
+        try:
+            load(name)
+        except BackendError:
+            continue
+        return name
+    raise AssertionError("the numpy backend always loads")
+
+
+def resolve(name: str | None = None) -> ModuleType:
+    """The backend to use: `name`, else `use_backend`'s, else FASTRNN_BACKEND's, else the first that runs here."""
+    wanted = name or _chosen or os.environ.get("FASTRNN_BACKEND")
+    return load(wanted or _automatic())
+
+
+class use_backend:  # noqa: N801  (reads as a statement)
+    """Choose the backend of every call from here on; as a context manager, until the block ends.
+
+    Parameters
+    ----------
+    name
+        "cython", "numba" or "numpy"; None lets fastrnn choose. A module's own `backend` goes before it.
+
+    Raises
+    ------
+    BackendError
+        If that backend is unknown, not built, or cannot run on this CPU.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> with fastrnn.use_backend("numpy"):
+    ...     fastrnn.info().used
+    'numpy'
+    """
+
+    def __init__(self, name: str | None) -> None:
+        global _chosen
+        if name is not None:
+            load(name)
+        self._before = _chosen
+        _chosen = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        global _chosen
+        _chosen = self._before
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """What `info` says of one backend."""
+
+    name: str
+    runs: bool
+    detail: str  # what it is when it runs, why not when it does not
+
+
+@dataclass(frozen=True)
+class Info:
+    """What was built, what runs here, and why; str() of it is a readable report."""
+
+    version: str
+    used: str
+    why: str
+    num_threads: int
+    backends: tuple[BackendStatus, ...]
+
+    def __str__(self) -> str:
+        lines = [
+            f"fastrnn {self.version}, Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}",
+            f"backend: {self.used} ({self.why}), up to {self.num_threads} threads",
+        ]
+        lines += [f"  {b.name:<7} {'runs' if b.runs else 'does not run'}: {b.detail}" for b in self.backends]
+        return "\n".join(lines)
+
+
+def info() -> Info:
+    """Tell what was built, what runs here and why.
+
+    Raises
+    ------
+    BackendError
+        If FASTRNN_BACKEND names a backend that does not run.
+    """
+    import fastrnn
+
+    statuses = []
+    for name in BACKENDS:
+        try:
+            module: Any = load(name)
+        except BackendError as error:
+            statuses.append(BackendStatus(name, False, str(error)))
+        else:
+            statuses.append(BackendStatus(name, True, module.describe()))
+    if _chosen:
+        why = "chosen by use_backend"
+    elif os.environ.get("FASTRNN_BACKEND"):
+        why = "chosen by FASTRNN_BACKEND"
+    else:
+        why = "the first that runs here"
+    resolve()
+    used = _chosen or os.environ.get("FASTRNN_BACKEND") or _automatic()
+    return Info(fastrnn.__version__, used, why, get_num_threads(), tuple(statuses))

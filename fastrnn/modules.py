@@ -1,0 +1,438 @@
+"""RNN, LSTM and GRU: layers on top of one another, with torch.nn's shapes, names and defaults. No arithmetic here."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fastrnn import backends, ops
+from fastrnn.cells import CELLS, Cell, Weights
+from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive
+
+__all__ = ["GRU", "LSTM", "RNN", "Tape"]
+
+
+class Tape:
+    """What a module's `forward` keeps for its `backward`; it serves once, as backward works in place on it."""
+
+    def __init__(self, module: Parametrized, layers: list[ops.Tape], y_shape: tuple[int, ...]) -> None:
+        self._module = module
+        self._layers = layers  # emptied by backward
+        self._y_shape = y_shape  # as the caller sees y
+
+
+class _Recurrent(Parametrized):
+    """Everything that RNN, LSTM and GRU share."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dtype: Any,
+        seed: Any,
+        backend: str | None,
+        num_threads: int | None,
+        **later: Any,
+    ) -> None:
+        for option, value in later.items():
+            if value:
+                raise NotImplementedError(f"{option}={value!r} is not implemented yet; expected {type(value)()!r}")
+        self._cell = cell
+        self.input_size = check_positive("input_size", input_size)
+        self.hidden_size = check_positive("hidden_size", hidden_size)
+        self.num_layers = check_positive("num_layers", num_layers)
+        self.bias = bool(bias)
+        self.batch_first = bool(batch_first)
+        self.dtype = check_dtype(dtype)
+        if backend is not None:
+            backends.load(backend)
+        self.backend = backend
+        self.num_threads = None if num_threads is None else check_positive("num_threads", num_threads)
+
+        rows = len(cell.gates) * self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer in range(self.num_layers):
+            columns = self.input_size if layer == 0 else self.hidden_size
+            shapes[f"weight_ih_l{layer}"] = (rows, columns)
+            shapes[f"weight_hh_l{layer}"] = (rows, self.hidden_size)
+            if self.bias:
+                shapes[f"bias_ih_l{layer}"] = (rows,)
+                shapes[f"bias_hh_l{layer}"] = (rows,)
+        self._declare(shapes, bound=1 / math.sqrt(self.hidden_size), seed=seed)
+
+    def __repr__(self) -> str:
+        options = "".join(
+            f", {name}={value!r}"
+            for name, value, default in (
+                ("num_layers", self.num_layers, 1),
+                ("bias", self.bias, True),
+                ("batch_first", self.batch_first, False),
+                ("dtype", self.dtype.name, "float32"),
+                ("backend", self.backend, None),
+                ("num_threads", self.num_threads, None),
+            )
+            if value != default
+        )
+        return f"{type(self).__name__}({self.input_size}, {self.hidden_size}{options})"
+
+    def __call__(self, x: Any, state: Any = None, *, lengths: Any = None) -> tuple[Array, Any]:
+        """Run the sequence for its outputs only.
+
+        Parameters
+        ----------
+        x
+            (T, N, I), or (N, T, I) with `batch_first`, or (T, I) for a single sequence, of the module's dtype.
+            An integer array of one dimension less holds token indices: each stands for its one-hot row, and a column
+            of weight_ih takes the place of the input product.
+        state
+            The initial state, (L, N, H), or (L, H) for a single sequence: h_0, for LSTM the tuple (h_0, c_0).
+            None means zeros.
+        lengths
+            Not implemented yet.
+
+        Returns
+        -------
+        tuple
+            y, x's shape with H in place of I, and the final state, shaped like `state`. T = 0 gives an empty y and
+            the initial state.
+
+        Raises
+        ------
+        TypeError
+            If a dtype differs, or an argument is not an array.
+        ValueError
+            If a shape differs, or a token is out of range.
+        """
+        y, state_n, _ = self._run(x, state, lengths, tape=False)
+        return y, state_n
+
+    def forward(self, x: Any, state: Any = None, *, lengths: Any = None) -> tuple[Array, Any, Tape]:
+        """Run the sequence and keep what `backward` needs.
+
+        Parameters and errors are those of `__call__`.
+
+        Returns
+        -------
+        tuple
+            y, the final state, and the tape. The tape refers to x, y and the parameters without a copy: they must not
+            change before `backward`; y is read-only for that reason.
+        """
+        y, state_n, layers = self._run(x, state, lengths, tape=True)
+        return y, state_n, Tape(self, layers, y.shape)
+
+    def backward(self, tape: Tape, dy: Any = None, dstate: Any = None) -> tuple[Array | None, Any, dict[str, Array]]:
+        """Back-propagate through time: the exact gradients of everything that went into `forward`.
+
+        Parameters
+        ----------
+        tape
+            From `forward` of this module; it serves once.
+        dy
+            The loss's gradient with respect to y, of y's shape; None means zero.
+        dstate
+            The loss's gradient with respect to the final state, shaped like it: dh_n, for LSTM (dh_n, dc_n), each of
+            which may be None for zero.
+
+        Returns
+        -------
+        tuple
+            dx (None for token input), the gradient of the initial state, and a dict of the parameters' gradients
+            under the names of `parameters`.
+
+        Raises
+        ------
+        ValueError
+            If a shape differs, or the tape was used before or belongs to another module.
+        TypeError
+            If a dtype differs.
+        """
+        if not isinstance(tape, Tape):
+            raise TypeError(f"tape is a {type(tape).__name__}; expected the tape that forward returned")
+        if tape._module is not self:
+            raise ValueError("tape is another module's; expected one from this module's forward")
+        if not tape._layers:
+            raise ValueError("tape was used before; expected a fresh one: backward works in place, run forward again")
+        *_, hidden_size = tape._y_shape
+        batched = len(tape._y_shape) == 3
+        if dy is not None:
+            dy = ops.as_real("dy", dy, self.dtype, tape._y_shape, "y's shape")
+            dy = self._to_time_major(dy) if batched else dy[:, None]
+        batch_size = tape._y_shape[0 if self.batch_first else 1] if batched else 1
+        dstates = self._take_dstate(dstate, batch_size, batched)
+
+        layers, tape._layers = tape._layers, []
+        grads: dict[str, Array] = {}
+        dstates_0 = []
+        dx: Array | None = dy
+        for layer in reversed(range(self.num_layers)):
+            at_layer = tuple(None if d is None else d[layer] for d in dstates)
+            dx, dstate_0, dweights = ops.backward(layers[layer], dx, at_layer)
+            dstates_0.append(dstate_0)
+            for name, gradient in zip(Weights._fields, dweights, strict=True):
+                if gradient is not None:
+                    grads[_parameter_name(name, layer)] = gradient
+        dx_out = None if dx is None else self._to_caller(dx, batched)
+        return dx_out, self._stack(dstates_0[::-1], batched), {name: grads[name] for name in self._parameters}
+
+    def _run(self, x: Any, state: Any, lengths: Any, *, tape: bool) -> tuple[Array, Any, list[ops.Tape]]:
+        if lengths is not None:
+            raise NotImplementedError("lengths is not implemented yet; expected None")
+        x, batched = self._take_input(x)
+        states = self._take_state(state, x.shape[1], batched, copy=tape)
+        states_n, tapes = [], []
+        for layer in range(self.num_layers):
+            weights = Weights(*(self._parameters.get(_parameter_name(name, layer)) for name in Weights._fields))
+            x, state_n, layer_tape = ops.forward(
+                self._cell,
+                x,
+                tuple(s[layer] for s in states),
+                weights,
+                tape=tape,
+                backend=self.backend,
+                num_threads=self.num_threads,
+            )
+            states_n.append(state_n)
+            tapes.append(layer_tape)
+        if tape:
+            x.flags.writeable = False
+        return self._to_caller(x, batched), self._stack(states_n, batched), tapes
+
+    def _take_input(self, x: Any) -> tuple[Array, bool]:
+        """Validate x; return it as (T, N, I) or tokens (T, N), and whether it came with a batch axis."""
+        x = ops.take_array("x", x)
+        tokens = ops.is_tokens(x)
+        features = 0 if tokens else 1
+        batched = x.ndim == 2 + features
+        if not batched and x.ndim != 1 + features:
+            kind = "token indices" if tokens else "real input"
+            letters = "(T, N) or (T,)" if tokens else f"(T, N, I) or (T, I), I = {self.input_size}"
+            raise ValueError(f"x has shape {x.shape}; expected {letters} for {kind} (dtype {x.dtype})")
+        if batched:
+            x = self._to_time_major(x)
+        if tokens:
+            x = ops.as_tokens("x", x, self.input_size)
+        else:
+            letters = "(T, N, I)" if batched else "(T, I)"
+            x = ops.as_real("x", x, self.dtype, (-1, -1, self.input_size)[-x.ndim :], letters)
+        return x if batched else x[:, None], batched
+
+    def _take_state(self, state: Any, batch_size: int, batched: bool, *, copy: bool) -> tuple[Array, ...]:
+        """Validate the initial state; return one (L, N, H) array per state of the cell."""
+        shape = (self.num_layers, batch_size, self.hidden_size)
+        if state is None:
+            return tuple(np.zeros(shape, self.dtype) for _ in self._cell.states)
+        states = self._as_states([f"{name}_0" for name in self._cell.states], state, shape, batched)
+        return tuple(s.copy() for s in states) if copy else states  # a tape outlives the caller's arrays
+
+    def _take_dstate(self, dstate: Any, batch_size: int, batched: bool) -> tuple[Array | None, ...]:
+        """Validate the final state's gradient; None stands for zero in whole or in part."""
+        names = [f"d{name}_n" for name in self._cell.states]
+        if dstate is None:
+            return (None,) * len(names)
+        shape = (self.num_layers, batch_size, self.hidden_size)
+        if len(names) > 1 and isinstance(dstate, (tuple, list)) and len(dstate) == len(names):
+            return tuple(
+                None if d is None else self._as_states([name], d, shape, batched)[0]
+                for name, d in zip(names, dstate, strict=True)
+            )
+        return self._as_states(names, dstate, shape, batched)
+
+    def _as_states(self, names: list[str], values: Any, shape: tuple[int, int, int], batched: bool) -> tuple[Array, ...]:
+        if batched:
+            return ops.as_states(names, values, self.dtype, shape, "(L*D, N, H)")
+        states = ops.as_states(names, values, self.dtype, (shape[0], shape[2]), "(L*D, H)")
+        return tuple(s[:, None] for s in states)
+
+    def _to_time_major(self, array: Array) -> Array:
+        return np.ascontiguousarray(array.swapaxes(0, 1)) if self.batch_first else array
+
+    def _to_caller(self, array: Array, batched: bool) -> Array:
+        if not batched:
+            return array[:, 0]
+        return array.swapaxes(0, 1) if self.batch_first else array
+
+    def _stack(self, per_layer: list[tuple[Array, ...]], batched: bool) -> Any:
+        """Join the layers' (N, H) states to (L, N, H), in the form in which the caller gives them."""
+        stacked = tuple(np.stack(layers) for layers in zip(*per_layer, strict=True))
+        if not batched:
+            stacked = tuple(s[:, 0] for s in stacked)
+        return stacked if len(stacked) > 1 else stacked[0]
+
+
+def _parameter_name(field: str, layer: int) -> str:
+    """torch.nn's name of a field of `Weights`."""
+    return f"{field if field.startswith('bias') else 'weight_' + field}_l{layer}"
+
+
+class RNN(_Recurrent):
+    """An Elman RNN, h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), over one or more layers.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers
+        I, H and L.
+    bias
+        Whether the layers have bias_ih and bias_hh.
+    batch_first
+        Whether x and y are (N, T, ...) instead of (T, N, ...). States never are.
+    dropout, bidirectional
+        Not implemented yet: anything but the default raises NotImplementedError.
+    nonlinearity
+        "tanh" or "relu".
+    dtype
+        float32 or float64, of the parameters and of everything that goes in and out.
+    seed
+        Of the initial parameters, anything `numpy.random.default_rng` takes; they are drawn from torch.nn's
+        distribution, U(-1/sqrt(H), 1/sqrt(H)).
+    backend
+        "cython", "numba" or "numpy"; None leaves the choice to `fastrnn.use_backend`.
+    num_threads
+        The most threads a call may use; None leaves it to `fastrnn.set_num_threads`. It changes no bit of any result.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> rnn = fastrnn.RNN(10, 20, seed=0)
+    >>> y, h_n = rnn(np.zeros((5, 3, 10), np.float32))
+    >>> y.shape, h_n.shape
+    ((5, 3, 20), (1, 3, 20))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        nonlinearity: str = "tanh",
+        dtype: Any = "float32",
+        seed: Any = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        if nonlinearity not in ("tanh", "relu"):
+            raise ValueError(f"nonlinearity is {nonlinearity!r}; expected 'tanh' or 'relu'")
+        self.nonlinearity = nonlinearity
+        super().__init__(
+            CELLS[f"rnn_{nonlinearity}"],
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dtype,
+            seed,
+            backend,
+            num_threads,
+            dropout=dropout,
+            bidirectional=bidirectional,
+        )
+
+
+class LSTM(_Recurrent):
+    """A long short-term memory; see `fastrnn.cells` for its equations.
+
+    The state is the tuple (h, c). Parameters are those of `RNN`, without `nonlinearity`, and
+
+    Parameters
+    ----------
+    proj_size
+        Not implemented yet: anything but 0 raises NotImplementedError.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> lstm = fastrnn.LSTM(10, 20, num_layers=2, seed=0)
+    >>> x = np.zeros((5, 3, 10), np.float32)
+    >>> y, (h_n, c_n), tape = lstm.forward(x)
+    >>> dx, (dh_0, dc_0), grads = lstm.backward(tape, dy=np.ones_like(y))
+    >>> dx.shape, dc_0.shape, grads["weight_hh_l1"].shape
+    ((5, 3, 10), (2, 3, 20), (80, 20))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        dtype: Any = "float32",
+        seed: Any = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        super().__init__(
+            CELLS["lstm"],
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dtype,
+            seed,
+            backend,
+            num_threads,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            proj_size=proj_size,
+        )
+
+
+class GRU(_Recurrent):
+    """A gated recurrent unit, the variant of torch.nn and cuDNN; see `fastrnn.cells` for its equations.
+
+    Parameters are those of `RNN`, without `nonlinearity`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> gru = fastrnn.GRU(10, 20, batch_first=True, seed=0)
+    >>> y, h_n = gru(np.zeros((3, 5, 10), np.float32))
+    >>> y.shape, h_n.shape
+    ((3, 5, 20), (1, 3, 20))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        dtype: Any = "float32",
+        seed: Any = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        super().__init__(
+            CELLS["gru"],
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dtype,
+            seed,
+            backend,
+            num_threads,
+            dropout=dropout,
+            bidirectional=bidirectional,
+        )

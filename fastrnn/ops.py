@@ -1,0 +1,112 @@
+"""Validate arrays once, pick a backend, call it: the only caller of the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fastrnn.backends import resolve
+from fastrnn.cells import Cell, State, Weights
+from fastrnn.parameters import Array
+from fastrnn.threads import get_num_threads
+
+__all__ = ["Tape", "as_real", "as_states", "as_tokens", "backward", "forward", "is_tokens", "take_array"]
+
+
+def take_array(name: str, value: Any) -> Array:
+    """Return `value` as an ndarray without changing its contents; TypeError if it cannot be read as one."""
+    if type(value) is np.ndarray:
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; expected an array without a mask: fill it first")
+    try:
+        return np.asarray(value)
+    except Exception as error:
+        raise TypeError(f"{name} is a {type(value).__name__} that NumPy cannot read: {error}") from error
+
+
+def is_tokens(x: Array) -> bool:
+    """Whether x holds token indices (integers) rather than real input."""
+    return x.dtype.kind in "iu"
+
+
+def as_real(name: str, value: Any, dtype: np.dtype[Any], shape: Sequence[int], letters: str) -> Array:
+    """Return `value` as a C-contiguous, aligned, native array of `dtype` and `shape`; a copy only where needed.
+
+    An entry of -1 in `shape` takes any size. `letters` names the expected shape in errors.
+
+    Raises
+    ------
+    TypeError
+        If the dtype differs (in more than byte order).
+    ValueError
+        If the shape differs.
+    """
+    array = take_array(name, value)
+    if array.dtype is not dtype and array.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"{name} has dtype {array.dtype}; expected {dtype}")
+    if len(shape) != array.ndim or any(want not in (got, -1) for want, got in zip(shape, array.shape, strict=True)):
+        wanted = ", ".join("any" if n < 0 else str(n) for n in shape)
+        raise ValueError(f"{name} has shape {array.shape}; expected {letters} = ({wanted})")
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned and array.dtype.isnative:
+        return array
+    return np.require(array, dtype, ["C", "A"])
+
+
+def as_tokens(name: str, tokens: Array, input_size: int) -> Array:
+    """Return integer `tokens` as contiguous intp; ValueError if one is outside 0 .. input_size - 1."""
+    if tokens.size and not 0 <= (low := int(tokens.min())) <= (high := int(tokens.max())) < input_size:
+        worst = low if low < 0 else high
+        raise ValueError(f"{name} holds the token {worst}; expected 0 <= token < input_size = {input_size}")
+    return np.require(tokens, np.intp, ["C", "A"])
+
+
+def as_states(
+    names: Sequence[str], values: Any, dtype: np.dtype[Any], shape: Sequence[int], letters: str
+) -> tuple[Array, ...]:
+    """Return the states `values`, one array or a tuple as `names` says, as a tuple of validated arrays."""
+    if len(names) == 1:
+        values = (values,)
+    elif not isinstance(values, (tuple, list)) or len(values) != len(names):
+        raise TypeError(f"the state is {_describe(values)}; expected a tuple ({', '.join(names)})")
+    return tuple(as_real(name, value, dtype, shape, letters) for name, value in zip(names, values, strict=True))
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+
+
+@dataclass
+class Tape:
+    """One layer's tape, with the backend that can read it. Backward overwrites it in place: it serves once."""
+
+    cell: Cell
+    backend: ModuleType
+    kept: Any  # None once used
+    num_threads: int
+
+
+def forward(
+    cell: Cell, x: Array, state: State, weights: Weights, *, tape: bool, backend: str | None, num_threads: int | None
+) -> tuple[Array, State, Tape | None]:
+    """Run one layer over a sequence: `fastrnn.reference.forward` on the chosen backend."""
+    module = resolve(backend)
+    threads = num_threads or get_num_threads()
+    y, state_n, kept = module.forward(cell, x, state, weights, tape=tape, num_threads=threads)
+    return y, state_n, Tape(cell, module, kept, threads) if tape else None
+
+
+def backward(
+    tape: Tape, dy: Array | None, dstate: tuple[Array | None, ...]
+) -> tuple[Array | None, State, Weights]:
+    """Differentiate one layer: `fastrnn.reference.backward` on the backend that ran its forward."""
+    kept, tape.kept = tape.kept, None
+    dx, dstate_0, dweights = tape.backend.backward(tape.cell, kept, dy, dstate, num_threads=tape.num_threads)
+    return dx, dstate_0, Weights(*dweights)

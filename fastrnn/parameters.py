@@ -1,0 +1,87 @@
+"""Named parameter arrays: how a module draws, exposes, copies out and loads what it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Array", "Parametrized", "check_dtype", "check_positive"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def check_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return `dtype` as a native float32 or float64 numpy dtype; TypeError for anything else."""
+    try:
+        result = np.dtype(dtype)
+    except TypeError:
+        result = None
+    if result not in (np.float32, np.float64) or not result.isnative:
+        raise TypeError(f"dtype is {dtype!r}; expected float32 or float64")
+    return result
+
+
+def check_positive(name: str, value: Any) -> int:
+    """Return `value` as an int of at least 1; TypeError or ValueError that names the argument otherwise."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} is {value!r}; expected an integer of at least 1")
+    if value < 1:
+        raise ValueError(f"{name} is {value}; expected an integer of at least 1")
+    return int(value)
+
+
+class Parametrized:
+    """Something with named parameters, all of one dtype.
+
+    Subclasses call `_declare` once, with every parameter's shape in the order in which the values are drawn.
+    """
+
+    dtype: np.dtype[Any]
+
+    def _declare(self, shapes: Mapping[str, tuple[int, ...]], bound: float, seed: Any) -> None:
+        """Draw every parameter from U(-bound, bound), torch.nn's distribution, in the order of `shapes`."""
+        rng = np.random.default_rng(seed)
+        self._parameters: dict[str, Array] = {
+            name: rng.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in shapes.items()
+        }
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """The live parameter arrays by name: write into them (`p -= ...`) to train; the dict itself is a copy."""
+        return dict(self._parameters)
+
+    def state_dict(self) -> dict[str, Array]:
+        """A copy of every parameter, by torch's name."""
+        return {name: value.copy() for name, value in self._parameters.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Copy the values of `state_dict` into the parameters, in place.
+
+        Parameters
+        ----------
+        state_dict
+            Mapping with exactly the names of `parameters`; the values are anything `numpy.asarray` takes (arrays, CPU
+            tensors) of the same shapes. Values are cast to the module's dtype.
+
+        Raises
+        ------
+        KeyError
+            If a name is missing or unexpected; all of them are listed.
+        ValueError
+            If a shape differs. Nothing is loaded then.
+        """
+        missing = [name for name in self._parameters if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in self._parameters]
+        if missing or unexpected:
+            raise KeyError(f"state_dict: missing {missing}, unexpected {unexpected}")
+        values = {name: np.asarray(state_dict[name]) for name in self._parameters}
+        for name, value in values.items():
+            expected = self._parameters[name].shape
+            if value.shape != expected:
+                raise ValueError(f"state_dict[{name!r}] has shape {value.shape}; expected {expected}")
+            if value.dtype.kind not in "fiu":
+                raise TypeError(f"state_dict[{name!r}] has dtype {value.dtype}; expected real numbers")
+        for name, value in values.items():
+            np.copyto(self._parameters[name], value, casting="unsafe")

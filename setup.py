@@ -1,0 +1,102 @@
+"""The compiled part of fastrnn: one static C library per instruction set, one Cython extension that links them all.
+
+Without a compiler the installation still succeeds; `fastrnn.info()` then says why the kernels are missing.
+FASTRNN_REQUIRE_KERNELS=1 makes that failure fatal.
+"""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_clib import build_clib
+from setuptools.command.build_ext import build_ext
+
+# Instruction set -> flags of its library. Order and names are those of kernels/c/dispatch.c.
+X86 = {
+    "baseline": ["-msse2"],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
+}
+ARM = {"neon": []}
+MACHINES = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}
+ISAS = MACHINES.get(platform.machine().lower(), {})
+
+# Contraction is off because every fused multiply-add is written out: the bits must not depend on the compiler's choice.
+CFLAGS = ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
+HEADERS = sorted(str(path) for path in Path("kernels/c").glob("*.h"))
+
+LIBRARIES = [
+    (
+        f"fastrnn_{isa}",
+        {
+            "sources": [f"kernels/c/isa_{isa}.c"],
+            "obj_deps": {"": HEADERS},  # without it an edited header rebuilds nothing
+            "cflags": [*CFLAGS, *flags],
+        },
+    )
+    for isa, flags in ISAS.items()
+]
+EXTENSION = Extension(
+    "fastrnn.kernels.sequence",
+    ["kernels/sequence.pyx", "kernels/c/dispatch.c", "kernels/c/pool.c"],
+    include_dirs=["kernels/c"],
+    depends=[*HEADERS, "kernels/c_kernels.pxd"],
+    extra_compile_args=CFLAGS,
+    extra_link_args=["-pthread"],
+)
+
+
+def note_failure(command, error):
+    """Leave the reason where `fastrnn.info()` finds it, or fail."""
+    if os.environ.get("FASTRNN_REQUIRE_KERNELS", "0") not in ("", "0"):
+        raise error
+    reason = f"compiling the C kernels failed ({type(error).__name__}: {error})".replace("\n", " ")
+    print(f"warning: {reason}; fastrnn will use Numba or NumPy", file=sys.stderr)
+    package = "kernels" if command.inplace else os.path.join(command.build_lib, "fastrnn", "kernels")
+    os.makedirs(package, exist_ok=True)
+    Path(package, "build_failure.txt").write_text(reason + "\n")
+
+
+class OptionalBuildClib(build_clib):
+    """The libraries are built by `OptionalBuildExt`, which knows what a failure means."""
+
+    def run(self):
+        pass
+
+    def build(self):
+        super().run()
+
+
+class OptionalBuildExt(build_ext):
+    def run(self):
+        Path("kernels/build_failure.txt").unlink(missing_ok=True)
+        try:
+            if not ISAS:
+                raise NotImplementedError(f"there are no C kernels for {platform.machine()}")
+            self.get_finalized_command("build_clib").build()
+            self.translate()
+            super().run()
+        except (Exception, SystemExit) as error:
+            note_failure(self, error)
+            self.extensions = self.distribution.ext_modules = []
+
+    def translate(self):
+        """Run Cython: here and not at import, so that metadata and sdist need no generated C."""
+        from Cython.Build import cythonize
+
+        (translated,) = cythonize(
+            [EXTENSION],
+            include_path=["kernels"],
+            build_dir="build/cython",
+            compiler_directives={"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True},
+        )
+        self.extensions[0].sources = translated.sources
+
+
+setup(
+    libraries=LIBRARIES,
+    ext_modules=[EXTENSION],
+    cmdclass={"build_clib": OptionalBuildClib, "build_ext": OptionalBuildExt},
+)
