@@ -84,6 +84,7 @@ class OptionalBuildExt(build_ext):
 
     def translate(self):
         """Run Cython: here and not at import, so that metadata and sdist need no generated C."""
+        import numpy
         from Cython.Build import cythonize
 
         (translated,) = cythonize(
@@ -93,6 +94,8 @@ class OptionalBuildExt(build_ext):
             compiler_directives={"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True},
         )
         self.extensions[0].sources = translated.sources
+        self.extensions[0].include_dirs.append(numpy.get_include())
+        self.extensions[0].define_macros.append(("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"))
 
 
 setup(

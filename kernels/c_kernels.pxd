@@ -1,0 +1,62 @@
+# What c/kernels.h and c/pool.h offer; the meaning of every name stands there.
+from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport intptr_t
+
+cdef extern from "kernels.h" nogil:
+    enum:
+        FASTRNN_RNN_TANH
+        FASTRNN_RNN_RELU
+        FASTRNN_LSTM
+        FASTRNN_GRU
+        FASTRNN_F32
+        FASTRNN_F64
+
+    ctypedef struct fastrnn_layer:
+        ptrdiff_t steps, batch, inputs, hidden
+        void *y
+        void *z
+        void *c
+        const void *x
+        const intptr_t *tokens
+        const void *h_0
+        const void *weight_ih
+        const void *weight_hh
+        const void *bias_ih
+        const void *bias_hh
+        void *panels
+        void *bias
+        ptrdiff_t z_stride, z_row, c_stride, panel_stride
+        int keep, projected
+        void *dx
+        void *dh_0
+        void *dweight_ih
+        void *dweight_hh
+        void *dbias_ih
+        void *dbias_hh
+        void *carry
+        const void *dy
+        const void *dh_n
+        void *panels_hh
+        void *panels_ih
+
+    ctypedef struct fastrnn_cell:
+        ptrdiff_t lanes, block_units, panel_slots
+        void (*pack)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*project)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*step)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*pack_hidden)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*pack_input)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*step_back)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*weight_gradients)(const fastrnn_layer *, void *, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*input_gradient)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
+
+    const char *const fastrnn_isa_names[]
+    int fastrnn_isa_runs(int isa)
+    const fastrnn_cell *fastrnn_cell_table(int isa, int precision, int cell)
+
+cdef extern from "pool.h" nogil:
+    ctypedef void fastrnn_task(void *context, int part) noexcept
+    int fastrnn_pool_acquire(int wanted)
+    void fastrnn_pool_run(fastrnn_task *task, void *context, int parts, int together)
+    void fastrnn_pool_barrier(int parts)
+    void fastrnn_pool_release()

@@ -1,1 +1,381 @@
-raise ImportError("x")
+"""The Cython backend: plans a call, owns its memory, and runs the time loops on the C kernels.
+
+`forward` and `backward` must equal the functions of the same names in `fastrnn.reference`. What the C side does and how
+its memory is laid out stands in c/kernels.h. Arrays come validated (fastrnn.ops): C-contiguous, aligned, one dtype.
+"""
+
+import os
+
+cimport numpy as cnp
+from libc.stddef cimport size_t
+from libc.stdint cimport intptr_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
+
+from c_kernels cimport (
+    FASTRNN_F32,
+    FASTRNN_F64,
+    FASTRNN_GRU,
+    FASTRNN_LSTM,
+    FASTRNN_RNN_RELU,
+    FASTRNN_RNN_TANH,
+    fastrnn_cell,
+    fastrnn_cell_table,
+    fastrnn_isa_names,
+    fastrnn_isa_runs,
+    fastrnn_layer,
+    fastrnn_pool_acquire,
+    fastrnn_pool_barrier,
+    fastrnn_pool_release,
+    fastrnn_pool_run,
+)
+
+cdef extern from "<stdlib.h>" nogil:
+    void *aligned_alloc(size_t alignment, size_t size)
+
+cnp.import_array()
+
+cdef dict CELL_IDS = {
+    "rnn_tanh": FASTRNN_RNN_TANH,
+    "rnn_relu": FASTRNN_RNN_RELU,
+    "lstm": FASTRNN_LSTM,
+    "gru": FASTRNN_GRU,
+}
+
+
+# ---- instruction sets
+
+cdef list _built():
+    cdef int isa = 0
+    names = []
+    while fastrnn_isa_names[isa] != NULL:
+        names.append(fastrnn_isa_names[isa].decode())
+        isa += 1
+    return names
+
+
+cdef list ISAS = _built()
+cdef str WANTED = os.environ.get("FASTRNN_ISA", "").strip().lower()
+cdef int ISA = max(
+    isa for isa, name in enumerate(ISAS) if isa == 0 or (fastrnn_isa_runs(isa) and not (WANTED in ISAS[:isa]))
+)
+
+
+def why_not_runnable():
+    """Why this backend cannot run here, or None."""
+    if WANTED and WANTED not in ISAS:
+        return f"FASTRNN_ISA is {WANTED!r}; expected one of {', '.join(ISAS)}"
+    return None
+
+
+def describe():
+    """What was built, what runs here and what is used, for `fastrnn.info`."""
+    states = [
+        f"{name}: " + ("used" if isa == ISA else "runs" if fastrnn_isa_runs(isa) else "not on this CPU")
+        for isa, name in enumerate(ISAS)
+    ]
+    lowered = f"; FASTRNN_ISA={WANTED}" if WANTED else ""
+    return f"C kernels, instruction sets {', '.join(states)}{lowered}"
+
+
+# ---- memory
+
+cdef class Buffer:
+    """Uninitialised memory aligned to a cache line."""
+
+    cdef void *data
+
+    def __cinit__(self, size_t size):
+        self.data = aligned_alloc(64, (size // 64 + 1) * 64)
+        if self.data == NULL:
+            raise MemoryError(f"no {size} bytes of memory for the kernels")
+
+    def __dealloc__(self):
+        free(self.data)
+
+
+cdef inline void *pointer(object array) noexcept:
+    return NULL if array is None else cnp.PyArray_DATA(<cnp.ndarray> array)
+
+
+cdef inline ptrdiff_t round_up(ptrdiff_t count, ptrdiff_t step) noexcept nogil:
+    return (count + step - 1) // step * step
+
+
+cdef void copy_rows(
+    void *out, size_t out_row, const void *rows, size_t row, size_t count
+) noexcept nogil:
+    """Copy `count` rows of min(out_row, row) bytes; what is left of an output row becomes zero."""
+    cdef size_t i, width = min(out_row, row)
+    for i in range(count):
+        memcpy(<char *> out + i * out_row, <const char *> rows + i * row, width)
+        memset(<char *> out + i * out_row + width, 0, out_row - width)
+
+
+# ---- the plan of a call
+
+cdef struct Job:
+    fastrnn_layer layer
+    const fastrnn_cell *cell
+    ptrdiff_t blocks    # of hidden units, in Z
+    ptrdiff_t hidden_panels  # of 4 * lanes hidden units, in backward
+    ptrdiff_t input_panels   # of 4 * lanes inputs, in backward
+    int itemsize
+    int threads         # that the pool gave
+    int by_hidden       # threads split the hidden units, with a barrier per step; else the batch
+    ptrdiff_t steps     # of one projection of the input
+    void *scratch       # of all threads, scratch_size bytes each
+    size_t scratch_size
+
+
+cdef enum:
+    # Below this many flops (about 100 us of one core) waking a worker costs more than it brings.
+    FLOPS_WORTH_A_THREAD = 10_000_000
+    # Rows per thread below which a tile is too low to be worth a split of the batch.
+    ROWS_WORTH_A_THREAD = 4
+    # From this many rows on, a tile is high enough to take the input product in with the recurrent one; below,
+    # projecting whole chunks of time reads the weights less often (1.3 to 1.5x at N = 1).
+    ROWS_WORTH_FUSING = 5
+    # Bytes of Z that a projection fills at once: they stay in L2 until the steps read them.
+    PROJECTION_BYTES = 512 * 1024
+    # Up to this many steps each block is packed into cache just before its use: packing all weights to memory first
+    # would cost more than it saves.
+    STEPS_NOT_WORTH_PACKING = 2
+
+
+cdef void plan(Job *job, object cell, int typenum, int num_threads) noexcept:
+    """Fill in the job's sizes from those of its layer, and take the pool."""
+    cdef fastrnn_layer *l = &job.layer
+    cdef ptrdiff_t gates = len(cell.gates)
+    job.cell = fastrnn_cell_table(ISA, FASTRNN_F32 if typenum == cnp.NPY_FLOAT32 else FASTRNN_F64, CELL_IDS[cell.name])
+    job.itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
+    job.blocks = round_up(l.hidden, job.cell.block_units) // job.cell.block_units
+    job.hidden_panels = round_up(l.hidden, 4 * job.cell.lanes) // (4 * job.cell.lanes)
+    job.input_panels = round_up(l.inputs, 4 * job.cell.lanes) // (4 * job.cell.lanes)
+    cdef double flops = 2.0 * l.steps * l.batch * gates * l.hidden * (l.hidden + (0 if l.x == NULL else l.inputs))
+    if flops < FLOPS_WORTH_A_THREAD or l.steps == 0:
+        num_threads = 1
+    job.threads = fastrnn_pool_acquire(num_threads)
+    job.by_hidden = l.batch < ROWS_WORTH_A_THREAD * job.threads
+
+
+cdef inline ptrdiff_t start(ptrdiff_t count, int parts, int part) noexcept nogil:
+    """Where part `part` of `count` things begins."""
+    return count * part // parts
+
+
+# ---- forward
+
+cdef void pack_task(void *context, int part) noexcept nogil:
+    cdef Job *job = <Job *> context
+    job.cell.pack(&job.layer, start(job.blocks, job.threads, part), start(job.blocks, job.threads, part + 1))
+
+
+cdef void forward_task(void *context, int part) noexcept nogil:
+    cdef Job *job = <Job *> context
+    cdef fastrnn_layer layer = job.layer
+    cdef ptrdiff_t t, b, b0 = 0, b1 = job.blocks, n0 = 0, n1 = layer.batch
+    if job.by_hidden:
+        b0 = start(job.blocks, job.threads, part)
+        b1 = start(job.blocks, job.threads, part + 1)
+    else:
+        n0 = start(layer.batch, job.threads, part)
+        n1 = start(layer.batch, job.threads, part + 1)
+    if layer.panel_stride == 0:
+        layer.panels = <char *> job.scratch + part * job.scratch_size
+    for t in range(layer.steps):
+        if layer.projected and t % job.steps == 0:
+            if not layer.keep:
+                layer.z_row = t * layer.batch
+            job.cell.project(&layer, b0, b1, t * layer.batch, min(t + job.steps, layer.steps) * layer.batch)
+        if layer.panel_stride == 0:
+            for b in range(b0, b1):
+                job.cell.pack(&layer, b, b + 1)
+                job.cell.step(&layer, t, b, b + 1, n0, n1)
+        else:
+            job.cell.step(&layer, t, b0, b1, n0, n1)
+        if job.by_hidden:
+            fastrnn_pool_barrier(job.threads)
+
+
+cdef class Tape:
+    """What backward needs: the layer as forward left it, and the owners of the memory it points to."""
+
+    cdef fastrnn_layer layer
+    cdef object x, y, h_0, weights
+    cdef Buffer z, c
+
+
+def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1):
+    """`fastrnn.reference.forward` on the C kernels."""
+    cdef Job job
+    memset(&job, 0, sizeof(job))
+    cdef fastrnn_layer *l = &job.layer
+    cdef cnp.ndarray input_array = x, h_0 = state[0], weight_ih = weights[0]
+    cdef int typenum = cnp.PyArray_TYPE(weight_ih)
+    cdef bint has_c = len(state) > 1
+    l.steps, l.batch = input_array.shape[0], input_array.shape[1]
+    l.inputs, l.hidden = weight_ih.shape[1], h_0.shape[1]
+    if cnp.PyArray_NDIM(input_array) == 2:
+        l.tokens = <const intptr_t *> cnp.PyArray_DATA(input_array)
+    else:
+        l.x = cnp.PyArray_DATA(input_array)
+    l.h_0 = cnp.PyArray_DATA(h_0)
+    l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh = (
+        pointer(weights[0]), pointer(weights[1]), pointer(weights[2]), pointer(weights[3]))
+
+    cdef cnp.npy_intp *shape = [l.steps, l.batch, l.hidden]
+    cdef cnp.ndarray y = cnp.PyArray_EMPTY(3, shape, typenum, 0)
+    l.y = cnp.PyArray_DATA(y)
+
+    plan(&job, cell, typenum, num_threads)
+    cdef ptrdiff_t L = job.cell.lanes, C = round_up(l.hidden, L), rows = l.steps * l.batch
+    cdef ptrdiff_t panel = (l.inputs + l.hidden) * job.cell.panel_slots * L
+    cdef Buffer z = None, c = None, panels, bias
+    try:
+        if has_c:
+            l.c_stride = l.batch * C if tape else 0
+            c = Buffer(job.itemsize * (l.steps * l.c_stride + l.batch * C))
+            l.c = c.data
+            copy_rows(l.c, C * job.itemsize, pointer(state[1]), l.hidden * job.itemsize, l.batch)
+        l.keep = tape
+        l.panel_stride = 0 if l.steps <= STEPS_NOT_WORTH_PACKING else panel
+        l.projected = l.x != NULL and l.panel_stride and l.batch < ROWS_WORTH_FUSING
+        if l.panel_stride == 0:
+            job.by_hidden = True  # so that each block is packed by one thread only
+        if l.projected:
+            job.steps = max(1, PROJECTION_BYTES // max(1, job.itemsize * l.batch * job.blocks * 4 * L))
+        if tape or l.projected:
+            l.z_stride = 4 * L * (rows if tape else min(rows, job.steps * l.batch))
+            if l.z_stride * job.itemsize % 4096 == 0:
+                l.z_stride += 1536 // job.itemsize  # else the same row of all blocks falls on the same cache sets
+            z = Buffer(job.itemsize * job.blocks * l.z_stride)
+            l.z = z.data
+        job.scratch_size = panel * job.itemsize
+        panels = Buffer(job.scratch_size * (job.blocks if l.panel_stride else job.threads))
+        bias = Buffer(job.itemsize * job.blocks * 4 * L)
+        l.panels = job.scratch = panels.data
+        l.bias = bias.data
+        with nogil:
+            if l.panel_stride:
+                fastrnn_pool_run(pack_task, &job, job.threads, False)
+            fastrnn_pool_run(forward_task, &job, job.threads, job.by_hidden)
+    finally:
+        if job.threads > 1:
+            fastrnn_pool_release()
+
+    cdef cnp.ndarray c_n
+    state_n = (y[l.steps - 1].copy() if l.steps else h_0.copy(),)
+    if has_c:
+        c_n = cnp.PyArray_EMPTY(2, shape + 1, typenum, 0)
+        copy_rows(
+            cnp.PyArray_DATA(c_n), l.hidden * job.itemsize,
+            <char *> l.c + l.steps * l.c_stride * job.itemsize, C * job.itemsize, l.batch)
+        state_n += (c_n,)
+    if not tape:
+        return y, state_n, None
+    cdef Tape kept = Tape()
+    kept.layer = job.layer
+    kept.layer.panels = kept.layer.bias = NULL
+    kept.x, kept.y, kept.h_0, kept.weights, kept.z, kept.c = x, y, h_0, weights, z, c
+    return y, state_n, kept
+
+
+# ---- backward
+
+cdef void pack_hidden_task(void *context, int part) noexcept nogil:
+    cdef Job *job = <Job *> context
+    job.cell.pack_hidden(&job.layer, start(job.hidden_panels, job.threads, part), start(job.hidden_panels, job.threads, part + 1))
+
+
+cdef void pack_input_task(void *context, int part) noexcept nogil:
+    cdef Job *job = <Job *> context
+    job.cell.pack_input(&job.layer, start(job.input_panels, job.threads, part), start(job.input_panels, job.threads, part + 1))
+
+
+cdef void backward_task(void *context, int part) noexcept nogil:
+    cdef Job *job = <Job *> context
+    cdef ptrdiff_t t, p0 = 0, p1 = job.hidden_panels, n0 = 0, n1 = job.layer.batch
+    if job.by_hidden:
+        p0 = start(job.hidden_panels, job.threads, part)
+        p1 = start(job.hidden_panels, job.threads, part + 1)
+    else:
+        n0 = start(job.layer.batch, job.threads, part)
+        n1 = start(job.layer.batch, job.threads, part + 1)
+    for t in range(job.layer.steps - 1, -2, -1):
+        job.cell.step_back(&job.layer, t, p0, p1, n0, n1)
+        if job.by_hidden:
+            fastrnn_pool_barrier(job.threads)
+
+
+cdef void weight_task(void *context, int part) noexcept nogil:
+    cdef Job *job = <Job *> context
+    job.cell.weight_gradients(
+        &job.layer, <char *> job.scratch + part * job.scratch_size,
+        start(job.blocks, job.threads, part), start(job.blocks, job.threads, part + 1))
+
+
+cdef void input_task(void *context, int part) noexcept nogil:
+    cdef Job *job = <Job *> context
+    cdef ptrdiff_t rows = job.layer.steps * job.layer.batch
+    job.cell.input_gradient(&job.layer, start(rows, job.threads, part), start(rows, job.threads, part + 1))
+
+
+def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
+    """`fastrnn.reference.backward` on the C kernels. Overwrites the tape: it serves once."""
+    cdef Job job
+    memset(&job, 0, sizeof(job))
+    job.layer = tape.layer
+    cdef fastrnn_layer *l = &job.layer
+    cdef cnp.ndarray weight_ih = tape.weights[0], weight_hh = tape.weights[1], h_0 = tape.h_0
+    cdef int typenum = cnp.PyArray_TYPE(weight_ih)
+    cdef bint has_c = l.c != NULL
+    l.dy = pointer(dy)
+    l.dh_n = pointer(dstate[0])
+
+    cdef cnp.npy_intp *dx_shape = [l.steps, l.batch, l.inputs]
+    dx = None if l.x == NULL else cnp.PyArray_EMPTY(3, dx_shape, typenum, 0)
+    dweight_ih = cnp.PyArray_EMPTY(2, weight_ih.shape, typenum, 0)
+    dweight_hh = cnp.PyArray_EMPTY(2, weight_hh.shape, typenum, 0)
+    dbias_ih = dbias_hh = None
+    if l.bias_ih != NULL:
+        dbias_ih = cnp.PyArray_EMPTY(1, weight_ih.shape, typenum, 0)
+        dbias_hh = cnp.PyArray_EMPTY(1, weight_ih.shape, typenum, 0)
+    dh_0 = cnp.PyArray_EMPTY(2, h_0.shape, typenum, 0)
+    dc_0 = cnp.PyArray_EMPTY(2, h_0.shape, typenum, 0) if has_c else None
+    l.dx, l.dh_0 = pointer(dx), pointer(dh_0)
+    l.dweight_ih, l.dweight_hh, l.dbias_ih, l.dbias_hh = (
+        pointer(dweight_ih), pointer(dweight_hh), pointer(dbias_ih), pointer(dbias_hh))
+
+    plan(&job, cell, typenum, num_threads)
+    cdef size_t L = job.cell.lanes, row = round_up(l.hidden, L) * job.itemsize, packed_row = l.hidden * job.itemsize
+    cdef size_t order = job.blocks * job.cell.panel_slots * L  # length of Z order, as one product runs over it
+    cdef Buffer carry, panels, scratch
+    try:
+        carry = Buffer(l.batch * row)
+        l.carry = carry.data
+        if has_c and dstate[1] is not None:
+            copy_rows(l.carry, row, pointer(dstate[1]), packed_row, l.batch)
+        else:
+            memset(l.carry, 0, l.batch * row)
+        panels = Buffer(job.itemsize * order * 4 * L * max(job.hidden_panels, job.input_panels))
+        l.panels_hh = l.panels_ih = panels.data  # one after the other
+        job.scratch_size = job.itemsize * (l.inputs + l.hidden) * 4 * L
+        scratch = Buffer(job.scratch_size * job.threads)
+        job.scratch = scratch.data
+        with nogil:
+            fastrnn_pool_run(pack_hidden_task, &job, job.threads, False)
+            fastrnn_pool_run(backward_task, &job, job.threads, job.by_hidden)
+            fastrnn_pool_run(weight_task, &job, job.threads, False)
+            if l.dx != NULL:
+                fastrnn_pool_run(pack_input_task, &job, job.threads, False)
+                fastrnn_pool_run(input_task, &job, job.threads, False)
+    finally:
+        if job.threads > 1:
+            fastrnn_pool_release()
+
+    dstate_0 = (dh_0,)
+    if has_c:
+        copy_rows(pointer(dc_0), packed_row, l.carry, row, l.batch)
+        dstate_0 += (dc_0,)
+    return dx, dstate_0, (dweight_ih, dweight_hh, dbias_ih, dbias_hh)

@@ -1,0 +1,87 @@
+/* The cells: per cell a few constants and two point functions on one row of one unit vector, forward then backward.
+ * Each must equal the function of the same name in fastrnn.reference.
+ *
+ *   <cell>_forward(z, &h, &c, h_prev, c_prev)    z: IN pre-activations, OUT what the tape keeps; c: INOUT, c_prev on entry
+ *   <cell>_backward(z, &carry, dh, h_prev, c_prev, c)    z: IN what the tape keeps, OUT gradients of the pre-activations
+ *
+ * carry is the gradient that reaches the previous step without the recurrent product; it is INOUT. What a cell does not
+ * need is not loaded: arguments that it ignores are dead code once inlined. */
+#ifndef CELL_CONSTANTS
+#define CELL_CONSTANTS
+/* UNITS of a block in vectors, SLOTS a product feeds, first slot of the recurrent product, gates of the slots */
+#define rnn_tanh_UNITS 4
+#define rnn_tanh_PANEL_SLOTS 4
+#define rnn_tanh_HIDDEN_SLOT 0
+#define rnn_tanh_X_GATES {0, 0, 0, 0}
+#define rnn_tanh_H_GATES {0, 0, 0, 0}
+#define rnn_tanh_HAS_C 0
+#define rnn_tanh_READS_H 0
+#define rnn_relu_UNITS rnn_tanh_UNITS
+#define rnn_relu_PANEL_SLOTS rnn_tanh_PANEL_SLOTS
+#define rnn_relu_HIDDEN_SLOT rnn_tanh_HIDDEN_SLOT
+#define rnn_relu_X_GATES rnn_tanh_X_GATES
+#define rnn_relu_H_GATES rnn_tanh_H_GATES
+#define rnn_relu_HAS_C rnn_tanh_HAS_C
+#define rnn_relu_READS_H rnn_tanh_READS_H
+#define lstm_UNITS 1
+#define lstm_PANEL_SLOTS 4
+#define lstm_HIDDEN_SLOT 0
+#define lstm_X_GATES {0, 1, 2, 3}
+#define lstm_H_GATES {0, 1, 2, 3}
+#define lstm_HAS_C 1
+#define lstm_READS_H 0
+#define gru_UNITS 1
+#define gru_PANEL_SLOTS 3
+#define gru_HIDDEN_SLOT 1
+#define gru_X_GATES {2, 0, 1} /* n_x, r, z of the gates r, z, n */
+#define gru_H_GATES {0, 1, 2} /* r, z, n_h */
+#define gru_HAS_C 0
+#define gru_READS_H 1
+#endif
+
+INLINE void NAME(rnn_tanh_forward)(vec z[1], vec *h, vec *c, vec h_prev) {
+    *h = z[0] = vec_tanh(z[0]);
+}
+INLINE void NAME(rnn_tanh_backward)(vec z[1], vec *carry, vec dh, vec h_prev, vec c_prev, vec c) {
+    z[0] = dh * (vec_splat(1) - z[0] * z[0]); /* h = tanh(a) */
+}
+
+INLINE void NAME(rnn_relu_forward)(vec z[1], vec *h, vec *c, vec h_prev) {
+    *h = z[0] = vec_max(vec_splat(0), z[0]);
+}
+INLINE void NAME(rnn_relu_backward)(vec z[1], vec *carry, vec dh, vec h_prev, vec c_prev, vec c) {
+    z[0] = (vec)((vint)(z[0] > vec_splat(0)) & (vint)dh); /* h = max(a, 0) */
+}
+
+INLINE void NAME(lstm_forward)(vec z[4], vec *h, vec *c, vec h_prev) {
+    const vec i = vec_sigmoid(z[0]), f = vec_sigmoid(z[1]), g = vec_tanh(z[2]), o = vec_sigmoid(z[3]);
+    *c = vec_fma(f, *c, i * g);
+    *h = o * vec_tanh(*c);
+    z[0] = i, z[1] = f, z[2] = g, z[3] = o;
+}
+INLINE void NAME(lstm_backward)(vec z[4], vec *carry, vec dh, vec h_prev, vec c_prev, vec c) {
+    const vec i = z[0], f = z[1], g = z[2], o = z[3], one = vec_splat(1);
+    const vec tanh_c = vec_tanh(c);
+    const vec dc = vec_fma(dh * o, one - tanh_c * tanh_c, *carry); /* h = o * tanh(c) */
+    z[0] = dc * g * (i * (one - i));                               /* c = f * c_prev + i * g,  i = sigmoid(a_i) */
+    z[1] = dc * c_prev * (f * (one - f));                          /* f = sigmoid(a_f) */
+    z[2] = dc * i * (one - g * g);                                 /* g = tanh(a_g) */
+    z[3] = dh * tanh_c * (o * (one - o));                          /* o = sigmoid(a_o) */
+    *carry = dc * f;                                               /* c = f * c_prev + ... */
+}
+
+INLINE void NAME(gru_forward)(vec z[4], vec *h, vec *c, vec h_prev) {
+    const vec r = vec_sigmoid(z[1]), u = vec_sigmoid(z[2]), n = vec_tanh(vec_fma(r, z[3], z[0]));
+    *h = vec_fma(u, h_prev - n, n);
+    z[0] = n, z[1] = r, z[2] = u; /* z[3] stays n_h */
+}
+INLINE void NAME(gru_backward)(vec z[4], vec *carry, vec dh, vec h_prev, vec c_prev, vec c) {
+    const vec n = z[0], r = z[1], u = z[2], n_h = z[3], one = vec_splat(1);
+    dh = dh + *carry;
+    const vec da_n = dh * (one - u) * (one - n * n); /* h = n + u * (h_prev - n),  n = tanh(n_x + r * n_h) */
+    z[0] = da_n;                                     /* through n_x */
+    z[1] = da_n * n_h * (r * (one - r));             /* r = sigmoid(a_r) */
+    z[2] = dh * (h_prev - n) * (u * (one - u));      /* u = sigmoid(a_z) */
+    z[3] = da_n * r;                                 /* through n_h */
+    *carry = dh * u;                                 /* h = u * h_prev + ... */
+}

@@ -1,0 +1,138 @@
+/* The register tile that every product runs on, and the packing of its panels. */
+
+/* acc[r][v] += sum over s < segments, k < K of a[r * a_row + s * a_segment + k * a_k] * p[(s * K + k) * p_k + v * L ..]
+ *
+ * acc  INOUT [rows][4] vectors, of which the first `vectors` of each row are used
+ * a    IN    left factor, one element at a time
+ * p    IN    right factor, aligned vectors
+ * Every element is one chain of fused multiply-adds with k ascending: its bits depend on no blocking. */
+typedef void NAME(tile)(
+    vec (*acc)[4], const REAL *a, ptrdiff_t a_row, ptrdiff_t a_k, ptrdiff_t a_segment, const REAL *p, ptrdiff_t p_k,
+    ptrdiff_t K, ptrdiff_t segments);
+
+INLINE void NAME(tile_body)(
+    const int rows, const int vectors, vec (*acc)[4], const REAL *a, ptrdiff_t a_row, ptrdiff_t a_k,
+    ptrdiff_t a_segment, const REAL *p, ptrdiff_t p_k, ptrdiff_t K, ptrdiff_t segments) {
+    vec sum[TILE_ROWS][4];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) sum[r][v] = acc[r][v];
+    for (ptrdiff_t s = 0; s < segments; s++) {
+        const REAL *left = a + s * a_segment;
+        for (ptrdiff_t k = 0; k < K; k++) {
+            vec right[4];
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++) right[v] = *(const vec *)(p + v * LANES);
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++) {
+                const vec broadcast = vec_splat(left[r * a_row]);
+#pragma GCC unroll 4
+                for (int v = 0; v < vectors; v++) sum[r][v] = vec_fma(broadcast, right[v], sum[r][v]);
+            }
+            left += a_k;
+            p += p_k;
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) acc[r][v] = sum[r][v];
+}
+
+#define TILE(rows, vectors)                                                                                  \
+    static void NAME(tile_##rows##x##vectors)(                                                               \
+        vec (*acc)[4], const REAL *a, ptrdiff_t a_row, ptrdiff_t a_k, ptrdiff_t a_segment, const REAL *p,    \
+        ptrdiff_t p_k, ptrdiff_t K, ptrdiff_t segments) {                                                    \
+        NAME(tile_body)(rows, vectors, acc, a, a_row, a_k, a_segment, p, p_k, K, segments);                  \
+    }
+#define TILES(rows) TILE(rows, 1) TILE(rows, 2) TILE(rows, 3) TILE(rows, 4)
+#define TILE_NAMES(rows) {NAME(tile_##rows##x1), NAME(tile_##rows##x2), NAME(tile_##rows##x3), NAME(tile_##rows##x4)}
+TILES(1)
+TILES(2)
+TILES(3)
+#if TILE_ROWS == 6
+TILES(4)
+TILES(5)
+TILES(6)
+#endif
+
+/* By rows - 1 and vectors - 1. */
+static NAME(tile) *const NAME(tiles)[TILE_ROWS][4] = {
+    TILE_NAMES(1),
+    TILE_NAMES(2),
+    TILE_NAMES(3),
+#if TILE_ROWS == 6
+    TILE_NAMES(4),
+    TILE_NAMES(5),
+    TILE_NAMES(6),
+#endif
+};
+#undef TILE
+#undef TILES
+#undef TILE_NAMES
+
+/* Cut `count` rows into the fewest tiles, of heights that differ by one at most (32 rows: 6, 5, 5, 6, 5, 5). */
+INLINE ptrdiff_t NAME(tile_count)(ptrdiff_t count) { return ceil_div(count, TILE_ROWS); }
+INLINE ptrdiff_t NAME(tile_start)(ptrdiff_t count, ptrdiff_t tile) { return count * tile / NAME(tile_count)(count); }
+
+/* acc[r] += the product for any number of rows, which tiles as above. */
+INLINE void NAME(accumulate)(
+    int vectors, ptrdiff_t rows, vec (*acc)[4], const REAL *a, ptrdiff_t a_row, ptrdiff_t a_k, ptrdiff_t a_segment,
+    const REAL *p, ptrdiff_t p_k, ptrdiff_t K, ptrdiff_t segments) {
+    for (ptrdiff_t tile = 0; tile < NAME(tile_count)(rows); tile++) {
+        const ptrdiff_t r = NAME(tile_start)(rows, tile), height = NAME(tile_start)(rows, tile + 1) - r;
+        NAME(tiles)[height - 1][vectors - 1](acc + r, a + r * a_row, a_row, a_k, a_segment, p, p_k, K, segments);
+    }
+}
+
+/* Transpose L vectors in registers: log2(L) rounds of full-width interleaving. */
+#if LANES == 2
+#define LOW 0, 2
+#define HIGH 1, 3
+#elif LANES == 4
+#define LOW 0, 4, 1, 5
+#define HIGH 2, 6, 3, 7
+#elif LANES == 8
+#define LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#elif LANES == 16
+#define LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#endif
+INLINE void NAME(transpose)(vec a[LANES]) {
+    vec b[LANES];
+#pragma GCC unroll 4
+    for (int round = 1; round < LANES; round *= 2) {
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++) b[i] = a[i];
+#pragma GCC unroll 8
+        for (int i = 0; i < LANES / 2; i++) {
+            a[2 * i] = __builtin_shufflevector(b[i], b[i + LANES / 2], LOW);
+            a[2 * i + 1] = __builtin_shufflevector(b[i], b[i + LANES / 2], HIGH);
+        }
+    }
+}
+#undef LOW
+#undef HIGH
+
+/* panel[k * panel_k + lane] := w[lane * K + k] for k < K; lanes from `rows` on become zero. */
+static void NAME(pack_slot)(REAL *panel, ptrdiff_t panel_k, const REAL *w, ptrdiff_t K, ptrdiff_t rows) {
+    for (ptrdiff_t k = 0; k < K; k += LANES) {
+        vec a[LANES];
+        for (ptrdiff_t lane = 0; lane < LANES; lane++)
+            a[lane] = lane < rows ? vec_load_part(w + lane * K + k, K - k) : (vec){0};
+        NAME(transpose)(a);
+        for (ptrdiff_t i = 0; i < least(LANES, K - k); i++) vec_store(panel + (k + i) * panel_k, a[i]);
+    }
+}
+
+/* w[lane * K + k] := panel[k * panel_k + lane], the inverse. */
+static void NAME(unpack_slot)(REAL *w, ptrdiff_t K, ptrdiff_t rows, const REAL *panel, ptrdiff_t panel_k) {
+    for (ptrdiff_t k = 0; k < K; k += LANES) {
+        vec a[LANES];
+        for (ptrdiff_t i = 0; i < LANES; i++) a[i] = i < K - k ? vec_load(panel + (k + i) * panel_k) : (vec){0};
+        NAME(transpose)(a);
+        for (ptrdiff_t lane = 0; lane < least(LANES, rows); lane++) vec_store_part(w + lane * K + k, a[lane], K - k);
+    }
+}

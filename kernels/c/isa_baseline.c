@@ -1,0 +1,3 @@
+#include "simd_baseline.h"
+
+#include "isa.inc.h"

@@ -1,0 +1,88 @@
+/* What the C kernels offer to the Cython driver: one table of functions per cell, precision and instruction set.
+ *
+ * Letters: T steps, N batch, I inputs, H hidden units, G gates, L lanes of a vector; a row is one (t, n), t * N + n.
+ * "Unit vector" q means hidden units q*L .. q*L + L-1. A block has four vectors ("slots") per row:
+ *
+ *   lstm  one unit vector, slots i, f, g, o
+ *   gru   one unit vector, slots n_x, r, z, n_h: the input product feeds slots 0-2, the recurrent one slots 1-3
+ *   rnn   four unit vectors
+ *
+ * Z, the tape, is [block][row][4 * L]. Step by step it holds the projected input (when `projected`), the activated
+ * gates, and, once the backward step has run, the gradients of the pre-activations, all in place.
+ */
+#ifndef FASTRNN_KERNELS_H
+#define FASTRNN_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { FASTRNN_RNN_TANH, FASTRNN_RNN_RELU, FASTRNN_LSTM, FASTRNN_GRU, FASTRNN_CELLS };
+enum { FASTRNN_F32, FASTRNN_F64, FASTRNN_PRECISIONS };
+
+/* One layer over one sequence. void * are float or double arrays, C-contiguous; strides count elements.
+ * The caller owns all memory; panels, bias, Z, c and carry are aligned to 64 bytes. */
+typedef struct {
+    ptrdiff_t steps, batch, inputs, hidden; /* T, N, I, H; complex.h owns the name I */
+
+    /* forward */
+    void *y;                       /* OUT   (T, N, H) */
+    void *z;                       /* INOUT [block][row - z_row][4 * L], or NULL: nothing is kept */
+    void *c;                       /* INOUT (T + 1, N, C), C = H rounded up to L; (N, C) when c_stride is 0; lstm */
+    const void *x;                 /* IN    (T, N, I), or NULL when tokens are given */
+    const intptr_t *tokens;        /* IN    (T, N) */
+    const void *h_0;               /* IN    (N, H) */
+    const void *weight_ih;         /* IN    (G*H, I) */
+    const void *weight_hh;         /* IN    (G*H, H) */
+    const void *bias_ih, *bias_hh; /* IN    (G*H), or both NULL */
+    void *panels;                  /* INOUT [block][I + H][panel slots][L], made by pack */
+    void *bias;                    /* INOUT [block][4][L], made by pack */
+    ptrdiff_t z_stride;            /* from block to block of Z */
+    ptrdiff_t z_row;               /* the row at which Z starts */
+    ptrdiff_t c_stride;            /* from step to step of c: N * C, or 0 to overwrite */
+    ptrdiff_t panel_stride;        /* from block to block of panels; 0 when each block is packed just before its use */
+    int keep;                      /* whether the activated gates go to Z */
+    int projected;                 /* whether Z holds bias and input product already */
+
+    /* backward */
+    void *dx;                            /* OUT   (T, N, I) */
+    void *dh_0;                          /* OUT   (N, H) */
+    void *dweight_ih, *dweight_hh;       /* OUT   shapes of the weights */
+    void *dbias_ih, *dbias_hh;           /* OUT   or NULL */
+    void *carry;                         /* INOUT (N, C): lstm dc, gru the part of dh that bypasses the product */
+    const void *dy;                      /* IN    (T, N, H), or NULL for zero */
+    const void *dh_n;                    /* IN    (N, H), or NULL for zero */
+    void *panels_hh;                     /* INOUT [panel of 4 unit vectors][Z order][4 * L], made by pack_hidden */
+    void *panels_ih;                     /* INOUT [panel of 4 * L inputs][Z order][4 * L], made by pack_input */
+} fastrnn_layer;
+
+typedef struct {
+    ptrdiff_t lanes;       /* L */
+    ptrdiff_t block_units; /* hidden units of a block: L or 4 * L */
+    ptrdiff_t panel_slots; /* slots that one product feeds: 4, gru 3 */
+
+    /* panels, bias := the weights of blocks b0 .. b1-1 */
+    void (*pack)(const fastrnn_layer *, ptrdiff_t b0, ptrdiff_t b1);
+    /* Z := bias + x weight_ih^T, rows row0 .. row1-1 */
+    void (*project)(const fastrnn_layer *, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t row0, ptrdiff_t row1);
+    /* y[t], c[t + 1], Z[t] := one step of fastrnn.reference.forward, batch rows n0 .. n1-1 */
+    void (*step)(const fastrnn_layer *, ptrdiff_t t, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
+
+    /* panels_hh, panels_ih := the weights in Z order, panels p0 .. p1-1 */
+    void (*pack_hidden)(const fastrnn_layer *, ptrdiff_t p0, ptrdiff_t p1);
+    void (*pack_input)(const fastrnn_layer *, ptrdiff_t p0, ptrdiff_t p1);
+    /* Z[t] := one step of fastrnn.reference.backward, from t = T - 1 down; t = -1 writes dh_0 and the final carry */
+    void (*step_back)(const fastrnn_layer *, ptrdiff_t t, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1);
+    /* dweights, dbiases := sum over rows; scratch (I + H, 4 * L), private to the thread */
+    void (*weight_gradients)(const fastrnn_layer *, void *scratch, ptrdiff_t b0, ptrdiff_t b1);
+    /* dx := Z weight_ih */
+    void (*input_gradient)(const fastrnn_layer *, ptrdiff_t row0, ptrdiff_t row1);
+} fastrnn_cell;
+
+/* Names of the instruction sets, from the most portable to the fastest; the last entry is NULL. */
+extern const char *const fastrnn_isa_names[];
+/* Whether this CPU and operating system run instruction set `isa`. */
+int fastrnn_isa_runs(int isa);
+/* The table of an instruction set. */
+const fastrnn_cell *fastrnn_cell_table(int isa, int precision, int cell);
+
+#endif

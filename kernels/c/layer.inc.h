@@ -1,0 +1,289 @@
+/* The phases of a layer for one cell, CELL: see fastrnn_cell in kernels.h for what each of them does. */
+#define OF_CELL(name) PASTE(CELL, name)
+#define FN(name) NAME(OF_CELL(name))
+
+enum {
+    FN(units) = OF_CELL(UNITS),                /* unit vectors of a block */
+    FN(slots) = 4 / OF_CELL(UNITS),            /* slots of a unit vector */
+    FN(panel_slots) = OF_CELL(PANEL_SLOTS),    /* slots one product feeds */
+    FN(hidden_slot) = OF_CELL(HIDDEN_SLOT),    /* the first the recurrent product feeds */
+};
+#define UNITS FN(units)
+#define SLOTS FN(slots)
+#define PANEL_SLOTS FN(panel_slots)
+#define HIDDEN_SLOT FN(hidden_slot)
+#define Z_WIDTH (4 * LANES)
+#define HAS_C OF_CELL(HAS_C)
+#define READS_H OF_CELL(READS_H)
+
+static const int FN(x_gates)[4] = OF_CELL(X_GATES), FN(h_gates)[4] = OF_CELL(H_GATES);
+
+INLINE ptrdiff_t FN(blocks)(const fastrnn_layer *l) { return ceil_div(l->hidden, UNITS * LANES); }
+/* Hidden units in unit vector q and beyond: what the part loads and stores of q may touch. */
+INLINE ptrdiff_t FN(left)(const fastrnn_layer *l, ptrdiff_t q) { return l->hidden - q * LANES; }
+/* Slots of block b that one product feeds: fewer only where a block of several unit vectors ends beyond H. */
+INLINE int FN(fed)(const fastrnn_layer *l, ptrdiff_t b) {
+    return UNITS == 1 ? PANEL_SLOTS : (int)least(4, ceil_div(l->hidden - b * 4 * LANES, LANES));
+}
+/* Row of weight_ih or weight_hh at lane 0 of a slot, and how many lanes from there on are real. */
+INLINE ptrdiff_t FN(weight_row)(const fastrnn_layer *l, ptrdiff_t b, int slot, int gate, ptrdiff_t *lanes) {
+    const ptrdiff_t q = UNITS == 1 ? b : 4 * b + slot;
+    *lanes = least(LANES, FN(left)(l, q));
+    return gate * l->hidden + q * LANES;
+}
+INLINE REAL *FN(z_at)(const fastrnn_layer *l, ptrdiff_t b, ptrdiff_t row) {
+    return (REAL *)l->z + b * l->z_stride + (row - l->z_row) * Z_WIDTH;
+}
+INLINE ptrdiff_t FN(c_width)(const fastrnn_layer *l) { return ceil_div(l->hidden, LANES) * LANES; }
+
+/* ---- forward ---- */
+
+static void FN(pack)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
+    const ptrdiff_t panel_k = PANEL_SLOTS * LANES;
+    for (ptrdiff_t b = b0; b < b1; b++) {
+        REAL *panel = (REAL *)l->panels + b * l->panel_stride;
+        vec *bias = (vec *)l->bias + 4 * b;
+        for (int slot = 0; slot < 4; slot++) bias[slot] = (vec){0};
+        for (int slot = 0; slot < FN(fed)(l, b); slot++) {
+            ptrdiff_t lanes;
+            const ptrdiff_t x_row = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes);
+            const ptrdiff_t h_row = FN(weight_row)(l, b, slot, FN(h_gates)[slot], &lanes);
+            REAL *at = panel + slot * LANES;
+            NAME(pack_slot)(at, panel_k, (const REAL *)l->weight_ih + x_row * l->inputs, l->inputs, lanes);
+            NAME(pack_slot)(at + l->inputs * panel_k, panel_k, (const REAL *)l->weight_hh + h_row * l->hidden, l->hidden, lanes);
+            if (l->bias_ih) {
+                bias[slot] += vec_load_part((const REAL *)l->bias_ih + x_row, lanes);
+                bias[slot + HIDDEN_SLOT] += vec_load_part((const REAL *)l->bias_hh + h_row, lanes);
+            }
+        }
+    }
+}
+
+/* acc := bias + x weight_ih^T for the rows row .. row + rows - 1 of block b */
+INLINE void FN(input_product)(const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t b, ptrdiff_t row, ptrdiff_t rows) {
+    const REAL *panel = (const REAL *)l->panels + b * l->panel_stride;
+    const vec *bias = (const vec *)l->bias + 4 * b;
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (int slot = 0; slot < 4; slot++) acc[r][slot] = bias[slot];
+    const int fed = FN(fed)(l, b);
+    if (l->tokens) {
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            const REAL *column = panel + l->tokens[row + r] * PANEL_SLOTS * LANES;
+            for (int slot = 0; slot < fed; slot++) acc[r][slot] += vec_load(column + slot * LANES);
+        }
+    } else {
+        const REAL *x = (const REAL *)l->x + row * l->inputs;
+        NAME(tiles)[rows - 1][fed - 1](acc, x, l->inputs, 1, 0, panel, PANEL_SLOTS * LANES, l->inputs, 1);
+    }
+}
+
+static void FN(project)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t row0, ptrdiff_t row1) {
+    for (ptrdiff_t b = b0; b < b1; b++)
+        for (ptrdiff_t tile = 0; tile < NAME(tile_count)(row1 - row0); tile++) {
+            const ptrdiff_t row = row0 + NAME(tile_start)(row1 - row0, tile);
+            const ptrdiff_t rows = row0 + NAME(tile_start)(row1 - row0, tile + 1) - row;
+            FN(input_product)(l, (vec(*)[4])FN(z_at)(l, b, row), b, row, rows);
+        }
+}
+
+static void FN(step)(
+    const fastrnn_layer *l, ptrdiff_t t, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
+    const ptrdiff_t N = l->batch, H = l->hidden, C = FN(c_width)(l);
+    const REAL *h_prev = t ? (const REAL *)l->y + (t - 1) * N * H : l->h_0;
+    REAL *y = (REAL *)l->y + t * N * H;
+    for (ptrdiff_t i = 0; i < b1 - b0; i++) {
+        /* Odd steps go backwards: they start with the panels that the step before has left in the cache. */
+        const ptrdiff_t b = t % 2 ? b1 - 1 - i : b0 + i;
+        const REAL *panel = (const REAL *)l->panels + b * l->panel_stride + l->inputs * PANEL_SLOTS * LANES;
+        const int fed = FN(fed)(l, b);
+        for (ptrdiff_t tile = 0; tile < NAME(tile_count)(n1 - n0); tile++) {
+            const ptrdiff_t n = n0 + NAME(tile_start)(n1 - n0, tile), row = t * N + n;
+            const ptrdiff_t rows = n0 + NAME(tile_start)(n1 - n0, tile + 1) - n;
+            vec acc[TILE_ROWS][4];
+            if (l->projected)
+                memcpy(acc, FN(z_at)(l, b, row), (size_t)rows * sizeof(acc[0]));
+            else
+                FN(input_product)(l, acc, b, row, rows);
+            NAME(tiles)[rows - 1][fed - 1](
+                (vec(*)[4])(*acc + HIDDEN_SLOT), h_prev + n * H, H, 1, 0, panel, PANEL_SLOTS * LANES, H, 1);
+            for (ptrdiff_t r = 0; r < rows; r++) {
+                for (int u = 0; u < (UNITS == 1 ? 1 : fed); u++) {
+                    const ptrdiff_t q = b * UNITS + u, left = FN(left)(l, q), at = (n + r) * H + q * LANES;
+                    REAL *c_at = (REAL *)l->c + t * l->c_stride + (n + r) * C + q * LANES;
+                    vec h, c = HAS_C ? vec_load(c_at) : (vec){0};
+                    FN(forward)(acc[r] + u * SLOTS, &h, &c, READS_H ? vec_load_part(h_prev + at, left) : (vec){0});
+                    vec_store_part(y + at, h, left);
+                    if (HAS_C) vec_store(c_at + l->c_stride, c);
+                }
+            }
+            if (l->keep) memcpy(FN(z_at)(l, b, row), acc, (size_t)rows * sizeof(acc[0]));
+        }
+    }
+}
+
+/* ---- backward ---- */
+
+/* panels[p][Z order][4 * L] := rows of a weight (G*H, columns) in Z order, columns p * 4 * L and on, zero-padded. */
+INLINE void FN(pack_columns)(
+    const fastrnn_layer *l, REAL *panels, const REAL *w, const int gates[4], ptrdiff_t columns, ptrdiff_t p0,
+    ptrdiff_t p1) {
+    REAL *panel = panels + p0 * FN(blocks)(l) * PANEL_SLOTS * LANES * Z_WIDTH;
+    for (ptrdiff_t p = p0; p < p1; p++)
+        for (ptrdiff_t b = 0; b < FN(blocks)(l); b++)
+            for (int slot = 0; slot < PANEL_SLOTS; slot++) {
+                ptrdiff_t lanes;
+                const ptrdiff_t row = FN(weight_row)(l, b, slot, gates[slot], &lanes);
+                for (ptrdiff_t lane = 0; lane < LANES; lane++, panel += Z_WIDTH)
+                    for (int v = 0; v < 4; v++) {
+                        const ptrdiff_t column = (4 * p + v) * LANES;
+                        const ptrdiff_t count = lane < lanes ? columns - column : 0;
+                        vec_store(panel + v * LANES, vec_load_part(w + (row + lane) * columns + column, count));
+                    }
+            }
+}
+
+static void FN(pack_hidden)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
+    FN(pack_columns)(l, l->panels_hh, l->weight_hh, FN(h_gates), l->hidden, p0, p1);
+}
+
+static void FN(pack_input)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
+    FN(pack_columns)(l, l->panels_ih, l->weight_ih, FN(x_gates), l->inputs, p0, p1);
+}
+
+/* acc += rows of Z, from slot `slot` on, times panel p of `panels`. */
+INLINE void FN(z_product)(
+    const fastrnn_layer *l, int vectors, vec (*acc)[4], ptrdiff_t row, ptrdiff_t rows, int slot, const REAL *panels,
+    ptrdiff_t p) {
+    enum { K = PANEL_SLOTS * LANES, chunk = K > 256 ? 1 : 256 / K }; /* k in chunks of 256: the panel's part stays in L1 */
+    const ptrdiff_t blocks = FN(blocks)(l);
+    const REAL *panel = panels + p * blocks * K * Z_WIDTH;
+    for (ptrdiff_t b = 0, end; b < blocks; panel += (end - b) * K * Z_WIDTH, b = end) {
+        end = least(b + chunk, blocks);
+        if (end == blocks && b < end - 1 && FN(fed)(l, end - 1) < PANEL_SLOTS) end--; /* a shorter block on its own */
+        NAME(accumulate)(
+            vectors, rows, acc, FN(z_at)(l, b, row) + slot * LANES, Z_WIDTH, 1, l->z_stride, panel, Z_WIDTH,
+            FN(fed)(l, b) * LANES, end - b);
+    }
+}
+
+static void FN(step_back)(
+    const fastrnn_layer *l, ptrdiff_t t, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1) {
+    enum { at_once = 48 }; /* rows whose accumulators stay in L1 over the chunks of k */
+    const ptrdiff_t N = l->batch, H = l->hidden, C = FN(c_width)(l);
+    const REAL *h_prev = t > 0 ? (const REAL *)l->y + (t - 1) * N * H : l->h_0;
+    for (ptrdiff_t p = p0; p < p1; p++) {
+        const int vectors = (int)least(4, ceil_div(FN(left)(l, 4 * p), LANES));
+        for (ptrdiff_t n = n0; n < n1; n += at_once) {
+            const ptrdiff_t rows = least(at_once, n1 - n);
+            vec acc[at_once][4];
+            for (ptrdiff_t r = 0; r < rows; r++)
+                for (int v = 0; v < vectors; v++) {
+                    const ptrdiff_t q = 4 * p + v, left = FN(left)(l, q), at = (n + r) * H + q * LANES;
+                    acc[r][v] = (vec){0};
+                    if (t >= 0 && l->dy) acc[r][v] += vec_load_part((const REAL *)l->dy + t * N * H + at, left);
+                    if (t == l->steps - 1 && l->dh_n) acc[r][v] += vec_load_part((const REAL *)l->dh_n + at, left);
+                }
+            if (t < l->steps - 1) FN(z_product)(l, vectors, acc, (t + 1) * N + n, rows, HIDDEN_SLOT, l->panels_hh, p);
+            for (ptrdiff_t r = 0; r < rows; r++)
+                for (int v = 0; v < vectors; v++) {
+                    const ptrdiff_t q = 4 * p + v, left = FN(left)(l, q), at = (n + r) * H + q * LANES;
+                    vec *carry = (vec *)((REAL *)l->carry + (n + r) * C + q * LANES);
+                    if (t < 0) {
+                        if (READS_H) acc[r][v] += *carry;
+                        vec_store_part((REAL *)l->dh_0 + at, acc[r][v], left);
+                        continue;
+                    }
+                    vec *z_at = (vec *)FN(z_at)(l, q / UNITS, t * N + n + r) + q % UNITS * SLOTS;
+                    const REAL *c = (const REAL *)l->c + t * l->c_stride + (n + r) * C + q * LANES;
+                    vec z[SLOTS];
+                    for (int slot = 0; slot < SLOTS; slot++) z[slot] = z_at[slot];
+                    FN(backward)(
+                        z, carry, acc[r][v], READS_H ? vec_load_part(h_prev + at, left) : (vec){0},
+                        HAS_C ? vec_load(c) : (vec){0}, HAS_C ? vec_load(c + l->c_stride) : (vec){0});
+                    /* Lanes beyond H must be zero, whatever they held: the products run over them. */
+                    for (int slot = 0; slot < SLOTS; slot++) z_at[slot] = vec_load_part((const REAL *)&z[slot], left);
+                }
+        }
+    }
+}
+
+/* sums[k] += the rows' left[row][k] * Z[row], rows `row` and on, for k < columns */
+INLINE void FN(outer_product)(
+    const fastrnn_layer *l, vec (*sums)[4], ptrdiff_t columns, const REAL *left, ptrdiff_t b, int slot, ptrdiff_t row,
+    ptrdiff_t rows) {
+    NAME(accumulate)(
+        FN(fed)(l, b), columns, sums, left, 1, columns, 0, FN(z_at)(l, b, row) + slot * LANES, Z_WIDTH, rows, 1);
+}
+
+static void FN(weight_gradients)(const fastrnn_layer *l, void *scratch, ptrdiff_t b0, ptrdiff_t b1) {
+    enum { chunk = 128 }; /* rows of Z that stay in the cache while all columns of x and h pass */
+    const ptrdiff_t N = l->batch, I = l->inputs, H = l->hidden, rows = l->steps * N;
+    vec(*x_sums)[4] = scratch, (*h_sums)[4] = x_sums + I;
+    for (ptrdiff_t b = b0; b < b1; b++) {
+        vec bias_sums[4] = {{0}};
+        memset(scratch, 0, (size_t)(I + H) * sizeof(*x_sums));
+        for (ptrdiff_t row = 0, end; row < rows; row = end) {
+            end = least(row + chunk, row < N ? least(N, rows) : rows); /* h_0 precedes the first N rows, y the others */
+            const REAL *h_prev = row < N ? (const REAL *)l->h_0 + row * H : (const REAL *)l->y + (row - N) * H;
+            if (l->tokens) {
+                for (ptrdiff_t r = row; r < end; r++)
+                    for (int slot = 0; slot < FN(fed)(l, b); slot++)
+                        x_sums[l->tokens[r]][slot] += ((const vec *)FN(z_at)(l, b, r))[slot];
+            } else {
+                FN(outer_product)(l, x_sums, I, (const REAL *)l->x + row * I, b, 0, row, end - row);
+            }
+            FN(outer_product)(l, h_sums, H, h_prev, b, HIDDEN_SLOT, row, end - row);
+            for (ptrdiff_t r = row; r < end; r++)
+                for (int slot = 0; slot < 4; slot++) bias_sums[slot] += ((const vec *)FN(z_at)(l, b, r))[slot];
+        }
+        for (int slot = 0; slot < FN(fed)(l, b); slot++) {
+            ptrdiff_t lanes;
+            const ptrdiff_t x_row = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes);
+            const ptrdiff_t h_row = FN(weight_row)(l, b, slot, FN(h_gates)[slot], &lanes);
+            NAME(unpack_slot)((REAL *)l->dweight_ih + x_row * I, I, lanes, (REAL *)&x_sums[0][slot], Z_WIDTH);
+            NAME(unpack_slot)((REAL *)l->dweight_hh + h_row * H, H, lanes, (REAL *)&h_sums[0][slot], Z_WIDTH);
+            if (l->dbias_ih) {
+                vec_store_part((REAL *)l->dbias_ih + x_row, bias_sums[slot], lanes);
+                vec_store_part((REAL *)l->dbias_hh + h_row, bias_sums[slot + HIDDEN_SLOT], lanes);
+            }
+        }
+    }
+}
+
+static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t row1) {
+    enum { at_once = 96 };
+    for (ptrdiff_t row = row0; row < row1; row += at_once) {
+        const ptrdiff_t rows = least(at_once, row1 - row);
+        for (ptrdiff_t p = 0; p < ceil_div(l->inputs, 4 * LANES); p++) {
+            const int vectors = (int)least(4, ceil_div(l->inputs - p * 4 * LANES, LANES));
+            vec acc[at_once][4];
+            for (ptrdiff_t r = 0; r < rows; r++)
+                for (int v = 0; v < vectors; v++) acc[r][v] = (vec){0};
+            FN(z_product)(l, vectors, acc, row, rows, 0, l->panels_ih, p);
+            for (ptrdiff_t r = 0; r < rows; r++)
+                for (int v = 0; v < vectors; v++) {
+                    const ptrdiff_t column = (4 * p + v) * LANES;
+                    vec_store_part((REAL *)l->dx + (row + r) * l->inputs + column, acc[r][v], l->inputs - column);
+                }
+        }
+    }
+}
+
+#define CELL_ROW(cell)                                                                                      \
+    {                                                                                                       \
+        .lanes = LANES, .block_units = NAME(cell##_units) * LANES, .panel_slots = NAME(cell##_panel_slots), \
+        .pack = NAME(cell##_pack), .project = NAME(cell##_project), .step = NAME(cell##_step),              \
+        .pack_hidden = NAME(cell##_pack_hidden), .pack_input = NAME(cell##_pack_input),                     \
+        .step_back = NAME(cell##_step_back), .weight_gradients = NAME(cell##_weight_gradients),             \
+        .input_gradient = NAME(cell##_input_gradient),                                                      \
+    }
+
+#undef OF_CELL
+#undef FN
+#undef UNITS
+#undef SLOTS
+#undef PANEL_SLOTS
+#undef HIDDEN_SLOT
+#undef Z_WIDTH
+#undef HAS_C
+#undef READS_H

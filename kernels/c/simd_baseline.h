@@ -1,0 +1,13 @@
+/* x86-64 as it always was: SSE2, without a fused multiply-add. */
+#include <emmintrin.h>
+
+#define ISA baseline
+#define VECTOR_BYTES 16
+#define TILE_ROWS 3
+
+#define fma_f32(a, b, c) ((a) * (b) + (c))
+#define max_f32 _mm_max_ps
+#define min_f32 _mm_min_ps
+#define fma_f64(a, b, c) ((a) * (b) + (c))
+#define max_f64 _mm_max_pd
+#define min_f64 _mm_min_pd

@@ -1,0 +1,13 @@
+/* AArch64: NEON is always there, with 32 registers. */
+#include <arm_neon.h>
+
+#define ISA neon
+#define VECTOR_BYTES 16
+#define TILE_ROWS 6
+
+#define fma_f32(a, b, c) vfmaq_f32(c, a, b)
+#define max_f32 vmaxq_f32
+#define min_f32 vminq_f32
+#define fma_f64(a, b, c) vfmaq_f64(c, a, b)
+#define max_f64 vmaxq_f64
+#define min_f64 vminq_f64
