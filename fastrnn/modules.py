@@ -65,6 +65,14 @@ class _Recurrent(Parametrized):
                 shapes[f"bias_ih_l{layer}"] = (rows,)
                 shapes[f"bias_hh_l{layer}"] = (rows,)
         self._declare(shapes, bound=1 / math.sqrt(self.hidden_size), seed=seed)
+        self._packed = [ops.PackedWeights() for _ in range(self.num_layers)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_packed"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._packed = [ops.PackedWeights() for _ in range(self.num_layers)]
 
     def __repr__(self) -> str:
         options = "".join(
@@ -185,20 +193,18 @@ class _Recurrent(Parametrized):
             raise NotImplementedError("lengths is not implemented yet; expected None")
         x, batched = self._take_input(x)
         states = self._take_state(state, x.shape[1], batched, copy=tape)
+        stamp = None if tape else self._stamp()  # before weights are taken: they count as held
         states_n, tapes = [], []
         for layer in range(self.num_layers):
             weights = Weights(*(self._parameters.get(_parameter_name(name, layer)) for name in Weights._fields))
-            x, state_n, layer_tape = ops.forward(
-                self._cell,
-                x,
-                tuple(s[layer] for s in states),
-                weights,
-                tape=tape,
-                backend=self.backend,
-                num_threads=self.num_threads,
-            )
+            state_0 = tuple(s[layer] for s in states)
+            where = {"backend": self.backend, "num_threads": self.num_threads}
+            if tape:
+                x, state_n, layer_tape = ops.forward(self._cell, x, state_0, weights, **where)
+                tapes.append(layer_tape)
+            else:
+                x, state_n = ops.infer(self._cell, x, state_0, weights, self._packed[layer], stamp=stamp, **where)
             states_n.append(state_n)
-            tapes.append(layer_tape)
         if tape:
             x.flags.writeable = False
         return self._to_caller(x, batched), self._stack(states_n, batched), tapes

@@ -14,7 +14,18 @@ from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
 from fastrnn.threads import get_num_threads
 
-__all__ = ["Tape", "as_real", "as_states", "as_tokens", "backward", "forward", "is_tokens", "take_array"]
+__all__ = [
+    "PackedWeights",
+    "Tape",
+    "as_real",
+    "as_states",
+    "as_tokens",
+    "backward",
+    "forward",
+    "infer",
+    "is_tokens",
+    "take_array",
+]
 
 
 def take_array(name: str, value: Any) -> Array:
@@ -93,14 +104,50 @@ class Tape:
     num_threads: int
 
 
-def forward(
-    cell: Cell, x: Array, state: State, weights: Weights, *, tape: bool, backend: str | None, num_threads: int | None
-) -> tuple[Array, State, Tape | None]:
-    """Run one layer over a sequence: `fastrnn.reference.forward` on the chosen backend."""
+class PackedWeights:
+    """One layer's weights as a backend packed them, kept as long as the stamp they were packed under is the same."""
+
+    def __init__(self) -> None:
+        self._key: tuple[ModuleType, int] | None = None
+        self._packed: Any = None
+
+    def get(self, module: ModuleType, cell: Cell, weights: Weights, stamp: int, num_threads: int) -> dict[str, Any]:
+        """The backend's `packed` argument, packed anew if need be; nothing for a backend that does not pack."""
+        if not hasattr(module, "pack"):
+            return {}
+        if self._key != (module, stamp):
+            self._packed = module.pack(cell, weights, num_threads=num_threads)
+            self._key = (module, stamp)
+        return {"packed": self._packed}
+
+
+def infer(
+    cell: Cell,
+    x: Array,
+    state: State,
+    weights: Weights,
+    packed: PackedWeights,
+    *,
+    stamp: int | None,
+    backend: str | None,
+    num_threads: int | None,
+) -> tuple[Array, State]:
+    """Run one layer for its outputs only, on packed weights if they cannot have changed since the call before."""
     module = resolve(backend)
     threads = num_threads or get_num_threads()
-    y, state_n, kept = module.forward(cell, x, state, weights, tape=tape, num_threads=threads)
-    return y, state_n, Tape(cell, module, kept, threads) if tape else None
+    extra = {} if stamp is None else packed.get(module, cell, weights, stamp, threads)
+    y, state_n, _ = module.forward(cell, x, state, weights, tape=False, num_threads=threads, **extra)
+    return y, state_n
+
+
+def forward(
+    cell: Cell, x: Array, state: State, weights: Weights, *, backend: str | None, num_threads: int | None
+) -> tuple[Array, State, Tape]:
+    """Run one layer over a sequence and keep a tape: `fastrnn.reference.forward` on the chosen backend."""
+    module = resolve(backend)
+    threads = num_threads or get_num_threads()
+    y, state_n, kept = module.forward(cell, x, state, weights, tape=True, num_threads=threads)
+    return y, state_n, Tape(cell, module, kept, threads)
 
 
 def backward(

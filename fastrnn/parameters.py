@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,13 @@ def check_positive(name: str, value: Any) -> int:
     return int(value)
 
 
+def _reference_counts(arrays: Mapping[str, Array]) -> list[int]:
+    return [sys.getrefcount(array) for array in arrays.values()]
+
+
+(_OWN_REFERENCES,) = _reference_counts({"": np.empty(0)})
+
+
 class Parametrized:
     """Something with named parameters, all of one dtype.
 
@@ -43,6 +51,7 @@ class Parametrized:
     def _declare(self, shapes: Mapping[str, tuple[int, ...]], bound: float, seed: Any) -> None:
         """Draw every parameter from U(-bound, bound), torch.nn's distribution, in the order of `shapes`."""
         rng = np.random.default_rng(seed)
+        self._handed_out = 0
         self._parameters: dict[str, Array] = {
             name: rng.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in shapes.items()
         }
@@ -50,7 +59,17 @@ class Parametrized:
     @property
     def parameters(self) -> dict[str, Array]:
         """The live parameter arrays by name: write into them (`p -= ...`) to train; the dict itself is a copy."""
+        self._handed_out += 1
         return dict(self._parameters)
+
+    def _stamp(self) -> int | None:
+        """A number that stays the same as long as nobody can have written to a parameter; None while somebody could.
+
+        Nobody can write to an array without a reference to it (a view holds one), and references are handed out by
+        `parameters` only. So what was derived from the parameters under a stamp holds while the stamp is the same.
+        """
+        held = any(count > _OWN_REFERENCES for count in _reference_counts(self._parameters))
+        return None if held else self._handed_out
 
     def state_dict(self) -> dict[str, Array]:
         """A copy of every parameter, by torch's name."""
@@ -83,5 +102,6 @@ class Parametrized:
                 raise ValueError(f"state_dict[{name!r}] has shape {value.shape}; expected {expected}")
             if value.dtype.kind not in "fiu":
                 raise TypeError(f"state_dict[{name!r}] has dtype {value.dtype}; expected real numbers")
+        self._handed_out += 1
         for name, value in values.items():
             np.copyto(self._parameters[name], value, casting="unsafe")

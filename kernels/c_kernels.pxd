@@ -38,6 +38,7 @@ cdef extern from "kernels.h" nogil:
         const void *dh_n
         void *panels_hh
         void *panels_ih
+        int unpacked
 
     ctypedef struct fastrnn_cell:
         ptrdiff_t lanes, block_units, panel_slots

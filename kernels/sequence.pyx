@@ -30,8 +30,18 @@ from c_kernels cimport (
     fastrnn_pool_run,
 )
 
-cdef extern from "<stdlib.h>" nogil:
-    void *aligned_alloc(size_t alignment, size_t size)
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    #if defined(__linux__)
+    #include <sys/mman.h>
+    #define advise_huge_pages(data, size) madvise(data, size, MADV_HUGEPAGE)
+    #else
+    #define advise_huge_pages(data, size) 0
+    #endif
+    """
+    void *aligned_alloc(size_t alignment, size_t size) nogil
+    int advise_huge_pages(void *data, size_t size) nogil
 
 cnp.import_array()
 
@@ -80,15 +90,22 @@ def describe():
 
 # ---- memory
 
+cdef enum:
+    HUGE_PAGE = 2 * 1024 * 1024
+
+
 cdef class Buffer:
-    """Uninitialised memory aligned to a cache line."""
+    """Uninitialised memory aligned to a cache line, or, where that saves thousands of page faults, to a huge page."""
 
     cdef void *data
 
     def __cinit__(self, size_t size):
-        self.data = aligned_alloc(64, (size // 64 + 1) * 64)
+        cdef size_t alignment = HUGE_PAGE if size >= 2 * HUGE_PAGE else 64
+        self.data = aligned_alloc(alignment, (size // alignment + 1) * alignment)
         if self.data == NULL:
             raise MemoryError(f"no {size} bytes of memory for the kernels")
+        if alignment == HUGE_PAGE:
+            advise_huge_pages(self.data, size)
 
     def __dealloc__(self):
         free(self.data)
@@ -131,6 +148,8 @@ cdef struct Job:
 cdef enum:
     # Below this many flops (about 100 us of one core) waking a worker costs more than it brings.
     FLOPS_WORTH_A_THREAD = 10_000_000
+    # What packing one weight costs, in flops.
+    FLOPS_OF_PACKING = 25
     # Rows per thread below which a tile is too low to be worth a split of the batch.
     ROWS_WORTH_A_THREAD = 4
     # From this many rows on, a tile is high enough to take the input product in with the recurrent one; below,
@@ -138,9 +157,13 @@ cdef enum:
     ROWS_WORTH_FUSING = 5
     # Bytes of Z that a projection fills at once: they stay in L2 until the steps read them.
     PROJECTION_BYTES = 512 * 1024
+    # Up to this many rows in all, backward reads the weights in place.
+    ROWS_NOT_WORTH_PACKING = 16
     # Up to this many steps each block is packed into cache just before its use: packing all weights to memory first
-    # would cost more than it saves.
+    # would cost more than it saves (at H = 1024 as much as nine such steps).
     STEPS_NOT_WORTH_PACKING = 2
+    STEPS_NOT_WORTH_PACKING_LARGE = 8
+    LARGE_BYTES = 4 * 1024 * 1024
 
 
 cdef void plan(Job *job, object cell, int typenum, int num_threads) noexcept:
@@ -152,8 +175,8 @@ cdef void plan(Job *job, object cell, int typenum, int num_threads) noexcept:
     job.blocks = round_up(l.hidden, job.cell.block_units) // job.cell.block_units
     job.hidden_panels = round_up(l.hidden, 4 * job.cell.lanes) // (4 * job.cell.lanes)
     job.input_panels = round_up(l.inputs, 4 * job.cell.lanes) // (4 * job.cell.lanes)
-    cdef double flops = 2.0 * l.steps * l.batch * gates * l.hidden * (l.hidden + (0 if l.x == NULL else l.inputs))
-    if flops < FLOPS_WORTH_A_THREAD or l.steps == 0:
+    cdef double weights = gates * l.hidden * (l.hidden + (0 if l.x == NULL else l.inputs))
+    if weights * (2 * l.steps * l.batch + FLOPS_OF_PACKING) < FLOPS_WORTH_A_THREAD:
         num_threads = 1
     job.threads = fastrnn_pool_acquire(num_threads)
     job.by_hidden = l.batch < ROWS_WORTH_A_THREAD * job.threads
@@ -164,12 +187,56 @@ cdef inline ptrdiff_t start(ptrdiff_t count, int parts, int part) noexcept nogil
     return count * part // parts
 
 
-# ---- forward
+cdef void take_weights(fastrnn_layer *l, weights) except *:
+    """Point the layer to its weights and take its sizes from them."""
+    cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1]
+    l.inputs, l.hidden = weight_ih.shape[1], weight_hh.shape[1]
+    l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh = (
+        pointer(weight_ih), pointer(weight_hh), pointer(weights[2]), pointer(weights[3]))
+
+
+# ---- packed weights
+
+cdef class Packed:
+    """A layer's weights in the order in which the forward kernels read them."""
+
+    cdef Buffer panels, bias
+
 
 cdef void pack_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
     job.cell.pack(&job.layer, start(job.blocks, job.threads, part), start(job.blocks, job.threads, part + 1))
 
+
+cdef ptrdiff_t panel_length(Job *job) noexcept:
+    return (job.layer.inputs + job.layer.hidden) * job.cell.panel_slots * job.cell.lanes
+
+
+cdef Packed run_pack(Job *job):
+    cdef Packed packed = Packed()
+    packed.panels = Buffer(job.itemsize * job.blocks * panel_length(job))
+    packed.bias = Buffer(job.itemsize * job.blocks * 4 * job.cell.lanes)
+    job.layer.panels, job.layer.bias = packed.panels.data, packed.bias.data
+    job.layer.panel_stride = panel_length(job)
+    with nogil:
+        fastrnn_pool_run(pack_task, job, job.threads, False)
+    return packed
+
+
+def pack(cell, weights, *, int num_threads=1):
+    """Pack a layer's weights once for many calls of `forward`; the caller sees to it that they have not changed."""
+    cdef Job job
+    memset(&job, 0, sizeof(job))
+    take_weights(&job.layer, weights)
+    plan(&job, cell, cnp.PyArray_TYPE(<cnp.ndarray> weights[0]), num_threads)
+    try:
+        return run_pack(&job)
+    finally:
+        if job.threads > 1:
+            fastrnn_pool_release()
+
+
+# ---- forward
 
 cdef void forward_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
@@ -206,23 +273,21 @@ cdef class Tape:
     cdef Buffer z, c
 
 
-def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1):
-    """`fastrnn.reference.forward` on the C kernels."""
+def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1, Packed packed=None):
+    """`fastrnn.reference.forward` on the C kernels; `packed` is what `pack` made of the same weights."""
     cdef Job job
     memset(&job, 0, sizeof(job))
     cdef fastrnn_layer *l = &job.layer
-    cdef cnp.ndarray input_array = x, h_0 = state[0], weight_ih = weights[0]
-    cdef int typenum = cnp.PyArray_TYPE(weight_ih)
+    cdef cnp.ndarray input_array = x, h_0 = state[0]
+    cdef int typenum = cnp.PyArray_TYPE(h_0)
     cdef bint has_c = len(state) > 1
+    take_weights(l, weights)
     l.steps, l.batch = input_array.shape[0], input_array.shape[1]
-    l.inputs, l.hidden = weight_ih.shape[1], h_0.shape[1]
     if cnp.PyArray_NDIM(input_array) == 2:
         l.tokens = <const intptr_t *> cnp.PyArray_DATA(input_array)
     else:
         l.x = cnp.PyArray_DATA(input_array)
     l.h_0 = cnp.PyArray_DATA(h_0)
-    l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh = (
-        pointer(weights[0]), pointer(weights[1]), pointer(weights[2]), pointer(weights[3]))
 
     cdef cnp.npy_intp *shape = [l.steps, l.batch, l.hidden]
     cdef cnp.ndarray y = cnp.PyArray_EMPTY(3, shape, typenum, 0)
@@ -230,19 +295,28 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1)
 
     plan(&job, cell, typenum, num_threads)
     cdef ptrdiff_t L = job.cell.lanes, C = round_up(l.hidden, L), rows = l.steps * l.batch
-    cdef ptrdiff_t panel = (l.inputs + l.hidden) * job.cell.panel_slots * L
-    cdef Buffer z = None, c = None, panels, bias
+    cdef ptrdiff_t large = job.itemsize * job.blocks * panel_length(&job) > LARGE_BYTES
+    cdef bint pack_as_needed = packed is None and (
+        l.steps <= (STEPS_NOT_WORTH_PACKING_LARGE if large else STEPS_NOT_WORTH_PACKING))
+    cdef Buffer z = None, c = None, scratch, bias
     try:
         if has_c:
             l.c_stride = l.batch * C if tape else 0
             c = Buffer(job.itemsize * (l.steps * l.c_stride + l.batch * C))
             l.c = c.data
             copy_rows(l.c, C * job.itemsize, pointer(state[1]), l.hidden * job.itemsize, l.batch)
-        l.keep = tape
-        l.panel_stride = 0 if l.steps <= STEPS_NOT_WORTH_PACKING else panel
-        l.projected = l.x != NULL and l.panel_stride and l.batch < ROWS_WORTH_FUSING
-        if l.panel_stride == 0:
+        if pack_as_needed:
             job.by_hidden = True  # so that each block is packed by one thread only
+            job.scratch_size = job.itemsize * panel_length(&job)
+            scratch = Buffer(job.threads * job.scratch_size)
+            bias = Buffer(job.itemsize * job.blocks * 4 * L)
+            job.scratch, l.bias = scratch.data, bias.data
+        elif packed is None:
+            packed = run_pack(&job)
+        else:
+            l.panels, l.bias, l.panel_stride = packed.panels.data, packed.bias.data, panel_length(&job)
+        l.keep = tape
+        l.projected = l.x != NULL and not pack_as_needed and l.batch < ROWS_WORTH_FUSING
         if l.projected:
             job.steps = max(1, PROJECTION_BYTES // max(1, job.itemsize * l.batch * job.blocks * 4 * L))
         if tape or l.projected:
@@ -251,14 +325,7 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1)
                 l.z_stride += 1536 // job.itemsize  # else the same row of all blocks falls on the same cache sets
             z = Buffer(job.itemsize * job.blocks * l.z_stride)
             l.z = z.data
-        job.scratch_size = panel * job.itemsize
-        panels = Buffer(job.scratch_size * (job.blocks if l.panel_stride else job.threads))
-        bias = Buffer(job.itemsize * job.blocks * 4 * L)
-        l.panels = job.scratch = panels.data
-        l.bias = bias.data
         with nogil:
-            if l.panel_stride:
-                fastrnn_pool_run(pack_task, &job, job.threads, False)
             fastrnn_pool_run(forward_task, &job, job.threads, job.by_hidden)
     finally:
         if job.threads > 1:
@@ -285,12 +352,16 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1)
 
 cdef void pack_hidden_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
-    job.cell.pack_hidden(&job.layer, start(job.hidden_panels, job.threads, part), start(job.hidden_panels, job.threads, part + 1))
+    cdef ptrdiff_t first = job.hidden_panels - 1 if job.layer.unpacked else 0, count = job.hidden_panels - first
+    job.cell.pack_hidden(
+        &job.layer, first + start(count, job.threads, part), first + start(count, job.threads, part + 1))
 
 
 cdef void pack_input_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
-    job.cell.pack_input(&job.layer, start(job.input_panels, job.threads, part), start(job.input_panels, job.threads, part + 1))
+    cdef ptrdiff_t first = job.input_panels - 1 if job.layer.unpacked else 0, count = job.input_panels - first
+    job.cell.pack_input(
+        &job.layer, first + start(count, job.threads, part), first + start(count, job.threads, part + 1))
 
 
 cdef void backward_task(void *context, int part) noexcept nogil:
@@ -364,6 +435,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
         scratch = Buffer(job.scratch_size * job.threads)
         job.scratch = scratch.data
         with nogil:
+            l.unpacked = l.steps * l.batch <= ROWS_NOT_WORTH_PACKING
             fastrnn_pool_run(pack_hidden_task, &job, job.threads, False)
             fastrnn_pool_run(backward_task, &job, job.threads, job.by_hidden)
             fastrnn_pool_run(weight_task, &job, job.threads, False)

@@ -4,7 +4,7 @@
  *
  * acc  INOUT [rows][4] vectors, of which the first `vectors` of each row are used
  * a    IN    left factor, one element at a time
- * p    IN    right factor, aligned vectors
+ * p    IN    right factor, vectors of consecutive elements
  * Every element is one chain of fused multiply-adds with k ascending: its bits depend on no blocking. */
 typedef void NAME(tile)(
     vec (*acc)[4], const REAL *a, ptrdiff_t a_row, ptrdiff_t a_k, ptrdiff_t a_segment, const REAL *p, ptrdiff_t p_k,
@@ -23,7 +23,7 @@ INLINE void NAME(tile_body)(
         for (ptrdiff_t k = 0; k < K; k++) {
             vec right[4];
 #pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++) right[v] = *(const vec *)(p + v * LANES);
+            for (int v = 0; v < vectors; v++) right[v] = vec_load(p + v * LANES);
 #pragma GCC unroll 8
             for (int r = 0; r < rows; r++) {
                 const vec broadcast = vec_splat(left[r * a_row]);
@@ -118,21 +118,37 @@ INLINE void NAME(transpose)(vec a[LANES]) {
 
 /* panel[k * panel_k + lane] := w[lane * K + k] for k < K; lanes from `rows` on become zero. */
 static void NAME(pack_slot)(REAL *panel, ptrdiff_t panel_k, const REAL *w, ptrdiff_t K, ptrdiff_t rows) {
-    for (ptrdiff_t k = 0; k < K; k += LANES) {
-        vec a[LANES];
-        for (ptrdiff_t lane = 0; lane < LANES; lane++)
+    vec a[LANES];
+    ptrdiff_t k = 0;
+    for (; rows >= LANES && k + LANES <= K; k += LANES) {
+#pragma GCC unroll 16
+        for (int lane = 0; lane < LANES; lane++) a[lane] = vec_load(w + lane * K + k);
+        NAME(transpose)(a);
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++) vec_store(panel + (k + i) * panel_k, a[i]);
+    }
+    for (; k < K; k += LANES) {
+        for (int lane = 0; lane < LANES; lane++)
             a[lane] = lane < rows ? vec_load_part(w + lane * K + k, K - k) : (vec){0};
         NAME(transpose)(a);
-        for (ptrdiff_t i = 0; i < least(LANES, K - k); i++) vec_store(panel + (k + i) * panel_k, a[i]);
+        for (int i = 0; i < least(LANES, K - k); i++) vec_store(panel + (k + i) * panel_k, a[i]);
     }
 }
 
 /* w[lane * K + k] := panel[k * panel_k + lane], the inverse. */
 static void NAME(unpack_slot)(REAL *w, ptrdiff_t K, ptrdiff_t rows, const REAL *panel, ptrdiff_t panel_k) {
-    for (ptrdiff_t k = 0; k < K; k += LANES) {
-        vec a[LANES];
-        for (ptrdiff_t i = 0; i < LANES; i++) a[i] = i < K - k ? vec_load(panel + (k + i) * panel_k) : (vec){0};
+    vec a[LANES];
+    ptrdiff_t k = 0;
+    for (; rows >= LANES && k + LANES <= K; k += LANES) {
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++) a[i] = vec_load(panel + (k + i) * panel_k);
         NAME(transpose)(a);
-        for (ptrdiff_t lane = 0; lane < least(LANES, rows); lane++) vec_store_part(w + lane * K + k, a[lane], K - k);
+#pragma GCC unroll 16
+        for (int lane = 0; lane < LANES; lane++) vec_store(w + lane * K + k, a[lane]);
+    }
+    for (; k < K; k += LANES) {
+        for (int i = 0; i < LANES; i++) a[i] = i < K - k ? vec_load(panel + (k + i) * panel_k) : (vec){0};
+        NAME(transpose)(a);
+        for (int lane = 0; lane < least(LANES, rows); lane++) vec_store_part(w + lane * K + k, a[lane], K - k);
     }
 }

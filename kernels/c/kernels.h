@@ -53,6 +53,7 @@ typedef struct {
     const void *dh_n;                    /* IN    (N, H), or NULL for zero */
     void *panels_hh;                     /* INOUT [panel of 4 unit vectors][Z order][4 * L], made by pack_hidden */
     void *panels_ih;                     /* INOUT [panel of 4 * L inputs][Z order][4 * L], made by pack_input */
+    int unpacked;                        /* read whole panels from the weights in place; only the last is packed */
 } fastrnn_layer;
 
 typedef struct {

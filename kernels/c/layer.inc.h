@@ -150,12 +150,23 @@ static void FN(pack_input)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
     FN(pack_columns)(l, l->panels_ih, l->weight_ih, FN(x_gates), l->inputs, p0, p1);
 }
 
-/* acc += rows of Z, from slot `slot` on, times panel p of `panels`. */
+/* acc += rows of Z, from slot `slot` on, times columns p * 4 * L and on of a weight (G*H, columns).
+ * Whole panels may be read in place, the last one beyond `columns` is always packed: see FN(pack_columns). */
 INLINE void FN(z_product)(
     const fastrnn_layer *l, int vectors, vec (*acc)[4], ptrdiff_t row, ptrdiff_t rows, int slot, const REAL *panels,
-    ptrdiff_t p) {
+    const REAL *w, const int gates[4], ptrdiff_t columns, ptrdiff_t p) {
     enum { K = PANEL_SLOTS * LANES, chunk = K > 256 ? 1 : 256 / K }; /* k in chunks of 256: the panel's part stays in L1 */
     const ptrdiff_t blocks = FN(blocks)(l);
+    if (l->unpacked && (p + 1) * Z_WIDTH <= columns) {
+        for (ptrdiff_t b = 0; b < blocks; b++)
+            for (int s = 0; s < FN(fed)(l, b); s++) {
+                ptrdiff_t lanes;
+                const REAL *at = w + FN(weight_row)(l, b, s, gates[s], &lanes) * columns + p * Z_WIDTH;
+                NAME(accumulate)(
+                    4, rows, acc, FN(z_at)(l, b, row) + (slot + s) * LANES, Z_WIDTH, 1, 0, at, columns, lanes, 1);
+            }
+        return;
+    }
     const REAL *panel = panels + p * blocks * K * Z_WIDTH;
     for (ptrdiff_t b = 0, end; b < blocks; panel += (end - b) * K * Z_WIDTH, b = end) {
         end = least(b + chunk, blocks);
@@ -183,7 +194,9 @@ static void FN(step_back)(
                     if (t >= 0 && l->dy) acc[r][v] += vec_load_part((const REAL *)l->dy + t * N * H + at, left);
                     if (t == l->steps - 1 && l->dh_n) acc[r][v] += vec_load_part((const REAL *)l->dh_n + at, left);
                 }
-            if (t < l->steps - 1) FN(z_product)(l, vectors, acc, (t + 1) * N + n, rows, HIDDEN_SLOT, l->panels_hh, p);
+            if (t < l->steps - 1)
+                FN(z_product)(
+                    l, vectors, acc, (t + 1) * N + n, rows, HIDDEN_SLOT, l->panels_hh, l->weight_hh, FN(h_gates), H, p);
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) {
                     const ptrdiff_t q = 4 * p + v, left = FN(left)(l, q), at = (n + r) * H + q * LANES;
@@ -259,7 +272,8 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
             vec acc[at_once][4];
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) acc[r][v] = (vec){0};
-            FN(z_product)(l, vectors, acc, row, rows, 0, l->panels_ih, p);
+            FN(z_product)(
+                l, vectors, acc, row, rows, 0, l->panels_ih, l->weight_ih, FN(x_gates), l->inputs, p);
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) {
                     const ptrdiff_t column = (4 * p + v) * LANES;
