@@ -1,50 +1,60 @@
 /* The register tile that every product runs on, and the packing of its panels. */
 
-/* acc[r][v] += sum over s < segments, k < K of a[r * a_row + s * a_segment + k * a_k] * p[(s * K + k) * p_k + v * L ..]
- *
- * acc  INOUT [rows][4] vectors, of which the first `vectors` of each row are used
- * a    IN    left factor, one element at a time
- * p    IN    right factor, vectors of consecutive elements
+/* One product: sum over s < segments, k < K of a[r * a_row + s * a_segment + k * a_k] * p[(s * K + k) * p_k + v * L ..]
+ * for row r and vector v. `next` is what will be read after p: it is fetched into L2 on the way, a line per k, so that the
+ * first row tiles bring in what the next product needs; next_size is 0 where that does not pay. */
+typedef struct {
+    const REAL *a; /* left factor, one element at a time */
+    ptrdiff_t a_row, a_k, a_segment;
+    const REAL *p; /* right factor, vectors of consecutive elements */
+    ptrdiff_t p_k;
+    ptrdiff_t K, segments;
+    const REAL *next;
+    ptrdiff_t next_size;
+} NAME(product);
+
+/* acc[i][v] += the product's row r + i, for i < rows and v < vectors.
  * Every element is one chain of fused multiply-adds with k ascending: its bits depend on no blocking. */
-typedef void NAME(tile)(
-    vec (*acc)[4], const REAL *a, ptrdiff_t a_row, ptrdiff_t a_k, ptrdiff_t a_segment, const REAL *p, ptrdiff_t p_k,
-    ptrdiff_t K, ptrdiff_t segments);
+typedef void NAME(tile)(vec (*acc)[4], const NAME(product) *m, ptrdiff_t r, const REAL *ahead, ptrdiff_t ahead_k);
 
 INLINE void NAME(tile_body)(
-    const int rows, const int vectors, vec (*acc)[4], const REAL *a, ptrdiff_t a_row, ptrdiff_t a_k,
-    ptrdiff_t a_segment, const REAL *p, ptrdiff_t p_k, ptrdiff_t K, ptrdiff_t segments) {
+    const int rows, const int vectors, vec (*acc)[4], const NAME(product) *m, ptrdiff_t r, const REAL *ahead,
+    ptrdiff_t ahead_k) {
+    const ptrdiff_t a_row = m->a_row, a_k = m->a_k, p_k = m->p_k, K = m->K;
+    const REAL *p = m->p;
     vec sum[TILE_ROWS][4];
 #pragma GCC unroll 8
-    for (int r = 0; r < rows; r++)
+    for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) sum[r][v] = acc[r][v];
-    for (ptrdiff_t s = 0; s < segments; s++) {
-        const REAL *left = a + s * a_segment;
+        for (int v = 0; v < vectors; v++) sum[i][v] = acc[i][v];
+    for (ptrdiff_t s = 0; s < m->segments; s++) {
+        const REAL *a = m->a + r * a_row + s * m->a_segment;
         for (ptrdiff_t k = 0; k < K; k++) {
             vec right[4];
+            __builtin_prefetch(ahead, 0, 2);
 #pragma GCC unroll 4
             for (int v = 0; v < vectors; v++) right[v] = vec_load(p + v * LANES);
 #pragma GCC unroll 8
-            for (int r = 0; r < rows; r++) {
-                const vec broadcast = vec_splat(left[r * a_row]);
+            for (int i = 0; i < rows; i++) {
+                const vec left = vec_splat(a[i * a_row]);
 #pragma GCC unroll 4
-                for (int v = 0; v < vectors; v++) sum[r][v] = vec_fma(broadcast, right[v], sum[r][v]);
+                for (int v = 0; v < vectors; v++) sum[i][v] = vec_fma(left, right[v], sum[i][v]);
             }
-            left += a_k;
+            a += a_k;
             p += p_k;
+            ahead += ahead_k;
         }
     }
 #pragma GCC unroll 8
-    for (int r = 0; r < rows; r++)
+    for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) acc[r][v] = sum[r][v];
+        for (int v = 0; v < vectors; v++) acc[i][v] = sum[i][v];
 }
 
-#define TILE(rows, vectors)                                                                                  \
-    static void NAME(tile_##rows##x##vectors)(                                                               \
-        vec (*acc)[4], const REAL *a, ptrdiff_t a_row, ptrdiff_t a_k, ptrdiff_t a_segment, const REAL *p,    \
-        ptrdiff_t p_k, ptrdiff_t K, ptrdiff_t segments) {                                                    \
-        NAME(tile_body)(rows, vectors, acc, a, a_row, a_k, a_segment, p, p_k, K, segments);                  \
+#define TILE(rows, vectors)                                                                                       \
+    static void NAME(tile_##rows##x##vectors)(                                                                    \
+        vec (*acc)[4], const NAME(product) *m, ptrdiff_t r, const REAL *ahead, ptrdiff_t ahead_k) {               \
+        NAME(tile_body)(rows, vectors, acc, m, r, ahead, ahead_k);                                                \
     }
 #define TILES(rows) TILE(rows, 1) TILE(rows, 2) TILE(rows, 3) TILE(rows, 4)
 #define TILE_NAMES(rows) {NAME(tile_##rows##x1), NAME(tile_##rows##x2), NAME(tile_##rows##x3), NAME(tile_##rows##x4)}
@@ -72,17 +82,24 @@ static NAME(tile) *const NAME(tiles)[TILE_ROWS][4] = {
 #undef TILES
 #undef TILE_NAMES
 
-/* Cut `count` rows into the fewest tiles, of heights that differ by one at most (32 rows: 6, 5, 5, 6, 5, 5). */
+/* Cut `count` rows into the fewest tiles, of heights that differ by one at most (32 rows: 5, 5, 6, 5, 5, 6). */
 INLINE ptrdiff_t NAME(tile_count)(ptrdiff_t count) { return ceil_div(count, TILE_ROWS); }
 INLINE ptrdiff_t NAME(tile_start)(ptrdiff_t count, ptrdiff_t tile) { return count * tile / NAME(tile_count)(count); }
 
-/* acc[r] += the product for any number of rows, which tiles as above. */
-INLINE void NAME(accumulate)(
-    int vectors, ptrdiff_t rows, vec (*acc)[4], const REAL *a, ptrdiff_t a_row, ptrdiff_t a_k, ptrdiff_t a_segment,
-    const REAL *p, ptrdiff_t p_k, ptrdiff_t K, ptrdiff_t segments) {
+/* acc[i] += the product's row r + i, i < rows <= TILE_ROWS; `tile` counts the tiles that use the same right factor. */
+INLINE void NAME(accumulate_tile)(
+    int vectors, ptrdiff_t rows, vec (*acc)[4], const NAME(product) *m, ptrdiff_t r, ptrdiff_t tile) {
+    enum { line = 64 / REAL_BYTES };
+    const ptrdiff_t at = tile * m->K * m->segments * line;
+    const int fetch = at < m->next_size;
+    NAME(tiles)[rows - 1][vectors - 1](acc, m, r, fetch ? m->next + at : m->a, fetch ? line : 0);
+}
+
+/* acc[r] += the product's row r, for any number of rows. */
+INLINE void NAME(accumulate)(int vectors, ptrdiff_t rows, vec (*acc)[4], const NAME(product) *m) {
     for (ptrdiff_t tile = 0; tile < NAME(tile_count)(rows); tile++) {
         const ptrdiff_t r = NAME(tile_start)(rows, tile), height = NAME(tile_start)(rows, tile + 1) - r;
-        NAME(tiles)[height - 1][vectors - 1](acc + r, a + r * a_row, a_row, a_k, a_segment, p, p_k, K, segments);
+        NAME(accumulate_tile)(vectors, height, acc + r, m, r, tile);
     }
 }
 

@@ -13,6 +13,7 @@ enum {
 #define PANEL_SLOTS FN(panel_slots)
 #define HIDDEN_SLOT FN(hidden_slot)
 #define Z_WIDTH (4 * LANES)
+#define FETCH_BYTES (1 << 20) /* weights beyond it crowd the L2 cache, so that fetching the next panel early pays */
 #define HAS_C OF_CELL(HAS_C)
 #define READS_H OF_CELL(READS_H)
 
@@ -59,8 +60,11 @@ static void FN(pack)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
     }
 }
 
-/* acc := bias + x weight_ih^T for the rows row .. row + rows - 1 of block b */
-INLINE void FN(input_product)(const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t b, ptrdiff_t row, ptrdiff_t rows) {
+/* acc := bias + x weight_ih^T for rows row .. row + rows - 1 of block b; `tile` and `next` as in a product */
+INLINE void FN(input_product)(
+    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t b, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t tile,
+    const REAL *next, ptrdiff_t next_size) {
+    enum { p_k = PANEL_SLOTS * LANES };
     const REAL *panel = (const REAL *)l->panels + b * l->panel_stride;
     const vec *bias = (const vec *)l->bias + 4 * b;
     for (ptrdiff_t r = 0; r < rows; r++)
@@ -68,12 +72,14 @@ INLINE void FN(input_product)(const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t b
     const int fed = FN(fed)(l, b);
     if (l->tokens) {
         for (ptrdiff_t r = 0; r < rows; r++) {
-            const REAL *column = panel + l->tokens[row + r] * PANEL_SLOTS * LANES;
+            const REAL *column = panel + l->tokens[row + r] * p_k;
             for (int slot = 0; slot < fed; slot++) acc[r][slot] += vec_load(column + slot * LANES);
         }
     } else {
-        const REAL *x = (const REAL *)l->x + row * l->inputs;
-        NAME(tiles)[rows - 1][fed - 1](acc, x, l->inputs, 1, 0, panel, PANEL_SLOTS * LANES, l->inputs, 1);
+        const NAME(product) m = {
+            .a = (const REAL *)l->x + row * l->inputs, .a_row = l->inputs, .a_k = 1, .p = panel, .p_k = p_k,
+            .K = l->inputs, .segments = 1, .next = next, .next_size = next_size};
+        NAME(accumulate_tile)(fed, rows, acc, &m, 0, tile);
     }
 }
 
@@ -82,30 +88,36 @@ static void FN(project)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1, ptrd
         for (ptrdiff_t tile = 0; tile < NAME(tile_count)(row1 - row0); tile++) {
             const ptrdiff_t row = row0 + NAME(tile_start)(row1 - row0, tile);
             const ptrdiff_t rows = row0 + NAME(tile_start)(row1 - row0, tile + 1) - row;
-            FN(input_product)(l, (vec(*)[4])FN(z_at)(l, b, row), b, row, rows);
+            FN(input_product)(l, (vec(*)[4])FN(z_at)(l, b, row), b, row, rows, tile, NULL, 0);
         }
 }
 
 static void FN(step)(
     const fastrnn_layer *l, ptrdiff_t t, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
+    enum { p_k = PANEL_SLOTS * LANES };
     const ptrdiff_t N = l->batch, H = l->hidden, C = FN(c_width)(l);
+    const ptrdiff_t x_size = l->tokens || l->projected ? 0 : l->inputs * p_k, h_size = H * p_k;
+    const int fetch = (b1 - b0) * (x_size + h_size) * REAL_BYTES > FETCH_BYTES;
     const REAL *h_prev = t ? (const REAL *)l->y + (t - 1) * N * H : l->h_0;
     REAL *y = (REAL *)l->y + t * N * H;
     for (ptrdiff_t i = 0; i < b1 - b0; i++) {
         /* Odd steps go backwards: they start with the panels that the step before has left in the cache. */
-        const ptrdiff_t b = t % 2 ? b1 - 1 - i : b0 + i;
-        const REAL *panel = (const REAL *)l->panels + b * l->panel_stride + l->inputs * PANEL_SLOTS * LANES;
-        const int fed = FN(fed)(l, b);
+        const ptrdiff_t b = t % 2 ? b1 - 1 - i : b0 + i, after = t % 2 ? b - 1 : b + 1;
+        const REAL *panel = (const REAL *)l->panels + b * l->panel_stride + l->inputs * p_k;
+        const REAL *next = (const REAL *)l->panels + after * l->panel_stride;
+        const int fed = FN(fed)(l, b), fetch_next = fetch && i < b1 - b0 - 1;
         for (ptrdiff_t tile = 0; tile < NAME(tile_count)(n1 - n0); tile++) {
             const ptrdiff_t n = n0 + NAME(tile_start)(n1 - n0, tile), row = t * N + n;
             const ptrdiff_t rows = n0 + NAME(tile_start)(n1 - n0, tile + 1) - n;
+            const NAME(product) m = {
+                .a = h_prev + n * H, .a_row = H, .a_k = 1, .p = panel, .p_k = p_k, .K = H, .segments = 1,
+                .next = next + l->inputs * p_k, .next_size = fetch_next ? h_size : 0};
             vec acc[TILE_ROWS][4];
             if (l->projected)
                 memcpy(acc, FN(z_at)(l, b, row), (size_t)rows * sizeof(acc[0]));
             else
-                FN(input_product)(l, acc, b, row, rows);
-            NAME(tiles)[rows - 1][fed - 1](
-                (vec(*)[4])(*acc + HIDDEN_SLOT), h_prev + n * H, H, 1, 0, panel, PANEL_SLOTS * LANES, H, 1);
+                FN(input_product)(l, acc, b, row, rows, tile, next, fetch_next ? x_size : 0);
+            NAME(accumulate_tile)(fed, rows, (vec(*)[4])(*acc + HIDDEN_SLOT), &m, 0, tile);
             for (ptrdiff_t r = 0; r < rows; r++) {
                 for (int u = 0; u < (UNITS == 1 ? 1 : fed); u++) {
                     const ptrdiff_t q = b * UNITS + u, left = FN(left)(l, q), at = (n + r) * H + q * LANES;
@@ -155,25 +167,34 @@ static void FN(pack_input)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
 INLINE void FN(z_product)(
     const fastrnn_layer *l, int vectors, vec (*acc)[4], ptrdiff_t row, ptrdiff_t rows, int slot, const REAL *panels,
     const REAL *w, const int gates[4], ptrdiff_t columns, ptrdiff_t p) {
-    enum { K = PANEL_SLOTS * LANES, chunk = K > 256 ? 1 : 256 / K }; /* k in chunks of 256: the panel's part stays in L1 */
-    const ptrdiff_t blocks = FN(blocks)(l);
+    enum { width = PANEL_SLOTS * LANES, chunk = width > 256 ? 1 : 256 / width }; /* 256 k's: the panel's part stays in L1 */
+    const ptrdiff_t blocks = FN(blocks)(l), panel_size = blocks * width * Z_WIDTH;
+    NAME(product) m = {.a_row = Z_WIDTH, .a_k = 1, .segments = 1};
     if (l->unpacked && (p + 1) * Z_WIDTH <= columns) {
+        m.p_k = columns;
         for (ptrdiff_t b = 0; b < blocks; b++)
             for (int s = 0; s < FN(fed)(l, b); s++) {
-                ptrdiff_t lanes;
-                const REAL *at = w + FN(weight_row)(l, b, s, gates[s], &lanes) * columns + p * Z_WIDTH;
-                NAME(accumulate)(
-                    4, rows, acc, FN(z_at)(l, b, row) + (slot + s) * LANES, Z_WIDTH, 1, 0, at, columns, lanes, 1);
+                m.p = w + FN(weight_row)(l, b, s, gates[s], &m.K) * columns + p * Z_WIDTH;
+                m.a = FN(z_at)(l, b, row) + (slot + s) * LANES;
+                NAME(accumulate)(4, rows, acc, &m);
             }
         return;
     }
-    const REAL *panel = panels + p * blocks * K * Z_WIDTH;
-    for (ptrdiff_t b = 0, end; b < blocks; panel += (end - b) * K * Z_WIDTH, b = end) {
+    const REAL *panels_end = panels + ceil_div(columns, Z_WIDTH) * panel_size;
+    const int fetch = (panels_end - panels) * REAL_BYTES > FETCH_BYTES;
+    m.a_segment = l->z_stride;
+    m.p_k = Z_WIDTH;
+    m.p = panels + p * panel_size;
+    for (ptrdiff_t b = 0, end; b < blocks; b = end) {
         end = least(b + chunk, blocks);
         if (end == blocks && b < end - 1 && FN(fed)(l, end - 1) < PANEL_SLOTS) end--; /* a shorter block on its own */
-        NAME(accumulate)(
-            vectors, rows, acc, FN(z_at)(l, b, row) + slot * LANES, Z_WIDTH, 1, l->z_stride, panel, Z_WIDTH,
-            FN(fed)(l, b) * LANES, end - b);
+        m.a = FN(z_at)(l, b, row) + slot * LANES;
+        m.K = FN(fed)(l, b) * LANES;
+        m.segments = end - b;
+        m.next = m.p + (end - b) * width * Z_WIDTH;
+        m.next_size = fetch ? least(chunk * width * Z_WIDTH, panels_end - m.next) : 0;
+        NAME(accumulate)(vectors, rows, acc, &m);
+        m.p = m.next;
     }
 }
 
@@ -224,8 +245,10 @@ static void FN(step_back)(
 INLINE void FN(outer_product)(
     const fastrnn_layer *l, vec (*sums)[4], ptrdiff_t columns, const REAL *left, ptrdiff_t b, int slot, ptrdiff_t row,
     ptrdiff_t rows) {
-    NAME(accumulate)(
-        FN(fed)(l, b), columns, sums, left, 1, columns, 0, FN(z_at)(l, b, row) + slot * LANES, Z_WIDTH, rows, 1);
+    const NAME(product) m = {
+        .a = left, .a_row = 1, .a_k = columns, .p = FN(z_at)(l, b, row) + slot * LANES, .p_k = Z_WIDTH, .K = rows,
+        .segments = 1};
+    NAME(accumulate)(FN(fed)(l, b), columns, sums, &m);
 }
 
 static void FN(weight_gradients)(const fastrnn_layer *l, void *scratch, ptrdiff_t b0, ptrdiff_t b1) {
@@ -299,5 +322,6 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
 #undef PANEL_SLOTS
 #undef HIDDEN_SLOT
 #undef Z_WIDTH
+#undef FETCH_BYTES
 #undef HAS_C
 #undef READS_H
