@@ -10,7 +10,7 @@ Arrays given to it are validated, C-contiguous and aligned, and are not written;
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import platform
 from dataclasses import dataclass

@@ -5,7 +5,8 @@ One step takes the input row ``x_t`` (N, I) and the previous states (N, H) to th
     a_x = x_t weight_ih^T + bias_ih        (N, G*H)
     a_h = h_{t-1} weight_hh^T + bias_hh    (N, G*H)
 
-with the G gate blocks, H rows each, stacked in the order of the table. ``*`` is elementwise, ``s`` the logistic sigmoid.
+with the G gate blocks, H rows each, stacked in the order of the table. ``*`` is elementwise, ``s`` the logistic
+sigmoid.
 
 ``rnn_tanh``, ``rnn_relu`` (Elman, 1990), G = 1::
 
@@ -22,9 +23,9 @@ with the G gate blocks, H rows each, stacked in the order of the table. ``*`` is
     r = s(a_x.r + a_h.r)    z = s(a_x.z + a_h.z)    n = tanh(a_x.n + r * a_h.n)
     h_t = n + z * (h_{t-1} - n)
 
-The GRU is torch.nn's and cuDNN's variant: the reset gate multiplies the recurrent *product* (Keras: ``reset_after``), not
-the state before the product as in the paper. For the other cells only the sum a_x + a_h matters, so the gradients of the
-two products are one array; for the GRU they differ in the n block.
+The GRU is torch.nn's and cuDNN's variant: the reset gate multiplies the recurrent *product* (Keras: ``reset_after``),
+not the state before the product as in the paper. For the other cells only the sum a_x + a_h matters, so the gradients
+of the two products are one array; for the GRU they differ in the n block.
 """
 
 from __future__ import annotations

@@ -26,24 +26,25 @@ class Tape:
 class _Recurrent(Parametrized):
     """Everything that RNN, LSTM and GRU share."""
 
+    _cell: Cell
+
     def __init__(
         self,
-        cell: Cell,
         input_size: int,
         hidden_size: int,
-        num_layers: int,
-        bias: bool,
-        batch_first: bool,
-        dtype: Any,
-        seed: Any,
-        backend: str | None,
-        num_threads: int | None,
-        **later: Any,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        dtype: Any = "float32",
+        seed: Any = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
     ) -> None:
-        for option, value in later.items():
-            if value:
-                raise NotImplementedError(f"{option}={value!r} is not implemented yet; expected {type(value)()!r}")
-        self._cell = cell
+        _not_yet("dropout", dropout, 0.0)
+        _not_yet("bidirectional", bidirectional, False)
         self.input_size = check_positive("input_size", input_size)
         self.hidden_size = check_positive("hidden_size", hidden_size)
         self.num_layers = check_positive("num_layers", num_layers)
@@ -55,7 +56,7 @@ class _Recurrent(Parametrized):
         self.backend = backend
         self.num_threads = None if num_threads is None else check_positive("num_threads", num_threads)
 
-        rows = len(cell.gates) * self.hidden_size
+        rows = len(self._cell.gates) * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.num_layers):
             columns = self.input_size if layer == 0 else self.hidden_size
@@ -78,6 +79,7 @@ class _Recurrent(Parametrized):
         options = "".join(
             f", {name}={value!r}"
             for name, value, default in (
+                ("nonlinearity", getattr(self, "nonlinearity", None), None),
                 ("num_layers", self.num_layers, 1),
                 ("bias", self.bias, True),
                 ("batch_first", self.batch_first, False),
@@ -166,7 +168,6 @@ class _Recurrent(Parametrized):
             raise ValueError("tape is another module's; expected one from this module's forward")
         if not tape._layers:
             raise ValueError("tape was used before; expected a fresh one: backward works in place, run forward again")
-        *_, hidden_size = tape._y_shape
         batched = len(tape._y_shape) == 3
         if dy is not None:
             dy = ops.as_real("dy", dy, self.dtype, tape._y_shape, "y's shape")
@@ -196,18 +197,33 @@ class _Recurrent(Parametrized):
         stamp = None if tape else self._stamp()  # before weights are taken: they count as held
         states_n, tapes = [], []
         for layer in range(self.num_layers):
-            weights = Weights(*(self._parameters.get(_parameter_name(name, layer)) for name in Weights._fields))
-            state_0 = tuple(s[layer] for s in states)
-            where = {"backend": self.backend, "num_threads": self.num_threads}
+            weights, state_0 = self._weights(layer), tuple(s[layer] for s in states)
             if tape:
-                x, state_n, layer_tape = ops.forward(self._cell, x, state_0, weights, **where)
+                x, state_n, layer_tape = ops.forward(
+                    self._cell, x, state_0, weights, backend=self.backend, num_threads=self.num_threads
+                )
                 tapes.append(layer_tape)
             else:
-                x, state_n = ops.infer(self._cell, x, state_0, weights, self._packed[layer], stamp=stamp, **where)
+                x, state_n = ops.infer(
+                    self._cell,
+                    x,
+                    state_0,
+                    weights,
+                    self._packed[layer],
+                    stamp=stamp,
+                    backend=self.backend,
+                    num_threads=self.num_threads,
+                )
             states_n.append(state_n)
         if tape:
             x.flags.writeable = False
         return self._to_caller(x, batched), self._stack(states_n, batched), tapes
+
+    def _weights(self, layer: int) -> Weights:
+        ih, hh = (self._parameters[_parameter_name(name, layer)] for name in ("ih", "hh"))
+        if not self.bias:
+            return Weights(ih, hh, None, None)
+        return Weights(ih, hh, *(self._parameters[_parameter_name(name, layer)] for name in ("bias_ih", "bias_hh")))
 
     def _take_input(self, x: Any) -> tuple[Array, bool]:
         """Validate x; return it as (T, N, I) or tokens (T, N), and whether it came with a batch axis."""
@@ -249,7 +265,9 @@ class _Recurrent(Parametrized):
             )
         return self._as_states(names, dstate, shape, batched)
 
-    def _as_states(self, names: list[str], values: Any, shape: tuple[int, int, int], batched: bool) -> tuple[Array, ...]:
+    def _as_states(
+        self, names: list[str], values: Any, shape: tuple[int, int, int], batched: bool
+    ) -> tuple[Array, ...]:
         if batched:
             return ops.as_states(names, values, self.dtype, shape, "(L*D, N, H)")
         states = ops.as_states(names, values, self.dtype, (shape[0], shape[2]), "(L*D, H)")
@@ -269,6 +287,11 @@ class _Recurrent(Parametrized):
         if not batched:
             stacked = tuple(s[:, 0] for s in stacked)
         return stacked if len(stacked) > 1 else stacked[0]
+
+
+def _not_yet(option: str, value: Any, default: Any) -> None:
+    if value != default:
+        raise NotImplementedError(f"{option}={value!r} is not implemented yet; expected {default!r}")
 
 
 def _parameter_name(field: str, layer: int) -> str:
@@ -329,19 +352,19 @@ class RNN(_Recurrent):
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"nonlinearity is {nonlinearity!r}; expected 'tanh' or 'relu'")
         self.nonlinearity = nonlinearity
+        self._cell = CELLS[f"rnn_{nonlinearity}"]
         super().__init__(
-            CELLS[f"rnn_{nonlinearity}"],
             input_size,
             hidden_size,
             num_layers,
             bias,
             batch_first,
-            dtype,
-            seed,
-            backend,
-            num_threads,
-            dropout=dropout,
-            bidirectional=bidirectional,
+            dropout,
+            bidirectional,
+            dtype=dtype,
+            seed=seed,
+            backend=backend,
+            num_threads=num_threads,
         )
 
 
@@ -366,6 +389,8 @@ class LSTM(_Recurrent):
     ((5, 3, 10), (2, 3, 20), (80, 20))
     """
 
+    _cell = CELLS["lstm"]
+
     def __init__(
         self,
         input_size: int,
@@ -382,20 +407,19 @@ class LSTM(_Recurrent):
         backend: str | None = None,
         num_threads: int | None = None,
     ) -> None:
+        _not_yet("proj_size", proj_size, 0)
         super().__init__(
-            CELLS["lstm"],
             input_size,
             hidden_size,
             num_layers,
             bias,
             batch_first,
-            dtype,
-            seed,
-            backend,
-            num_threads,
-            dropout=dropout,
-            bidirectional=bidirectional,
-            proj_size=proj_size,
+            dropout,
+            bidirectional,
+            dtype=dtype,
+            seed=seed,
+            backend=backend,
+            num_threads=num_threads,
         )
 
 
@@ -413,32 +437,4 @@ class GRU(_Recurrent):
     ((3, 5, 20), (1, 3, 20))
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        dtype: Any = "float32",
-        seed: Any = None,
-        backend: str | None = None,
-        num_threads: int | None = None,
-    ) -> None:
-        super().__init__(
-            CELLS["gru"],
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dtype,
-            seed,
-            backend,
-            num_threads,
-            dropout=dropout,
-            bidirectional=bidirectional,
-        )
+    _cell = CELLS["gru"]

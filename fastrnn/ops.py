@@ -150,9 +150,7 @@ def forward(
     return y, state_n, Tape(cell, module, kept, threads)
 
 
-def backward(
-    tape: Tape, dy: Array | None, dstate: tuple[Array | None, ...]
-) -> tuple[Array | None, State, Weights]:
+def backward(tape: Tape, dy: Array | None, dstate: tuple[Array | None, ...]) -> tuple[Array | None, State, Weights]:
     """Differentiate one layer: `fastrnn.reference.backward` on the backend that ran its forward."""
     kept, tape.kept = tape.kept, None
     dx, dstate_0, dweights = tape.backend.backward(tape.cell, kept, dy, dstate, num_threads=tape.num_threads)

@@ -15,12 +15,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def check_dtype(dtype: Any) -> np.dtype[Any]:
     """Return `dtype` as a native float32 or float64 numpy dtype; TypeError for anything else."""
+    message = f"dtype is {dtype!r}; expected float32 or float64"
     try:
-        result = np.dtype(dtype)
-    except TypeError:
-        result = None
+        result: np.dtype[Any] = np.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(message) from error
     if result not in (np.float32, np.float64) or not result.isnative:
-        raise TypeError(f"dtype is {dtype!r}; expected float32 or float64")
+        raise TypeError(message)
     return result
 
 

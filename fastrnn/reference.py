@@ -30,7 +30,8 @@ Gates = tuple[Array, ...]  # what a step's backward needs besides the states, (N
 def sigmoid(a: Array) -> Array:
     """1 / (1 + exp(-a)), without overflow for any a."""
     e = np.exp(-np.abs(a))
-    return np.where(a >= 0, 1, e) / (1 + e)
+    result: Array = np.where(a >= 0, 1, e) / (1 + e)
+    return result
 
 
 # --- rnn_tanh: h = tanh(a_x + a_h)

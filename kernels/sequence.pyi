@@ -1,5 +1,3 @@
-from typing import Any
-
 from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
 
