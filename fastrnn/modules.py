@@ -9,7 +9,7 @@ import numpy as np
 
 from fastrnn import backends, ops
 from fastrnn.cells import CELLS, Cell, Weights
-from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive
+from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive, take_array
 
 __all__ = ["GRU", "LSTM", "RNN", "Tape"]
 
@@ -227,7 +227,7 @@ class _Recurrent(Parametrized):
 
     def _take_input(self, x: Any) -> tuple[Array, bool]:
         """Validate x; return it as (T, N, I) or tokens (T, N), and whether it came with a batch axis."""
-        x = ops.take_array("x", x)
+        x = take_array("x", x)
         tokens = ops.is_tokens(x)
         features = 0 if tokens else 1
         batched = x.ndim == 2 + features

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastrnn.backends import resolve
 from fastrnn.cells import Cell, State, Weights
-from fastrnn.parameters import Array
+from fastrnn.parameters import Array, take_array
 from fastrnn.threads import get_num_threads
 
 __all__ = [
@@ -24,20 +24,7 @@ __all__ = [
     "forward",
     "infer",
     "is_tokens",
-    "take_array",
 ]
-
-
-def take_array(name: str, value: Any) -> Array:
-    """Return `value` as an ndarray without changing its contents; TypeError if it cannot be read as one."""
-    if type(value) is np.ndarray:
-        return value
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array; expected an array without a mask: fill it first")
-    try:
-        return np.asarray(value)
-    except Exception as error:
-        raise TypeError(f"{name} is a {type(value).__name__} that NumPy cannot read: {error}") from error
 
 
 def is_tokens(x: Array) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Array", "Parametrized", "check_dtype", "check_positive"]
+__all__ = ["Array", "Parametrized", "check_dtype", "check_positive", "take_array"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -34,11 +34,29 @@ def check_positive(name: str, value: Any) -> int:
     return int(value)
 
 
+def take_array(name: str, value: Any) -> Array:
+    """Return `value` as an ndarray without changing its contents; TypeError if it cannot be read as one."""
+    if type(value) is np.ndarray:
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; expected an array without a mask: fill it first")
+    try:
+        return np.asarray(value)
+    except Exception as error:
+        raise TypeError(f"{name} is a {type(value).__name__} that NumPy cannot read: {error}") from error
+
+
 def _reference_counts(arrays: Mapping[str, Array]) -> list[int]:
     return [sys.getrefcount(array) for array in arrays.values()]
 
 
 (_OWN_REFERENCES,) = _reference_counts({"": np.empty(0)})
+
+
+class _Store(dict[str, Array]):
+    """Parameter arrays by name, and how often they were handed out; shallow copies of a module share it."""
+
+    handed_out = 0
 
 
 class Parametrized:
@@ -51,16 +69,18 @@ class Parametrized:
 
     def _declare(self, shapes: Mapping[str, tuple[int, ...]], bound: float, seed: Any) -> None:
         """Draw every parameter from U(-bound, bound), torch.nn's distribution, in the order of `shapes`."""
-        rng = np.random.default_rng(seed)
-        self._handed_out = 0
-        self._parameters: dict[str, Array] = {
-            name: rng.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in shapes.items()
-        }
+        try:
+            rng = np.random.default_rng(seed)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"seed is {seed!r}; expected what numpy.random.default_rng takes: {error}") from None
+        self._parameters = _Store(
+            {name: rng.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in shapes.items()}
+        )
 
     @property
     def parameters(self) -> dict[str, Array]:
         """The live parameter arrays by name: write into them (`p -= ...`) to train; the dict itself is a copy."""
-        self._handed_out += 1
+        self._parameters.handed_out += 1
         return dict(self._parameters)
 
     def _stamp(self) -> int | None:
@@ -70,7 +90,7 @@ class Parametrized:
         `parameters` only. So what was derived from the parameters under a stamp holds while the stamp is the same.
         """
         held = any(count > _OWN_REFERENCES for count in _reference_counts(self._parameters))
-        return None if held else self._handed_out
+        return None if held else self._parameters.handed_out
 
     def state_dict(self) -> dict[str, Array]:
         """A copy of every parameter, by torch's name."""
@@ -96,13 +116,13 @@ class Parametrized:
         unexpected = [name for name in state_dict if name not in self._parameters]
         if missing or unexpected:
             raise KeyError(f"state_dict: missing {missing}, unexpected {unexpected}")
-        values = {name: np.asarray(state_dict[name]) for name in self._parameters}
+        values = {name: take_array(f"state_dict[{name!r}]", state_dict[name]) for name in self._parameters}
         for name, value in values.items():
             expected = self._parameters[name].shape
             if value.shape != expected:
                 raise ValueError(f"state_dict[{name!r}] has shape {value.shape}; expected {expected}")
             if value.dtype.kind not in "fiu":
                 raise TypeError(f"state_dict[{name!r}] has dtype {value.dtype}; expected real numbers")
-        self._handed_out += 1
+        self._parameters.handed_out += 1
         for name, value in values.items():
             np.copyto(self._parameters[name], value, casting="unsafe")
