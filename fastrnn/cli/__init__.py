@@ -1,0 +1,21 @@
+"""The command `fastrnn`: train and sample character models, and tell what runs here."""
+
+import sys
+from importlib.util import find_spec
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command and exit with its status: 0, or 2 after an error of the user's, told in one line."""
+    missing = [name for name in ("click", "rich", "safetensors") if find_spec(name) is None]
+    if missing:
+        sys.exit(_complain(f"the command needs {', '.join(missing)}: pip install fastrnn[cli]"))
+    from fastrnn.cli.app import run
+
+    sys.exit(run(_complain))
+
+
+def _complain(message: str) -> int:
+    print("fastrnn:", message.replace("\n", " "), file=sys.stderr)
+    return 2
