@@ -10,6 +10,7 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_GRU
         FASTRNN_F32
         FASTRNN_F64
+        FASTRNN_FEW_ROWS
 
     ctypedef struct fastrnn_layer:
         ptrdiff_t steps, batch, inputs, hidden
@@ -38,7 +39,7 @@ cdef extern from "kernels.h" nogil:
         const void *dh_n
         void *panels_hh
         void *panels_ih
-        int unpacked
+        int few_rows
 
     ctypedef struct fastrnn_cell:
         ptrdiff_t lanes, block_units, panel_slots

@@ -15,6 +15,7 @@ from libc.string cimport memcpy, memset
 from c_kernels cimport (
     FASTRNN_F32,
     FASTRNN_F64,
+    FASTRNN_FEW_ROWS,
     FASTRNN_GRU,
     FASTRNN_LSTM,
     FASTRNN_RNN_RELU,
@@ -157,9 +158,7 @@ cdef enum:
     ROWS_WORTH_FUSING = 5
     # Bytes of Z that a projection fills at once: they stay in L2 until the steps read them.
     PROJECTION_BYTES = 512 * 1024
-    # Up to this many rows in all, backward reads the weights in place.
-    ROWS_NOT_WORTH_PACKING = 16
-    # Up to this many steps each block is packed into cache just before its use: packing all weights to memory first
+    # Up to this many steps the weights are packed as each step goes, into L1: packing all of them to memory first
     # would cost more than it saves (at H = 1024 as much as nine such steps).
     STEPS_NOT_WORTH_PACKING = 2
     STEPS_NOT_WORTH_PACKING_LARGE = 8
@@ -241,26 +240,19 @@ def pack(cell, weights, *, int num_threads=1):
 cdef void forward_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
     cdef fastrnn_layer layer = job.layer
-    cdef ptrdiff_t t, b, b0 = 0, b1 = job.blocks, n0 = 0, n1 = layer.batch
+    cdef ptrdiff_t t, b0 = 0, b1 = job.blocks, n0 = 0, n1 = layer.batch
     if job.by_hidden:
         b0 = start(job.blocks, job.threads, part)
         b1 = start(job.blocks, job.threads, part + 1)
     else:
         n0 = start(layer.batch, job.threads, part)
         n1 = start(layer.batch, job.threads, part + 1)
-    if layer.panel_stride == 0:
-        layer.panels = <char *> job.scratch + part * job.scratch_size
     for t in range(layer.steps):
         if layer.projected and t % job.steps == 0:
             if not layer.keep:
                 layer.z_row = t * layer.batch
             job.cell.project(&layer, b0, b1, t * layer.batch, min(t + job.steps, layer.steps) * layer.batch)
-        if layer.panel_stride == 0:
-            for b in range(b0, b1):
-                job.cell.pack(&layer, b, b + 1)
-                job.cell.step(&layer, t, b, b + 1, n0, n1)
-        else:
-            job.cell.step(&layer, t, b0, b1, n0, n1)
+        job.cell.step(&layer, t, b0, b1, n0, n1)
         if job.by_hidden:
             fastrnn_pool_barrier(job.threads)
 
@@ -298,7 +290,7 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
     cdef ptrdiff_t large = job.itemsize * job.blocks * panel_length(&job) > LARGE_BYTES
     cdef bint pack_as_needed = packed is None and (
         l.steps <= (STEPS_NOT_WORTH_PACKING_LARGE if large else STEPS_NOT_WORTH_PACKING))
-    cdef Buffer z = None, c = None, scratch, bias
+    cdef Buffer z = None, c = None
     try:
         if has_c:
             l.c_stride = l.batch * C if tape else 0
@@ -307,16 +299,12 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
             copy_rows(l.c, C * job.itemsize, pointer(state[1]), l.hidden * job.itemsize, l.batch)
         if pack_as_needed:
             job.by_hidden = True  # so that each block is packed by one thread only
-            job.scratch_size = job.itemsize * panel_length(&job)
-            scratch = Buffer(job.threads * job.scratch_size)
-            bias = Buffer(job.itemsize * job.blocks * 4 * L)
-            job.scratch, l.bias = scratch.data, bias.data
         elif packed is None:
             packed = run_pack(&job)
         else:
             l.panels, l.bias, l.panel_stride = packed.panels.data, packed.bias.data, panel_length(&job)
         l.keep = tape
-        l.projected = l.x != NULL and not pack_as_needed and l.batch < ROWS_WORTH_FUSING
+        l.projected = l.x != NULL and l.steps > 1 and (pack_as_needed or l.batch < ROWS_WORTH_FUSING)
         if l.projected:
             job.steps = max(1, PROJECTION_BYTES // max(1, job.itemsize * l.batch * job.blocks * 4 * L))
         if tape or l.projected:
@@ -352,14 +340,14 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
 
 cdef void pack_hidden_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
-    cdef ptrdiff_t first = job.hidden_panels - 1 if job.layer.unpacked else 0, count = job.hidden_panels - first
+    cdef ptrdiff_t first = job.hidden_panels - 1 if job.layer.few_rows else 0, count = job.hidden_panels - first
     job.cell.pack_hidden(
         &job.layer, first + start(count, job.threads, part), first + start(count, job.threads, part + 1))
 
 
 cdef void pack_input_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
-    cdef ptrdiff_t first = job.input_panels - 1 if job.layer.unpacked else 0, count = job.input_panels - first
+    cdef ptrdiff_t first = job.input_panels - 1 if job.layer.few_rows else 0, count = job.input_panels - first
     job.cell.pack_input(
         &job.layer, first + start(count, job.threads, part), first + start(count, job.threads, part + 1))
 
@@ -435,7 +423,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
         scratch = Buffer(job.scratch_size * job.threads)
         job.scratch = scratch.data
         with nogil:
-            l.unpacked = l.steps * l.batch <= ROWS_NOT_WORTH_PACKING
+            l.few_rows = l.steps * l.batch <= FASTRNN_FEW_ROWS
             fastrnn_pool_run(pack_hidden_task, &job, job.threads, False)
             fastrnn_pool_run(backward_task, &job, job.threads, job.by_hidden)
             fastrnn_pool_run(weight_task, &job, job.threads, False)

@@ -133,20 +133,21 @@ INLINE void NAME(transpose)(vec a[LANES]) {
 #undef LOW
 #undef HIGH
 
-/* panel[k * panel_k + lane] := w[lane * K + k] for k < K; lanes from `rows` on become zero. */
-static void NAME(pack_slot)(REAL *panel, ptrdiff_t panel_k, const REAL *w, ptrdiff_t K, ptrdiff_t rows) {
+/* panel[k * panel_k + lane] := w[lane * w_row + k] for k < K; lanes from `rows` on become zero. */
+static void NAME(pack_slot)(
+    REAL *panel, ptrdiff_t panel_k, const REAL *w, ptrdiff_t w_row, ptrdiff_t K, ptrdiff_t rows) {
     vec a[LANES];
     ptrdiff_t k = 0;
     for (; rows >= LANES && k + LANES <= K; k += LANES) {
 #pragma GCC unroll 16
-        for (int lane = 0; lane < LANES; lane++) a[lane] = vec_load(w + lane * K + k);
+        for (int lane = 0; lane < LANES; lane++) a[lane] = vec_load(w + lane * w_row + k);
         NAME(transpose)(a);
 #pragma GCC unroll 16
         for (int i = 0; i < LANES; i++) vec_store(panel + (k + i) * panel_k, a[i]);
     }
     for (; k < K; k += LANES) {
         for (int lane = 0; lane < LANES; lane++)
-            a[lane] = lane < rows ? vec_load_part(w + lane * K + k, K - k) : (vec){0};
+            a[lane] = lane < rows ? vec_load_part(w + lane * w_row + k, K - k) : (vec){0};
         NAME(transpose)(a);
         for (int i = 0; i < least(LANES, K - k); i++) vec_store(panel + (k + i) * panel_k, a[i]);
     }

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 enum { FASTRNN_RNN_TANH, FASTRNN_RNN_RELU, FASTRNN_LSTM, FASTRNN_GRU, FASTRNN_CELLS };
+enum { FASTRNN_FEW_ROWS = 16 };
 enum { FASTRNN_F32, FASTRNN_F64, FASTRNN_PRECISIONS };
 
 /* One layer over one sequence. void * are float or double arrays, C-contiguous; strides count elements.
@@ -34,12 +35,12 @@ typedef struct {
     const void *weight_ih;         /* IN    (G*H, I) */
     const void *weight_hh;         /* IN    (G*H, H) */
     const void *bias_ih, *bias_hh; /* IN    (G*H), or both NULL */
-    void *panels;                  /* INOUT [block][I + H][panel slots][L], made by pack */
+    void *panels;                  /* INOUT [block][I + H][panel slots][L], made by pack; NULL: step packs as it goes */
     void *bias;                    /* INOUT [block][4][L], made by pack */
     ptrdiff_t z_stride;            /* from block to block of Z */
     ptrdiff_t z_row;               /* the row at which Z starts */
     ptrdiff_t c_stride;            /* from step to step of c: N * C, or 0 to overwrite */
-    ptrdiff_t panel_stride;        /* from block to block of panels; 0 when each block is packed just before its use */
+    ptrdiff_t panel_stride;        /* from block to block of panels */
     int keep;                      /* whether the activated gates go to Z */
     int projected;                 /* whether Z holds bias and input product already */
 
@@ -53,7 +54,8 @@ typedef struct {
     const void *dh_n;                    /* IN    (N, H), or NULL for zero */
     void *panels_hh;                     /* INOUT [panel of 4 unit vectors][Z order][4 * L], made by pack_hidden */
     void *panels_ih;                     /* INOUT [panel of 4 * L inputs][Z order][4 * L], made by pack_input */
-    int unpacked;                        /* read whole panels from the weights in place; only the last is packed */
+    int few_rows;                        /* T * N <= FASTRNN_FEW_ROWS: read weights in place, save for the last panel,
+                                            and write their gradients in place: packing would cost more */
 } fastrnn_layer;
 
 typedef struct {

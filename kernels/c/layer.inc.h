@@ -13,6 +13,7 @@ enum {
 #define PANEL_SLOTS FN(panel_slots)
 #define HIDDEN_SLOT FN(hidden_slot)
 #define Z_WIDTH (4 * LANES)
+#define UNPACKED_ROWS 48          /* rows that share one packing on the go; their sums stay in L1 */
 #define FETCH_BYTES (1 << 20) /* weights beyond it crowd the L2 cache, so that fetching the next panel early pays */
 #define HAS_C OF_CELL(HAS_C)
 #define READS_H OF_CELL(READS_H)
@@ -39,24 +40,36 @@ INLINE ptrdiff_t FN(c_width)(const fastrnn_layer *l) { return ceil_div(l->hidden
 
 /* ---- forward ---- */
 
+/* panel[k - k0][slot][L] := columns k0 .. k1-1 of a weight (G*H, columns), for block b */
+INLINE void FN(pack_block)(
+    const fastrnn_layer *l, REAL *panel, const REAL *w, const int gates[4], ptrdiff_t columns, ptrdiff_t b,
+    ptrdiff_t k0, ptrdiff_t k1) {
+    for (int slot = 0; slot < FN(fed)(l, b); slot++) {
+        ptrdiff_t lanes;
+        const REAL *rows = w + FN(weight_row)(l, b, slot, gates[slot], &lanes) * columns;
+        NAME(pack_slot)(panel + slot * LANES, PANEL_SLOTS * LANES, rows + k0, columns, k1 - k0, lanes);
+    }
+}
+
+/* bias[slot] := the sum of the biases that go into a slot of block b */
+INLINE void FN(pack_bias)(const fastrnn_layer *l, vec bias[4], ptrdiff_t b) {
+    for (int slot = 0; slot < 4; slot++) bias[slot] = (vec){0};
+    for (int slot = 0; l->bias_ih && slot < FN(fed)(l, b); slot++) {
+        ptrdiff_t lanes;
+        const ptrdiff_t x_row = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes);
+        const ptrdiff_t h_row = FN(weight_row)(l, b, slot, FN(h_gates)[slot], &lanes);
+        bias[slot] += vec_load_part((const REAL *)l->bias_ih + x_row, lanes);
+        bias[slot + HIDDEN_SLOT] += vec_load_part((const REAL *)l->bias_hh + h_row, lanes);
+    }
+}
+
 static void FN(pack)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
-    const ptrdiff_t panel_k = PANEL_SLOTS * LANES;
     for (ptrdiff_t b = b0; b < b1; b++) {
         REAL *panel = (REAL *)l->panels + b * l->panel_stride;
-        vec *bias = (vec *)l->bias + 4 * b;
-        for (int slot = 0; slot < 4; slot++) bias[slot] = (vec){0};
-        for (int slot = 0; slot < FN(fed)(l, b); slot++) {
-            ptrdiff_t lanes;
-            const ptrdiff_t x_row = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes);
-            const ptrdiff_t h_row = FN(weight_row)(l, b, slot, FN(h_gates)[slot], &lanes);
-            REAL *at = panel + slot * LANES;
-            NAME(pack_slot)(at, panel_k, (const REAL *)l->weight_ih + x_row * l->inputs, l->inputs, lanes);
-            NAME(pack_slot)(at + l->inputs * panel_k, panel_k, (const REAL *)l->weight_hh + h_row * l->hidden, l->hidden, lanes);
-            if (l->bias_ih) {
-                bias[slot] += vec_load_part((const REAL *)l->bias_ih + x_row, lanes);
-                bias[slot + HIDDEN_SLOT] += vec_load_part((const REAL *)l->bias_hh + h_row, lanes);
-            }
-        }
+        FN(pack_block)(l, panel, l->weight_ih, FN(x_gates), l->inputs, b, 0, l->inputs);
+        panel += l->inputs * PANEL_SLOTS * LANES;
+        FN(pack_block)(l, panel, l->weight_hh, FN(h_gates), l->hidden, b, 0, l->hidden);
+        FN(pack_bias)(l, (vec *)l->bias + 4 * b, b);
     }
 }
 
@@ -83,29 +96,105 @@ INLINE void FN(input_product)(
     }
 }
 
+/* acc += a weight^T for a block whose weights nobody has packed: a chunk of k at a time, which stays in L1. */
+INLINE void FN(unpacked_product)(
+    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t rows, const REAL *a, const REAL *w, const int gates[4],
+    ptrdiff_t columns, ptrdiff_t b) {
+    enum { chunk = 4 * LANES };
+    vec panel[chunk * PANEL_SLOTS];
+    for (ptrdiff_t k = 0, end; k < columns; k = end) {
+        end = least(k + chunk, columns);
+        FN(pack_block)(l, (REAL *)panel, w, gates, columns, b, k, end);
+        const NAME(product) m = {
+            .a = a + k, .a_row = columns, .a_k = 1, .p = (const REAL *)panel, .p_k = PANEL_SLOTS * LANES, .K = end - k,
+            .segments = 1};
+        NAME(accumulate)(FN(fed)(l, b), rows, acc, &m);
+    }
+}
+
+/* acc := bias + x weight_ih^T, likewise unpacked */
+INLINE void FN(unpacked_input_product)(
+    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t b, ptrdiff_t row, ptrdiff_t rows) {
+    const ptrdiff_t I = l->inputs;
+    vec bias[4];
+    FN(pack_bias)(l, bias, b);
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        memcpy(acc[r], bias, sizeof(bias));
+        for (int slot = 0; l->tokens && slot < FN(fed)(l, b); slot++) {
+            ptrdiff_t lanes;
+            const ptrdiff_t weight_row = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes);
+            const REAL *w = (const REAL *)l->weight_ih + weight_row * I + l->tokens[row + r];
+            for (ptrdiff_t lane = 0; lane < lanes; lane++) acc[r][slot][lane] += w[lane * I];
+        }
+    }
+    if (!l->tokens)
+        FN(unpacked_product)(l, acc, rows, (const REAL *)l->x + row * I, l->weight_ih, FN(x_gates), I, b);
+}
+
 static void FN(project)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t row0, ptrdiff_t row1) {
+    const ptrdiff_t at_once = l->panels ? TILE_ROWS : UNPACKED_ROWS;
     for (ptrdiff_t b = b0; b < b1; b++)
-        for (ptrdiff_t tile = 0; tile < NAME(tile_count)(row1 - row0); tile++) {
-            const ptrdiff_t row = row0 + NAME(tile_start)(row1 - row0, tile);
-            const ptrdiff_t rows = row0 + NAME(tile_start)(row1 - row0, tile + 1) - row;
-            FN(input_product)(l, (vec(*)[4])FN(z_at)(l, b, row), b, row, rows, tile, NULL, 0);
+        for (ptrdiff_t row = row0; row < row1; row += at_once) {
+            vec(*z)[4] = (vec(*)[4])FN(z_at)(l, b, row);
+            if (l->panels)
+                FN(input_product)(l, z, b, row, least(at_once, row1 - row), 0, NULL, 0);
+            else
+                FN(unpacked_input_product)(l, z, b, row, least(at_once, row1 - row));
+        }
+}
+
+/* Rows n .. n + rows - 1 of step t in block b: from the sums acc to y, c and Z. */
+INLINE void FN(activate)(
+    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t t, ptrdiff_t b, ptrdiff_t n, ptrdiff_t rows) {
+    const ptrdiff_t N = l->batch, H = l->hidden, C = FN(c_width)(l);
+    const REAL *h_prev = t ? (const REAL *)l->y + (t - 1) * N * H : l->h_0;
+    REAL *y = (REAL *)l->y + t * N * H;
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (int u = 0; u < (UNITS == 1 ? 1 : FN(fed)(l, b)); u++) {
+            const ptrdiff_t q = b * UNITS + u, left = FN(left)(l, q), at = (n + r) * H + q * LANES;
+            REAL *c_at = (REAL *)l->c + t * l->c_stride + (n + r) * C + q * LANES;
+            vec h, c = HAS_C ? vec_load(c_at) : (vec){0};
+            FN(forward)(acc[r] + u * SLOTS, &h, &c, READS_H ? vec_load_part(h_prev + at, left) : (vec){0});
+            vec_store_part(y + at, h, left);
+            if (HAS_C) vec_store(c_at + l->c_stride, c);
+        }
+    if (l->keep) memcpy(FN(z_at)(l, b, t * N + n), acc, (size_t)rows * sizeof(*acc));
+}
+
+static void FN(step_unpacked)(
+    const fastrnn_layer *l, ptrdiff_t t, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
+    const ptrdiff_t N = l->batch, H = l->hidden;
+    const REAL *h_prev = t ? (const REAL *)l->y + (t - 1) * N * H : l->h_0;
+    for (ptrdiff_t b = b0; b < b1; b++)
+        for (ptrdiff_t n = n0; n < n1; n += UNPACKED_ROWS) {
+            const ptrdiff_t rows = least(UNPACKED_ROWS, n1 - n);
+            vec acc[UNPACKED_ROWS][4], (*fed_by_h)[4] = (vec(*)[4])(*acc + HIDDEN_SLOT);
+            if (l->projected)
+                memcpy(acc, FN(z_at)(l, b, t * N + n), (size_t)rows * sizeof(*acc));
+            else
+                FN(unpacked_input_product)(l, acc, b, t * N + n, rows);
+            FN(unpacked_product)(l, fed_by_h, rows, h_prev + n * H, l->weight_hh, FN(h_gates), H, b);
+            FN(activate)(l, acc, t, b, n, rows);
         }
 }
 
 static void FN(step)(
     const fastrnn_layer *l, ptrdiff_t t, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
+    if (!l->panels) {
+        FN(step_unpacked)(l, t, b0, b1, n0, n1);
+        return;
+    }
     enum { p_k = PANEL_SLOTS * LANES };
-    const ptrdiff_t N = l->batch, H = l->hidden, C = FN(c_width)(l);
+    const ptrdiff_t N = l->batch, H = l->hidden;
     const ptrdiff_t x_size = l->tokens || l->projected ? 0 : l->inputs * p_k, h_size = H * p_k;
     const int fetch = (b1 - b0) * (x_size + h_size) * REAL_BYTES > FETCH_BYTES;
     const REAL *h_prev = t ? (const REAL *)l->y + (t - 1) * N * H : l->h_0;
-    REAL *y = (REAL *)l->y + t * N * H;
     for (ptrdiff_t i = 0; i < b1 - b0; i++) {
         /* Odd steps go backwards: they start with the panels that the step before has left in the cache. */
         const ptrdiff_t b = t % 2 ? b1 - 1 - i : b0 + i, after = t % 2 ? b - 1 : b + 1;
         const REAL *panel = (const REAL *)l->panels + b * l->panel_stride + l->inputs * p_k;
         const REAL *next = (const REAL *)l->panels + after * l->panel_stride;
-        const int fed = FN(fed)(l, b), fetch_next = fetch && i < b1 - b0 - 1;
+        const int fetch_next = fetch && i < b1 - b0 - 1;
         for (ptrdiff_t tile = 0; tile < NAME(tile_count)(n1 - n0); tile++) {
             const ptrdiff_t n = n0 + NAME(tile_start)(n1 - n0, tile), row = t * N + n;
             const ptrdiff_t rows = n0 + NAME(tile_start)(n1 - n0, tile + 1) - n;
@@ -117,18 +206,8 @@ static void FN(step)(
                 memcpy(acc, FN(z_at)(l, b, row), (size_t)rows * sizeof(acc[0]));
             else
                 FN(input_product)(l, acc, b, row, rows, tile, next, fetch_next ? x_size : 0);
-            NAME(accumulate_tile)(fed, rows, (vec(*)[4])(*acc + HIDDEN_SLOT), &m, 0, tile);
-            for (ptrdiff_t r = 0; r < rows; r++) {
-                for (int u = 0; u < (UNITS == 1 ? 1 : fed); u++) {
-                    const ptrdiff_t q = b * UNITS + u, left = FN(left)(l, q), at = (n + r) * H + q * LANES;
-                    REAL *c_at = (REAL *)l->c + t * l->c_stride + (n + r) * C + q * LANES;
-                    vec h, c = HAS_C ? vec_load(c_at) : (vec){0};
-                    FN(forward)(acc[r] + u * SLOTS, &h, &c, READS_H ? vec_load_part(h_prev + at, left) : (vec){0});
-                    vec_store_part(y + at, h, left);
-                    if (HAS_C) vec_store(c_at + l->c_stride, c);
-                }
-            }
-            if (l->keep) memcpy(FN(z_at)(l, b, row), acc, (size_t)rows * sizeof(acc[0]));
+            NAME(accumulate_tile)(FN(fed)(l, b), rows, (vec(*)[4])(*acc + HIDDEN_SLOT), &m, 0, tile);
+            FN(activate)(l, acc, t, b, n, rows);
         }
     }
 }
@@ -170,7 +249,7 @@ INLINE void FN(z_product)(
     enum { width = PANEL_SLOTS * LANES, chunk = width > 256 ? 1 : 256 / width }; /* 256 k's: the panel's part stays in L1 */
     const ptrdiff_t blocks = FN(blocks)(l), panel_size = blocks * width * Z_WIDTH;
     NAME(product) m = {.a_row = Z_WIDTH, .a_k = 1, .segments = 1};
-    if (l->unpacked && (p + 1) * Z_WIDTH <= columns) {
+    if (l->few_rows && (p + 1) * Z_WIDTH <= columns) {
         m.p_k = columns;
         for (ptrdiff_t b = 0; b < blocks; b++)
             for (int s = 0; s < FN(fed)(l, b); s++) {
@@ -251,7 +330,57 @@ INLINE void FN(outer_product)(
     NAME(accumulate)(FN(fed)(l, b), columns, sums, &m);
 }
 
+/* dw[lane] := sum of z[row][lane] * left[row] over a few rows, for the real lanes of a slot */
+INLINE void FN(few_outer_products)(
+    REAL *dw, ptrdiff_t columns, const REAL *const *left, const REAL *z, ptrdiff_t rows, ptrdiff_t lanes) {
+    for (ptrdiff_t lane = 0; lane < lanes; lane++, dw += columns)
+        for (ptrdiff_t k = 0; k < columns; k += LANES) {
+            vec sum = {0};
+            for (ptrdiff_t r = 0; r < rows; r++)
+                sum = vec_fma(vec_splat(z[r * Z_WIDTH + lane]), vec_load_part(left[r] + k, columns - k), sum);
+            vec_store_part(dw + k, sum, columns - k);
+        }
+}
+
+static void FN(few_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
+    const ptrdiff_t N = l->batch, I = l->inputs, H = l->hidden, rows = l->steps * N;
+    const REAL *x[FASTRNN_FEW_ROWS], *h_prev[FASTRNN_FEW_ROWS];
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        if (!l->tokens) x[r] = (const REAL *)l->x + r * I;
+        h_prev[r] = r < N ? (const REAL *)l->h_0 + r * H : (const REAL *)l->y + (r - N) * H;
+    }
+    for (ptrdiff_t b = b0; b < b1; b++)
+        for (int slot = 0; slot < FN(fed)(l, b); slot++) {
+            ptrdiff_t lanes;
+            const ptrdiff_t x_row = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes);
+            const ptrdiff_t h_row = FN(weight_row)(l, b, slot, FN(h_gates)[slot], &lanes);
+            const REAL *x_z = FN(z_at)(l, b, 0) + slot * LANES, *h_z = x_z + HIDDEN_SLOT * LANES;
+            REAL *dw = (REAL *)l->dweight_ih + x_row * I;
+            if (l->tokens) {
+                memset(dw, 0, (size_t)(lanes * I) * sizeof(REAL));
+                for (ptrdiff_t r = 0; r < rows; r++)
+                    for (ptrdiff_t lane = 0; lane < lanes; lane++) dw[lane * I + l->tokens[r]] += x_z[r * Z_WIDTH + lane];
+            } else {
+                FN(few_outer_products)(dw, I, x, x_z, rows, lanes);
+            }
+            FN(few_outer_products)((REAL *)l->dweight_hh + h_row * H, H, h_prev, h_z, rows, lanes);
+            if (l->dbias_ih) {
+                vec x_sum = {0}, h_sum = {0};
+                for (ptrdiff_t r = 0; r < rows; r++) {
+                    x_sum += vec_load(x_z + r * Z_WIDTH);
+                    h_sum += vec_load(h_z + r * Z_WIDTH);
+                }
+                vec_store_part((REAL *)l->dbias_ih + x_row, x_sum, lanes);
+                vec_store_part((REAL *)l->dbias_hh + h_row, h_sum, lanes);
+            }
+        }
+}
+
 static void FN(weight_gradients)(const fastrnn_layer *l, void *scratch, ptrdiff_t b0, ptrdiff_t b1) {
+    if (l->few_rows) {
+        FN(few_weight_gradients)(l, b0, b1);
+        return;
+    }
     enum { chunk = 128 }; /* rows of Z that stay in the cache while all columns of x and h pass */
     const ptrdiff_t N = l->batch, I = l->inputs, H = l->hidden, rows = l->steps * N;
     vec(*x_sums)[4] = scratch, (*h_sums)[4] = x_sums + I;
@@ -323,5 +452,6 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
 #undef HIDDEN_SLOT
 #undef Z_WIDTH
 #undef FETCH_BYTES
+#undef UNPACKED_ROWS
 #undef HAS_C
 #undef READS_H
