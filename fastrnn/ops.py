@@ -24,6 +24,7 @@ __all__ = [
     "forward",
     "infer",
     "is_tokens",
+    "multiply",
 ]
 
 
@@ -142,3 +143,18 @@ def backward(tape: Tape, dy: Array | None, dstate: tuple[Array | None, ...]) -> 
     kept, tape.kept = tape.kept, None
     dx, dstate_0, dweights = tape.backend.backward(tape.cell, kept, dy, dstate, num_threads=tape.num_threads)
     return dx, dstate_0, Weights(*dweights)
+
+
+def multiply(
+    a: Array, b: Array, bias: Array | None = None, *, backend: str | None = None, num_threads: int | None = None
+) -> Array:
+    """Return a @ b + bias for (R, K), (K, C) and (C,) arrays; each of a and b is contiguous or the transpose of such.
+
+    A backend with kernels of its own for it keeps NumPy's BLAS, and the threads that it leaves spinning, out of a
+    training loop, and sums every element in one order whatever the number of threads.
+    """
+    module = resolve(backend)
+    if hasattr(module, "multiply"):
+        product: Array = module.multiply(a, b, bias, num_threads=num_threads or get_num_threads())
+        return product
+    return a @ b if bias is None else a @ b + bias

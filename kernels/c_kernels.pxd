@@ -42,7 +42,7 @@ cdef extern from "kernels.h" nogil:
         int few_rows
 
     ctypedef struct fastrnn_cell:
-        ptrdiff_t lanes, block_units, panel_slots
+        ptrdiff_t block_units, panel_slots
         void (*pack)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*project)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
@@ -52,9 +52,24 @@ cdef extern from "kernels.h" nogil:
         void (*weight_gradients)(const fastrnn_layer *, void *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*input_gradient)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
 
+    ctypedef struct fastrnn_product:
+        ptrdiff_t rows, columns, K
+        void *out
+        const void *a
+        const void *b
+        const void *bias
+        void *panels
+        ptrdiff_t a_row, a_k, b_k, b_column
+
+    ctypedef struct fastrnn_kernels:
+        ptrdiff_t lanes
+        fastrnn_cell cells[4]
+        void (*pack_right)(const fastrnn_product *, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*multiply)(const fastrnn_product *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+
     const char *const fastrnn_isa_names[]
     int fastrnn_isa_runs(int isa)
-    const fastrnn_cell *fastrnn_cell_table(int isa, int precision, int cell)
+    const fastrnn_kernels *fastrnn_kernel_table(int isa, int precision)
 
 cdef extern from "pool.h" nogil:
     ctypedef void fastrnn_task(void *context, int part) noexcept

@@ -21,14 +21,16 @@ from c_kernels cimport (
     FASTRNN_RNN_RELU,
     FASTRNN_RNN_TANH,
     fastrnn_cell,
-    fastrnn_cell_table,
     fastrnn_isa_names,
     fastrnn_isa_runs,
+    fastrnn_kernel_table,
+    fastrnn_kernels,
     fastrnn_layer,
     fastrnn_pool_acquire,
     fastrnn_pool_barrier,
     fastrnn_pool_release,
     fastrnn_pool_run,
+    fastrnn_product,
 )
 
 cdef extern from *:
@@ -138,6 +140,7 @@ cdef struct Job:
     ptrdiff_t blocks    # of hidden units, in Z
     ptrdiff_t hidden_panels  # of 4 * lanes hidden units, in backward
     ptrdiff_t input_panels   # of 4 * lanes inputs, in backward
+    ptrdiff_t lanes
     int itemsize
     int threads         # that the pool gave
     int by_hidden       # threads split the hidden units, with a barrier per step; else the batch
@@ -165,15 +168,25 @@ cdef enum:
     LARGE_BYTES = 4 * 1024 * 1024
 
 
+cdef inline const fastrnn_kernels *kernels_of(int typenum) noexcept:
+    return fastrnn_kernel_table(ISA, FASTRNN_F32 if typenum == cnp.NPY_FLOAT32 else FASTRNN_F64)
+
+
+cdef inline int itemsize_of(int typenum) noexcept:
+    return 4 if typenum == cnp.NPY_FLOAT32 else 8
+
+
 cdef void plan(Job *job, object cell, int typenum, int num_threads) noexcept:
     """Fill in the job's sizes from those of its layer, and take the pool."""
     cdef fastrnn_layer *l = &job.layer
     cdef ptrdiff_t gates = len(cell.gates)
-    job.cell = fastrnn_cell_table(ISA, FASTRNN_F32 if typenum == cnp.NPY_FLOAT32 else FASTRNN_F64, CELL_IDS[cell.name])
-    job.itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
+    cdef const fastrnn_kernels *kernels = kernels_of(typenum)
+    job.cell = &kernels.cells[<int> CELL_IDS[cell.name]]
+    job.lanes = kernels.lanes
+    job.itemsize = itemsize_of(typenum)
     job.blocks = round_up(l.hidden, job.cell.block_units) // job.cell.block_units
-    job.hidden_panels = round_up(l.hidden, 4 * job.cell.lanes) // (4 * job.cell.lanes)
-    job.input_panels = round_up(l.inputs, 4 * job.cell.lanes) // (4 * job.cell.lanes)
+    job.hidden_panels = round_up(l.hidden, 4 * job.lanes) // (4 * job.lanes)
+    job.input_panels = round_up(l.inputs, 4 * job.lanes) // (4 * job.lanes)
     cdef double weights = gates * l.hidden * (l.hidden + (0 if l.x == NULL else l.inputs))
     if weights * (2 * l.steps * l.batch + FLOPS_OF_PACKING) < FLOPS_WORTH_A_THREAD:
         num_threads = 1
@@ -208,13 +221,13 @@ cdef void pack_task(void *context, int part) noexcept nogil:
 
 
 cdef ptrdiff_t panel_length(Job *job) noexcept:
-    return (job.layer.inputs + job.layer.hidden) * job.cell.panel_slots * job.cell.lanes
+    return (job.layer.inputs + job.layer.hidden) * job.cell.panel_slots * job.lanes
 
 
 cdef Packed run_pack(Job *job):
     cdef Packed packed = Packed()
     packed.panels = Buffer(job.itemsize * job.blocks * panel_length(job))
-    packed.bias = Buffer(job.itemsize * job.blocks * 4 * job.cell.lanes)
+    packed.bias = Buffer(job.itemsize * job.blocks * 4 * job.lanes)
     job.layer.panels, job.layer.bias = packed.panels.data, packed.bias.data
     job.layer.panel_stride = panel_length(job)
     with nogil:
@@ -286,7 +299,7 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
     l.y = cnp.PyArray_DATA(y)
 
     plan(&job, cell, typenum, num_threads)
-    cdef ptrdiff_t L = job.cell.lanes, C = round_up(l.hidden, L), rows = l.steps * l.batch
+    cdef ptrdiff_t L = job.lanes, C = round_up(l.hidden, L), rows = l.steps * l.batch
     cdef ptrdiff_t large = job.itemsize * job.blocks * panel_length(&job) > LARGE_BYTES
     cdef bint pack_as_needed = packed is None and (
         l.steps <= (STEPS_NOT_WORTH_PACKING_LARGE if large else STEPS_NOT_WORTH_PACKING))
@@ -407,7 +420,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
         pointer(dweight_ih), pointer(dweight_hh), pointer(dbias_ih), pointer(dbias_hh))
 
     plan(&job, cell, typenum, num_threads)
-    cdef size_t L = job.cell.lanes, row = round_up(l.hidden, L) * job.itemsize, packed_row = l.hidden * job.itemsize
+    cdef size_t L = job.lanes, row = round_up(l.hidden, L) * job.itemsize, packed_row = l.hidden * job.itemsize
     cdef size_t order = job.blocks * job.cell.panel_slots * L  # length of Z order, as one product runs over it
     cdef Buffer carry, panels, scratch
     try:
@@ -439,3 +452,54 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
         copy_rows(pointer(dc_0), packed_row, l.carry, row, l.batch)
         dstate_0 += (dc_0,)
     return dx, dstate_0, (dweight_ih, dweight_hh, dbias_ih, dbias_hh)
+
+
+# ---- dense layers
+
+cdef struct Multiplication:
+    fastrnn_product product
+    const fastrnn_kernels *kernels
+    ptrdiff_t panels
+    int threads
+
+
+cdef void pack_right_task(void *context, int part) noexcept nogil:
+    cdef Multiplication *job = <Multiplication *> context
+    job.kernels.pack_right(
+        &job.product, start(job.panels, job.threads, part), start(job.panels, job.threads, part + 1))
+
+
+cdef void multiply_task(void *context, int part) noexcept nogil:
+    cdef Multiplication *job = <Multiplication *> context
+    cdef ptrdiff_t rows = job.product.rows
+    job.kernels.multiply(
+        &job.product, 0, job.panels, start(rows, job.threads, part), start(rows, job.threads, part + 1))
+
+
+def multiply(cnp.ndarray a, cnp.ndarray b, bias=None, *, int num_threads=1):
+    """Return a @ b + bias for a (R, K), b (K, C) and bias (C,), of any strides but one of b's is an element."""
+    cdef Multiplication job
+    memset(&job, 0, sizeof(job))
+    cdef fastrnn_product *m = &job.product
+    cdef int typenum = cnp.PyArray_TYPE(a), itemsize = itemsize_of(typenum)
+    job.kernels = kernels_of(typenum)
+    m.rows, m.K, m.columns = a.shape[0], a.shape[1], b.shape[1]
+    m.a_row, m.a_k = a.strides[0] // itemsize, a.strides[1] // itemsize
+    m.b_k, m.b_column = b.strides[0] // itemsize, b.strides[1] // itemsize
+    m.a, m.b, m.bias = cnp.PyArray_DATA(a), cnp.PyArray_DATA(b), pointer(bias)
+    cdef cnp.npy_intp *shape = [m.rows, m.columns]
+    cdef cnp.ndarray out = cnp.PyArray_EMPTY(2, shape, typenum, 0)
+    m.out = cnp.PyArray_DATA(out)
+    cdef ptrdiff_t width = 4 * job.kernels.lanes
+    job.panels = round_up(m.columns, width) // width
+    cdef Buffer panels = Buffer(itemsize * job.panels * m.K * width)
+    m.panels = panels.data
+    if 2.0 * m.rows * m.K * m.columns < FLOPS_WORTH_A_THREAD:
+        num_threads = 1
+    job.threads = fastrnn_pool_acquire(num_threads)
+    with nogil:
+        fastrnn_pool_run(pack_right_task, &job, job.threads, False)
+        fastrnn_pool_run(multiply_task, &job, job.threads, False)
+        if job.threads > 1:
+            fastrnn_pool_release()
+    return out

@@ -1,7 +1,7 @@
 /* Which instruction sets were built and which of them run here. Compiled for the baseline: no other file calls cpuid. */
 #include "kernels.h"
 
-typedef const fastrnn_cell *const table[FASTRNN_PRECISIONS];
+typedef const fastrnn_kernels *const table[FASTRNN_PRECISIONS];
 
 #if defined(__x86_64__) || defined(_M_X64)
 extern table fastrnn_table_baseline, fastrnn_table_avx2, fastrnn_table_avx512;
@@ -33,4 +33,4 @@ static table *const tables[] = {&fastrnn_table_neon};
 int fastrnn_isa_runs(int isa) { return isa == 0; }
 #endif
 
-const fastrnn_cell *fastrnn_cell_table(int isa, int precision, int cell) { return (*tables[isa])[precision] + cell; }
+const fastrnn_kernels *fastrnn_kernel_table(int isa, int precision) { return (*tables[isa])[precision]; }

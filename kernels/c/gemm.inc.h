@@ -170,3 +170,47 @@ static void NAME(unpack_slot)(REAL *w, ptrdiff_t K, ptrdiff_t rows, const REAL *
         for (int lane = 0; lane < least(LANES, rows); lane++) vec_store_part(w + lane * K + k, a[lane], K - k);
     }
 }
+
+/* Panel p of b: columns p * 4 * L and on, zero-padded. */
+static void NAME(pack_right)(const fastrnn_product *m, ptrdiff_t p0, ptrdiff_t p1) {
+    for (ptrdiff_t p = p0; p < p1; p++)
+        for (int v = 0; v < 4; v++) {
+            const ptrdiff_t column = (4 * p + v) * LANES, left = m->columns - column;
+            const REAL *b = (const REAL *)m->b + column * m->b_column;
+            REAL *panel = (REAL *)m->panels + p * m->K * 4 * LANES + v * LANES;
+            if (m->b_column == 1)
+                for (ptrdiff_t k = 0; k < m->K; k++)
+                    vec_store(panel + k * 4 * LANES, vec_load_part(b + k * m->b_k, left));
+            else
+                NAME(pack_slot)(panel, 4 * LANES, b, m->b_column, m->K, left);
+        }
+}
+
+static void NAME(multiply)(
+    const fastrnn_product *m, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t row0, ptrdiff_t row1) {
+    enum { at_once = 48, chunk = 256 }; /* rows whose sums, and k's whose part of the panel, stay in the cache */
+    for (ptrdiff_t p = p0; p < p1; p++) {
+        const ptrdiff_t left = m->columns - p * 4 * LANES;
+        const int vectors = (int)least(4, ceil_div(left, LANES));
+        for (ptrdiff_t row = row0; row < row1; row += at_once) {
+            const ptrdiff_t rows = least(at_once, row1 - row);
+            vec sums[at_once][4];
+            for (ptrdiff_t r = 0; r < rows; r++)
+                for (int v = 0; v < vectors; v++) {
+                    const REAL *bias = (const REAL *)m->bias + (4 * p + v) * LANES;
+                    sums[r][v] = m->bias ? vec_load_part(bias, left - v * LANES) : (vec){0};
+                }
+            for (ptrdiff_t k = 0; k < m->K; k += chunk) {
+                const NAME(product) part = {
+                    .a = (const REAL *)m->a + row * m->a_row + k * m->a_k, .a_row = m->a_row, .a_k = m->a_k,
+                    .p = (const REAL *)m->panels + (p * m->K + k) * 4 * LANES, .p_k = 4 * LANES,
+                    .K = least(chunk, m->K - k), .segments = 1};
+                NAME(accumulate)(vectors, rows, sums, &part);
+            }
+            REAL *out = (REAL *)m->out + row * m->columns + p * 4 * LANES;
+            for (ptrdiff_t r = 0; r < rows; r++)
+                for (int v = 0; v < vectors; v++)
+                    vec_store_part(out + r * m->columns + v * LANES, sums[r][v], left - v * LANES);
+        }
+    }
+}

@@ -26,4 +26,4 @@
 #include "precision.inc.h"
 
 /* The one name this object exports. */
-const fastrnn_cell *const PASTE(fastrnn_table, ISA)[FASTRNN_PRECISIONS] = {cells_f32, cells_f64};
+const fastrnn_kernels *const PASTE(fastrnn_table, ISA)[FASTRNN_PRECISIONS] = {&kernels_f32, &kernels_f64};

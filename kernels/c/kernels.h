@@ -1,4 +1,4 @@
-/* What the C kernels offer to the Cython driver: one table of functions per cell, precision and instruction set.
+/* What the C kernels offer to the Cython driver: one table of functions per precision and instruction set.
  *
  * Letters: T steps, N batch, I inputs, H hidden units, G gates, L lanes of a vector; a row is one (t, n), t * N + n.
  * "Unit vector" q means hidden units q*L .. q*L + L-1. A block has four vectors ("slots") per row:
@@ -59,7 +59,6 @@ typedef struct {
 } fastrnn_layer;
 
 typedef struct {
-    ptrdiff_t lanes;       /* L */
     ptrdiff_t block_units; /* hidden units of a block: L or 4 * L */
     ptrdiff_t panel_slots; /* slots that one product feeds: 4, gru 3 */
 
@@ -81,11 +80,29 @@ typedef struct {
     void (*input_gradient)(const fastrnn_layer *, ptrdiff_t row0, ptrdiff_t row1);
 } fastrnn_cell;
 
+/* out := a b + bias: out (rows, columns) contiguous, a (rows, K) of any strides, b (K, columns) with one stride of 1. */
+typedef struct {
+    ptrdiff_t rows, columns, K;
+    void *out;        /* OUT */
+    const void *a;    /* IN */
+    const void *b;    /* IN */
+    const void *bias; /* IN    (columns), or NULL */
+    void *panels;     /* INOUT [panel of 4 * L columns][K][4 * L], made by pack_right */
+    ptrdiff_t a_row, a_k, b_k, b_column;
+} fastrnn_product;
+
+typedef struct {
+    ptrdiff_t lanes; /* L */
+    fastrnn_cell cells[FASTRNN_CELLS];
+    void (*pack_right)(const fastrnn_product *, ptrdiff_t p0, ptrdiff_t p1);
+    void (*multiply)(const fastrnn_product *, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t row0, ptrdiff_t row1);
+} fastrnn_kernels;
+
 /* Names of the instruction sets, from the most portable to the fastest; the last entry is NULL. */
 extern const char *const fastrnn_isa_names[];
 /* Whether this CPU and operating system run instruction set `isa`. */
 int fastrnn_isa_runs(int isa);
-/* The table of an instruction set. */
-const fastrnn_cell *fastrnn_cell_table(int isa, int precision, int cell);
+/* The kernels of an instruction set. */
+const fastrnn_kernels *fastrnn_kernel_table(int isa, int precision);
 
 #endif

@@ -437,7 +437,7 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
 
 #define CELL_ROW(cell)                                                                                      \
     {                                                                                                       \
-        .lanes = LANES, .block_units = NAME(cell##_units) * LANES, .panel_slots = NAME(cell##_panel_slots), \
+        .block_units = NAME(cell##_units) * LANES, .panel_slots = NAME(cell##_panel_slots),                 \
         .pack = NAME(cell##_pack), .project = NAME(cell##_project), .step = NAME(cell##_step),              \
         .pack_hidden = NAME(cell##_pack_hidden), .pack_input = NAME(cell##_pack_input),                     \
         .step_back = NAME(cell##_step_back), .weight_gradients = NAME(cell##_weight_gradients),             \

@@ -56,11 +56,16 @@ INLINE ptrdiff_t NAME(least)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 #include "layer.inc.h"
 #undef CELL
 
-static const fastrnn_cell NAME(cells)[FASTRNN_CELLS] = {
-    [FASTRNN_RNN_TANH] = CELL_ROW(rnn_tanh),
-    [FASTRNN_RNN_RELU] = CELL_ROW(rnn_relu),
-    [FASTRNN_LSTM] = CELL_ROW(lstm),
-    [FASTRNN_GRU] = CELL_ROW(gru),
+static const fastrnn_kernels NAME(kernels) = {
+    .lanes = LANES,
+    .cells = {
+        [FASTRNN_RNN_TANH] = CELL_ROW(rnn_tanh),
+        [FASTRNN_RNN_RELU] = CELL_ROW(rnn_relu),
+        [FASTRNN_LSTM] = CELL_ROW(lstm),
+        [FASTRNN_GRU] = CELL_ROW(gru),
+    },
+    .pack_right = NAME(pack_right),
+    .multiply = NAME(multiply),
 };
 
 #undef ceil_div
