@@ -5,7 +5,10 @@ A backend is a module with two functions, `forward` and `backward`, of the signa
     y, state_n, tape = forward(cell, x, state, weights, tape=..., num_threads=...)
     dx, dstate_0, dweights = backward(cell, tape, dy, dstate_n, num_threads=...)
 
-Arrays given to it are validated, C-contiguous and aligned, and are not written; arrays it returns are new.
+Arrays given to it are validated, C-contiguous and aligned, and are not written; arrays it returns are new. It says what
+it is in `describe()` and, where it may be unfit, why in `why_not_runnable()`. Two functions it may have besides, that
+`fastrnn.ops` does without otherwise: `pack(cell, weights)`, whose result `forward(..., packed=...)` takes in place of
+reading the weights again, and `multiply(a, b, bias)` for dense layers.
 """
 
 from __future__ import annotations
