@@ -1,0 +1,49 @@
+"""The command's group, and where every error of the user's becomes one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+import click
+
+import fastrnn
+from fastrnn.cli.info import info
+from fastrnn.cli.sample import sample
+from fastrnn.cli.train import train
+from fastrnn.errors import FastrnnError
+
+__all__ = ["app", "run"]
+
+
+@click.group(
+    invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
+)
+@click.version_option(fastrnn.__version__, prog_name="fastrnn", message="%(prog)s %(version)s")
+@click.pass_context
+def app(context: click.Context) -> None:
+    """Train character models on a text with RNN, LSTM or GRU, and write with them."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for command in (train, sample, info):
+    app.add_command(command)
+
+
+def run(complain: Callable[[str], int]) -> int:
+    """Run the command on the process's arguments and return its exit status; `complain` prints and returns one."""
+    try:
+        return app.main(prog_name="fastrnn", standalone_mode=False) or 0
+    except click.ClickException as error:
+        return complain(error.format_message())
+    except click.Abort:  # Ctrl-C
+        return 130
+    except FastrnnError as error:
+        return complain(str(error))
+    except BrokenPipeError:  # the reader of our output has gone: `fastrnn sample ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))

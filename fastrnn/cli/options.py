@@ -1,0 +1,28 @@
+"""Option types that several commands share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+
+__all__ = ["AT_LEAST_ONE", "LEARNING_RATE", "MAX_NORM", "SEED", "TEMPERATURE"]
+
+
+class Number(click.FloatRange):
+    """A float range that NaN is not in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the float, or fail."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+AT_LEAST_ONE = click.IntRange(min=1)
+LEARNING_RATE = Number(min=0, min_open=True, max=math.inf, max_open=True)
+MAX_NORM = Number(min=0, min_open=True)
+SEED = click.IntRange(min=0)
+TEMPERATURE = Number(min=0)

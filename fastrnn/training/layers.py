@@ -1,0 +1,161 @@
+"""The layers around a recurrent one: token embedding and affine map, each with its backward."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fastrnn import ops
+from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive, take_array
+
+__all__ = ["Embedding", "Linear"]
+
+
+class Embedding(Parametrized):
+    """A learned vector per token.
+
+    Parameters
+    ----------
+    num_embeddings
+        V, the number of tokens.
+    embedding_dim
+        E, the size of a vector.
+    dtype
+        float32 or float64.
+    seed
+        Anything `numpy.random.default_rng` takes. `weight` (V, E) is drawn from N(0, 1), as in torch.nn.Embedding.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> embedding = Embedding(10, 3, seed=0)
+    >>> embedding(np.array([[1, 2], [1, 9]])).shape
+    (2, 2, 3)
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, *, dtype: Any = "float32", seed: Any = None) -> None:
+        self.num_embeddings = check_positive("num_embeddings", num_embeddings)
+        self.embedding_dim = check_positive("embedding_dim", embedding_dim)
+        self.dtype = check_dtype(dtype)
+        shape = (self.num_embeddings, self.embedding_dim)
+        self._declare({"weight": shape}, bound=0, seed=0)
+        self._parameters["weight"][...] = np.random.default_rng(seed).standard_normal(shape)
+
+    def __call__(self, tokens: Any) -> Array:
+        """Return the vectors (..., E) of integer `tokens` (...)."""
+        return self.forward(tokens)[0]
+
+    def forward(self, tokens: Any) -> tuple[Array, Array]:
+        """Return the vectors (..., E) of integer `tokens` (...) and the tape.
+
+        Raises
+        ------
+        TypeError
+            If the tokens are not integers.
+        ValueError
+            If a token is negative or not below V.
+        """
+        tokens = take_array("tokens", tokens)
+        if not ops.is_tokens(tokens):
+            raise TypeError(f"tokens has dtype {tokens.dtype}; expected integers")
+        tokens = ops.as_tokens("tokens", tokens, self.num_embeddings)
+        return self._parameters["weight"][tokens], tokens
+
+    def backward(self, tape: Array, dy: Any) -> tuple[None, dict[str, Array]]:
+        """Return None, tokens having no gradient, and the gradient of `weight` for that of the vectors (..., E)."""
+        shape = (*tape.shape, self.embedding_dim)
+        tokens, rows = tape.ravel(), ops.as_real("dy", dy, self.dtype, shape, "the shape of y").reshape(-1, shape[-1])
+        if self.num_embeddings <= 256:
+            # y = one_hot @ weight. For 2048 characters of 65 x 64 this takes 0.15 ms, numpy.add.at 1.1 ms.
+            one_hot = np.zeros((self.num_embeddings, tokens.size), self.dtype)
+            one_hot[tokens, np.arange(tokens.size)] = 1
+            dweight = one_hot @ rows
+        else:
+            # Row by row: 1.8 ms for 3200 words of 10,000 x 256, numpy.add.at 5.9 ms.
+            dweight = np.zeros_like(self._parameters["weight"])
+            for token, row in zip(tokens.tolist(), rows, strict=True):
+                dweight[token] += row
+        return None, {"weight": dweight}
+
+
+class Linear(Parametrized):
+    """The affine map ``y = x weight^T + bias`` over the last axis.
+
+    Parameters
+    ----------
+    in_features, out_features
+        The sizes of x and of y.
+    bias
+        Whether to add one.
+    dtype
+        float32 or float64.
+    seed
+        Anything `numpy.random.default_rng` takes. `weight` (out, in) and `bias` (out,) are drawn from
+        U(-1/sqrt(in), 1/sqrt(in)), as in torch.nn.Linear.
+    backend, num_threads
+        As for `fastrnn.LSTM`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> linear = Linear(4, 2, seed=0)
+    >>> y, tape = linear.forward(np.ones((5, 3, 4), "float32"))
+    >>> dx, grads = linear.backward(tape, np.ones_like(y))
+    >>> y.shape, dx.shape, grads["weight"].shape
+    ((5, 3, 2), (5, 3, 4), (2, 4))
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        dtype: Any = "float32",
+        seed: Any = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        self.in_features = check_positive("in_features", in_features)
+        self.out_features = check_positive("out_features", out_features)
+        self.dtype = check_dtype(dtype)
+        shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
+        if bias:
+            shapes["bias"] = (self.out_features,)
+        self.backend, self.num_threads = backend, num_threads
+        self._declare(shapes, 1 / math.sqrt(self.in_features), seed)
+
+    def __call__(self, x: Any) -> Array:
+        """Return y (..., out) for x (..., in)."""
+        return self.forward(x)[0]
+
+    def forward(self, x: Any) -> tuple[Array, Array]:
+        """Return y (..., out) for x (..., in), and the tape, which is x.
+
+        Raises
+        ------
+        ValueError
+            If the last axis of x is not `in_features` long.
+        TypeError
+            If the dtype of x is not the layer's.
+        """
+        x = take_array("x", x)
+        x = ops.as_real("x", x, self.dtype, (*x.shape[:-1], self.in_features), "(..., in_features)")
+        rows = x.reshape(-1, self.in_features)
+        y = self._multiply(rows, self._parameters["weight"].T, self._parameters.get("bias"))
+        return y.reshape(*x.shape[:-1], self.out_features), x
+
+    def backward(self, tape: Array, dy: Any) -> tuple[Array, dict[str, Array]]:
+        """Return dx (..., in) and the gradients by parameter name, for dy (..., out)."""
+        shape = (*tape.shape[:-1], self.out_features)
+        dy = ops.as_real("dy", dy, self.dtype, shape, "the shape of y").reshape(-1, self.out_features)
+        dx = self._multiply(dy, self._parameters["weight"])  # y = x @ weight.T
+        grads = {"weight": self._multiply(dy.T, tape.reshape(-1, self.in_features))}
+        if "bias" in self._parameters:
+            grads["bias"] = dy.sum(axis=0)  # y = ... + bias
+        return dx.reshape(tape.shape), grads
+
+    def _multiply(self, a: Array, b: Array, bias: Array | None = None) -> Array:
+        return ops.multiply(a, b, bias, backend=self.backend, num_threads=self.num_threads)

@@ -1,0 +1,155 @@
+"""Optimizers over a mapping of live parameter arrays, with torch.optim's defaults and numbers.
+
+A rule is a class with the names of its running averages and one method that updates one parameter in place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastrnn.parameters import Array
+
+__all__ = ["SGD", "Adam", "Optimizer"]
+
+
+class Optimizer:
+    """What the rules share: the parameters, their running averages, and saving those.
+
+    Parameters
+    ----------
+    parameters
+        Live arrays by name, as `model.parameters` gives them; `step` writes into them.
+    learning_rate
+        May be changed between steps.
+    """
+
+    averages: ClassVar[tuple[str, ...]]  # names of the arrays kept per parameter, zero at first
+
+    def __init__(self, parameters: Mapping[str, Array], learning_rate: float) -> None:
+        _check("learning_rate", learning_rate, 0, math.inf)
+        self.learning_rate = learning_rate
+        self.steps = 0
+        self._parameters = dict(parameters)
+        self._averages = {name: [np.zeros_like(p) for _ in self.averages] for name, p in self._parameters.items()}
+        largest = max((p.nbytes for p in self._parameters.values()), default=0)
+        self._scratch = np.empty(largest, np.uint8)
+
+    def step(self, grads: Mapping[str, Array]) -> None:
+        """Update every parameter in place from its gradient.
+
+        Raises
+        ------
+        KeyError
+            If the names of `grads` are not those of the parameters.
+        ValueError
+            If a gradient does not have its parameter's shape.
+        """
+        if grads.keys() != self._parameters.keys():
+            raise KeyError(f"grads are for {sorted(grads)}; expected {sorted(self._parameters)}")
+        for name, p in self._parameters.items():
+            if grads[name].shape != p.shape:
+                raise ValueError(f"grads[{name!r}] has shape {grads[name].shape}; expected {p.shape}")
+        self.steps += 1
+        for name, p in self._parameters.items():
+            scratch = self._scratch[: p.nbytes].view(p.dtype).reshape(p.shape)
+            self._update(p, grads[name], scratch, *self._averages[name])
+
+    def _update(self, p: Array, grad: Array, scratch: Array, *averages: Array) -> None:
+        """Update one parameter and its averages; `scratch` is of the same shape and holds nothing."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return a copy of the running averages, named ``average.parameter``, and the number of `steps`."""
+        state = {"steps": np.array(self.steps)}
+        for name, arrays in self._averages.items():
+            state |= {f"{kind}.{name}": array.copy() for kind, array in zip(self.averages, arrays, strict=True)}
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave; KeyError or ValueError, and nothing loaded, unless names and shapes fit."""
+        expected = self.state_dict()
+        if state_dict.keys() != expected.keys():
+            raise KeyError(f"state_dict has {sorted(state_dict)}; expected {sorted(expected)}")
+        for name, value in expected.items():
+            if np.shape(state_dict[name]) != value.shape:
+                raise ValueError(f"state_dict[{name!r}] has shape {np.shape(state_dict[name])}; expected {value.shape}")
+        self.steps = int(state_dict["steps"])
+        for name, arrays in self._averages.items():
+            for kind, array in zip(self.averages, arrays, strict=True):
+                array[...] = state_dict[f"{kind}.{name}"]
+
+
+class SGD(Optimizer):
+    """Gradient descent, ``v = momentum * v + g; p -= learning_rate * v``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> p = np.ones(2)
+    >>> SGD({"p": p}, learning_rate=0.5).step({"p": np.array([1.0, 2.0])})
+    >>> p
+    array([0.5, 0. ])
+    """
+
+    averages = ("velocity",)
+
+    def __init__(self, parameters: Mapping[str, Array], learning_rate: float = 1e-3, momentum: float = 0.0) -> None:
+        super().__init__(parameters, learning_rate)
+        _check("momentum", momentum, 0, 1)
+        self.momentum = momentum
+
+    def _update(self, p: Array, grad: Array, scratch: Array, *averages: Array) -> None:
+        (velocity,) = averages
+        velocity *= self.momentum
+        velocity += grad
+        p -= np.multiply(velocity, self.learning_rate, out=scratch)
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba, 2015) with bias correction.
+
+    ``m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2; p -= learning_rate m' / (sqrt(v') + eps)``, where
+    m' and v' are m and v divided by ``1 - beta^steps``.
+    """
+
+    averages = ("mean", "square")
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Array],
+        learning_rate: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(parameters, learning_rate)
+        for k, beta in enumerate(betas):
+            _check(f"betas[{k}]", beta, 0, 1)
+        _check("eps", eps, 0, math.inf)
+        self.betas = betas
+        self.eps = eps
+
+    def _update(self, p: Array, grad: Array, scratch: Array, *averages: Array) -> None:
+        mean, square = averages
+        beta1, beta2 = self.betas
+        mean *= beta1
+        mean += np.multiply(grad, 1 - beta1, out=scratch)
+        square *= beta2
+        np.multiply(grad, grad, out=scratch)
+        scratch *= 1 - beta2
+        square += scratch
+        np.sqrt(square, out=scratch)
+        scratch /= math.sqrt(1 - beta2**self.steps)
+        scratch += self.eps
+        np.divide(mean, scratch, out=scratch)
+        scratch *= self.learning_rate / (1 - beta1**self.steps)
+        p -= scratch
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    """ValueError unless low <= value < high."""
+    if not low <= value < high:
+        raise ValueError(f"{name} is {value}; expected at least {low} and below {high}")

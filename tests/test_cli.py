@@ -1,0 +1,282 @@
+"""The command: what it writes, how it goes on, and that every error of the user's is one line."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import fastrnn
+from fastrnn import cli
+from fastrnn.training import Settings, Trainer
+
+SMALL = ["--hidden", "10", "--seq-length", "8", "--batch-size", "4", "--evaluate-every", "10"]
+TEXT = " ".join(random.Random(0).choices(["to", "be", "or", "not", "that", "is", "the", "question"], k=300)) + "\n"
+CHECKPOINT = "run/checkpoint.safetensors"
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run the command with arguments; return its status, output and errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fastrnn", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        return exit_.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working directory with a text in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text(TEXT)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """What a training run of 20 steps saves."""
+    path = tmp_path_factory.mktemp("run") / "checkpoint.safetensors"
+    trainer = Trainer(TEXT, Settings(hidden_size=10, seq_length=8, batch_size=4, evaluate_every=10, steps=20))
+    list(trainer.run())
+    trainer.save(path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def trained(folder, checkpoint):
+    """The working directory with that checkpoint in its folder `run`."""
+    (folder / "run").mkdir()
+    (folder / CHECKPOINT).write_bytes(checkpoint)
+    return folder
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_train(folder, command):
+    status, out, err = command("train", "text.txt", *SMALL, "--steps", 25, "--out", "a/run", "--temperature", 0.5)
+    assert (status, err) == (0, "")
+    assert "\x1b" not in out  # not a terminal
+    assert f"text.txt: {len(TEXT):,} characters" in out
+    evaluations = re.findall(
+        r"step (\d+)/25: bits per character [\d.]+ in training, ([\d.]+) held out; [\d,]+ char", out
+    )
+    assert [int(step) for step, _ in evaluations] == [10, 20, 25]
+    best = min(float(bits) for _, bits in evaluations)
+    assert f"best   {best:.3f} bits per held-out character" in out
+    assert re.search(r"^speed  [\d,]+ characters/s$", out, re.MULTILINE)
+    assert out.endswith("checkpoint  a/run/checkpoint.safetensors\nloss curve  a/run/loss.png\n")
+    assert sorted(path.name for path in (folder / "a/run").iterdir()) == ["checkpoint.safetensors", "loss.png"]
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_train_on_the_corpus_that_ships(folder, command, cell):
+    options = [*SMALL, "--cell", cell, "--layers", 2, "--optimizer", "sgd", "--threads", 1, "--backend", "numpy"]
+    status, out, err = command("train", *options, "--steps", 20)
+    assert (status, err) == (0, "")
+    assert "names of dinosaurs: " in out
+    assert "num_layers=2, backend='numpy', num_threads=1" in out
+    assert (folder / "fastrnn-run/loss.png").exists()
+
+
+def test_epochs(folder, command):
+    status, out, _ = command("train", "text.txt", *SMALL, "--epochs", 1)
+    steps = Trainer.resume("fastrnn-run/checkpoint.safetensors", TEXT).steps_per_epoch
+    assert status == 0
+    assert f"step {steps}/{steps}:" in out
+
+
+def test_several_texts_are_one(folder, command):
+    (folder / "more.txt").write_text("more\n")
+    status, out, _ = command("train", "text.txt", "more.txt", *SMALL, "--steps", 5)
+    assert status == 0
+    assert f"text.txt, more.txt: {len(TEXT) + 5:,} characters" in out
+    assert Trainer.resume("fastrnn-run/checkpoint.safetensors", TEXT + "more\n").step == 5
+
+
+def test_resumed_equals_uninterrupted_in_every_bit(folder, command):
+    for arguments in (["--out", "whole", "--steps", 40], ["--out", "part", "--steps", 20]):
+        assert command("train", "text.txt", *SMALL, *arguments)[0] == 0
+    status, out, err = command("train", "text.txt", *SMALL, "--out", "part", "--steps", 40, "--resume")
+    assert (status, err) == (0, "")
+    assert "going on after step 20 of part/checkpoint.safetensors; the text is the same" in out
+    for name in ("checkpoint.safetensors", "loss.png"):
+        assert (folder / "part" / name).read_bytes() == (folder / "whole" / name).read_bytes()
+
+
+def test_ctrl_c_saves_and_resume_goes_on_in_every_bit(folder, command):
+    steps = 2000
+    arguments = ["train", "text.txt", *SMALL, "--evaluate-every", "200", "--patience", "100", "--steps", steps]
+    assert command(*arguments, "--out", "whole")[0] == 0
+
+    line = [sys.executable, "-c", "from fastrnn.cli import main; main()", *map(str, arguments), "--out", "part"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for told in process.stdout:
+            if told.startswith("step 200/"):
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert re.search(r"^stopped after step [\d,]+ of 2,000; the same command with --resume goes on", out, re.MULTILINE)
+    stopped = Trainer.resume("part/checkpoint.safetensors", TEXT).step
+    assert 200 <= stopped < steps
+
+    status, out, err = command(*arguments, "--out", "part", "--resume")
+    assert (status, err) == (0, "")
+    assert f"going on after step {stopped:,} of" in out
+    checkpoints = [(folder / run / "checkpoint.safetensors").read_bytes() for run in ("part", "whole")]
+    assert checkpoints[0] == checkpoints[1]
+
+
+def test_patience(folder, command):
+    (folder / "noise.txt").write_text("".join(random.Random(1).choices("abcdefgh", k=400)))
+    status, out, _ = command("train", "noise.txt", *SMALL, "--learning-rate", 0.05, "--patience", 2, "--steps", 5000)
+    assert status == 0
+    assert re.search(r"^stopped after step \d+: the last 2 evaluations were no better$", out, re.MULTILINE)
+
+
+def test_sample(trained, command):
+    status, out, err = command("sample", CHECKPOINT, "--prompt", "to ", "--length", 30, "--seed", 1)
+    assert (status, err) == (0, "")
+    assert out.startswith("to ")
+    assert len(out) == 3 + 30 + 1
+    assert set(out) <= set(TEXT)
+    assert command("sample", CHECKPOINT, "--prompt", "to ", "--length", 30, "--seed", 1)[1] == out
+    assert command("sample", CHECKPOINT, "--prompt", "to ", "--length", 30, "--seed", 2)[1] != out
+    greedy = [command("sample", CHECKPOINT, "--temperature", 0, "--length", 30)[1] for _ in range(2)]
+    assert greedy[0] == greedy[1]
+
+
+def test_sample_into_a_closed_pipe(trained):
+    line = f"'{sys.executable}' -c 'from fastrnn.cli import main; main()' sample run/checkpoint.safetensors | true"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
+
+
+def test_info(command):
+    assert command("info") == (0, f"{fastrnn.info()}\n", "")
+
+
+def test_version(command):
+    assert command("--version") == (0, f"fastrnn {fastrnn.__version__}\n", "")
+
+
+def test_help(command):
+    for arguments, words in (((), ("train", "sample", "info")), (("train", "--help"), ("--seq-length", "--resume"))):
+        status, out, err = command(*arguments)
+        assert (status, err) == (0, "")
+        assert all(word in out for word in words)
+
+
+ERRORS = {
+    "missing text": (["train", "none.txt"], "none.txt: No such file or directory"),
+    "folder as text": (["train", "run"], "run: Is a directory"),
+    "empty text": (["train", "empty.txt"], "empty.txt is empty"),
+    "binary text": (["train", "binary.txt"], "binary.txt is not a text file: NUL at byte 3"),
+    "text not UTF-8": (["train", "latin.txt"], "latin.txt is not UTF-8: byte 0xfc at offset 1"),
+    "short text": (
+        ["train", "short.txt"],
+        "the training part of the text is too short: 9 tokens are fewer than the 2049",
+    ),
+    "short held-out text": (["train", "text.txt", "--batch-size", "1", "--seq-length", "200"], "the held-out part"),
+    "run exists": (["train", "text.txt", "--out", "run"], f"{CHECKPOINT} exists; --resume goes on with it"),
+    "nothing to resume": (
+        ["train", "text.txt", "--out", "none", "--resume"],
+        "none/checkpoint.safetensors: No such file",
+    ),
+    "resume, another text": (["train", "more.txt", "--out", "run", "--resume"], "was trained on another text"),
+    "resume, another size": (
+        ["train", "text.txt", "--out", "run", "--resume", "--hidden", "11"],
+        f"{CHECKPOINT} has hidden_size 10; it cannot go on with 11",
+    ),
+    "resume, damaged": (["train", "text.txt", "--out", "damaged", "--resume"], "is not a usable checkpoint"),
+    "folder not writable": (["train", "text.txt", *SMALL, "--out", "text.txt/run"], "text.txt/run"),
+    "folder is a file": (["train", "text.txt", *SMALL, "--out", "more.txt"], "more.txt"),
+    "divergence": (
+        ["train", "text.txt", *SMALL, "--optimizer", "sgd", "--learning-rate", "1e38", "--clip", "inf", "--out", "new"],
+        "training diverged at step",
+    ),
+    "backend": (["train", "text.txt", *SMALL, "--backend", "fortran"], "backend is 'fortran'; expected one of"),
+    "cell": (["train", "--cell", "transformer"], "Invalid value for '--cell'"),
+    "hidden": (["train", "--hidden", "0"], "Invalid value for '--hidden'"),
+    "steps and epochs": (["train", "--steps", "5", "--epochs", "5"], "--steps and --epochs exclude each other"),
+    "learning rate": (["train", "--learning-rate", "nan"], "Invalid value for '--learning-rate'"),
+    "infinite learning rate": (["train", "--learning-rate", "inf"], "Invalid value for '--learning-rate'"),
+    "clip": (["train", "--clip", "-1"], "Invalid value for '--clip'"),
+    "temperature": (["train", "--temperature", "nan"], "Invalid value for '--temperature'"),
+    "threads": (["train", "--threads", "0"], "Invalid value for '--threads'"),
+    "seed": (["train", "--seed", "-1"], "Invalid value for '--seed'"),
+    "unknown option": (["train", "--dropout", "0.5"], "No such option"),
+    "unknown command": (["trane"], "No such command 'trane'"),
+    "sample, nothing": (["sample"], "Missing argument 'CHECKPOINT'"),
+    "sample, missing": (["sample", "none"], "none: No such file or directory"),
+    "sample, folder": (["sample", "run"], "run: Is a directory"),
+    "sample, a text": (["sample", "text.txt"], "text.txt is not a usable checkpoint"),
+    "sample, damaged": (["sample", "damaged/checkpoint.safetensors"], "is not a usable checkpoint"),
+    "sample, prompt": (["sample", CHECKPOINT, "--prompt", "Zoo"], "character 'Z' (U+005A) at position 0"),
+    "sample, temperature": (["sample", CHECKPOINT, "--temperature", "-1"], "Invalid value for '--temperature'"),
+    "sample, length": (["sample", CHECKPOINT, "--length", "-1"], "Invalid value for '--length'"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS.values(), ids=ERRORS)
+def test_an_error_is_one_line_and_overwrites_nothing(trained, command, arguments, message):
+    files = {
+        "empty.txt": b"",
+        "binary.txt": b"PNG\0\1",
+        "latin.txt": "Zürich".encode("latin-1"),
+        "short.txt": b"too short\n",
+    }
+    files |= {"more.txt": b"another text\n" * 99}
+    files |= {"damaged/checkpoint.safetensors": (trained / CHECKPOINT).read_bytes()[:-1]}
+    (trained / "damaged").mkdir()
+    for name, data in files.items():
+        (trained / name).write_bytes(data)
+    before = contents(trained)
+
+    status, _, err = command(*arguments)
+
+    assert status == 2
+    assert err.startswith("fastrnn: ")
+    assert message in err
+    assert err.count("\n") == 1
+    after = contents(trained)
+    assert {path: data for path, data in after.items() if path in before} == before
+    assert {path.name for path in after.keys() - before.keys()} <= {"checkpoint.safetensors"}
+
+
+def test_divergence_names_the_checkpoint_that_is_left(folder, command):
+    options = ["--optimizer", "sgd", "--learning-rate", "1e38", "--clip", "inf"]
+    status, _, err = command("train", "text.txt", *SMALL, *options)
+    assert status == 2
+    assert "fastrnn-run/checkpoint.safetensors holds the last good state" in err
+    assert Trainer.resume("fastrnn-run/checkpoint.safetensors", TEXT).step == 0
+
+
+def test_without_its_packages_the_command_says_what_to_install(command, monkeypatch):
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "rich" else name)
+    assert command("info") == (2, "", "fastrnn: the command needs rich: pip install fastrnn[cli]\n")
+
+
+def test_without_matplotlib_there_is_no_picture(folder, command, monkeypatch):
+    monkeypatch.setattr("fastrnn.cli.train.find_spec", lambda name: None)
+    status, out, _ = command("train", "text.txt", *SMALL, "--steps", 5)
+    assert status == 0
+    assert "loss curve  needs matplotlib: pip install fastrnn[plot]" in out
+    assert not (folder / "fastrnn-run/loss.png").exists()
+
+
+def test_the_package_does_not_import_what_only_the_command_needs():
+    heavy = {"click", "rich", "safetensors", "matplotlib"}
+    code = f"import sys, fastrnn, fastrnn.training; print(*{heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "\n"

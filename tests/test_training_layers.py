@@ -1,0 +1,178 @@
+"""Layers, losses and clipping against torch: values and gradients."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tolerances import assert_close, assert_same_bits, tolerance
+
+from fastrnn.training import Embedding, Linear, clip_global_norm, clip_value, cross_entropy
+
+DTYPES = ("float32", "float64")
+LEADING_SHAPES = ((), (1,), (7,), (5, 3), (1, 1), (4, 0), (2, 3, 4))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(3)
+
+
+def assert_as_torch(name, got, want, length):
+    got, want = np.atleast_1d(got), np.atleast_1d(want.detach().numpy())
+    assert_close(name, got, want, tolerance(want, got.dtype.name, length))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("in_features", "out_features"), [(1, 1), (7, 5), (16, 65)])
+@pytest.mark.parametrize("leading", LEADING_SHAPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_linear(rng, dtype, leading, in_features, out_features, bias):
+    layer = Linear(in_features, out_features, bias, dtype=dtype)
+    twin = torch.nn.Linear(in_features, out_features, bias, dtype=getattr(torch, dtype))
+    layer.load_state_dict({name: rng.standard_normal(p.shape) for name, p in layer.parameters.items()})
+    twin.load_state_dict({name: torch.from_numpy(p) for name, p in layer.state_dict().items()})
+    x = rng.standard_normal((*leading, in_features)).astype(dtype)
+    dy = rng.standard_normal((*leading, out_features)).astype(dtype)
+
+    y, tape = layer.forward(x)
+    dx, grads = layer.backward(tape, dy)
+
+    x_twin = torch.from_numpy(x.copy()).requires_grad_()
+    y_twin = twin(x_twin)
+    y_twin.backward(torch.from_numpy(dy))
+    assert_same_bits("y", layer(x), y)
+    assert_as_torch("y", y, y_twin, in_features)
+    assert_as_torch("dx", dx, x_twin.grad, out_features)
+    assert grads.keys() == dict(twin.named_parameters()).keys()
+    for name, p in twin.named_parameters():
+        assert_as_torch(name, grads[name], p.grad, math.prod(leading))
+
+
+@pytest.mark.parametrize("num_embeddings", [1, 5, 256, 300])
+@pytest.mark.parametrize("leading", LEADING_SHAPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_embedding(rng, dtype, leading, num_embeddings):
+    layer = Embedding(num_embeddings, 6, dtype=dtype, seed=1)
+    twin = torch.nn.Embedding(num_embeddings, 6, dtype=getattr(torch, dtype))
+    twin.load_state_dict({"weight": torch.from_numpy(layer.state_dict()["weight"])})
+    tokens = rng.integers(0, num_embeddings, leading)
+    dy = rng.standard_normal((*leading, 6)).astype(dtype)
+
+    y, tape = layer.forward(tokens)
+    dx, grads = layer.backward(tape, dy)
+
+    y_twin = twin(torch.as_tensor(tokens))
+    y_twin.backward(torch.from_numpy(dy))
+    assert dx is None
+    assert_same_bits("y", y, y_twin.detach().numpy())
+    assert_as_torch("weight", grads["weight"], twin.weight.grad, math.prod(leading))
+
+
+def test_initial_parameters_are_drawn_as_in_torch():
+    weight = Embedding(500, 40, seed=0).state_dict()["weight"]
+    assert abs(weight.mean()) < 0.02
+    assert abs(weight.std() - 1) < 0.02
+    for name, p in Linear(64, 500, seed=0).state_dict().items():
+        assert abs(p).max() <= 1 / 8, name
+        assert abs(p.std() - 1 / 8 / math.sqrt(3)) < 0.005, name  # the deviation of U(-1/8, 1/8)
+
+
+@pytest.mark.parametrize("make", [lambda seed: Embedding(7, 3, seed=seed), lambda seed: Linear(7, 3, seed=seed)])
+def test_the_seed_decides_the_initial_parameters(make):
+    first, again, other = (make(seed).state_dict()["weight"] for seed in (1, 1, 2))
+    assert (first == again).all()
+    assert (first != other).all()
+
+
+@pytest.mark.parametrize("vocabulary", [1, 2, 65])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+@pytest.mark.parametrize("leading", [shape for shape in LEADING_SHAPES if math.prod(shape)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cross_entropy(rng, dtype, leading, scale, vocabulary):
+    logits = (scale * rng.standard_normal((*leading, vocabulary))).astype(dtype)
+    targets = rng.integers(0, vocabulary, leading)
+
+    loss, dlogits = cross_entropy(logits, targets)
+
+    logits_twin = torch.from_numpy(logits.copy()).requires_grad_()
+    flat = logits_twin.reshape(-1, vocabulary)
+    loss_twin = torch.nn.functional.cross_entropy(flat, torch.as_tensor(targets).reshape(-1))
+    loss_twin.backward()
+    assert_as_torch("loss", np.array(loss, dtype), loss_twin, vocabulary)
+    assert_as_torch("dlogits", dlogits, logits_twin.grad, vocabulary)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("max_norm", [0.5, 3.0, 1e6, math.inf])
+def test_clip_global_norm(rng, dtype, max_norm):
+    grads = {name: rng.standard_normal(shape).astype(dtype) for name, shape in (("a", (5, 3)), ("b", (7,)), ("c", ()))}
+    twins = [torch.nn.Parameter(torch.zeros(g.shape, dtype=getattr(torch, dtype))) for g in grads.values()]
+    for twin, grad in zip(twins, grads.values(), strict=True):
+        twin.grad = torch.from_numpy(grad.copy())
+
+    norm = clip_global_norm(grads, max_norm)
+
+    want = torch.nn.utils.clip_grad_norm_(twins, max_norm)
+    assert_as_torch("norm", np.array(norm, dtype), want, 23)
+    for (name, grad), twin in zip(grads.items(), twins, strict=True):
+        assert_as_torch(name, grad, twin.grad, 23)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_clip_global_norm_tells_of_numbers_that_are_not_finite_and_leaves_them(bad):
+    grads = {"a": np.array([1.0, bad]), "b": np.array([50.0])}
+    assert not math.isfinite(clip_global_norm(grads, 1.0))
+    assert grads["b"] == 50
+
+
+def test_clip_value(rng):
+    grads = {"a": rng.standard_normal((50, 3)), "b": np.array([-7.0, 0.25, math.nan])}
+    twins = {name: torch.nn.Parameter(torch.zeros(g.shape, dtype=torch.float64)) for name, g in grads.items()}
+    for name, twin in twins.items():
+        twin.grad = torch.from_numpy(grads[name].copy())
+    clip_value(grads, 0.5)
+    torch.nn.utils.clip_grad_value_(list(twins.values()), 0.5)
+    for name, twin in twins.items():
+        assert_same_bits(name, grads[name], twin.grad.numpy())
+
+
+BAD_CALLS = {
+    "linear, last axis": (lambda: Linear(3, 2)(np.zeros((4, 5), "f")), ValueError, r"x has shape \(4, 5\).*\(4, 3\)"),
+    "linear, no axis": (lambda: Linear(3, 2)(np.float32(1)), ValueError, "x has shape"),
+    "linear, dtype": (lambda: Linear(3, 2)(np.zeros(3)), TypeError, "x has dtype float64; expected float32"),
+    "linear, dy": (
+        lambda: Linear(3, 2).backward(np.zeros((4, 3), "f"), np.zeros((4, 3), "f")),
+        ValueError,
+        r"dy has shape \(4, 3\).*\(4, 2\)",
+    ),
+    "linear, size": (lambda: Linear(0, 2), ValueError, "in_features is 0"),
+    "embedding, real tokens": (lambda: Embedding(3, 2)(np.zeros(3)), TypeError, "tokens has dtype float64"),
+    "embedding, large token": (lambda: Embedding(3, 2)([0, 3]), ValueError, "token 3"),
+    "embedding, negative token": (lambda: Embedding(3, 2)([0, -1]), ValueError, "token -1"),
+    "embedding, dy": (
+        lambda: Embedding(3, 2).backward(np.array([0, 1]), np.zeros((2, 3), "f")),
+        ValueError,
+        "dy has shape",
+    ),
+    "loss, integer logits": (lambda: cross_entropy(np.zeros((2, 3), int), [0, 1]), TypeError, "logits has dtype int64"),
+    "loss, real targets": (
+        lambda: cross_entropy(np.zeros((2, 3)), np.zeros(2)),
+        TypeError,
+        "targets has dtype float64",
+    ),
+    "loss, shape": (lambda: cross_entropy(np.zeros((2, 3)), [0, 1, 2]), ValueError, r"targets has shape \(3,\)"),
+    "loss, large target": (lambda: cross_entropy(np.zeros((2, 3)), [0, 3]), ValueError, "token 3"),
+    "loss, no targets": (lambda: cross_entropy(np.zeros((0, 3)), np.zeros(0, int)), ValueError, "targets is empty"),
+    "clip norm": (lambda: clip_global_norm({}, 0), ValueError, "max_norm is 0"),
+    "clip norm, NaN": (lambda: clip_global_norm({}, math.nan), ValueError, "max_norm is nan"),
+    "clip value": (lambda: clip_value({}, -1), ValueError, "limit is -1"),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "match"), BAD_CALLS.values(), ids=BAD_CALLS)
+def test_bad_input(call, error, match):
+    with pytest.raises(error, match=match):
+        call()

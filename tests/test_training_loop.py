@@ -1,0 +1,445 @@
+"""The character model, its training loop, checkpoints, sampling and the picture."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load, save
+from tolerances import assert_close, assert_same_bits, tolerance
+
+from fastrnn.training import (
+    CharModel,
+    CharTokenizer,
+    CheckpointError,
+    DivergenceError,
+    Evaluation,
+    Settings,
+    Step,
+    TextError,
+    Trainer,
+    Windows,
+    cross_entropy,
+    generate_text,
+    load_model,
+    plot_losses,
+    split_tail,
+)
+from fastrnn.training.files import write_atomically
+from fastrnn.training.sampling import choose_token
+
+CELLS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
+each_cell = pytest.mark.parametrize("cell", CELLS)
+
+WORDS = ["to", "be", "or", "not", "that", "is", "the", "question"]
+TEXT = " ".join(random.Random(0).choices(WORDS, k=300))
+SETTINGS = Settings(hidden_size=12, seq_length=8, batch_size=4, steps=90, evaluate_every=20)
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread():
+    """Two threads on products this small only wait for each other, seconds long on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Twin(torch.nn.Module):
+    """What a CharModel is in torch."""
+
+    def __init__(self, model, cell):
+        super().__init__()
+        vocabulary, hidden_size = model.head.out_features, model.head.in_features
+        dtype = getattr(torch, model.head.dtype.name)
+        self.rnn = CELLS[cell](vocabulary, hidden_size, model.rnn.num_layers, dtype=dtype)
+        self.head = torch.nn.Linear(hidden_size, vocabulary, dtype=dtype)
+        self.one_hot = torch.eye(vocabulary, dtype=dtype)
+        self.load_state_dict({name: torch.from_numpy(p) for name, p in model.state_dict().items()})
+
+    def forward(self, tokens, state=None):
+        y, state = self.rnn(self.one_hot[torch.from_numpy(tokens)], state)
+        return self.head(y), state
+
+    def loss(self, logits, targets):
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(targets).flatten())
+
+
+@each_cell
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_model_and_gradients_equal_torch(cell, dtype):
+    rng = np.random.default_rng(0)
+    model = CharModel(11, 7, 2, cell, dtype=dtype)
+    model.load_state_dict({name: rng.uniform(-0.7, 0.7, p.shape) for name, p in model.parameters.items()})
+    twin = Twin(model, cell)
+    tokens, targets = rng.integers(0, 11, (2, 9, 3))
+    states = rng.standard_normal((2, 2, 3, 7)).astype(dtype)
+    state = tuple(states) if cell == "lstm" else states[0]
+    torch_state = tuple(map(torch.from_numpy, states)) if cell == "lstm" else torch.from_numpy(states[0])
+
+    logits, state_n, tape = model.forward(tokens, state)
+    loss, dlogits = cross_entropy(logits, targets)
+    grads = model.backward(tape, dlogits)
+
+    logits_twin, state_n_twin = twin(tokens, torch_state)
+    loss_twin = twin.loss(logits_twin, targets)
+    loss_twin.backward()
+    length = 9 * (7 + 11 + 2) * 2
+    assert loss == pytest.approx(loss_twin.item(), rel=1e-12 if dtype == "float64" else 1e-5)
+    pairs = {"logits": (logits, logits_twin)} | {name: (grads[name], p.grad) for name, p in twin.named_parameters()}
+    pairs |= {f"state {k}": pair for k, pair in enumerate(zip(state_n, state_n_twin, strict=True))}
+    assert grads.keys() == model.parameters.keys() == dict(twin.named_parameters()).keys()
+    for name, (got, want) in pairs.items():
+        want_array = want.detach().numpy()
+        assert_close(name, got, want_array, tolerance(want_array, dtype, length + 9 * 3))
+    assert_same_bits("logits", model(tokens, state)[0], logits)
+
+
+@each_cell
+def test_loop_is_truncated_bptt_with_carried_state(cell):
+    settings = replace(SETTINGS, cell=cell, num_layers=2)
+    trainer = Trainer(TEXT, settings)
+    twin = Twin(trainer.model, cell)
+    optimizer = torch.optim.Adam(twin.parameters(), settings.learning_rate)
+    train, held_out = split_tail(trainer.tokenizer.encode(TEXT), settings.held_out)
+    windows = Windows(train, settings.batch_size, settings.seq_length)
+
+    records = list(trainer.run())
+
+    losses, state = [], None
+    for step in range(settings.steps):
+        window = step % len(windows)
+        inputs, targets = windows[window]
+        logits, state = twin(inputs, state if window else None)
+        state = tuple(s.detach() for s in state) if cell == "lstm" else state.detach()
+        loss = twin.loss(logits, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(twin.parameters(), settings.clip)
+        optimizer.step()
+        losses.append(loss.item())
+    assert len(windows) < settings.steps / 2  # the text is read more than once
+    assert trainer.losses == pytest.approx(losses, abs=2e-3)
+    inputs, targets = Windows(held_out, 1, len(held_out) - 1)[0]
+    assert records[-1].loss == pytest.approx(twin.loss(twin(inputs)[0], targets).item(), abs=5e-3)
+
+
+def test_records():
+    trainer = Trainer(TEXT, SETTINGS)
+    records = list(trainer.run())
+    steps = [record for record in records if isinstance(record, Step)]
+    evaluations = [record for record in records if isinstance(record, Evaluation)]
+    assert [record.step for record in steps] == list(range(1, 91))
+    assert [record.loss for record in steps] == trainer.losses
+    assert [record.step for record in evaluations] == [20, 40, 60, 80, 90]
+    assert evaluations == trainer.evaluations
+    assert all(record.bits == pytest.approx(record.loss / math.log(2)) for record in records)
+    per_epoch = sum(record.characters for record in steps[: trainer.steps_per_epoch])
+    assert len(TEXT) * 0.9 - 2 * SETTINGS.batch_size < per_epoch < len(TEXT) * 0.9
+    assert steps[trainer.steps_per_epoch - 1].epoch == 1
+    assert all(record.seconds > 0 for record in steps)
+    assert evaluations[-1].bits < steps[0].bits - 1
+    assert list(trainer.run()) == []
+
+
+def test_epochs_stand_for_steps():
+    trainer = Trainer(TEXT, replace(SETTINGS, epochs=2))
+    assert trainer.total_steps == 2 * trainer.steps_per_epoch
+    assert sum(isinstance(record, Step) for record in trainer.run()) == trainer.total_steps
+
+
+def test_the_seed_decides_every_number():
+    first, again, other = (Trainer(TEXT, replace(SETTINGS, seed=seed)) for seed in (1, 1, 2))
+    for trainer in (first, again, other):
+        list(trainer.run())
+    assert first.losses == again.losses
+    assert first.evaluations == again.evaluations
+    assert first.losses != other.losses
+
+
+# How many records to take before breaking off: in mid-epoch, with the evaluation of step 20 still due, just after it,
+# at the end of the first epoch (with the evaluation of 20 come before it), and before anything.
+BREAKS = {"in mid-epoch": 7, "before an evaluation": 20, "after an evaluation": 21, "between epochs": 38, "at once": 0}
+
+
+@each_cell
+@pytest.mark.parametrize("records", BREAKS.values(), ids=BREAKS)
+def test_resumed_equals_uninterrupted_in_every_bit(tmp_path, cell, records):
+    settings = replace(SETTINGS, cell=cell)
+    whole = Trainer(TEXT, settings)
+    assert whole.steps_per_epoch == BREAKS["between epochs"] - 1
+    list(whole.run())
+    whole.save(tmp_path / "whole")
+
+    first = Trainer(TEXT, settings)
+    run = first.run()
+    for _ in range(records):
+        next(run)
+    first.save(tmp_path / "part")
+    second = Trainer.resume(tmp_path / "part", TEXT)
+    assert second.step == first.step
+    list(second.run())
+    second.save(tmp_path / "part")
+
+    assert second.losses == whole.losses
+    assert second.evaluations == whole.evaluations
+    assert (tmp_path / "part").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_a_finished_run_goes_on_with_more_steps(tmp_path):
+    Trainer(TEXT, replace(SETTINGS, steps=40)).save(tmp_path / "start")
+    short = Trainer.resume(tmp_path / "start", TEXT)
+    list(short.run())
+    short.save(tmp_path / "short")
+    longer = Trainer.resume(tmp_path / "short", TEXT, steps=90, hidden_size=12)
+    list(longer.run())
+    whole = Trainer(TEXT, SETTINGS)
+    list(whole.run())
+    assert longer.losses == whole.losses
+    for name, p in whole.model.parameters.items():
+        assert_same_bits(name, longer.model.parameters[name], p)
+
+
+@each_cell
+def test_the_best_model_is_kept_and_patience_ends_training(tmp_path, cell):
+    text = "".join(random.Random(1).choices("abcdefgh", k=400))  # nothing to learn but by heart
+    settings = replace(
+        SETTINGS, cell=cell, hidden_size=40, learning_rate=0.02, steps=2000, evaluate_every=10, patience=3
+    )
+    trainer = Trainer(text, settings)
+    list(trainer.run())
+    trainer.save(tmp_path / "checkpoint")
+
+    assert trainer.out_of_patience
+    assert trainer.step < 2000
+    losses = [evaluation.loss for evaluation in trainer.evaluations]
+    assert losses.index(min(losses)) == len(losses) - 1 - 3
+    model, tokenizer = load_model(tmp_path / "checkpoint")
+    _, held_out = split_tail(tokenizer.encode(text), settings.held_out)
+    inputs, targets = Windows(held_out, 1, len(held_out) - 1)[0]
+    assert cross_entropy(model(inputs)[0], targets)[0] == pytest.approx(min(losses), rel=1e-6)
+    resumed = Trainer.resume(tmp_path / "checkpoint", text)
+    assert list(resumed.run()) == []
+
+
+def test_a_text_of_one_character():
+    trainer = Trainer("a" * 100, replace(SETTINGS, steps=5))
+    assert [record.loss for record in trainer.run()] == [0] * 6
+
+
+@pytest.mark.parametrize(("characters", "part"), [(30, "training"), (60, "held-out")])
+def test_a_text_shorter_than_a_window_is_refused(characters, part):
+    with pytest.raises(
+        TextError, match=rf"the {part} part of the text is too short: \d+ tokens are fewer than the \d+"
+    ):
+        Trainer(TEXT[:characters], SETTINGS)
+
+
+BAD_SETTINGS = {
+    "cell": ("lstmm", "cell is 'lstmm'; expected one of lstm, gru, rnn"),
+    "hidden_size": (0, "hidden_size is 0"),
+    "seq_length": (0, "seq_length is 0"),
+    "batch_size": (-1, "batch_size is -1"),
+    "steps": (0, "steps is 0"),
+    "epochs": (0, "epochs is 0"),
+    "evaluate_every": (0, "evaluate_every is 0"),
+    "patience": (0, "patience is 0"),
+    "optimizer": ("adamm", "optimizer is 'adamm'; expected one of adam, sgd"),
+    "learning_rate": (math.nan, "learning_rate is nan"),
+    "clip": (0.0, "clip is 0"),
+    "held_out": (1.0, "fraction is 1.0"),
+}
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [(name, *row) for name, row in BAD_SETTINGS.items()])
+def test_bad_settings(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        Trainer(TEXT, replace(SETTINGS, **{name: value}))
+
+
+def test_divergence_ends_training_and_leaves_the_checkpoint(tmp_path):
+    trainer = Trainer(TEXT, replace(SETTINGS, optimizer="sgd", learning_rate=1e38, clip=math.inf))
+    trainer.save(tmp_path / "checkpoint")
+    before = (tmp_path / "checkpoint").read_bytes()
+    with pytest.raises(DivergenceError, match=r"diverged at step \d: loss (inf|nan), gradient norm"):
+        list(trainer.run())
+    assert trainer.step < 5
+    assert all(math.isfinite(loss) for loss in trainer.losses)
+    assert (tmp_path / "checkpoint").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A checkpoint of a short run."""
+    path = tmp_path_factory.mktemp("trained") / "checkpoint.safetensors"
+    trainer = Trainer(TEXT, SETTINGS)
+    list(trainer.run())
+    trainer.save(path)
+    return path
+
+
+def altered(change):
+    """Return what rewrites a checkpoint's tensors and metadata."""
+
+    def rewrite(data):
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        tensors, metadata = load(data), json.loads(header["__metadata__"]["fastrnn"])
+        change(tensors, metadata)
+        return save(tensors, metadata={"fastrnn": json.dumps(metadata)})
+
+    return rewrite
+
+
+def without_models(tensors, metadata):
+    for name in list(tensors):
+        if name.startswith(("model.", "best.")):
+            del tensors[name]
+
+
+DAMAGES = {
+    "empty": lambda data: b"",
+    "first bytes only": lambda data: data[:5],
+    "in the header": lambda data: data[:200],
+    "last byte missing": lambda data: data[:-1],
+    "a text": lambda data: b"To be, or not to be, that is the question.",
+    "another program's": lambda data: save({"x": np.ones(3)}),
+    "another program's metadata": lambda data: save({"x": np.ones(3)}, metadata={"format": "pt"}),
+    "another format": altered(lambda tensors, metadata: metadata.update(format=99)),
+    "another size": altered(lambda tensors, metadata: metadata["settings"].update(hidden_size=13)),
+    "another cell": altered(lambda tensors, metadata: metadata["settings"].update(cell="gru")),
+    "no settings": altered(lambda tensors, metadata: metadata.pop("settings")),
+    "no models": altered(without_models),
+    "another model's shape": altered(
+        lambda tensors, metadata: [tensors.update({f"{m}.head.bias": np.ones(3, "f")}) for m in ("model", "best")]
+    ),
+}
+
+
+@pytest.mark.parametrize("use", [load_model, lambda path: Trainer.resume(path, TEXT)], ids=["load_model", "resume"])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_refused(tmp_path, trained, damage, use):
+    path = tmp_path / "checkpoint"
+    path.write_bytes(damage(trained.read_bytes()))
+    with pytest.raises(CheckpointError, match="is not a usable checkpoint: ") as caught:
+        use(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_resume_wants_the_same_text(trained):
+    with pytest.raises(TextError, match="was trained on another text: SHA-256"):
+        Trainer.resume(trained, TEXT + " ")
+
+
+@pytest.mark.parametrize(("name", "value"), [("hidden_size", 13), ("cell", "gru"), ("learning_rate", 1.0), ("seed", 5)])
+def test_resume_keeps_the_settings(trained, name, value):
+    with pytest.raises(CheckpointError, match=rf"has {name} .*; it cannot go on with {value}"):
+        Trainer.resume(trained, TEXT, **{name: value})
+
+
+@pytest.mark.parametrize("use", [load_model, lambda path: Trainer.resume(path, TEXT)], ids=["load_model", "resume"])
+def test_a_missing_checkpoint(tmp_path, use):
+    with pytest.raises(FileNotFoundError):
+        use(tmp_path / "none")
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, function):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, function, fail)
+    with pytest.raises(OSError, match="no space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    code = (
+        "import os, sys; from fastrnn.training.files import write_atomically; "
+        "os.replace = lambda *arguments: os._exit(9); write_atomically(sys.argv[1], b'new')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], timeout=60, check=False)
+    assert done.returncode == 9
+    assert path.read_bytes() == b"old"
+
+
+def test_sampling_is_seeded(trained):
+    model, tokenizer = load_model(trained)
+    first, again, other = (generate_text(model, tokenizer, "to ", 60, 1.0, seed) for seed in (3, 3, 4))
+    assert first == again
+    assert first != other
+    assert first.startswith("to ")
+    assert len(first) == 63
+
+
+def test_sampling_carries_the_state(trained):
+    """Greedy text is what the model predicts at every place when it reads that text at once."""
+    model, tokenizer = load_model(trained)
+    text = generate_text(model, tokenizer, "be", 40, temperature=0)
+    logits, _ = model(tokenizer.encode(text)[:, None])
+    assert tokenizer.decode(logits[1:-1, 0].argmax(axis=1)) == text[2:]
+
+
+@pytest.mark.parametrize("characters", ["\nab", "ab"])
+def test_an_empty_prompt(characters):
+    tokenizer = CharTokenizer(characters)
+    model = CharModel(len(tokenizer), 4, seed=0)
+    assert len(generate_text(model, tokenizer, "", 5, seed=0)) == 5
+    assert generate_text(model, tokenizer, "", 0) == ""
+
+
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
+def test_tokens_are_drawn_from_the_softmax(temperature):
+    rng = np.random.default_rng(0)
+    logits = np.array([1.0, -2.0, 0.5, 3.0, -np.inf], np.float32)
+    n = 20_000
+    counts = np.bincount([choose_token(logits, temperature, rng) for _ in range(n)], minlength=5)
+    p = np.exp(logits / temperature) / np.exp(logits / temperature).sum()
+    assert (abs(counts - n * p) <= 5 * np.sqrt(n * p * (1 - p))).all()
+
+
+@pytest.mark.parametrize("temperature", [0, 5e-324, 1e-3])
+def test_low_temperatures_are_greedy(temperature):
+    rng = np.random.default_rng(0)
+    assert {choose_token(np.array([1.0, 2.0, 1.5]), temperature, rng) for _ in range(50)} == {1}
+
+
+@pytest.mark.parametrize("temperature", [-1.0, math.nan])
+def test_bad_temperatures(temperature):
+    with pytest.raises(ValueError, match="temperature is"):
+        choose_token(np.zeros(3), temperature, np.random.default_rng(0))
+
+
+BAD_PROMPTS = {"unknown character": ("to Z", 5, TextError, "'Z'"), "length": ("to", -1, ValueError, "length is -1")}
+
+
+@pytest.mark.parametrize(("prompt", "length", "error", "message"), BAD_PROMPTS.values(), ids=BAD_PROMPTS)
+def test_bad_prompts(trained, prompt, length, error, message):
+    with pytest.raises(error, match=message):
+        generate_text(*load_model(trained), prompt, length)
+
+
+@pytest.mark.parametrize("evaluations", [[], [Evaluation(2, 1.5), Evaluation(4, 1.0)]])
+@pytest.mark.parametrize("steps", [0, 1, 4, 700])
+def test_picture(tmp_path, steps, evaluations):
+    path = tmp_path / "loss.png"
+    plot_losses(path, [2.0] * steps, evaluations)
+    data = path.read_bytes()
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    assert (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) == (800, 450)
+    assert list(tmp_path.iterdir()) == [path]
