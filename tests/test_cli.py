@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
@@ -160,6 +161,15 @@ def test_sample_into_a_closed_pipe(trained):
     line = f"'{sys.executable}' -c 'from fastrnn.cli import main; main()' sample run/checkpoint.safetensors | true"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr == ""
+
+
+def test_a_terminal_that_cannot_show_the_text(folder):
+    (folder / "greek.txt").write_text("γνῶθι σεαυτόν\n" * 99, encoding="utf-8")
+    line = [sys.executable, "-c", "from fastrnn.cli import main; main()", "train", "greek.txt", *SMALL, "--steps", "10"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "?" in done.stdout
 
 
 def test_info(command):

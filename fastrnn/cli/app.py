@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -34,6 +35,8 @@ for command in (train, sample, info):
 
 def run(complain: Callable[[str], int]) -> int:
     """Run the command on the process's arguments and return its exit status; `complain` prints and returns one."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a character that a terminal cannot show is no reason to stop
     try:
         return app.main(prog_name="fastrnn", standalone_mode=False) or 0
     except click.ClickException as error:

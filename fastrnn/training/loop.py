@@ -93,7 +93,6 @@ class Step(NamedTuple):
     """One training step."""
 
     step: int  # 1 for the first
-    epoch: float  # how often the text was read
     loss: float  # nats per character, before the update
     characters: int
     seconds: float
@@ -247,7 +246,7 @@ class Trainer:
         self._state = state
         self.losses.append(loss)
         seconds = time.perf_counter() - started
-        return Step(self.step, self.step / self.steps_per_epoch, loss, targets.size, seconds)
+        return Step(self.step, loss, targets.size, seconds)
 
     def _evaluation_due(self) -> bool:
         done = bool(self.evaluations) and self.evaluations[-1].step == self.step

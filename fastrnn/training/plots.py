@@ -50,7 +50,8 @@ def plot_losses(path: str | os.PathLike[str], losses: Sequence[float], evaluatio
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(steps, bits, color=BLUE, alpha=0.25, linewidth=0.8)
-    axes.plot(steps[span - 1 :], _running_mean(bits, span), color=BLUE, label=f"training, mean of {span} steps")
+    middles = steps[span - 1 :] - (span - 1) / 2
+    axes.plot(middles, _running_mean(bits, span), color=BLUE, label=f"training, mean of {span} steps")
     if evaluations:
         best = min(evaluations, key=lambda evaluation: evaluation.loss)
         x, y = [e.step for e in evaluations], [e.bits for e in evaluations]
