@@ -9,7 +9,7 @@ import numpy as np
 
 from fastrnn import backends, ops
 from fastrnn.cells import CELLS, Cell, Weights
-from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive, take_array
+from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive, take_array, uniform
 
 __all__ = ["GRU", "LSTM", "RNN", "Tape"]
 
@@ -65,7 +65,7 @@ class _Recurrent(Parametrized):
             if self.bias:
                 shapes[f"bias_ih_l{layer}"] = (rows,)
                 shapes[f"bias_hh_l{layer}"] = (rows,)
-        self._declare(shapes, bound=1 / math.sqrt(self.hidden_size), seed=seed)
+        self._declare(shapes, uniform(1 / math.sqrt(self.hidden_size)), seed)
         self._packed = [ops.PackedWeights() for _ in range(self.num_layers)]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -238,7 +238,7 @@ class _Recurrent(Parametrized):
         if batched:
             x = self._to_time_major(x)
         if tokens:
-            x = ops.as_tokens("x", x, self.input_size)
+            x = ops.as_tokens("x", x, self.input_size, "input_size")
         else:
             letters = "(T, N, I)" if batched else "(T, I)"
             x = ops.as_real("x", x, self.dtype, (-1, -1, self.input_size)[-x.ndim :], letters)

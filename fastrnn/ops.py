@@ -57,11 +57,12 @@ def as_real(name: str, value: Any, dtype: np.dtype[Any], shape: Sequence[int], l
     return np.require(array, dtype, ["C", "A"])
 
 
-def as_tokens(name: str, tokens: Array, input_size: int) -> Array:
-    """Return integer `tokens` as contiguous intp; ValueError if one is outside 0 .. input_size - 1."""
-    if tokens.size and not 0 <= (low := int(tokens.min())) <= (high := int(tokens.max())) < input_size:
-        worst = low if low < 0 else high
-        raise ValueError(f"{name} holds the token {worst}; expected 0 <= token < input_size = {input_size}")
+def as_tokens(name: str, tokens: Array, limit: int, letters: str) -> Array:
+    """Return integer `tokens` as contiguous intp; ValueError unless 0 <= token < limit, which `letters` names."""
+    if tokens.size and not 0 <= (low := int(tokens.min())) <= (high := int(tokens.max())) < limit:
+        raise ValueError(
+            f"{name} holds the token {low if low < 0 else high}; expected 0 <= token < {letters} = {limit}"
+        )
     return np.require(tokens, np.intp, ["C", "A"])
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Array", "Parametrized", "check_dtype", "check_positive", "take_array"]
+__all__ = ["Array", "Parametrized", "check_dtype", "check_positive", "take_array", "uniform"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]  # initial values of a shape
 
 
 def check_dtype(dtype: Any) -> np.dtype[Any]:
@@ -46,6 +47,11 @@ def take_array(name: str, value: Any) -> Array:
         raise TypeError(f"{name} is a {type(value).__name__} that NumPy cannot read: {error}") from error
 
 
+def uniform(bound: float) -> Draw:
+    """Draw from U(-bound, bound)."""
+    return lambda rng, shape: rng.uniform(-bound, bound, shape)
+
+
 def _reference_counts(arrays: Mapping[str, Array]) -> list[int]:
     return [sys.getrefcount(array) for array in arrays.values()]
 
@@ -67,15 +73,13 @@ class Parametrized:
 
     dtype: np.dtype[Any]
 
-    def _declare(self, shapes: Mapping[str, tuple[int, ...]], bound: float, seed: Any) -> None:
-        """Draw every parameter from U(-bound, bound), torch.nn's distribution, in the order of `shapes`."""
+    def _declare(self, shapes: Mapping[str, tuple[int, ...]], draw: Draw, seed: Any) -> None:
+        """Draw every parameter, in the order of `shapes`."""
         try:
             rng = np.random.default_rng(seed)
         except (TypeError, ValueError) as error:
             raise type(error)(f"seed is {seed!r}; expected what numpy.random.default_rng takes: {error}") from None
-        self._parameters = _Store(
-            {name: rng.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in shapes.items()}
-        )
+        self._parameters = _Store({name: draw(rng, shape).astype(self.dtype) for name, shape in shapes.items()})
 
     @property
     def parameters(self) -> dict[str, Array]:

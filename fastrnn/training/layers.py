@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import ops
-from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive, take_array
+from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive, take_array, uniform
 
 __all__ = ["Embedding", "Linear"]
 
@@ -40,8 +40,7 @@ class Embedding(Parametrized):
         self.embedding_dim = check_positive("embedding_dim", embedding_dim)
         self.dtype = check_dtype(dtype)
         shape = (self.num_embeddings, self.embedding_dim)
-        self._declare({"weight": shape}, bound=0, seed=0)
-        self._parameters["weight"][...] = np.random.default_rng(seed).standard_normal(shape)
+        self._declare({"weight": shape}, lambda rng, shape: rng.standard_normal(shape), seed)
 
     def __call__(self, tokens: Any) -> Array:
         """Return the vectors (..., E) of integer `tokens` (...)."""
@@ -60,7 +59,7 @@ class Embedding(Parametrized):
         tokens = take_array("tokens", tokens)
         if not ops.is_tokens(tokens):
             raise TypeError(f"tokens has dtype {tokens.dtype}; expected integers")
-        tokens = ops.as_tokens("tokens", tokens, self.num_embeddings)
+        tokens = ops.as_tokens("tokens", tokens, self.num_embeddings, "num_embeddings")
         return self._parameters["weight"][tokens], tokens
 
     def backward(self, tape: Array, dy: Any) -> tuple[None, dict[str, Array]]:
@@ -125,7 +124,7 @@ class Linear(Parametrized):
         if bias:
             shapes["bias"] = (self.out_features,)
         self.backend, self.num_threads = backend, num_threads
-        self._declare(shapes, 1 / math.sqrt(self.in_features), seed)
+        self._declare(shapes, uniform(1 / math.sqrt(self.in_features)), seed)
 
     def __call__(self, x: Any) -> Array:
         """Return y (..., out) for x (..., in)."""

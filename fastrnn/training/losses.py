@@ -58,7 +58,7 @@ def cross_entropy(logits: Any, targets: Any) -> tuple[float, Array]:
     if not targets.size:
         raise ValueError("targets is empty; expected at least one: the mean of none is undefined")
     vocabulary = logits.shape[-1]
-    of_target = (np.arange(targets.size), ops.as_tokens("targets", targets, vocabulary).ravel())
+    of_target = (np.arange(targets.size), ops.as_tokens("targets", targets, vocabulary, "V").ravel())
 
     z = logits.reshape(-1, vocabulary)
     z = z - z.max(axis=1, keepdims=True)
