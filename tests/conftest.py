@@ -1,0 +1,75 @@
+"""What every test shares: what must be installed, and which backends there are."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+REQUIRE_ALL = bool(os.environ.get("CI") or os.environ.get("FASTRNN_REQUIRE_ALL"))
+
+sys.path.insert(0, str(ROOT / "tests"))  # import-mode importlib leaves the helpers next to the tests out of reach
+pytest.register_assert_rewrite("problems", "tolerances")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marks; stop where the tests would not test what is installed."""
+    config.addinivalue_line("markers", "slow: builds or compiles for long; -m 'not slow' leaves it out")
+    if not any(importlib.metadata.distributions(name="fastrnn")):
+        raise pytest.UsageError("fastrnn is not installed; run: pip install -e .[test]")
+    import fastrnn
+
+    if Path(fastrnn.__file__).parent == ROOT / "fastrnn" and importlib.util.find_spec("fastrnn.kernels") is None:
+        raise pytest.UsageError(
+            f"the source tree {ROOT} hides the installed fastrnn, and has no kernels: "
+            "run `pytest` instead of `python -m pytest`, or pip install -e ."
+        )
+
+
+Require = Callable[[bool, str], None]
+
+
+@pytest.fixture(scope="session")
+def require() -> Require:
+    """Skip the test where something is not available, or fail where CI or FASTRNN_REQUIRE_ALL says it must be."""
+
+    def check(available: bool, why: str) -> None:
+        if not available:
+            (pytest.fail if REQUIRE_ALL else pytest.skip)(why)
+
+    return check
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest, require: Require) -> str:
+    """The name of a backend that runs here; parametrize it indirectly."""
+    from fastrnn.backends import info
+
+    (status,) = (status for status in info().backends if status.name == request.param)
+    require(status.runs, status.detail)
+    return status.name
+
+
+@pytest.fixture(scope="session")
+def torch(require: Require) -> ModuleType:
+    """PyTorch, which the tests compare with."""
+    require(importlib.util.find_spec("torch") is not None, "torch is not installed")
+    return importlib.import_module("torch")
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """Put the global choices of backend and threads back afterwards."""
+    import fastrnn
+
+    yield
+    fastrnn.use_backend(None)
+    fastrnn.set_num_threads(None)

@@ -1,0 +1,299 @@
+"""Every backend, cell, dtype and odd shape equals the reference, and the same bits come out however the work is cut."""
+
+from __future__ import annotations
+
+import ctypes.util
+import itertools
+import platform
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from problems import assert_outcome, clean_environ, expected, make, run, run_python, solved
+from tolerances import Outcome, assert_same_bits
+
+from fastrnn.backends import BACKENDS, load
+from fastrnn.cells import CELLS
+
+backends = pytest.mark.parametrize("backend", list(BACKENDS), indirect=True)
+kernels = pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "numpy"], indirect=True)
+cells = pytest.mark.parametrize("cell", list(CELLS))
+dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
+inputs = pytest.mark.parametrize("tokens", [False, True], ids=["dense", "tokens"])
+biases = pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
+
+# T, N, I, H: every N that leaves another remainder in a tile of rows, every H that leaves another one in the lanes.
+SHAPES = [
+    (1, 1, 1, 1),
+    (0, 3, 4, 5),
+    (4, 0, 3, 5),
+    (0, 0, 2, 3),
+    (3, 1, 5, 7),
+    (5, 5, 1, 1),
+    (1, 6, 3, 17),
+    (2, 7, 1, 16),
+    (5, 2, 4, 33),
+    (4, 13, 9, 65),
+    (3, 37, 7, 8),
+    (7, 4, 8, 48),
+    (200, 1, 1, 2),
+    (200, 3, 2, 5),
+    (6, 40, 130, 200),
+]
+# More weights than a cache level holds, more steps than a chunk, more hidden units than a panel.
+LARGE_SHAPES = [(200, 1, 64, 256), (3, 8, 300, 420), (2, 20, 17, 780)]
+
+
+@backends
+@cells
+@dtypes
+@inputs
+@biases
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_equals_reference(
+    backend: str, cell: str, dtype: str, tokens: bool, bias: bool, shape: tuple[int, int, int, int]
+) -> None:
+    problem, want = solved(cell, *shape, dtype=dtype, tokens=tokens, bias=bias)
+    assert_outcome(problem, run(backend, problem), want)
+
+
+@kernels
+@cells
+@dtypes
+@pytest.mark.parametrize("shape", LARGE_SHAPES, ids=str)
+def test_large_sizes_equal_reference(backend: str, cell: str, dtype: str, shape: tuple[int, int, int, int]) -> None:
+    problem, want = solved(cell, *shape, dtype=dtype)
+    assert_outcome(problem, run(backend, problem), want)
+
+
+@backends
+@cells
+@dtypes
+def test_missing_gradients_are_zero(backend: str, cell: str, dtype: str) -> None:
+    full = make(cell, T=4, N=5, I=3, H=9, dtype=dtype)
+    zero = full.with_inputs({name: a * (name not in ("dy", "dh_n", "dc_n")) for name, a in full.inputs().items()})
+    for given in itertools.product([True, False], repeat=1 + len(full.cell.states)):
+        chosen = [full if one else None for one in given]
+        dy, *dstate = [None if p is None else i for p, i in zip(chosen, (full.dy, *full.dstate), strict=True)]
+        filled = [z if one is None else one for one, z in zip((dy, *dstate), (zero.dy, *zero.dstate), strict=True)]
+        missing = replace(full, dy=dy, dstate=tuple(dstate))
+        explicit = replace(full, dy=filled[0], dstate=tuple(filled[1:]))
+        assert_outcome(missing, run(backend, missing), expected(explicit))
+
+
+# Values at the ends of the range
+
+
+@backends
+@cells
+@dtypes
+def test_saturated_gates(backend: str, cell: str, dtype: str) -> None:
+    problem = make(cell, T=5, N=6, I=3, H=17, dtype=dtype)
+    bias = problem.weights.bias_ih
+    pushed = np.resize(np.array([1e2, -1e2, 1e3, 0, -1e3, 1e4, -1e4], dtype), bias.shape) + bias
+    problem = replace(problem, weights=problem.weights._replace(bias_ih=pushed))
+    assert_outcome(problem, run(backend, problem), expected(problem))
+
+
+@backends
+@cells
+@dtypes
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan], ids=str)
+def test_not_finite_input_touches_what_it_touches_in_the_reference(
+    backend: str, cell: str, dtype: str, value: float
+) -> None:
+    clean = make(cell, T=7, N=8, I=5, H=17, dtype=dtype)
+    x = clean.x.copy()
+    x[3, 2, 1] = value
+    problem = replace(clean, x=x)
+    with np.errstate(invalid="ignore"):
+        got = run(backend, problem)
+    want, untouched = expected(problem), run(backend, clean)
+    assert any(not np.isfinite(array).all() for array in want.values())
+    for name, array in want.items():
+        for kind in (np.isnan, np.isposinf, np.isneginf):
+            different = np.argwhere(kind(got[name]) != kind(array))
+            assert not different.size, f"{name}: {kind.__name__} differs at {different[0]}"
+    for name, array in rows_of(got, 2, keep=False).items():
+        assert_same_bits(name, array, rows_of(untouched, 2, keep=False)[name])
+
+
+@backends
+@cells
+@dtypes
+def test_subnormal_input(backend: str, cell: str, dtype: str) -> None:
+    problem = make(cell, T=6, N=7, I=3, H=17, dtype=dtype)
+    tiny = np.array(np.finfo(dtype).tiny / 8)
+    small = {name: a if name.startswith(("weight", "bias")) else a * tiny for name, a in problem.inputs().items()}
+    problem = problem.with_inputs(small)
+    assert_outcome(problem, run(backend, problem), expected(problem))
+    assert tiny * np.ones(1, dtype) > 0, "flush-to-zero was left on"
+
+
+# The same bits, however the work is cut
+
+CUT_SHAPES = [(23, 37, 3, 17), (9, 37, 33, 65), (12, 37, 64, 130)]
+cut_shapes = pytest.mark.parametrize("shape", CUT_SHAPES, ids=str)
+
+
+def rows_of(outcome: Outcome, row: int, *, keep: bool = True) -> Outcome:
+    """What belongs to one row of the batch (`keep`), or to all others."""
+    per_row = {name: array for name, array in outcome.items() if name in ("y", "dx", "h_n", "c_n", "dh_0", "dc_0")}
+    axis = {"y": 1, "dx": 1}
+    if keep:
+        return {name: array.take([row], axis.get(name, 0)) for name, array in per_row.items()}
+    return {name: np.delete(array, row, axis.get(name, 0)) for name, array in per_row.items()}
+
+
+@kernels
+@cells
+@dtypes
+@inputs
+@pytest.mark.parametrize("shape", [*CUT_SHAPES, (30, 2, 16, 200), (1, 64, 96, 96)], ids=str)
+def test_same_bits_for_any_number_of_threads(
+    backend: str, cell: str, dtype: str, tokens: bool, shape: tuple[int, int, int, int]
+) -> None:
+    problem = make(cell, *shape, dtype=dtype, tokens=tokens)
+    want = run(backend, problem, num_threads=1)
+    for num_threads in (2, 3, 5):
+        for name, array in run(backend, problem, num_threads=num_threads).items():
+            assert_same_bits(f"{name} of {num_threads} threads", array, want[name])
+
+
+@kernels
+@cells
+@dtypes
+@inputs
+@cut_shapes
+def test_same_bits_for_a_row_alone(
+    backend: str, cell: str, dtype: str, tokens: bool, shape: tuple[int, int, int, int]
+) -> None:
+    problem = make(cell, *shape, dtype=dtype, tokens=tokens)
+    together = run(backend, problem)
+    for row in (0, 5, 17, 36):
+        alone = rows_of(run(backend, problem.rows(slice(row, row + 1))), 0)
+        for name, want in rows_of(together, row).items():
+            assert_same_bits(f"{name} of row {row}", alone[name], want)
+
+
+@kernels
+@cells
+@dtypes
+@inputs
+@cut_shapes
+def test_same_bits_for_chunks_of_time(
+    backend: str, cell: str, dtype: str, tokens: bool, shape: tuple[int, int, int, int]
+) -> None:
+    problem = make(cell, *shape, dtype=dtype, tokens=tokens)
+    want = run(backend, problem)
+    state, parts = problem.state, []
+    for steps in (slice(0, 1), slice(1, 6), slice(6, None)):
+        y, state, _ = load(backend).forward(
+            problem.cell, problem.x[steps], state, problem.weights, tape=False, num_threads=1
+        )
+        parts.append(y)
+    assert_same_bits("y", np.concatenate(parts), want["y"])
+    for name, array in zip(problem.cell.states, state, strict=True):
+        assert_same_bits(f"{name}_n", array, want[f"{name}_n"])
+
+
+@kernels
+@cells
+@dtypes
+@biases
+@cut_shapes
+def test_same_bits_for_tokens_and_one_hot_rows(
+    backend: str, cell: str, dtype: str, bias: bool, shape: tuple[int, int, int, int]
+) -> None:
+    problem = make(cell, *shape, dtype=dtype, tokens=True, bias=bias)
+    want = run(backend, problem.dense())
+    for name, array in run(backend, problem).items():
+        assert_same_bits(name, array, want[name])
+
+
+@kernels
+@cells
+@dtypes
+@inputs
+@biases
+@pytest.mark.parametrize("shape", [*SHAPES, *CUT_SHAPES, *LARGE_SHAPES], ids=str)
+def test_same_bits_for_inference(
+    backend: str, cell: str, dtype: str, tokens: bool, bias: bool, shape: tuple[int, int, int, int]
+) -> None:
+    """Without a tape, and on weights that were packed before, which not every backend does."""
+    problem = make(cell, *shape, dtype=dtype, tokens=tokens, bias=bias)
+    module = load(backend)
+    given = (problem.cell, problem.x, problem.state, problem.weights)
+    want_y, want_state, _ = module.forward(*given, tape=True, num_threads=1)
+    packed = {"packed": module.pack(problem.cell, problem.weights, num_threads=1)} if hasattr(module, "pack") else {}
+    for num_threads, options in ((1, {}), (1, packed), (2, {}), (3, packed)):
+        y, state, tape = module.forward(*given, tape=False, num_threads=num_threads, **options)
+        assert tape is None
+        assert_same_bits("y", y, want_y)
+        for name, array, want in zip(problem.cell.states, state, want_state, strict=True):
+            assert_same_bits(f"{name}_n", array, want)
+
+
+# The same again in other processes: lesser CPUs, which this one can stand in for, and an allocator that checks
+
+
+def run_again(backend: str, used: str, chosen: str, folder: Path, **environ: str) -> None:
+    """Run the chosen tests above in an environment in which the backend says that it is what `used` says."""
+    code = f"from fastrnn.backends import load; print(load({backend!r}).describe())"
+    assert used in run_python(code, folder, **environ).stdout
+    settings = ["-q", "-p", "no:cacheprovider", "-c", Path(__file__).parents[1] / "pyproject.toml"]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", *settings, "-k", f"{backend} and not again and {chosen}", __file__],
+        cwd=folder,
+        env=clean_environ(FASTRNN_REQUIRE_ALL="1", **environ),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("backend", ["cython"], indirect=True)
+def test_again_on_lesser_instruction_sets_of_cython(backend: str, level: str, tmp_path: Path) -> None:
+    state = re.search(rf"\b{level}: ([^,;]*)", load(backend).describe())
+    if state is None or state[1] != "runs":
+        pytest.skip(f"{level} is {'not of this machine' if state is None else state[1]}")
+    run_again(backend, f"{level}: used", "not (large or inference or no_bias)", tmp_path, FASTRNN_ISA=level)
+
+
+@pytest.mark.parametrize("backend", ["cython"], indirect=True)
+def test_unknown_instruction_set_is_refused(backend: str, tmp_path: Path) -> None:
+    environ = {"FASTRNN_ISA": "sse9"}
+    text = r"backend 'cython' cannot run here: FASTRNN_ISA is 'sse9'; expected one of (baseline, avx2, avx512|neon)\n$"
+    chosen = run_python("import fastrnn; fastrnn.use_backend('cython')", tmp_path, **environ)
+    assert re.search(text, chosen.stderr)
+    automatic = run_python("import fastrnn; print(fastrnn.info().used)", tmp_path, **environ)
+    assert automatic.stdout in ("numba\n", "numpy\n")
+
+
+@pytest.mark.slow  # half a minute of compiling, which Numba keeps
+@pytest.mark.parametrize(("bits", "cpu", "features"), [(128, "x86-64", "+sse2"), (256, "haswell", "+avx2,+fma")])
+@pytest.mark.parametrize("backend", ["numba"], indirect=True)
+def test_again_with_lesser_vectors_of_numba(backend: str, bits: int, cpu: str, features: str, tmp_path: Path) -> None:
+    used = re.search(r"vectors of (\d+) bits", load(backend).describe())
+    if platform.machine() != "x86_64" or int(used[1]) <= bits:
+        pytest.skip(f"{bits} bits are not less than this machine's {used[1]}")
+    lowered = {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
+    run_again(backend, f"vectors of {bits} bits", "float32 and not (large or no_bias)", tmp_path, **lowered)
+
+
+@kernels
+def test_again_with_checked_memory(backend: str, tmp_path: Path) -> None:
+    """glibc's checking allocator puts a mark behind every block, and other values than zero into new ones."""
+    checker = ctypes.util.find_library("c_malloc_debug")
+    if checker is None:
+        pytest.skip("this system has no libc_malloc_debug")
+    checked = {"LD_PRELOAD": checker, "MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "165"}
+    assert "libc_malloc_debug" in run_python("print(open('/proc/self/maps').read())", tmp_path, **checked).stdout
+    run_again(backend, "", "(equals_reference or threads) and not (large or no_bias)", tmp_path, **checked)

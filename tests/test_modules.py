@@ -1,0 +1,483 @@
+"""RNN, LSTM and GRU against torch.nn, and what a module promises besides its numbers."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tolerances import Outcome, assert_close, assert_same_bits, tolerance
+
+import fastrnn
+from fastrnn.backends import BACKENDS
+from fastrnn.parameters import Array
+
+KINDS = {
+    "rnn_tanh": (fastrnn.RNN, {"nonlinearity": "tanh"}),
+    "rnn_relu": (fastrnn.RNN, {"nonlinearity": "relu"}),
+    "lstm": (fastrnn.LSTM, {}),
+    "gru": (fastrnn.GRU, {}),
+}
+kinds = pytest.mark.parametrize("kind", list(KINDS))
+backends = pytest.mark.parametrize("backend", list(BACKENDS), indirect=True)
+
+
+def make(kind: str, *sizes: int, **options: Any) -> Any:
+    """A module of ours, its parameters from a fixed seed."""
+    cls, nonlinearity = KINDS[kind]
+    return cls(*sizes, **nonlinearity, **({"seed": 0} | options))
+
+
+def make_torch(torch: ModuleType, kind: str, *sizes: int, **options: Any) -> Any:
+    """The same module of torch.nn."""
+    cls, nonlinearity = KINDS[kind]
+    return getattr(torch.nn, cls.__name__)(*sizes, **nonlinearity, **options)
+
+
+def as_tuple(state: Any) -> tuple[Any, ...]:
+    return state if isinstance(state, tuple) else (state,)
+
+
+def as_state(states: tuple[Any, ...]) -> Any:
+    return states if len(states) > 1 else states[0]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One forward and backward of a module, as the caller sees it."""
+
+    kind: str
+    T: int
+    N: int
+    I: int  # noqa: E741
+    H: int
+    num_layers: int = 1
+    bias: bool = True
+    batch_first: bool = False
+    batched: bool = True
+    with_state: bool = True
+    tokens: bool = False
+    dtype: str = "float64"
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        return self.I, self.H, self.num_layers
+
+    @property
+    def options(self) -> dict[str, bool]:
+        return {"bias": self.bias, "batch_first": self.batch_first}
+
+    def arrays(self) -> dict[str, Any]:
+        """x, dy, and the tuples state and dstate."""
+        rng = np.random.default_rng([self.T, self.N, self.I, self.H])
+
+        def uniform(bound: float, *shape: int) -> Array:
+            return rng.uniform(-bound, bound, shape).astype(self.dtype)
+
+        leading = (self.T,)
+        if self.batched:
+            leading = (self.N, self.T) if self.batch_first else (self.T, self.N)
+        state_shape = (self.num_layers, self.N, self.H) if self.batched else (self.num_layers, self.H)
+        states = range(2 if self.kind == "lstm" else 1)
+        return {
+            "x": rng.integers(self.I, size=leading) if self.tokens else uniform(2, *leading, self.I),
+            "dy": uniform(1, *leading, self.H),
+            "state": tuple(uniform(1, *state_shape) for _ in states),
+            "dstate": tuple(uniform(1, *state_shape) for _ in states),
+        }
+
+    def parameters(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
+        """O(1) weights, by name; see `problems.make`."""
+        rng = np.random.default_rng(1)
+        return {
+            name: rng.uniform(-1.5, 1.5, shape).astype(self.dtype) / np.array(shape[-1] ** 0.5, self.dtype)
+            for name, shape in shapes.items()
+        }
+
+
+def run(call: Call, **options: Any) -> Outcome:
+    """The call on our module."""
+    module = make(call.kind, *call.sizes, dtype=call.dtype, **call.options, **options)
+    parameters = module.parameters
+    for name, value in call.parameters({name: p.shape for name, p in parameters.items()}).items():
+        parameters[name][...] = value
+    arrays = call.arrays()
+    state = as_state(arrays["state"]) if call.with_state else None
+    y, state_n, tape = module.forward(arrays["x"], state)
+    dx, dstate_0, grads = module.backward(tape, arrays["dy"], as_state(arrays["dstate"]))
+    called_y, called_state_n = module(arrays["x"], state)
+    assert_same_bits("y of __call__", called_y, y)
+    assert_same_bits("h_n of __call__", as_tuple(called_state_n)[0], as_tuple(state_n)[0])
+    assert list(grads) == list(parameters)
+    assert (dx is None) == call.tokens
+    outcome = {"y": y} | ({} if call.tokens else {"dx": dx}) | {f"d{name}": g for name, g in grads.items()}
+    return outcome | named_states(as_tuple(state_n), as_tuple(dstate_0))
+
+
+def named_states(state_n: tuple[Any, ...], dstate_0: tuple[Any, ...]) -> dict[str, Any]:
+    return dict(zip(("h_n", "c_n"), state_n)) | dict(zip(("dh_0", "dc_0"), dstate_0))  # noqa: B905  (lstm alone has c)
+
+
+def run_torch(torch: ModuleType, call: Call) -> Outcome:
+    """The call on torch.nn, in float64 whatever the call's dtype."""
+    module = make_torch(torch, call.kind, *call.sizes, **call.options, dtype=torch.float64)
+    parameters = call.parameters({name: tuple(p.shape) for name, p in module.state_dict().items()})
+    module.load_state_dict({name: torch.from_numpy(value) for name, value in parameters.items()})
+    arrays = call.arrays()
+
+    def tensor(array: Array) -> Any:
+        return torch.tensor(array, dtype=torch.float64, requires_grad=True)
+
+    x = tensor(np.eye(call.I)[arrays["x"]] if call.tokens else arrays["x"])
+    state = tuple(tensor(s if call.with_state else np.zeros_like(s)) for s in arrays["state"])
+    y, state_n = module(x, as_state(state))
+    incoming = [torch.tensor(array, dtype=torch.float64) for array in (arrays["dy"], *arrays["dstate"])]
+    torch.autograd.backward([y, *as_tuple(state_n)], incoming)
+    outcome = {"y": y} | ({} if call.tokens else {"dx": x.grad})
+    outcome |= {f"d{name}": p.grad for name, p in module.named_parameters()}
+    outcome |= named_states(as_tuple(state_n), tuple(s.grad for s in state))
+    return {name: value.detach().numpy() for name, value in outcome.items()}
+
+
+def assert_equals_torch(torch: ModuleType, call: Call, **options: Any) -> None:
+    got, want = run(call, **options), run_torch(torch, call)
+    assert got.keys() == want.keys()
+    # Every layer adds the longest sums of `tolerances`, with H inputs above the first.
+    gates = {"lstm": 4, "gru": 3}.get(call.kind, 1)
+    length = call.num_layers * call.T * (max(call.I, call.H) + call.H + 2 + gates * call.H + call.N)
+    for name, value in want.items():
+        assert got[name].dtype == call.dtype, f"{name} has dtype {got[name].dtype}"
+        assert_close(name, got[name], value, tolerance(value, call.dtype, length))
+
+
+@backends
+@kinds
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_equals_torch(torch: ModuleType, backend: str, kind: str, dtype: str, num_layers: int) -> None:
+    for bias, batch_first, batched in itertools.product([True, False], repeat=3):
+        call = Call(kind, 6, 5, 4, 9, num_layers, bias=bias, batch_first=batch_first, batched=batched, dtype=dtype)
+        assert_equals_torch(torch, call, backend=backend)
+
+
+# Only the first 25 of all option combinations, the same ones in every run.
+@settings(max_examples=25, derandomize=True, deadline=None)
+@given(
+    call=st.builds(
+        Call,
+        kind=st.sampled_from(list(KINDS)),
+        T=st.integers(1, 7),
+        N=st.integers(1, 6),
+        I=st.integers(1, 20),
+        H=st.integers(1, 35),
+        num_layers=st.integers(1, 3),
+        bias=st.booleans(),
+        batch_first=st.booleans(),
+        batched=st.booleans(),
+        with_state=st.booleans(),
+        tokens=st.booleans(),
+        dtype=st.sampled_from(["float32", "float64"]),
+    )
+)
+def test_any_options_equal_torch(torch: ModuleType, call: Call) -> None:
+    assert_equals_torch(torch, call)
+
+
+@kinds
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
+def test_state_dict_is_torchs(torch: ModuleType, kind: str, bias: bool) -> None:
+    ours, theirs = make(kind, 4, 6, 3, bias=bias), make_torch(torch, kind, 4, 6, 3, bias=bias)
+    assert [(n, p.shape) for n, p in ours.parameters.items()] == [(n, p.shape) for n, p in theirs.state_dict().items()]
+    ours.load_state_dict(theirs.state_dict())
+    for name, tensor in theirs.state_dict().items():
+        assert_same_bits(name, ours.parameters[name], tensor.numpy())
+    other = make_torch(torch, kind, 4, 6, 3, bias=bias)
+    other.load_state_dict({name: torch.from_numpy(value) for name, value in ours.state_dict().items()})
+    for name, tensor in other.state_dict().items():
+        assert_same_bits(name, tensor.numpy(), ours.parameters[name])
+
+
+@kinds
+def test_state_dict_is_cast_to_the_modules_dtype(kind: str) -> None:
+    wide, narrow = make(kind, 3, 4, dtype="float64", seed=1), make(kind, 3, 4, dtype="float32", seed=2)
+    narrow.load_state_dict(wide.state_dict())
+    for name, value in narrow.parameters.items():
+        assert_same_bits(name, value, wide.parameters[name].astype(np.float32))
+
+
+def test_parameters_are_live_and_state_dict_is_a_copy() -> None:
+    module = make("lstm", 3, 4)
+    x = np.ones((2, 1, 3), np.float32)
+    before, _ = module(x)
+    module.state_dict()["weight_ih_l0"][...] = 0
+    module.parameters.clear()
+    assert_same_bits("y", module(x)[0], before)
+    held = module.parameters["weight_ih_l0"]
+    module.load_state_dict({name: np.zeros_like(value) for name, value in module.parameters.items()})
+    assert not held.any(), "load_state_dict replaced an array instead of filling it"
+    module.parameters["bias_ih_l0"][...] = 1
+    assert module(x)[0].min() > 0
+
+
+def add_to_a_byte_view(module: Any) -> None:
+    with memoryview(module.parameters["bias_hh_l0"]) as view:
+        view[0] += 1.0
+
+
+WRITES: dict[str, Callable[[Any], Any]] = {
+    "in_place": lambda module: module.parameters["weight_hh_l1"].__imul__(1.5),
+    "every_parameter": lambda module: [p.__isub__(0.1) for p in module.parameters.values()],
+    "view": lambda module: module.parameters["weight_ih_l0"].T[1:2, ::2].__iadd__(1),
+    "memoryview": add_to_a_byte_view,
+    "load_state_dict": lambda module: module.load_state_dict(
+        {name: value * 1.5 for name, value in module.state_dict().items()}
+    ),
+}
+
+
+@backends
+@kinds
+@pytest.mark.parametrize("write", list(WRITES))
+def test_call_sees_every_write_to_a_parameter(backend: str, kind: str, write: str) -> None:
+    """Whatever a call keeps of the weights for the next one, it never uses what was overwritten since."""
+    module, fresh = (make(kind, 3, 20, 2, backend=backend) for _ in range(2))
+    x = np.random.default_rng(0).standard_normal((2, 3, 3)).astype(np.float32)
+    before = [module(x)[0] for _ in range(3)][-1]
+    for _ in range(2):
+        WRITES[write](module)
+        after = module(x)[0]
+        fresh.load_state_dict(module.state_dict())
+        assert_same_bits("y", after, fresh(x)[0])
+        assert (after != before).any()
+        before = after
+
+
+@backends
+def test_call_sees_writes_through_what_was_kept(backend: str) -> None:
+    module, fresh = (make("lstm", 3, 20, backend=backend) for _ in range(2))
+    x = np.ones((2, 3, 3), np.float32)
+    held = module.parameters["weight_hh_l0"][5:, :1]  # a view: the module hands the array itself to nobody
+    for value in (1.0, 2.0, 3.0):
+        for _ in range(2):
+            module(x)
+        held[...] = value
+        fresh.load_state_dict(module.state_dict())
+        assert_same_bits("y", module(x)[0], fresh(x)[0])
+
+
+@backends
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_compute_with_their_own_parameters(backend: str, duplicate: Callable[[Any], Any]) -> None:
+    module = make("gru", 3, 20, backend=backend)
+    x = np.ones((2, 3, 3), np.float32)
+    y = module(x)[0]
+    other = duplicate(module)
+    assert_same_bits("y", other(x)[0], y)
+    other.load_state_dict({name: value * 2 for name, value in other.state_dict().items()})
+    for each in (module, other):
+        fresh = make("gru", 3, 20, backend=backend)
+        fresh.load_state_dict(each.state_dict())
+        assert_same_bits("y", each(x)[0], fresh(x)[0])
+
+
+@kinds
+def test_initial_parameters(kind: str) -> None:
+    H = 64
+    module = make(kind, 32, H, 2, seed=3)
+    bound = 1 / H**0.5
+    for name, value in module.parameters.items():
+        assert value.dtype == np.float32
+        assert 0.9 * bound < np.abs(value).max() <= np.float32(bound), name
+        assert abs(value.mean()) < 4 * bound / (3 * value.size) ** 0.5, name  # four standard deviations of the mean
+    same, other = make(kind, 32, H, 2, seed=3), make(kind, 32, H, 2, seed=4)
+    for name, value in module.parameters.items():
+        assert_same_bits(name, same.parameters[name], value)
+        assert (other.parameters[name] != value).any()
+    generator = np.random.default_rng(3)
+    first, second = make(kind, 3, 4, seed=generator), make(kind, 3, 4, seed=generator)
+    assert (first.parameters["weight_hh_l0"] != second.parameters["weight_hh_l0"]).any()
+    unseeded = [make(kind, 3, 4, seed=None).parameters["weight_hh_l0"] for _ in range(2)]
+    assert (unseeded[0] != unseeded[1]).any()
+
+
+@kinds
+def test_seed_draws_the_same_values_in_both_dtypes(kind: str) -> None:
+    wide = make(kind, 3, 4, dtype=np.float64).parameters
+    for name, value in make(kind, 3, 4, dtype=np.dtype("float32")).parameters.items():
+        assert_same_bits(name, value, wide[name].astype(np.float32))
+
+
+@kinds
+def test_missing_state_is_zero(kind: str) -> None:
+    module = make(kind, 3, 4, 2)
+    x = np.random.default_rng(0).standard_normal((5, 2, 3)).astype(np.float32)
+    zeros = tuple(np.zeros((2, 2, 4), np.float32) for _ in range(2 if kind == "lstm" else 1))
+    assert_same_bits("y", module(x)[0], module(x, as_state(zeros))[0])
+
+
+@backends
+@kinds
+@pytest.mark.parametrize("options", [{}, {"batch_first": True}, {"num_layers": 3}], ids=str)
+def test_any_gradient_may_be_missing(backend: str, kind: str, options: dict[str, Any]) -> None:
+    call = Call(kind, 4, 3, 2, 5, **options)
+    arrays = call.arrays()
+    module = make(kind, *call.sizes, **call.options, dtype="float64", backend=backend)
+
+    def gradients(dy: Any, dstate: Any) -> Outcome:
+        _, _, tape = module.forward(arrays["x"], as_state(arrays["state"]))
+        dx, dstate_0, grads = module.backward(tape, dy, dstate)
+        return grads | {"dx": dx} | named_states((), as_tuple(dstate_0))
+
+    for given_dy, *given_dstate in itertools.product([True, False], repeat=1 + len(arrays["dstate"])):
+        got = gradients(
+            arrays["dy"] if given_dy else None,
+            as_state(tuple(d if there else None for d, there in zip(arrays["dstate"], given_dstate, strict=True))),
+        )
+        want = gradients(
+            arrays["dy"] * given_dy,
+            as_state(tuple(d * there for d, there in zip(arrays["dstate"], given_dstate, strict=True))),
+        )
+        for tensor, value in want.items():
+            assert_close(tensor, got[tensor], value, 1e-14)
+
+
+@kinds
+def test_dy_may_be_any_view(kind: str) -> None:
+    call = Call(kind, 5, 4, 3, 6, num_layers=2)
+    arrays = call.arrays()
+    module = make(kind, *call.sizes, dtype="float64")
+    outcomes = []
+    wide = np.zeros((4, 5, 12))
+    view = wide[:, ::-1, ::2].swapaxes(0, 1)
+    view[...] = arrays["dy"]
+    for dy in (arrays["dy"], view):
+        _, _, tape = module.forward(arrays["x"])
+        dx, _, grads = module.backward(tape, dy)
+        outcomes.append(grads | {"dx": dx})
+    for name, value in outcomes[0].items():
+        assert_same_bits(name, outcomes[1][name], value)
+
+
+@kinds
+@pytest.mark.parametrize("options", [{}, {"batch_first": True}, {"num_layers": 2}], ids=str)
+def test_tape_serves_once_and_keeps_y_read_only(kind: str, options: dict[str, Any]) -> None:
+    module = make(kind, 3, 4, **options)
+    x = np.ones((5, 5, 3), np.float32)
+    y, _, tape = module.forward(x)
+    with pytest.raises(ValueError, match="read-only"):
+        y[...] = 0
+    module.backward(tape, np.ones_like(y))
+    with pytest.raises(ValueError, match=r"tape was used before; expected a fresh one"):
+        module.backward(tape, np.ones_like(y))
+    _, _, tape = module.forward(x)
+    with pytest.raises(ValueError, match=r"tape is another module's; expected one from this module"):
+        make(kind, 3, 4, **options).backward(tape, np.ones_like(y))
+    module.backward(tape, np.ones_like(y))
+    y, _ = module(x)
+    y[...] = 0
+
+
+@kinds
+def test_tape_outlives_the_callers_state(kind: str) -> None:
+    call = Call(kind, 4, 3, 2, 5, num_layers=2)
+    want, arrays = run(call), call.arrays()
+    module = make(kind, *call.sizes, dtype="float64")
+    module.load_state_dict(call.parameters({name: p.shape for name, p in module.parameters.items()}))
+    _, _, tape = module.forward(arrays["x"], as_state(arrays["state"]))
+    for state in arrays["state"]:
+        state[...] = np.nan
+    _, _, grads = module.backward(tape, arrays["dy"], as_state(arrays["dstate"]))
+    for name, value in grads.items():
+        assert_same_bits(f"d{name}", value, want[f"d{name}"])
+
+
+@kinds
+def test_tapes_of_two_calls_are_independent(kind: str) -> None:
+    call = Call(kind, 4, 3, 2, 5, num_layers=2)
+    arrays = call.arrays()
+    module = make(kind, *call.sizes, dtype="float64")
+
+    def gradient(tape: Any) -> Array:
+        return module.backward(tape, arrays["dy"])[0]
+
+    alone = [gradient(module.forward(x)[2]) for x in (arrays["x"], 2 * arrays["x"])]
+    tapes = [module.forward(x)[2] for x in (arrays["x"], 2 * arrays["x"])]
+    together = [gradient(tape) for tape in tapes]
+    for got, want in zip(together, alone, strict=True):
+        assert_same_bits("dx", got, want)
+
+
+@kinds
+@pytest.mark.parametrize("batched", [True, False], ids=["batched", "unbatched"])
+def test_empty_sequence_gives_the_initial_state(kind: str, batched: bool) -> None:
+    call = Call(kind, 0, 3, 2, 5, num_layers=2, batched=batched)
+    arrays = call.arrays()
+    module = make(kind, *call.sizes, dtype="float64")
+    y, state_n, tape = module.forward(arrays["x"], as_state(arrays["state"]))
+    assert y.shape == ((0, 3, 5) if batched else (0, 5))
+    dx, dstate_0, grads = module.backward(tape, arrays["dy"], as_state(arrays["dstate"]))
+    assert dx.shape == arrays["x"].shape
+    assert not any(g.any() for g in grads.values())
+    for got, want in ((state_n, arrays["state"]), (dstate_0, arrays["dstate"])):
+        for one, other in zip(as_tuple(got), want, strict=True):
+            assert_same_bits("state", one, other)
+            assert not np.may_share_memory(one, other)
+
+
+@kinds
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_empty_batch(kind: str, batch_first: bool) -> None:
+    module = make(kind, 2, 5, 2, batch_first=batch_first)
+    x = np.zeros((0, 4, 2) if batch_first else (4, 0, 2), np.float32)
+    y, state_n, tape = module.forward(x)
+    dx, dstate_0, grads = module.backward(tape, y.copy())
+    assert y.shape == (*x.shape[:2], 5)
+    assert dx.shape == x.shape
+    assert {s.shape for s in (*as_tuple(state_n), *as_tuple(dstate_0))} == {(2, 0, 5)}
+    assert not any(g.any() for g in grads.values())
+
+
+def test_repr_tells_what_differs_from_the_default() -> None:
+    assert repr(fastrnn.LSTM(3, 4)) == "LSTM(3, 4)"
+    module = fastrnn.GRU(3, 4, 2, False, True, dtype="float64", backend="numpy", num_threads=2)
+    wanted = "GRU(3, 4, num_layers=2, bias=False, batch_first=True, dtype='float64', backend='numpy', num_threads=2)"
+    assert repr(module) == wanted
+
+
+@kinds
+def test_repr_makes_the_module_again(kind: str) -> None:
+    module = make(kind, 3, 4, 2, bias=False)
+    again = eval(repr(module), vars(fastrnn))
+    assert repr(again) == repr(module)
+    x = np.ones((2, 1, 3), np.float32)
+    again.load_state_dict(module.state_dict())
+    assert_same_bits("y", again(x)[0], module(x)[0])
+
+
+@backends
+@kinds
+def test_threads_of_a_module_change_no_bit(backend: str, kind: str) -> None:
+    call = Call(kind, 10, 37, 30, 70, num_layers=2, dtype="float32")
+    want = run(call, backend=backend, num_threads=1)
+    for num_threads in (2, 3):
+        for tensor, value in run(call, backend=backend, num_threads=num_threads).items():
+            assert_same_bits(tensor, value, want[tensor])
+
+
+def test_doctests_of_the_public_api(restored: None) -> None:
+    import doctest
+
+    from fastrnn import backends, modules
+
+    for module in (modules, backends):
+        result = doctest.testmod(module)
+        assert result.attempted
+        assert not result.failed
