@@ -1,15 +1,13 @@
 """Back-propagation through time: from the tape's gates to the gradients of everything.
 
-Step by step in reverse, dh_t starts at dy_t (and what bypasses the products), takes dZ_{t+1} W_hh in the order of Z, and
-the cell turns the gates of Z_t into the gradients of their sums, in place. Then Z holds all that the rest needs:
-dW = dZ^T x and dZ^T h_prev with the rows t * N + n ascending, where Z is the panel and the columns of x and h are
-the tile's rows, and dx = dZ W_ih in the order of Z.
+Step by step in reverse, dh_t starts at dy_t (and what bypasses the products), takes dZ_{t+1} W_hh in the order of Z,
+and the cell turns the gates of Z_t into the gradients of their sums, in place. Then Z holds all that the rest needs:
+dW = dZ^T x and dZ^T h_prev with the rows t * N + n ascending, and dx = dZ W_ih in the order of Z.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
-
 
 from fastrnn.kernels.numba_cells import GRU, LSTM, point_backward
 from fastrnn.kernels.numba_layout import (
@@ -161,8 +159,27 @@ def _multiply(s, side, p, K, panel, weights, z, rows, out, out_row):
             ahead = here + (end - block) * inner * row
             if i < 4:  # the panel's next chunk, a quarter during each tile
                 ahead += i * ((end - block) * inner * row // 4)
-            o, o_row, z_outer, outer = sums, out_row, s.block_stride, end - block
-            product(count, vectors, o, o_row, o, o_row, at, z_row, 1, z_outer, here, row, inner, outer, ahead, row // 4)
+            z_outer, outer = s.block_stride, end - block
+            product(
+                count,
+                vectors,
+                sums,
+                out_row,
+                sums,
+                out_row,
+                at,
+                z_row,
+                1,
+                z_outer,
+                here,
+                row,
+                inner,
+                outer,
+                ahead,
+                row // 4,
+            )
+
+
 @helper
 def _differentiate(s, a, p, t, n, rows, tape, dh, dh_row):
     """Turn the gates of step t into gradients of their sums, for the units of the p-th panel of columns."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-
 from fastrnn.kernels.numba_cells import GRU, LSTM, point_forward
 from fastrnn.kernels.numba_layout import RECURRENT, X, block_units, fed, side_slots, slot_rows, tiles
 from fastrnn.kernels.numba_options import VECTOR_BYTES, helper, kernel

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-
 from fastrnn.kernels.numba_cells import GRU, LSTM
 from fastrnn.kernels.numba_options import TILE_ROWS, helper
 

@@ -2,7 +2,7 @@
 
 Write y = n log(2) + r with an integer n and |r| <= log(2) / 2. Then
 
-    exp(y) = 2^n exp(r)        expm1(y) = 2^n expm1(r) + (2^n - 1)        expm1(r) = r + r^2 (1/2! + r/3! + r^2/4! + ...)
+    exp(y) = 2^n exp(r)      expm1(y) = 2^n expm1(r) + (2^n - 1)      expm1(r) = r + r^2 (1/2! + r/3! + r^2/4! + ...)
 
 and expm1 keeps its relative accuracy near 0, where 1 - exp(y) would lose all of it.
 """

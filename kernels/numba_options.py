@@ -28,7 +28,7 @@ VECTOR_BYTES = 64 if _AVX512 else 32 if "+avx2" in _FEATURES else 16
 # Whether a fused multiply-add is one instruction; where it is not, it would be a library call per lane.
 FUSED = not X86 or "+fma" in _FEATURES
 
-# Rows of the register tile by its number of vectors: accumulators, one row of weights and a broadcast fit the registers.
+# Rows of the register tile by its vectors: accumulators, one row of weights and a broadcast fit the registers.
 _REGISTERS = 16 if X86 and not _AVX512 else 32
 TILE_ROWS = {vectors: min(8, (_REGISTERS - vectors - 1) // vectors) for vectors in (1, 2, 3, 4)}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from fastrnn.kernels.numba_layout import RECURRENT, X, column_vectors, side_slots, slot_rows
 from fastrnn.kernels.numba_options import helper
 from fastrnn.kernels.numba_tile import transpose

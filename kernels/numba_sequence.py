@@ -92,7 +92,15 @@ class ForwardPlan(NamedTuple):
 
 @functools.lru_cache(4096)
 def _plan_forward(
-    cell: int, T: int, N: int, I: int, H: int, real: bool, dtype: np.dtype[Any], tape: bool, num_threads: int
+    cell: int,
+    T: int,
+    N: int,
+    I: int,  # noqa: E741
+    H: int,
+    real: bool,
+    dtype: np.dtype[Any],
+    tape: bool,
+    num_threads: int,
 ) -> ForwardPlan:
     """Plan a call; `real` tells whether x is real input or tokens."""
     W = lanes(dtype)
@@ -139,7 +147,7 @@ def forward(
     """Run a cell over a sequence: `fastrnn.reference.forward`."""
     ih, hh, bias_ih, bias_hh = weights
     dtype, (T, N), real = hh.dtype, x.shape[:2], x.ndim == 3
-    I, H = ih.shape[1], hh.shape[1]
+    I, H = ih.shape[1], hh.shape[1]  # noqa: E741
     plan = _plan_forward(CELL_IDS[cell.name], T, N, I, H, real, dtype, tape, num_threads)
     h_0, c_0, c, c_n = state[0], None, None, None
     if len(state) == 2:
@@ -169,7 +177,7 @@ class BackwardPlan(NamedTuple):
 def _plan_backward(sizes: Sizes, real: bool, dtype: np.dtype[Any], num_threads: int) -> BackwardPlan:
     """Plan the backward call for a forward call's sizes."""
     W = lanes(dtype)
-    T, N, I, H, slots, blocks = sizes.T, sizes.N, sizes.I, sizes.H, sizes.slots, sizes.blocks
+    T, N, I, H, slots, blocks = sizes.T, sizes.N, sizes.I, sizes.H, sizes.slots, sizes.blocks  # noqa: E741
     vectors = _ceil(H, W)
     column_panels = _ceil(vectors, 4)
     product_row = (3 if sizes.cell == GRU else slots) * W

@@ -1,8 +1,8 @@
 """Several threads in one kernel: who takes part, where they wait for each other, and how denormals are flushed.
 
-Python's threads enter a kernel one after another, whenever the scheduler and the interpreter's lock let them. The caller
-closes the team once all have come or a short wait is over; who comes later finds it closed and leaves. So a busy machine
-costs speed, never a deadlock, and since no result depends on the number of threads, never a bit either.
+Python's threads enter a kernel one after another, whenever the scheduler and the interpreter's lock let them. The
+caller closes the team once all have come or a short wait is over; who comes later finds it closed and leaves. So a
+busy machine costs speed, never a deadlock, and since no result depends on the number of threads, never a bit either.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The two loops that all the time goes into, emitted as LLVM vector code: a register tile of a product, and a transpose.
+"""The loops that the time goes into, emitted as LLVM vector code: a register tile of a product, and transposes.
 
 The tile keeps rows x vectors accumulators in registers, loads one row of the panel per k and broadcasts one element per
 row: rows * vectors fused multiply-adds for vectors + rows loads. Every output element is one chain of them in the

@@ -1,7 +1,7 @@
 """Vectors and pointers as Numba types: arithmetic on one CPU register of lanes, written with Python's operators.
 
-`Vector(dtype)` is LLVM's ``<W x float>`` or ``<W x double>``, W = `numba_options.lanes(dtype)`; a Python number beside a
-vector stands for W equal lanes. `Pointer(dtype)` counts in elements; as a kernel's argument it takes an ndarray,
+`Vector(dtype)` is LLVM's ``<W x float>`` or ``<W x double>``, W = `numba_options.lanes(dtype)`; a Python number beside
+a vector stands for W equal lanes. `Pointer(dtype)` counts in elements; as a kernel's argument it takes an ndarray,
 writable or not, or None, and costs no reference count. Nothing here checks a bound.
 """
 

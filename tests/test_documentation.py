@@ -6,6 +6,7 @@ import doctest
 import importlib
 import pkgutil
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,10 @@ def test_examples_in_docstrings(name: str) -> None:
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-def test_examples_in_readme(code: str) -> None:
-    names: dict[str, object] = {}
-    exec(compile(code, "README.md", "exec"), names)
-    assert "fastrnn" in names
+def test_examples_in_readme(code: str, tmp_path: Path) -> None:
+    script = tmp_path / "readme.py"
+    script.write_text(code)
+    assert "fastrnn" in runpy.run_path(str(script))
 
 
 def test_readme_map_knows_every_file() -> None:
