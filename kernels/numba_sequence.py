@@ -52,7 +52,8 @@ class Tape(NamedTuple):
     c: Array | None
 
 
-_PARALLEL_WORK = 8e6  # multiplications above which a second thread pays: some 100 us of one core
+_PARALLEL_WORK = 16e6  # multiplications above which a second thread pays: some 200 us of one core
+_ROWS_TO_STREAM = 8  # rows whose products take as long as reading the weights once from far away
 _PROJECTED_BYTES = 1 << 19  # of the tape that are projected ahead at a time: they stay in the second-level cache
 _LARGE = 1 << 21  # bytes of weights above which they are not in the second-level cache
 
@@ -72,12 +73,17 @@ def _ceil(count: int, size: int) -> int:
     return -(-count // size)
 
 
-def _split(work: float, T: int, N: int, weight_bytes: int, num_threads: int) -> tuple[int, bool, bool]:
-    """Return how many threads, whether to pack the weights ahead, and whether threads share units or the batch."""
-    threads = num_threads if work > _PARALLEL_WORK else 1
-    packed = (8 if N == 1 else 4 if weight_bytes > _LARGE else 2) < T
-    own_cache = N <= 32 and weight_bytes > _LARGE  # then each thread's half of the weights may stay in its own cache
-    return threads, packed, not packed or (threads > 1 and (4 * threads > N or own_cache))
+def _split(T: int, N: int, weights: int, itemsize: int, num_threads: int) -> tuple[int, bool, bool]:
+    """Return how many threads, whether to pack the weights ahead, and whether threads share units or the batch.
+
+    `weights` is how many of them a row meets.
+    """
+    large = weights * itemsize > _LARGE
+    packed = (8 if N == 1 else 4 if large else 2) < T
+    rows = N if packed else max(N, _ROWS_TO_STREAM)
+    threads = num_threads if T * rows * weights > _PARALLEL_WORK else 1
+    own_cache = N <= 32 and large  # then each thread's half of the weights may stay in its own cache
+    return threads, packed, not packed or (threads > 1 and (N < 4 * threads or own_cache))
 
 
 class ForwardPlan(NamedTuple):
@@ -111,7 +117,7 @@ def _plan_forward(
     columns = I if real else min(I, T * N)
     product_row = (3 if cell == GRU else slots) * W
     weights = blocks * product_row * (I * real + H)
-    threads, packed, split_units = _split(T * N * weights, T, N, weights * dtype.itemsize, num_threads)
+    threads, packed, split_units = _split(T, N, weights, dtype.itemsize, num_threads)
     projected = 0 if packed else T
     if packed and real and (N < 5 or (N < 16 and weights * dtype.itemsize > _LARGE) or H >= 768):
         projected = min(T, max(1, _PROJECTED_BYTES // max(1, N * blocks * slots * W * dtype.itemsize)))
@@ -181,8 +187,8 @@ def _plan_backward(sizes: Sizes, real: bool, dtype: np.dtype[Any], num_threads: 
     vectors = _ceil(H, W)
     column_panels = _ceil(vectors, 4)
     product_row = (3 if sizes.cell == GRU else slots) * W
-    work = 2 * T * N * blocks * product_row * (I * real + H)
-    threads, packed, split_units = _split(work, T, N, blocks * product_row * H * dtype.itemsize, num_threads)
+    weights = 2 * blocks * product_row * (I * real + H)  # met twice: by dh or dx, and by dW
+    threads, packed, split_units = _split(T, N, weights, dtype.itemsize, num_threads)
     panel = blocks * product_row * 4 * W
     scratch, sums, all_sums = buffer_sizes(sizes, real, product_row, W)
     sizes = sizes._replace(packed=packed, split_units=split_units, scratch=scratch, sums=sums)

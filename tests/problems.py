@@ -87,7 +87,7 @@ def make(
     cell: str,
     T: int,
     N: int,
-    I: int,  # noqa: E741
+    I: int,
     H: int,
     *,
     dtype: str = "float64",

@@ -16,7 +16,7 @@ from fastrnn.backends import BACKENDS
 from fastrnn.errors import BackendError
 from fastrnn.parameters import Array
 
-T, N, I, H, L = 5, 2, 3, 4, 2  # noqa: E741
+T, N, I, H, L = 5, 2, 3, 4, 2
 X = np.linspace(-1, 1, T * N * I, dtype=np.float32).reshape(T, N, I)
 STATE = np.linspace(-0.5, 0.5, L * N * H, dtype=np.float32).reshape(L, N, H)
 

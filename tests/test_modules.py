@@ -57,7 +57,7 @@ class Call:
     kind: str
     T: int
     N: int
-    I: int  # noqa: E741
+    I: int
     H: int
     num_layers: int = 1
     bias: bool = True
