@@ -36,7 +36,7 @@ class Sizes(NamedTuple):
     cell: int
     T: int
     N: int
-    I: int  # noqa: E741
+    I: int
     H: int
     slots: int  # vectors in a block's row
     units: int  # vectors of units in a block

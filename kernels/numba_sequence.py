@@ -53,6 +53,7 @@ class Tape(NamedTuple):
 
 
 _PARALLEL_WORK = 16e6  # multiplications above which a second thread pays: some 200 us of one core
+_STREAMED = 1 << 23  # bytes of weights above which no cache near a core holds them
 _ROWS_TO_STREAM = 8  # rows whose products take as long as reading the weights once from far away
 _PROJECTED_BYTES = 1 << 19  # of the tape that are projected ahead at a time: they stay in the second-level cache
 _LARGE = 1 << 21  # bytes of weights above which they are not in the second-level cache
@@ -79,11 +80,13 @@ def _split(T: int, N: int, weights: int, itemsize: int, num_threads: int) -> tup
     `weights` is how many of them a row meets.
     """
     large = weights * itemsize > _LARGE
-    packed = (8 if N == 1 else 4 if large else 2) < T
+    never = N == 1 and weights * itemsize > _STREAMED  # reading them in either order takes as long
+    packed = not never and (8 if N == 1 else 4 if large else 2) < T
     rows = N if packed else max(N, _ROWS_TO_STREAM)
     threads = num_threads if T * rows * weights > _PARALLEL_WORK else 1
+    few_rows = 4 * threads > N
     own_cache = N <= 32 and large  # then each thread's half of the weights may stay in its own cache
-    return threads, packed, not packed or (threads > 1 and (N < 4 * threads or own_cache))
+    return threads, packed, not packed or (threads > 1 and (few_rows or own_cache))
 
 
 class ForwardPlan(NamedTuple):
@@ -101,7 +104,7 @@ def _plan_forward(
     cell: int,
     T: int,
     N: int,
-    I: int,  # noqa: E741
+    I: int,
     H: int,
     real: bool,
     dtype: np.dtype[Any],
@@ -153,7 +156,7 @@ def forward(
     """Run a cell over a sequence: `fastrnn.reference.forward`."""
     ih, hh, bias_ih, bias_hh = weights
     dtype, (T, N), real = hh.dtype, x.shape[:2], x.ndim == 3
-    I, H = ih.shape[1], hh.shape[1]  # noqa: E741
+    I, H = ih.shape[1], hh.shape[1]
     plan = _plan_forward(CELL_IDS[cell.name], T, N, I, H, real, dtype, tape, num_threads)
     h_0, c_0, c, c_n = state[0], None, None, None
     if len(state) == 2:
@@ -183,7 +186,7 @@ class BackwardPlan(NamedTuple):
 def _plan_backward(sizes: Sizes, real: bool, dtype: np.dtype[Any], num_threads: int) -> BackwardPlan:
     """Plan the backward call for a forward call's sizes."""
     W = lanes(dtype)
-    T, N, I, H, slots, blocks = sizes.T, sizes.N, sizes.I, sizes.H, sizes.slots, sizes.blocks  # noqa: E741
+    T, N, I, H, slots, blocks = sizes.T, sizes.N, sizes.I, sizes.H, sizes.slots, sizes.blocks
     vectors = _ceil(H, W)
     column_panels = _ceil(vectors, 4)
     product_row = (3 if sizes.cell == GRU else slots) * W
