@@ -11,6 +11,7 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_F32
         FASTRNN_F64
         FASTRNN_FEW_ROWS
+        FASTRNN_GRADIENT_ROWS
 
     ctypedef struct fastrnn_layer:
         ptrdiff_t steps, batch, inputs, hidden
@@ -38,6 +39,7 @@ cdef extern from "kernels.h" nogil:
         const void *dy
         const void *dh_n
         void *panels_hh
+        ptrdiff_t gradient_blocks
         void *panels_ih
         int few_rows
 

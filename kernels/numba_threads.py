@@ -7,6 +7,7 @@ busy machine costs speed, never a deadlock, and since no result depends on the n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -37,8 +38,9 @@ def run(kernel: Callable[..., None], arguments: tuple[Any, ...], num_threads: in
     sync = None
     if num_threads > 1:
         sync, pool = np.zeros(_WORDS, np.int64), _workers(num_threads - 1)
-        for _ in range(num_threads - 1):
-            pool.submit(kernel, *arguments, sync, 1, num_threads)
+        with contextlib.suppress(RuntimeError):  # the interpreter is going down: the caller computes alone
+            for _ in range(num_threads - 1):
+                pool.submit(kernel, *arguments, sync, 1, num_threads)
     kernel(*arguments, sync, 0, num_threads)
 
 

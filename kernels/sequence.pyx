@@ -16,6 +16,7 @@ from c_kernels cimport (
     FASTRNN_F32,
     FASTRNN_F64,
     FASTRNN_FEW_ROWS,
+    FASTRNN_GRADIENT_ROWS,
     FASTRNN_GRU,
     FASTRNN_LSTM,
     FASTRNN_RNN_RELU,
@@ -159,6 +160,8 @@ cdef enum:
     # From this many rows on, a tile is high enough to take the input product in with the recurrent one; below,
     # projecting whole chunks of time reads the weights less often (1.3 to 1.5x at N = 1).
     ROWS_WORTH_FUSING = 5
+    # Bytes of weight gradients that are summed together: they stay in L2 while all rows pass.
+    GRADIENT_BYTES = 512 * 1024
     # Bytes of Z that a projection fills at once: they stay in L2 until the steps read them.
     PROJECTION_BYTES = 512 * 1024
     # Up to this many steps the weights are packed as each step goes, into L1: packing all of them to memory first
@@ -421,6 +424,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
 
     plan(&job, cell, typenum, num_threads)
     cdef size_t L = job.lanes, row = round_up(l.hidden, L) * job.itemsize, packed_row = l.hidden * job.itemsize
+    cdef ptrdiff_t columns = l.inputs + l.hidden
     cdef size_t order = job.blocks * job.cell.panel_slots * L  # length of Z order, as one product runs over it
     cdef Buffer carry, panels, scratch
     try:
@@ -432,7 +436,10 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
             memset(l.carry, 0, l.batch * row)
         panels = Buffer(job.itemsize * order * 4 * L * max(job.hidden_panels, job.input_panels))
         l.panels_hh = l.panels_ih = panels.data  # one after the other
-        job.scratch_size = job.itemsize * (l.inputs + l.hidden) * 4 * L
+        l.gradient_blocks = max(1, min(job.blocks, GRADIENT_BYTES // (job.itemsize * columns * 4 * job.lanes)))
+        job.scratch_size = 64 + round_up(
+            job.itemsize * columns * (l.gradient_blocks * 4 * job.lanes + 2 * FASTRNN_GRADIENT_ROWS)
+            + job.itemsize * 32 * FASTRNN_GRADIENT_ROWS, 64)
         scratch = Buffer(job.scratch_size * job.threads)
         job.scratch = scratch.data
         with nogil:

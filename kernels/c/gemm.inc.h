@@ -103,6 +103,20 @@ INLINE void NAME(accumulate)(int vectors, ptrdiff_t rows, vec (*acc)[4], const N
     }
 }
 
+/* left[tile][r][LEFT_WIDTH] := the columns of rows r that a tile takes, so that it reads one line after the other. */
+#define LEFT_WIDTH (TILE_ROWS > 4 ? 8 : 4)
+static void NAME(pack_left)(REAL *left, const REAL *a, ptrdiff_t columns, ptrdiff_t rows) {
+    for (ptrdiff_t tile = 0; tile < NAME(tile_count)(columns); tile++) {
+        const ptrdiff_t k = NAME(tile_start)(columns, tile), height = NAME(tile_start)(columns, tile + 1) - k;
+        const int whole = k + LEFT_WIDTH <= columns; /* then a copy of fixed length, beyond the tile, stays in the row */
+        for (ptrdiff_t r = 0; r < rows; r++, left += LEFT_WIDTH)
+            if (whole)
+                memcpy(left, a + r * columns + k, LEFT_WIDTH * sizeof(REAL));
+            else
+                memcpy(left, a + r * columns + k, (size_t)height * sizeof(REAL));
+    }
+}
+
 /* Transpose L vectors in registers: log2(L) rounds of full-width interleaving. */
 #if LANES == 2
 #define LOW 0, 2

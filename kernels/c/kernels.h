@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 enum { FASTRNN_RNN_TANH, FASTRNN_RNN_RELU, FASTRNN_LSTM, FASTRNN_GRU, FASTRNN_CELLS };
-enum { FASTRNN_FEW_ROWS = 16 };
+enum { FASTRNN_FEW_ROWS = 16, FASTRNN_GRADIENT_ROWS = 128 };
 enum { FASTRNN_F32, FASTRNN_F64, FASTRNN_PRECISIONS };
 
 /* One layer over one sequence. void * are float or double arrays, C-contiguous; strides count elements.
@@ -53,6 +53,7 @@ typedef struct {
     const void *dy;                      /* IN    (T, N, H), or NULL for zero */
     const void *dh_n;                    /* IN    (N, H), or NULL for zero */
     void *panels_hh;                     /* INOUT [panel of 4 unit vectors][Z order][4 * L], made by pack_hidden */
+    ptrdiff_t gradient_blocks;           /* blocks whose weight gradients are summed together */
     void *panels_ih;                     /* INOUT [panel of 4 * L inputs][Z order][4 * L], made by pack_input */
     int few_rows;                        /* T * N <= FASTRNN_FEW_ROWS: read weights in place, save for the last panel,
                                             and write their gradients in place: packing would cost more */
@@ -74,7 +75,8 @@ typedef struct {
     void (*pack_input)(const fastrnn_layer *, ptrdiff_t p0, ptrdiff_t p1);
     /* Z[t] := one step of fastrnn.reference.backward, from t = T - 1 down; t = -1 writes dh_0 and the final carry */
     void (*step_back)(const fastrnn_layer *, ptrdiff_t t, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1);
-    /* dweights, dbiases := sum over rows; scratch (I + H, 4 * L), private to the thread */
+    /* dweights, dbiases := sum over rows; scratch, private to the thread: the sums, (gradient_blocks, I + H, 4 * L), and
+     * FASTRNN_GRADIENT_ROWS packed rows of x and h_prev, 2 * (I + H) + 32 each at the most */
     void (*weight_gradients)(const fastrnn_layer *, void *scratch, ptrdiff_t b0, ptrdiff_t b1);
     /* dx := Z weight_ih */
     void (*input_gradient)(const fastrnn_layer *, ptrdiff_t row0, ptrdiff_t row1);

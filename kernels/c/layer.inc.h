@@ -246,7 +246,7 @@ static void FN(pack_input)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
 INLINE void FN(z_product)(
     const fastrnn_layer *l, int vectors, vec (*acc)[4], ptrdiff_t row, ptrdiff_t rows, int slot, const REAL *panels,
     const REAL *w, const int gates[4], ptrdiff_t columns, ptrdiff_t p) {
-    enum { width = PANEL_SLOTS * LANES, chunk = width > 256 ? 1 : 256 / width }; /* 256 k's: the panel's part stays in L1 */
+    enum { width = PANEL_SLOTS * LANES, chunk = width > 128 ? 1 : 128 / width }; /* 128 k's: the panel's part stays in L1 */
     const ptrdiff_t blocks = FN(blocks)(l), panel_size = blocks * width * Z_WIDTH;
     NAME(product) m = {.a_row = Z_WIDTH, .a_k = 1, .segments = 1};
     if (l->few_rows && (p + 1) * Z_WIDTH <= columns) {
@@ -320,14 +320,17 @@ static void FN(step_back)(
     }
 }
 
-/* sums[k] += the rows' left[row][k] * Z[row], rows `row` and on, for k < columns */
+/* sums[k] += left[row][k] * Z[row] over rows of a chunk that pack_left has packed, for k < columns */
 INLINE void FN(outer_product)(
     const fastrnn_layer *l, vec (*sums)[4], ptrdiff_t columns, const REAL *left, ptrdiff_t b, int slot, ptrdiff_t row,
     ptrdiff_t rows) {
-    const NAME(product) m = {
-        .a = left, .a_row = 1, .a_k = columns, .p = FN(z_at)(l, b, row) + slot * LANES, .p_k = Z_WIDTH, .K = rows,
-        .segments = 1};
-    NAME(accumulate)(FN(fed)(l, b), columns, sums, &m);
+    for (ptrdiff_t tile = 0; tile < NAME(tile_count)(columns); tile++) {
+        const ptrdiff_t k = NAME(tile_start)(columns, tile), height = NAME(tile_start)(columns, tile + 1) - k;
+        const NAME(product) m = {
+            .a = left + tile * rows * LEFT_WIDTH, .a_row = 1, .a_k = LEFT_WIDTH,
+            .p = FN(z_at)(l, b, row) + slot * LANES, .p_k = Z_WIDTH, .K = rows, .segments = 1};
+        NAME(accumulate_tile)(FN(fed)(l, b), height, sums + k, &m, 0, 0);
+    }
 }
 
 /* dw[lane] := sum of z[row][lane] * left[row] over a few rows, for the real lanes of a slot */
@@ -381,35 +384,43 @@ static void FN(weight_gradients)(const fastrnn_layer *l, void *scratch, ptrdiff_
         FN(few_weight_gradients)(l, b0, b1);
         return;
     }
-    enum { chunk = 128 }; /* rows of Z that stay in the cache while all columns of x and h pass */
+    enum { chunk = FASTRNN_GRADIENT_ROWS };
     const ptrdiff_t N = l->batch, I = l->inputs, H = l->hidden, rows = l->steps * N;
-    vec(*x_sums)[4] = scratch, (*h_sums)[4] = x_sums + I;
-    for (ptrdiff_t b = b0; b < b1; b++) {
-        vec bias_sums[4] = {{0}};
-        memset(scratch, 0, (size_t)(I + H) * sizeof(*x_sums));
+    vec(*const sums)[4] = scratch;
+    REAL *const x_left = (REAL *)(sums + l->gradient_blocks * (I + H));
+    REAL *const h_left = x_left + NAME(tile_count)(I) * chunk * LEFT_WIDTH;
+    for (ptrdiff_t first = b0, last; first < b1; first = last) {
+        last = least(first + l->gradient_blocks, b1);
+        memset(scratch, 0, (size_t)((last - first) * (I + H)) * sizeof(*sums));
         for (ptrdiff_t row = 0, end; row < rows; row = end) {
             end = least(row + chunk, row < N ? least(N, rows) : rows); /* h_0 precedes the first N rows, y the others */
             const REAL *h_prev = row < N ? (const REAL *)l->h_0 + row * H : (const REAL *)l->y + (row - N) * H;
-            if (l->tokens) {
-                for (ptrdiff_t r = row; r < end; r++)
+            if (!l->tokens) NAME(pack_left)(x_left, (const REAL *)l->x + row * I, I, end - row);
+            NAME(pack_left)(h_left, h_prev, H, end - row);
+            for (ptrdiff_t b = first; b < last; b++) {
+                vec(*x_sums)[4] = sums + (b - first) * (I + H);
+                for (ptrdiff_t r = row; l->tokens && r < end; r++)
                     for (int slot = 0; slot < FN(fed)(l, b); slot++)
                         x_sums[l->tokens[r]][slot] += ((const vec *)FN(z_at)(l, b, r))[slot];
-            } else {
-                FN(outer_product)(l, x_sums, I, (const REAL *)l->x + row * I, b, 0, row, end - row);
+                if (!l->tokens) FN(outer_product)(l, x_sums, I, x_left, b, 0, row, end - row);
+                FN(outer_product)(l, x_sums + I, H, h_left, b, HIDDEN_SLOT, row, end - row);
             }
-            FN(outer_product)(l, h_sums, H, h_prev, b, HIDDEN_SLOT, row, end - row);
-            for (ptrdiff_t r = row; r < end; r++)
-                for (int slot = 0; slot < 4; slot++) bias_sums[slot] += ((const vec *)FN(z_at)(l, b, r))[slot];
         }
-        for (int slot = 0; slot < FN(fed)(l, b); slot++) {
-            ptrdiff_t lanes;
-            const ptrdiff_t x_row = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes);
-            const ptrdiff_t h_row = FN(weight_row)(l, b, slot, FN(h_gates)[slot], &lanes);
-            NAME(unpack_slot)((REAL *)l->dweight_ih + x_row * I, I, lanes, (REAL *)&x_sums[0][slot], Z_WIDTH);
-            NAME(unpack_slot)((REAL *)l->dweight_hh + h_row * H, H, lanes, (REAL *)&h_sums[0][slot], Z_WIDTH);
-            if (l->dbias_ih) {
-                vec_store_part((REAL *)l->dbias_ih + x_row, bias_sums[slot], lanes);
-                vec_store_part((REAL *)l->dbias_hh + h_row, bias_sums[slot + HIDDEN_SLOT], lanes);
+        for (ptrdiff_t b = first; b < last; b++) {
+            REAL *x_sums = (REAL *)(sums + (b - first) * (I + H)), *h_sums = x_sums + I * Z_WIDTH;
+            vec bias_sums[4] = {{0}};
+            for (ptrdiff_t row = 0; l->dbias_ih && row < rows; row++)
+                for (int slot = 0; slot < 4; slot++) bias_sums[slot] += ((const vec *)FN(z_at)(l, b, row))[slot];
+            for (int slot = 0; slot < FN(fed)(l, b); slot++) {
+                ptrdiff_t lanes;
+                const ptrdiff_t x_row = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes);
+                const ptrdiff_t h_row = FN(weight_row)(l, b, slot, FN(h_gates)[slot], &lanes);
+                NAME(unpack_slot)((REAL *)l->dweight_ih + x_row * I, I, lanes, x_sums + slot * LANES, Z_WIDTH);
+                NAME(unpack_slot)((REAL *)l->dweight_hh + h_row * H, H, lanes, h_sums + slot * LANES, Z_WIDTH);
+                if (l->dbias_ih) {
+                    vec_store_part((REAL *)l->dbias_ih + x_row, bias_sums[slot], lanes);
+                    vec_store_part((REAL *)l->dbias_hh + h_row, bias_sums[slot + HIDDEN_SLOT], lanes);
+                }
             }
         }
     }

@@ -81,4 +81,5 @@ static const fastrnn_kernels NAME(kernels) = {
 #undef vec_max
 #undef vec_min
 #undef LANES
+#undef LEFT_WIDTH
 #undef NAME
