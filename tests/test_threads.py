@@ -188,6 +188,7 @@ print("end")
 @kernels
 def test_interrupt_ends_the_process(backend: str, tmp_path: Path) -> None:
     code = """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 while True:
     train()
