@@ -241,7 +241,7 @@ def test_same_bits_for_inference(
 # The same again in other processes: lesser CPUs, which this one can stand in for, and an allocator that checks
 
 
-def run_again(backend: str, used: str, chosen: str, folder: Path, **environ: str) -> None:
+def assert_passes_again(backend: str, used: str, chosen: str, folder: Path, **environ: str) -> None:
     """Run the chosen tests above in an environment in which the backend says that it is what `used` says."""
     code = f"from fastrnn.backends import load; print(load({backend!r}).describe())"
     assert used in run_python(code, folder, **environ).stdout
@@ -264,7 +264,7 @@ def test_again_on_lesser_instruction_sets_of_cython(backend: str, level: str, tm
     state = re.search(rf"\b{level}: ([^,;]*)", load(backend).describe())
     if state is None or state[1] != "runs":
         pytest.skip(f"{level} is {'not of this machine' if state is None else state[1]}")
-    run_again(backend, f"{level}: used", "not (large or inference or no_bias)", tmp_path, FASTRNN_ISA=level)
+    assert_passes_again(backend, f"{level}: used", "not (large or inference or no_bias)", tmp_path, FASTRNN_ISA=level)
 
 
 @pytest.mark.parametrize("backend", ["cython"], indirect=True)
@@ -285,7 +285,7 @@ def test_again_with_lesser_vectors_of_numba(backend: str, bits: int, cpu: str, f
     if platform.machine() != "x86_64" or int(used[1]) <= bits:
         pytest.skip(f"{bits} bits are not less than this machine's {used[1]}")
     lowered = {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
-    run_again(backend, f"vectors of {bits} bits", "float32 and not (large or no_bias)", tmp_path, **lowered)
+    assert_passes_again(backend, f"vectors of {bits} bits", "float32 and not (large or no_bias)", tmp_path, **lowered)
 
 
 @kernels
@@ -296,4 +296,4 @@ def test_again_with_checked_memory(backend: str, tmp_path: Path) -> None:
         pytest.skip("this system has no libc_malloc_debug")
     checked = {"LD_PRELOAD": checker, "MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "165"}
     assert "libc_malloc_debug" in run_python("print(open('/proc/self/maps').read())", tmp_path, **checked).stdout
-    run_again(backend, "", "(equals_reference or threads) and not (large or no_bias)", tmp_path, **checked)
+    assert_passes_again(backend, "", "(equals_reference or threads) and not (large or no_bias)", tmp_path, **checked)
