@@ -8,7 +8,7 @@ A backend is a module with two functions, `forward` and `backward`, of the signa
 Arrays given to it are validated, C-contiguous and aligned, and are not written; arrays it returns are new. It says what
 it is in `describe()` and, where it may be unfit, why in `why_not_runnable()`. Two functions it may have besides, that
 `fastrnn.ops` does without otherwise: `pack(cell, weights)`, whose result `forward(..., packed=...)` takes in place of
-reading the weights again, and `multiply(a, b, bias)` for dense layers.
+the weights, which are None then, and `multiply(a, b, bias)` for dense layers.
 """
 
 from __future__ import annotations
@@ -58,6 +58,18 @@ def _why_not_built(name: str, error: ImportError) -> str:
     return str(error)
 
 
+def _import(name: str) -> ModuleType | BackendError:
+    """A backend's module, or why there is none."""
+    if name not in BACKENDS:
+        raise BackendError(f"backend is {name!r}; expected one of {', '.join(BACKENDS)}")
+    try:
+        module = importlib.import_module(BACKENDS[name])
+    except ImportError as error:
+        return BackendError(f"backend {name!r} is not built: {_why_not_built(name, error)}")
+    reason = getattr(module, "why_not_runnable", lambda: None)()
+    return BackendError(f"backend {name!r} cannot run here: {reason}") if reason else module
+
+
 def load(name: str) -> ModuleType:
     """Import a backend's module.
 
@@ -66,17 +78,9 @@ def load(name: str) -> ModuleType:
     BackendError
         If the name is unknown, the backend is not built, or it cannot run on this CPU; three different texts.
     """
-    if name not in BACKENDS:
-        raise BackendError(f"backend is {name!r}; expected one of {', '.join(BACKENDS)}")
-    if name not in _loaded:
-        try:
-            module = importlib.import_module(BACKENDS[name])
-        except ImportError as error:
-            _loaded[name] = BackendError(f"backend {name!r} is not built: {_why_not_built(name, error)}")
-        else:
-            reason = getattr(module, "why_not_runnable", lambda: None)()
-            _loaded[name] = BackendError(f"backend {name!r} cannot run here: {reason}") if reason else module
-    found = _loaded[name]
+    found = _loaded.get(name)
+    if found is None:
+        found = _loaded[name] = _import(name)
     if isinstance(found, BackendError):
         raise BackendError(str(found))
     return found

@@ -31,6 +31,7 @@ of the two products are one array; for the GRU they differ in the n block.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from fastrnn.parameters import Array
@@ -45,8 +46,8 @@ class Weights(NamedTuple):
 
     ih: Array  # (G*H, I)
     hh: Array  # (G*H, H)
-    bias_ih: Array | None  # (G*H,)
-    bias_hh: Array | None  # (G*H,), None exactly when bias_ih is
+    bias_ih: Array | None = None  # (G*H,)
+    bias_hh: Array | None = None  # (G*H,), None exactly when bias_ih is
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,16 @@ class Cell:
     gates: tuple[str, ...]  # in the order of the weight blocks
     states: tuple[str, ...]  # what is carried from step to step
     additive: bool  # only a_x + a_h matters: one gradient serves both products
+
+    @cached_property
+    def states_0(self) -> tuple[str, ...]:
+        """The names of the initial states."""
+        return tuple(f"{name}_0" for name in self.states)
+
+    @cached_property
+    def dstates_n(self) -> tuple[str, ...]:
+        """The names of the final states' gradients."""
+        return tuple(f"d{name}_n" for name in self.states)
 
 
 CELLS: dict[str, Cell] = {

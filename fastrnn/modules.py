@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fastrnn import backends, ops
-from fastrnn.cells import CELLS, Cell, Weights
+from fastrnn.cells import CELLS, Cell
 from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive, take_array, uniform
 
 __all__ = ["GRU", "LSTM", "RNN", "Tape"]
@@ -60,20 +61,25 @@ class _Recurrent(Parametrized):
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.num_layers):
             columns = self.input_size if layer == 0 else self.hidden_size
-            shapes[f"weight_ih_l{layer}"] = (rows, columns)
-            shapes[f"weight_hh_l{layer}"] = (rows, self.hidden_size)
-            if self.bias:
-                shapes[f"bias_ih_l{layer}"] = (rows,)
-                shapes[f"bias_hh_l{layer}"] = (rows,)
+            of_layer = ((rows, columns), (rows, self.hidden_size), (rows,), (rows,))
+            shapes |= zip(self._names(layer), of_layer, strict=False)  # the biases last, if any
         self._declare(shapes, uniform(1 / math.sqrt(self.hidden_size)), seed)
-        self._packed = [ops.PackedWeights() for _ in range(self.num_layers)]
+        self._weights = self._layer_weights()
+
+    def _names(self, layer: int) -> tuple[str, ...]:
+        """torch.nn's names of the fields of `Weights`."""
+        fields = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if self.bias else ("weight_ih", "weight_hh")
+        return tuple(f"{field}_l{layer}" for field in fields)
+
+    def _layer_weights(self) -> list[ops.LayerWeights]:
+        return [ops.LayerWeights(self._parameters, self._names(layer)) for layer in range(self.num_layers)]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_packed"}
+        return {name: value for name, value in self.__dict__.items() if name != "_weights"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._packed = [ops.PackedWeights() for _ in range(self.num_layers)]
+        self._weights = self._layer_weights()
 
     def __repr__(self) -> str:
         options = "".join(
@@ -119,8 +125,15 @@ class _Recurrent(Parametrized):
         ValueError
             If a shape differs, or a token is out of range.
         """
-        y, state_n, _ = self._run(x, state, lengths, tape=False)
-        return y, state_n
+        x, states, batched = self._take(x, state, lengths)
+        backend, num_threads = ops.choose(self.backend, self.num_threads)
+        stamp = self._stamp()  # before weights are taken: they count as held
+        states_n = []
+        for layer, weights in enumerate(self._weights):
+            state_0 = tuple([s[layer] for s in states])
+            x, state_n = ops.infer(backend, self._cell, x, state_0, weights, stamp=stamp, num_threads=num_threads)
+            states_n.append(state_n)
+        return self._to_caller(x, batched), self._join(states_n, batched)
 
     def forward(self, x: Any, state: Any = None, *, lengths: Any = None) -> tuple[Array, Any, Tape]:
         """Run the sequence and keep what `backward` needs.
@@ -133,8 +146,19 @@ class _Recurrent(Parametrized):
             y, the final state, and the tape. The tape refers to x, y and the parameters without a copy: they must not
             change before `backward`; y is read-only for that reason.
         """
-        y, state_n, layers = self._run(x, state, lengths, tape=True)
-        return y, state_n, Tape(self, layers, y.shape)
+        x, states, batched = self._take(x, state, lengths)
+        if state is not None:
+            states = tuple([s.copy() for s in states])  # the tape outlives the caller's arrays
+        backend, num_threads = ops.choose(self.backend, self.num_threads)
+        states_n, tapes = [], []
+        for layer, weights in enumerate(self._weights):
+            state_0 = tuple([s[layer] for s in states])
+            x, state_n, tape = ops.forward(backend, self._cell, x, state_0, weights, num_threads=num_threads)
+            states_n.append(state_n)
+            tapes.append(tape)
+        x.flags.writeable = False
+        y = self._to_caller(x, batched)
+        return y, self._join(states_n, batched), Tape(self, tapes, y.shape)
 
     def backward(self, tape: Tape, dy: Any = None, dstate: Any = None) -> tuple[Array | None, Any, dict[str, Array]]:
         """Back-propagate through time: the exact gradients of everything that went into `forward`.
@@ -176,54 +200,31 @@ class _Recurrent(Parametrized):
         dstates = self._take_dstate(dstate, batch_size, batched)
 
         layers, tape._layers = tape._layers, []
-        grads: dict[str, Array] = {}
-        dstates_0 = []
+        dstates_0, dweights = [], []
         dx: Array | None = dy
         for layer in reversed(range(self.num_layers)):
-            at_layer = tuple(None if d is None else d[layer] for d in dstates)
-            dx, dstate_0, dweights = ops.backward(layers[layer], dx, at_layer)
+            at_layer = tuple([None if d is None else d[layer] for d in dstates])
+            dx, dstate_0, of_weights = ops.backward(layers[layer], dx, at_layer)
             dstates_0.append(dstate_0)
-            for name, gradient in zip(Weights._fields, dweights, strict=True):
-                if gradient is not None:
-                    grads[_parameter_name(name, layer)] = gradient
-        dx_out = None if dx is None else self._to_caller(dx, batched)
-        return dx_out, self._stack(dstates_0[::-1], batched), {name: grads[name] for name in self._parameters}
+            dweights.append(of_weights)
+        grads: dict[str, Any] = {}
+        for weights, of_weights in zip(self._weights, reversed(dweights), strict=True):
+            grads.update(zip(weights.names, of_weights, strict=False))  # without bias there are more than names
+        return (
+            None if dx is None else self._to_caller(dx, batched),
+            self._join(dstates_0[::-1], batched),
+            grads,
+        )
 
-    def _run(self, x: Any, state: Any, lengths: Any, *, tape: bool) -> tuple[Array, Any, list[ops.Tape]]:
+    def _take(self, x: Any, state: Any, lengths: Any) -> tuple[Array, tuple[Array, ...], bool]:
+        """Validate what a call is given: x as (T, N, I) or tokens (T, N), the states, and whether there was a batch."""
         if lengths is not None:
             raise NotImplementedError("lengths is not implemented yet; expected None")
         x, batched = self._take_input(x)
-        states = self._take_state(state, x.shape[1], batched, copy=tape)
-        stamp = None if tape else self._stamp()  # before weights are taken: they count as held
-        states_n, tapes = [], []
-        for layer in range(self.num_layers):
-            weights, state_0 = self._weights(layer), tuple(s[layer] for s in states)
-            if tape:
-                x, state_n, layer_tape = ops.forward(
-                    self._cell, x, state_0, weights, backend=self.backend, num_threads=self.num_threads
-                )
-                tapes.append(layer_tape)
-            else:
-                x, state_n = ops.infer(
-                    self._cell,
-                    x,
-                    state_0,
-                    weights,
-                    self._packed[layer],
-                    stamp=stamp,
-                    backend=self.backend,
-                    num_threads=self.num_threads,
-                )
-            states_n.append(state_n)
-        if tape:
-            x.flags.writeable = False
-        return self._to_caller(x, batched), self._stack(states_n, batched), tapes
-
-    def _weights(self, layer: int) -> Weights:
-        ih, hh = (self._parameters[_parameter_name(name, layer)] for name in ("ih", "hh"))
-        if not self.bias:
-            return Weights(ih, hh, None, None)
-        return Weights(ih, hh, *(self._parameters[_parameter_name(name, layer)] for name in ("bias_ih", "bias_hh")))
+        shape = (self.num_layers, x.shape[1], self.hidden_size)
+        if state is None:
+            return x, tuple([np.zeros(shape, self.dtype) for _ in self._cell.states]), batched
+        return x, self._as_states(self._cell.states_0, state, shape, batched), batched
 
     def _take_input(self, x: Any) -> tuple[Array, bool]:
         """Validate x; return it as (T, N, I) or tokens (T, N), and whether it came with a batch axis."""
@@ -244,17 +245,9 @@ class _Recurrent(Parametrized):
             x = ops.as_real("x", x, self.dtype, (-1, -1, self.input_size)[-x.ndim :], letters)
         return x if batched else x[:, None], batched
 
-    def _take_state(self, state: Any, batch_size: int, batched: bool, *, copy: bool) -> tuple[Array, ...]:
-        """Validate the initial state; return one (L, N, H) array per state of the cell."""
-        shape = (self.num_layers, batch_size, self.hidden_size)
-        if state is None:
-            return tuple(np.zeros(shape, self.dtype) for _ in self._cell.states)
-        states = self._as_states([f"{name}_0" for name in self._cell.states], state, shape, batched)
-        return tuple(s.copy() for s in states) if copy else states  # a tape outlives the caller's arrays
-
     def _take_dstate(self, dstate: Any, batch_size: int, batched: bool) -> tuple[Array | None, ...]:
         """Validate the final state's gradient; None stands for zero in whole or in part."""
-        names = [f"d{name}_n" for name in self._cell.states]
+        names = self._cell.dstates_n
         if dstate is None:
             return (None,) * len(names)
         shape = (self.num_layers, batch_size, self.hidden_size)
@@ -266,7 +259,7 @@ class _Recurrent(Parametrized):
         return self._as_states(names, dstate, shape, batched)
 
     def _as_states(
-        self, names: list[str], values: Any, shape: tuple[int, int, int], batched: bool
+        self, names: Sequence[str], values: Any, shape: tuple[int, int, int], batched: bool
     ) -> tuple[Array, ...]:
         if batched:
             return ops.as_states(names, values, self.dtype, shape, "(L*D, N, H)")
@@ -281,22 +274,20 @@ class _Recurrent(Parametrized):
             return array[:, 0]
         return array.swapaxes(0, 1) if self.batch_first else array
 
-    def _stack(self, per_layer: list[tuple[Array, ...]], batched: bool) -> Any:
+    def _join(self, per_layer: list[tuple[Array, ...]], batched: bool) -> Any:
         """Join the layers' (N, H) states to (L, N, H), in the form in which the caller gives them."""
-        stacked = tuple(np.stack(layers) for layers in zip(*per_layer, strict=True))
+        if self.num_layers == 1:
+            joined = [s[None] for s in per_layer[0]]
+        else:
+            joined = [np.stack(layers) for layers in zip(*per_layer, strict=True)]
         if not batched:
-            stacked = tuple(s[:, 0] for s in stacked)
-        return stacked if len(stacked) > 1 else stacked[0]
+            joined = [s[:, 0] for s in joined]
+        return tuple(joined) if len(joined) > 1 else joined[0]
 
 
 def _not_yet(option: str, value: Any, default: Any) -> None:
     if value != default:
         raise NotImplementedError(f"{option}={value!r} is not implemented yet; expected {default!r}")
-
-
-def _parameter_name(field: str, layer: int) -> str:
-    """torch.nn's name of a field of `Weights`."""
-    return f"{field if field.startswith('bias') else 'weight_' + field}_l{layer}"
 
 
 class RNN(_Recurrent):

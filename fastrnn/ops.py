@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -15,12 +15,13 @@ from fastrnn.parameters import Array, take_array
 from fastrnn.threads import get_num_threads
 
 __all__ = [
-    "PackedWeights",
+    "LayerWeights",
     "Tape",
     "as_real",
     "as_states",
     "as_tokens",
     "backward",
+    "choose",
     "forward",
     "infer",
     "is_tokens",
@@ -33,7 +34,19 @@ def is_tokens(x: Array) -> bool:
     return x.dtype.kind in "iu"
 
 
-def as_real(name: str, value: Any, dtype: np.dtype[Any], shape: Sequence[int], letters: str) -> Array:
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether an array's shape is the wanted one, in which -1 stands for any size."""
+    if shape == wanted:
+        return True
+    if len(shape) != len(wanted):
+        return False
+    for got, want in zip(shape, wanted, strict=True):  # noqa: SIM110  (all() of a generator takes thrice as long)
+        if want not in (got, -1):
+            return False
+    return True
+
+
+def as_real(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...], letters: str) -> Array:
     """Return `value` as a C-contiguous, aligned, native array of `dtype` and `shape`; a copy only where needed.
 
     An entry of -1 in `shape` takes any size. `letters` names the expected shape in errors.
@@ -48,7 +61,7 @@ def as_real(name: str, value: Any, dtype: np.dtype[Any], shape: Sequence[int], l
     array = take_array(name, value)
     if array.dtype is not dtype and array.dtype.newbyteorder("=") != dtype:
         raise TypeError(f"{name} has dtype {array.dtype}; expected {dtype}")
-    if len(shape) != array.ndim or any(want not in (got, -1) for want, got in zip(shape, array.shape, strict=True)):
+    if not _fits(array.shape, shape):
         wanted = ", ".join("any" if n < 0 else str(n) for n in shape)
         raise ValueError(f"{name} has shape {array.shape}; expected {letters} = ({wanted})")
     flags = array.flags
@@ -67,14 +80,14 @@ def as_tokens(name: str, tokens: Array, limit: int, letters: str) -> Array:
 
 
 def as_states(
-    names: Sequence[str], values: Any, dtype: np.dtype[Any], shape: Sequence[int], letters: str
+    names: Sequence[str], values: Any, dtype: np.dtype[Any], shape: tuple[int, ...], letters: str
 ) -> tuple[Array, ...]:
     """Return the states `values`, one array or a tuple as `names` says, as a tuple of validated arrays."""
     if len(names) == 1:
         values = (values,)
     elif not isinstance(values, (tuple, list)) or len(values) != len(names):
         raise TypeError(f"the state is {_describe(values)}; expected a tuple ({', '.join(names)})")
-    return tuple(as_real(name, value, dtype, shape, letters) for name, value in zip(names, values, strict=True))
+    return tuple([as_real(name, value, dtype, shape, letters) for name, value in zip(names, values, strict=True)])
 
 
 def _describe(value: Any) -> str:
@@ -83,7 +96,12 @@ def _describe(value: Any) -> str:
     return f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
 
 
-@dataclass
+def choose(backend: str | None, num_threads: int | None) -> tuple[ModuleType, int]:
+    """What a call runs on: the backend and the number of threads, given those that its module asks for, if any."""
+    return resolve(backend), num_threads or get_num_threads()
+
+
+@dataclass(slots=True)
 class Tape:
     """One layer's tape, with the backend that can read it. Backward overwrites it in place: it serves once."""
 
@@ -93,57 +111,65 @@ class Tape:
     num_threads: int
 
 
-class PackedWeights:
-    """One layer's weights as a backend packed them, kept as long as the stamp they were packed under is the same."""
+class LayerWeights:
+    """One layer's weights: by name among a module's parameters, and as a backend packed them.
 
-    def __init__(self) -> None:
-        self._key: tuple[ModuleType, int] | None = None
-        self._packed: Any = None
+    What was packed is kept as long as the stamp it was packed under is the same; see `Parametrized._stamp`.
+    """
 
-    def get(self, module: ModuleType, cell: Cell, weights: Weights, stamp: int, num_threads: int) -> dict[str, Any]:
-        """The backend's `packed` argument, packed anew if need be; nothing for a backend that does not pack."""
-        if not hasattr(module, "pack"):
-            return {}
-        if self._key != (module, stamp):
-            self._packed = module.pack(cell, weights, num_threads=num_threads)
-            self._key = (module, stamp)
-        return {"packed": self._packed}
+    def __init__(self, parameters: Mapping[str, Array], names: Sequence[str]) -> None:
+        self.names = names  # in the order of the fields of Weights
+        self._parameters = parameters  # not the arrays: a reference to one would count as held
+        self._kept: tuple[ModuleType | None, int | None, Any] = (None, None, None)  # backend, stamp, packed weights
+
+    def arrays(self) -> Weights:
+        """The live parameter arrays; they count as held for as long as the result is."""
+        parameters = self._parameters
+        return Weights(*[parameters[name] for name in self.names])
+
+    def packed(self, backend: ModuleType, cell: Cell, stamp: int, num_threads: int) -> Any:
+        """The weights as a backend that has `pack` packed them, packed anew if need be."""
+        by, under, packed = self._kept  # read, and below written, at once: other threads do so too
+        if by is not backend or under != stamp:
+            packed = backend.pack(cell, self.arrays(), num_threads=num_threads)
+            self._kept = backend, stamp, packed
+        return packed
 
 
 def infer(
+    backend: ModuleType,
     cell: Cell,
     x: Array,
     state: State,
-    weights: Weights,
-    packed: PackedWeights,
+    weights: LayerWeights,
     *,
     stamp: int | None,
-    backend: str | None,
-    num_threads: int | None,
+    num_threads: int,
 ) -> tuple[Array, State]:
     """Run one layer for its outputs only, on packed weights if they cannot have changed since the call before."""
-    module = resolve(backend)
-    threads = num_threads or get_num_threads()
-    extra = {} if stamp is None else packed.get(module, cell, weights, stamp, threads)
-    y, state_n, _ = module.forward(cell, x, state, weights, tape=False, num_threads=threads, **extra)
+    if stamp is None or not hasattr(backend, "pack"):
+        y, state_n, _ = backend.forward(cell, x, state, weights.arrays(), tape=False, num_threads=num_threads)
+    else:
+        packed = weights.packed(backend, cell, stamp, num_threads)
+        y, state_n, _ = backend.forward(cell, x, state, None, tape=False, num_threads=num_threads, packed=packed)
     return y, state_n
 
 
 def forward(
-    cell: Cell, x: Array, state: State, weights: Weights, *, backend: str | None, num_threads: int | None
+    backend: ModuleType, cell: Cell, x: Array, state: State, weights: LayerWeights, *, num_threads: int
 ) -> tuple[Array, State, Tape]:
-    """Run one layer over a sequence and keep a tape: `fastrnn.reference.forward` on the chosen backend."""
-    module = resolve(backend)
-    threads = num_threads or get_num_threads()
-    y, state_n, kept = module.forward(cell, x, state, weights, tape=True, num_threads=threads)
-    return y, state_n, Tape(cell, module, kept, threads)
+    """Run one layer over a sequence and keep a tape: `fastrnn.reference.forward` on a backend."""
+    y, state_n, kept = backend.forward(cell, x, state, weights.arrays(), tape=True, num_threads=num_threads)
+    return y, state_n, Tape(cell, backend, kept, num_threads)
 
 
-def backward(tape: Tape, dy: Array | None, dstate: tuple[Array | None, ...]) -> tuple[Array | None, State, Weights]:
+def backward(
+    tape: Tape, dy: Array | None, dstate: tuple[Array | None, ...]
+) -> tuple[Array | None, State, tuple[Array | None, ...]]:
     """Differentiate one layer: `fastrnn.reference.backward` on the backend that ran its forward."""
     kept, tape.kept = tape.kept, None
     dx, dstate_0, dweights = tape.backend.backward(tape.cell, kept, dy, dstate, num_threads=tape.num_threads)
-    return dx, dstate_0, Weights(*dweights)
+    return dx, dstate_0, dweights
 
 
 def multiply(
@@ -154,8 +180,8 @@ def multiply(
     A backend with kernels of its own for it keeps NumPy's BLAS, and the threads that it leaves spinning, out of a
     training loop, and sums every element in one order whatever the number of threads.
     """
-    module = resolve(backend)
+    module, threads = choose(backend, num_threads)
     if hasattr(module, "multiply"):
-        product: Array = module.multiply(a, b, bias, num_threads=num_threads or get_num_threads())
+        product: Array = module.multiply(a, b, bias, num_threads=threads)
         return product
     return a @ b if bias is None else a @ b + bias

@@ -52,11 +52,11 @@ def uniform(bound: float) -> Draw:
     return lambda rng, shape: rng.uniform(-bound, bound, shape)
 
 
-def _reference_counts(arrays: Mapping[str, Array]) -> list[int]:
-    return [sys.getrefcount(array) for array in arrays.values()]
+def _most_references(arrays: Mapping[str, Array]) -> int:
+    return max(map(sys.getrefcount, arrays.values()))
 
 
-(_OWN_REFERENCES,) = _reference_counts({"": np.empty(0)})
+_OWN_REFERENCES = _most_references({"": np.empty(0)})
 
 
 class _Store(dict[str, Array]):
@@ -93,8 +93,8 @@ class Parametrized:
         Nobody can write to an array without a reference to it (a view holds one), and references are handed out by
         `parameters` only. So what was derived from the parameters under a stamp holds while the stamp is the same.
         """
-        held = any(count > _OWN_REFERENCES for count in _reference_counts(self._parameters))
-        return None if held else self._parameters.handed_out
+        parameters = self._parameters
+        return None if _most_references(parameters) > _OWN_REFERENCES else parameters.handed_out
 
     def state_dict(self) -> dict[str, Array]:
         """A copy of every parameter, by torch's name."""

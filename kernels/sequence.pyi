@@ -11,7 +11,7 @@ def forward(
     cell: Cell,
     x: Array,
     state: State,
-    weights: Weights,
+    weights: Weights | None,
     *,
     tape: bool = True,
     num_threads: int = 1,

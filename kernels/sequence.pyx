@@ -166,6 +166,8 @@ cdef void copy_rows(
 cdef struct Job:
     fastrnn_layer layer
     const fastrnn_cell *cell
+    int typenum
+    ptrdiff_t gates
     ptrdiff_t blocks    # of hidden units, in Z
     ptrdiff_t hidden_panels  # of 4 * lanes hidden units, in backward
     ptrdiff_t input_panels   # of 4 * lanes inputs, in backward
@@ -207,18 +209,30 @@ cdef inline int itemsize_of(int typenum) noexcept:
     return 4 if typenum == cnp.NPY_FLOAT32 else 8
 
 
-cdef void plan(Job *job, object cell, int typenum, int num_threads) noexcept:
-    """Fill in the job's sizes from those of its layer, and take the pool."""
+cdef void describe_layer(Job *job, object cell, weights) except *:
+    """Fill in what a job knows before it has input: the layer's weights and the sizes that follow from them."""
     cdef fastrnn_layer *l = &job.layer
-    cdef ptrdiff_t gates = len(cell.gates)
-    cdef const fastrnn_kernels *kernels = kernels_of(typenum)
+    cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1]
+    memset(job, 0, sizeof(Job))
+    l.inputs, l.hidden = weight_ih.shape[1], weight_hh.shape[1]
+    l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh = (
+        pointer(weight_ih), pointer(weight_hh), pointer(weights[2]), pointer(weights[3]))
+    job.typenum = cnp.PyArray_TYPE(weight_hh)
+    cdef const fastrnn_kernels *kernels = kernels_of(job.typenum)
     job.cell = &kernels.cells[<int> CELL_IDS[cell.name]]
     job.lanes = kernels.lanes
-    job.itemsize = itemsize_of(typenum)
+    job.itemsize = itemsize_of(job.typenum)
+    job.gates = weight_hh.shape[0] // l.hidden
     job.blocks = round_up(l.hidden, job.cell.block_units) // job.cell.block_units
     job.hidden_panels = round_up(l.hidden, 4 * job.lanes) // (4 * job.lanes)
     job.input_panels = round_up(l.inputs, 4 * job.lanes) // (4 * job.lanes)
-    cdef double weights = gates * l.hidden * (l.hidden + (0 if l.x == NULL else l.inputs))
+    l.panel_stride = (l.inputs + l.hidden) * job.cell.panel_slots * job.lanes
+
+
+cdef void share(Job *job, int num_threads) noexcept:
+    """Take the pool, for as many threads as are worth it."""
+    cdef fastrnn_layer *l = &job.layer
+    cdef double weights = job.gates * l.hidden * (l.hidden + (0 if l.x == NULL else l.inputs))
     if weights * (2 * l.steps * l.batch + FLOPS_OF_PACKING) < FLOPS_WORTH_A_THREAD:
         num_threads = 1
     job.threads = fastrnn_pool_acquire(num_threads)
@@ -230,19 +244,12 @@ cdef inline ptrdiff_t start(ptrdiff_t count, int parts, int part) noexcept nogil
     return count * part // parts
 
 
-cdef void take_weights(fastrnn_layer *l, weights) except *:
-    """Point the layer to its weights and take its sizes from them."""
-    cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1]
-    l.inputs, l.hidden = weight_ih.shape[1], weight_hh.shape[1]
-    l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh = (
-        pointer(weight_ih), pointer(weight_hh), pointer(weights[2]), pointer(weights[3]))
-
-
 # ---- packed weights
 
 cdef class Packed:
-    """A layer's weights in the order in which the forward kernels read them."""
+    """A layer's weights in the order in which the forward kernels read them, and a job that is to run on them."""
 
+    cdef Job job
     cdef Buffer panels, bias
 
 
@@ -251,16 +258,11 @@ cdef void pack_task(void *context, int part) noexcept nogil:
     job.cell.pack(&job.layer, start(job.blocks, job.threads, part), start(job.blocks, job.threads, part + 1))
 
 
-cdef ptrdiff_t panel_length(Job *job) noexcept:
-    return (job.layer.inputs + job.layer.hidden) * job.cell.panel_slots * job.lanes
-
-
 cdef Packed run_pack(Job *job):
     cdef Packed packed = Packed()
-    packed.panels = Buffer(job.itemsize * job.blocks * panel_length(job))
+    packed.panels = Buffer(job.itemsize * job.blocks * job.layer.panel_stride)
     packed.bias = Buffer(job.itemsize * job.blocks * 4 * job.lanes)
     job.layer.panels, job.layer.bias = packed.panels.data, packed.bias.data
-    job.layer.panel_stride = panel_length(job)
     with nogil:
         fastrnn_pool_run(pack_task, job, job.threads, False)
     return packed
@@ -269,14 +271,17 @@ cdef Packed run_pack(Job *job):
 def pack(cell, weights, *, int num_threads=1):
     """Pack a layer's weights once for many calls of `forward`; the caller sees to it that they have not changed."""
     cdef Job job
-    memset(&job, 0, sizeof(job))
-    take_weights(&job.layer, weights)
-    plan(&job, cell, cnp.PyArray_TYPE(<cnp.ndarray> weights[0]), num_threads)
+    cdef Packed packed
+    describe_layer(&job, cell, weights)
+    share(&job, num_threads)
     try:
-        return run_pack(&job)
+        packed = run_pack(&job)
     finally:
         if job.threads > 1:
             fastrnn_pool_release()
+    job.layer.weight_ih = job.layer.weight_hh = job.layer.bias_ih = job.layer.bias_hh = NULL  # they may go away
+    packed.job = job
+    return packed
 
 
 # ---- forward
@@ -304,20 +309,21 @@ cdef void forward_task(void *context, int part) noexcept nogil:
 cdef class Tape:
     """What backward needs: the layer as forward left it, and the owners of the memory it points to."""
 
-    cdef fastrnn_layer layer
+    cdef Job job
     cdef object x, y, h_0, weights
     cdef Buffer z, c
 
 
 def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1, Packed packed=None):
-    """`fastrnn.reference.forward` on the C kernels; `packed` is what `pack` made of the same weights."""
+    """`fastrnn.reference.forward` on the C kernels; `packed`, what `pack` made of the weights, may take their place."""
     cdef Job job
-    memset(&job, 0, sizeof(job))
+    if packed is None:
+        describe_layer(&job, cell, weights)
+    else:
+        job = packed.job
     cdef fastrnn_layer *l = &job.layer
     cdef cnp.ndarray input_array = x, h_0 = state[0]
-    cdef int typenum = cnp.PyArray_TYPE(h_0)
     cdef bint has_c = len(state) > 1
-    take_weights(l, weights)
     l.steps, l.batch = input_array.shape[0], input_array.shape[1]
     if cnp.PyArray_NDIM(input_array) == 2:
         l.tokens = <const intptr_t *> cnp.PyArray_DATA(input_array)
@@ -326,27 +332,28 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
     l.h_0 = cnp.PyArray_DATA(h_0)
 
     cdef cnp.npy_intp *shape = [l.steps, l.batch, l.hidden]
-    cdef cnp.ndarray y = cnp.PyArray_EMPTY(3, shape, typenum, 0)
+    cdef cnp.ndarray y = cnp.PyArray_EMPTY(3, shape, job.typenum, 0)
+    cdef cnp.ndarray h_n = cnp.PyArray_EMPTY(2, shape + 1, job.typenum, 0)
+    cdef cnp.ndarray c_n = cnp.PyArray_EMPTY(2, shape + 1, job.typenum, 0) if has_c else None
     l.y = cnp.PyArray_DATA(y)
 
-    plan(&job, cell, typenum, num_threads)
+    share(&job, num_threads)
     cdef ptrdiff_t L = job.lanes, C = round_up(l.hidden, L), rows = l.steps * l.batch
-    cdef ptrdiff_t large = job.itemsize * job.blocks * panel_length(&job) > LARGE_BYTES
+    cdef ptrdiff_t large = job.itemsize * job.blocks * l.panel_stride > LARGE_BYTES
     cdef bint pack_as_needed = packed is None and (
         l.steps <= (STEPS_NOT_WORTH_PACKING_LARGE if large else STEPS_NOT_WORTH_PACKING))
+    cdef size_t row = l.hidden * job.itemsize
     cdef Buffer z = None, c = None
     try:
         if has_c:
             l.c_stride = l.batch * C if tape else 0
             c = Buffer(job.itemsize * (l.steps * l.c_stride + l.batch * C))
             l.c = c.data
-            copy_rows(l.c, C * job.itemsize, pointer(state[1]), l.hidden * job.itemsize, l.batch)
+            copy_rows(l.c, C * job.itemsize, pointer(state[1]), row, l.batch)
         if pack_as_needed:
             job.by_hidden = True  # so that each block is packed by one thread only
         elif packed is None:
             packed = run_pack(&job)
-        else:
-            l.panels, l.bias, l.panel_stride = packed.panels.data, packed.bias.data, panel_length(&job)
         l.keep = tape
         l.projected = l.x != NULL and l.steps > 1 and (pack_as_needed or l.batch < ROWS_WORTH_FUSING)
         if l.projected:
@@ -363,19 +370,17 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
         if job.threads > 1:
             fastrnn_pool_release()
 
-    cdef cnp.ndarray c_n
-    state_n = (y[l.steps - 1].copy() if l.steps else h_0.copy(),)
+    memcpy(
+        cnp.PyArray_DATA(h_n), <char *> l.y + (l.steps - 1) * l.batch * row if l.steps else l.h_0, l.batch * row)
     if has_c:
-        c_n = cnp.PyArray_EMPTY(2, shape + 1, typenum, 0)
         copy_rows(
-            cnp.PyArray_DATA(c_n), l.hidden * job.itemsize,
-            <char *> l.c + l.steps * l.c_stride * job.itemsize, C * job.itemsize, l.batch)
-        state_n += (c_n,)
+            cnp.PyArray_DATA(c_n), row, <char *> l.c + l.steps * l.c_stride * job.itemsize, C * job.itemsize, l.batch)
+    state_n = (h_n, c_n) if has_c else (h_n,)
     if not tape:
         return y, state_n, None
     cdef Tape kept = Tape()
-    kept.layer = job.layer
-    kept.layer.panels = kept.layer.bias = NULL
+    kept.job = job
+    kept.job.layer.panels = kept.job.layer.bias = NULL
     kept.x, kept.y, kept.h_0, kept.weights, kept.z, kept.c = x, y, h_0, weights, z, c
     return y, state_n, kept
 
@@ -426,12 +431,10 @@ cdef void input_task(void *context, int part) noexcept nogil:
 
 def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
     """`fastrnn.reference.backward` on the C kernels. Overwrites the tape: it serves once."""
-    cdef Job job
-    memset(&job, 0, sizeof(job))
-    job.layer = tape.layer
+    cdef Job job = tape.job
     cdef fastrnn_layer *l = &job.layer
     cdef cnp.ndarray weight_ih = tape.weights[0], weight_hh = tape.weights[1], h_0 = tape.h_0
-    cdef int typenum = cnp.PyArray_TYPE(weight_ih)
+    cdef int typenum = job.typenum
     cdef bint has_c = l.c != NULL
     l.dy = pointer(dy)
     l.dh_n = pointer(dstate[0])
@@ -450,7 +453,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
     l.dweight_ih, l.dweight_hh, l.dbias_ih, l.dbias_hh = (
         pointer(dweight_ih), pointer(dweight_hh), pointer(dbias_ih), pointer(dbias_hh))
 
-    plan(&job, cell, typenum, num_threads)
+    share(&job, num_threads)
     cdef size_t L = job.lanes, row = round_up(l.hidden, L) * job.itemsize, packed_row = l.hidden * job.itemsize
     cdef ptrdiff_t columns = l.inputs + l.hidden
     cdef size_t order = job.blocks * job.cell.panel_slots * L  # length of Z order, as one product runs over it
@@ -482,11 +485,9 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
         if job.threads > 1:
             fastrnn_pool_release()
 
-    dstate_0 = (dh_0,)
     if has_c:
         copy_rows(pointer(dc_0), packed_row, l.carry, row, l.batch)
-        dstate_0 += (dc_0,)
-    return dx, dstate_0, (dweight_ih, dweight_hh, dbias_ih, dbias_hh)
+    return dx, (dh_0, dc_0) if has_c else (dh_0,), (dweight_ih, dweight_hh, dbias_ih, dbias_hh)
 
 
 # ---- dense layers
