@@ -86,20 +86,19 @@ def load(name: str) -> ModuleType:
     return found
 
 
-def _automatic() -> str:
+def _automatic() -> tuple[str, ModuleType]:
     for name in BACKENDS:
         try:
-            load(name)
+            return name, load(name)
         except BackendError:
             continue
-        return name
     raise AssertionError("the numpy backend always loads")
 
 
 def resolve(name: str | None = None) -> ModuleType:
     """The backend to use: `name`, else `use_backend`'s, else FASTRNN_BACKEND's, else the first that runs here."""
     wanted = name or _chosen or os.environ.get("FASTRNN_BACKEND")
-    return load(wanted or _automatic())
+    return load(wanted) if wanted else _automatic()[1]
 
 
 class use_backend:  # noqa: N801  (reads as a statement)
@@ -193,5 +192,5 @@ def info() -> Info:
     else:
         why = "the first that runs here"
     resolve()
-    used = _chosen or os.environ.get("FASTRNN_BACKEND") or _automatic()
+    used = _chosen or os.environ.get("FASTRNN_BACKEND") or _automatic()[0]
     return Info(fastrnn.__version__, used, why, get_num_threads(), tuple(statuses))

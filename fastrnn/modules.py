@@ -195,7 +195,10 @@ class _Recurrent(Parametrized):
         batched = len(tape._y_shape) == 3
         if dy is not None:
             dy = ops.as_real("dy", dy, self.dtype, tape._y_shape, "y's shape")
-            dy = self._to_time_major(dy) if batched else dy[:, None]
+            if not batched:
+                dy = dy[:, None]
+            elif self.batch_first:
+                dy = _to_time_major(dy)
         batch_size = tape._y_shape[0 if self.batch_first else 1] if batched else 1
         dstates = self._take_dstate(dstate, batch_size, batched)
 
@@ -236,13 +239,13 @@ class _Recurrent(Parametrized):
             kind = "token indices" if tokens else "real input"
             letters = "(T, N) or (T,)" if tokens else f"(T, N, I) or (T, I), I = {self.input_size}"
             raise ValueError(f"x has shape {x.shape}; expected {letters} for {kind} (dtype {x.dtype})")
-        if batched:
-            x = self._to_time_major(x)
+        if batched and self.batch_first:
+            x = _to_time_major(x)
         if tokens:
             x = ops.as_tokens("x", x, self.input_size, "input_size")
         else:
             letters = "(T, N, I)" if batched else "(T, I)"
-            x = ops.as_real("x", x, self.dtype, (-1, -1, self.input_size)[-x.ndim :], letters)
+            x = ops.as_real("x", x, self.dtype, (self.input_size,), letters, free=x.ndim - 1)
         return x if batched else x[:, None], batched
 
     def _take_dstate(self, dstate: Any, batch_size: int, batched: bool) -> tuple[Array | None, ...]:
@@ -266,9 +269,6 @@ class _Recurrent(Parametrized):
         states = ops.as_states(names, values, self.dtype, (shape[0], shape[2]), "(L*D, H)")
         return tuple(s[:, None] for s in states)
 
-    def _to_time_major(self, array: Array) -> Array:
-        return np.ascontiguousarray(array.swapaxes(0, 1)) if self.batch_first else array
-
     def _to_caller(self, array: Array, batched: bool) -> Array:
         if not batched:
             return array[:, 0]
@@ -283,6 +283,10 @@ class _Recurrent(Parametrized):
         if not batched:
             joined = [s[:, 0] for s in joined]
         return tuple(joined) if len(joined) > 1 else joined[0]
+
+
+def _to_time_major(array: Array) -> Array:
+    return np.ascontiguousarray(array.swapaxes(0, 1))
 
 
 def _not_yet(option: str, value: Any, default: Any) -> None:

@@ -34,22 +34,10 @@ def is_tokens(x: Array) -> bool:
     return x.dtype.kind in "iu"
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Whether an array's shape is the wanted one, in which -1 stands for any size."""
-    if shape == wanted:
-        return True
-    if len(shape) != len(wanted):
-        return False
-    for got, want in zip(shape, wanted, strict=True):  # noqa: SIM110  (all() of a generator takes thrice as long)
-        if want not in (got, -1):
-            return False
-    return True
-
-
-def as_real(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...], letters: str) -> Array:
+def as_real(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...], letters: str, free: int = 0) -> Array:
     """Return `value` as a C-contiguous, aligned, native array of `dtype` and `shape`; a copy only where needed.
 
-    An entry of -1 in `shape` takes any size. `letters` names the expected shape in errors.
+    Before the axes in `shape` there are `free` ones of any size. `letters` names the expected shape in errors.
 
     Raises
     ------
@@ -58,11 +46,11 @@ def as_real(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...],
     ValueError
         If the shape differs.
     """
-    array = take_array(name, value)
+    array = value if type(value) is np.ndarray else take_array(name, value)
     if array.dtype is not dtype and array.dtype.newbyteorder("=") != dtype:
         raise TypeError(f"{name} has dtype {array.dtype}; expected {dtype}")
-    if not _fits(array.shape, shape):
-        wanted = ", ".join("any" if n < 0 else str(n) for n in shape)
+    if array.shape[free:] != shape:
+        wanted = ", ".join(["any"] * free + [str(n) for n in shape])
         raise ValueError(f"{name} has shape {array.shape}; expected {letters} = ({wanted})")
     flags = array.flags
     if flags.c_contiguous and flags.aligned and array.dtype.isnative:
@@ -84,10 +72,13 @@ def as_states(
 ) -> tuple[Array, ...]:
     """Return the states `values`, one array or a tuple as `names` says, as a tuple of validated arrays."""
     if len(names) == 1:
-        values = (values,)
-    elif not isinstance(values, (tuple, list)) or len(values) != len(names):
+        return (as_real(names[0], values, dtype, shape, letters),)
+    if not isinstance(values, (tuple, list)) or len(values) != len(names):
         raise TypeError(f"the state is {_describe(values)}; expected a tuple ({', '.join(names)})")
-    return tuple([as_real(name, value, dtype, shape, letters) for name, value in zip(names, values, strict=True)])
+    states: State = ()
+    for i, name in enumerate(names):
+        states += (as_real(name, values[i], dtype, shape, letters),)
+    return states
 
 
 def _describe(value: Any) -> str:
