@@ -387,16 +387,21 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
 
 # ---- backward
 
+cdef inline ptrdiff_t first_to_pack(const Job *job, ptrdiff_t columns) noexcept nogil:
+    """The first panel of a weight of so many columns that backward does not read in place."""
+    return columns // (4 * job.lanes) if job.layer.few_rows else 0
+
+
 cdef void pack_hidden_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
-    cdef ptrdiff_t first = job.hidden_panels - 1 if job.layer.few_rows else 0, count = job.hidden_panels - first
+    cdef ptrdiff_t first = first_to_pack(job, job.layer.hidden), count = job.hidden_panels - first
     job.cell.pack_hidden(
         &job.layer, first + start(count, job.threads, part), first + start(count, job.threads, part + 1))
 
 
 cdef void pack_input_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
-    cdef ptrdiff_t first = job.input_panels - 1 if job.layer.few_rows else 0, count = job.input_panels - first
+    cdef ptrdiff_t first = first_to_pack(job, job.layer.inputs), count = job.input_panels - first
     job.cell.pack_input(
         &job.layer, first + start(count, job.threads, part), first + start(count, job.threads, part + 1))
 

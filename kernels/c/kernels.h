@@ -55,8 +55,8 @@ typedef struct {
     void *panels_hh;                     /* INOUT [panel of 4 unit vectors][Z order][4 * L], made by pack_hidden */
     ptrdiff_t gradient_blocks;           /* blocks whose weight gradients are summed together */
     void *panels_ih;                     /* INOUT [panel of 4 * L inputs][Z order][4 * L], made by pack_input */
-    int few_rows;                        /* T * N <= FASTRNN_FEW_ROWS: read weights in place, save for the last panel,
-                                            and write their gradients in place: packing would cost more */
+    int few_rows;                        /* T * N <= FASTRNN_FEW_ROWS: read weights in place, save for a last panel
+                                            that is not full, and write their gradients in place: packing would cost more */
 } fastrnn_layer;
 
 typedef struct {
