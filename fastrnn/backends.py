@@ -7,8 +7,8 @@ A backend is a module with two functions, `forward` and `backward`, of the signa
 
 Arrays given to it are validated, C-contiguous and aligned, and are not written; arrays it returns are new. It says what
 it is in `describe()` and, where it may be unfit, why in `why_not_runnable()`. Two functions it may have besides, that
-`fastrnn.ops` does without otherwise: `pack(cell, weights)`, whose result `forward(..., packed=...)` takes in place of
-the weights, which are None then, and `multiply(a, b, bias)` for dense layers.
+`fastrnn.ops` does without otherwise: `pack(cell, weights)`, whose result `forward(..., tape=False, packed=...)` takes
+in place of the weights, which are None then, and `multiply(a, b, bias)` for dense layers.
 """
 
 from __future__ import annotations

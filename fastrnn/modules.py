@@ -254,20 +254,15 @@ class _Recurrent(Parametrized):
         if dstate is None:
             return (None,) * len(names)
         shape = (self.num_layers, batch_size, self.hidden_size)
-        if len(names) > 1 and isinstance(dstate, (tuple, list)) and len(dstate) == len(names):
-            return tuple(
-                None if d is None else self._as_states([name], d, shape, batched)[0]
-                for name, d in zip(names, dstate, strict=True)
-            )
-        return self._as_states(names, dstate, shape, batched)
+        return self._as_states(names, dstate, shape, batched, optional=True)
 
     def _as_states(
-        self, names: Sequence[str], values: Any, shape: tuple[int, int, int], batched: bool
-    ) -> tuple[Array, ...]:
+        self, names: Sequence[str], values: Any, shape: tuple[int, int, int], batched: bool, *, optional: bool = False
+    ) -> tuple[Any, ...]:
         if batched:
-            return ops.as_states(names, values, self.dtype, shape, "(L*D, N, H)")
-        states = ops.as_states(names, values, self.dtype, (shape[0], shape[2]), "(L*D, H)")
-        return tuple(s[:, None] for s in states)
+            return ops.as_states(names, values, self.dtype, shape, "(L*D, N, H)", optional=optional)
+        states = ops.as_states(names, values, self.dtype, (shape[0], shape[2]), "(L*D, H)", optional=optional)
+        return tuple([None if s is None else s[:, None] for s in states])
 
     def _to_caller(self, array: Array, batched: bool) -> Array:
         if not batched:

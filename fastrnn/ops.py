@@ -68,16 +68,26 @@ def as_tokens(name: str, tokens: Array, limit: int, letters: str) -> Array:
 
 
 def as_states(
-    names: Sequence[str], values: Any, dtype: np.dtype[Any], shape: tuple[int, ...], letters: str
-) -> tuple[Array, ...]:
-    """Return the states `values`, one array or a tuple as `names` says, as a tuple of validated arrays."""
+    names: Sequence[str],
+    values: Any,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    letters: str,
+    *,
+    optional: bool = False,
+) -> tuple[Any, ...]:
+    """Return the states `values`, one array or a tuple as `names` says, as a tuple of validated arrays.
+
+    One of a tuple may be None if they are `optional`.
+    """
     if len(names) == 1:
         return (as_real(names[0], values, dtype, shape, letters),)
     if not isinstance(values, (tuple, list)) or len(values) != len(names):
         raise TypeError(f"the state is {_describe(values)}; expected a tuple ({', '.join(names)})")
-    states: State = ()
+    states: tuple[Any, ...] = ()
     for i, name in enumerate(names):
-        states += (as_real(name, values[i], dtype, shape, letters),)
+        value = values[i]
+        states += (None if optional and value is None else as_real(name, value, dtype, shape, letters),)
     return states
 
 

@@ -315,8 +315,10 @@ cdef class Tape:
 
 
 def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1, Packed packed=None):
-    """`fastrnn.reference.forward` on the C kernels; `packed`, what `pack` made of the weights, may take their place."""
+    """`fastrnn.reference.forward` on the C kernels; without a tape, what `pack` made of the weights may take their place."""
     cdef Job job
+    if tape:
+        packed = None  # backward reads the weights themselves
     if packed is None:
         describe_layer(&job, cell, weights)
     else:

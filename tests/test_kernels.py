@@ -26,7 +26,8 @@ dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 inputs = pytest.mark.parametrize("tokens", [False, True], ids=["dense", "tokens"])
 biases = pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
 
-# T, N, I, H: every N that leaves another remainder in a tile of rows, every H that leaves another one in the lanes.
+# T, N, I, H: every N that leaves another remainder in a tile of rows, every H that leaves another one in the lanes, and
+# full panels in few rows.
 SHAPES = [
     (1, 1, 1, 1),
     (0, 3, 4, 5),
@@ -42,6 +43,7 @@ SHAPES = [
     (7, 4, 8, 48),
     (200, 1, 1, 2),
     (200, 3, 2, 5),
+    (2, 3, 64, 128),
     (6, 40, 130, 200),
 ]
 # More weights than a cache level holds, more steps than a chunk, more hidden units than a panel.

@@ -273,6 +273,41 @@ def test_call_sees_writes_through_what_was_kept(backend: str) -> None:
         assert_same_bits("y", module(x)[0], fresh(x)[0])
 
 
+def test_weights_packed_late_do_not_replace_newer_ones() -> None:
+    """A thread that is overtaken by a write and another thread's call leaves nothing stale."""
+    module = make("gru", 3, 20)
+    (layer,) = module._weights
+    backend = ModuleType("slow_to_pack")
+
+    def pack(cell: Any, weights: Any, *, num_threads: int) -> str:
+        if stamps:
+            layer.packed(backend, cell, stamps.pop(), num_threads)
+            return "stale"
+        return "fresh"
+
+    backend.pack = pack
+    stamps = [2]
+    assert layer.packed(backend, module._cell, 1, 1) == "stale"
+    assert layer.packed(backend, module._cell, 2, 1) == "fresh"
+
+
+@backends
+@kinds
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("T", [0, 1, 3])
+def test_results_own_their_memory(backend: str, kind: str, num_layers: int, T: int) -> None:
+    call = Call(kind, T, 2, 3, 5, num_layers)
+    module = make(kind, *call.sizes, dtype="float64", backend=backend)
+    arrays = call.arrays()
+    for _ in range(2):
+        y, state_n = module(arrays["x"], as_state(arrays["state"]))
+        results = [y, *as_tuple(state_n)]
+        for one, other in itertools.combinations([*results, arrays["x"], *arrays["state"]], 2):
+            assert not np.may_share_memory(one, other)
+        for result in results:
+            result[...] = np.nan  # also not kept for the next call
+
+
 @backends
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 def test_copies_compute_with_their_own_parameters(backend: str, duplicate: Callable[[Any], Any]) -> None:

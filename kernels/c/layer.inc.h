@@ -242,7 +242,7 @@ static void FN(pack_input)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
 }
 
 /* acc += rows of Z, from slot `slot` on, times columns p * 4 * L and on of a weight (G*H, columns).
- * Whole panels may be read in place, a last one that reaches beyond `columns` is always packed: see FN(pack_columns). */
+ * Whole panels may be read in place, one that reaches beyond `columns` is always packed: see FN(pack_columns). */
 INLINE void FN(z_product)(
     const fastrnn_layer *l, int vectors, vec (*acc)[4], ptrdiff_t row, ptrdiff_t rows, int slot, const REAL *panels,
     const REAL *w, const int gates[4], ptrdiff_t columns, ptrdiff_t p) {
