@@ -47,13 +47,14 @@ def as_real(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...],
         If the shape differs.
     """
     array = value if type(value) is np.ndarray else take_array(name, value)
-    if array.dtype is not dtype and array.dtype.newbyteorder("=") != dtype:
-        raise TypeError(f"{name} has dtype {array.dtype}; expected {dtype}")
+    given = array.dtype
+    if given is not dtype and given.newbyteorder("=") != dtype:
+        raise TypeError(f"{name} has dtype {given}; expected {dtype}")
     if array.shape[free:] != shape:
         wanted = ", ".join(["any"] * free + [str(n) for n in shape])
         raise ValueError(f"{name} has shape {array.shape}; expected {letters} = ({wanted})")
     flags = array.flags
-    if flags.c_contiguous and flags.aligned and array.dtype.isnative:
+    if flags.c_contiguous and flags.aligned and given.isnative:
         return array
     return np.require(array, dtype, ["C", "A"])
 
@@ -78,17 +79,16 @@ def as_states(
 ) -> tuple[Any, ...]:
     """Return the states `values`, one array or a tuple as `names` says, as a tuple of validated arrays.
 
-    One of a tuple may be None if they are `optional`.
+    A state that is `optional` may be None.
     """
     if len(names) == 1:
-        return (as_real(names[0], values, dtype, shape, letters),)
-    if not isinstance(values, (tuple, list)) or len(values) != len(names):
+        values = (values,)
+    elif not isinstance(values, (tuple, list)) or len(values) != len(names):
         raise TypeError(f"the state is {_describe(values)}; expected a tuple ({', '.join(names)})")
-    states: tuple[Any, ...] = ()
-    for i, name in enumerate(names):
-        value = values[i]
-        states += (None if optional and value is None else as_real(name, value, dtype, shape, letters),)
-    return states
+    states = []
+    for i, value in enumerate(values):
+        states.append(None if optional and value is None else as_real(names[i], value, dtype, shape, letters))
+    return tuple(states)
 
 
 def _describe(value: Any) -> str:
