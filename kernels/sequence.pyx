@@ -315,7 +315,7 @@ cdef class Tape:
 
 
 def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1, Packed packed=None):
-    """`fastrnn.reference.forward` on the C kernels; without a tape, what `pack` made of the weights may take their place."""
+    """`fastrnn.reference.forward` on the C kernels; without a tape, `packed`, made of the weights, may replace them."""
     cdef Job job
     if tape:
         packed = None  # backward reads the weights themselves
