@@ -15,6 +15,7 @@ from fastrnn.bench.tables import grid, print_grid, ratio_text, time_text
 
 __all__ = ["Change", "Comparison", "compare", "print_comparison"]
 
+SHOWN = 4  # names of rows that have no counterpart
 LEAST_NOISE = 0.05  # what two runs of the same code may differ by, however small the spread within each of them
 
 
@@ -133,6 +134,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     console.print("", Text(f"{counts}{mean}"), sep="\n")
     for when, names in (("only in the old results", comparison.only_old), ("only now", comparison.only_new)):
         if names:
-            console.print(Text(f"{when}: {', '.join(names)}"))
+            more = [f"{len(names) - SHOWN} more"] if len(names) > SHOWN else []
+            console.print(Text(f"{when}: {', '.join([*names[:SHOWN], *more])}"))
     for remark in comparison.remarks:
         console.print(Text(remark, "yellow"))

@@ -3,18 +3,20 @@
 The peers of a row run in one process. What each returns is compared with the reference before anything is timed. Then
 come rounds: in each, every peer has a turn, and so has the loop of multiply-adds that tells what the machine can do at
 that moment. A turn begins when no thread of the process is busy any more (the pools of others spin for a while after
-their work), with a short call that does not count; garbage is not collected meanwhile.
+their work), with a short call that does not count; garbage is not collected meanwhile. Rounds in which another process
+was busy are dropped, unless there would be too few.
 """
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
+from statistics import fmean, median
+from typing import NamedTuple
 
 from fastrnn.bench import limits
 from fastrnn.bench.cases import Case, Kind
@@ -33,6 +35,8 @@ class Settings:
     seconds: float = 1.0  # about, unless the least number of rounds takes longer
     least_rounds: int = 5
     most_rounds: int = 30
+    most_others: float = 0.2  # CPUs that other processes may keep busy in a round that counts, if enough rounds do
+    patience: float = 3.0  # times `seconds`, until which to wait for quiet rounds
     turn: float = 0.01  # seconds of calls in a turn, at least one call
     long_call: float = 0.2  # seconds from which a call needs none before it that does not count
 
@@ -66,8 +70,7 @@ def prepare(
 def measure_row(case: Case, kind: Kind, threads: int, peers: Iterable[str], settings: Settings) -> Row:
     """Measure one row in this process, which is pinned to `threads` CPUs."""
     ready, absent = prepare(make(case), kind, threads, peers)
-    samples: dict[str, list[float]] = {name: [] for name in ready}
-    turns = {}
+    turns: dict[str, Callable[[], float]] = {}
     for name, prepared in ready.items():
         settle()
         seconds = _turn(prepared, 1, warm=False)
@@ -75,19 +78,45 @@ def measure_row(case: Case, kind: Kind, threads: int, peers: Iterable[str], sett
             seconds = median(_turn(prepared, 1, warm=True) for _ in range(3))
         calls = max(1, min(1000, round(settings.turn / seconds)))
         turns[name] = partial(_turn, prepared, calls, warm=seconds < settings.long_call)
-    names, peaks = list(ready), []
-    load, begun = CpuTimes(), time.perf_counter()
+    rounds: list[Round] = []
+    begun = time.perf_counter()
     with _no_collection():
-        for number in range(settings.most_rounds):
-            first = number % max(1, len(names))
-            for name in names[first:] + names[:first]:
-                settle()
-                samples[name].append(turns[name]())
-            if limits.why_absent() is None:
-                peaks.append(limits.multiply_add_rate(case.dtype, threads))
-            if number + 1 >= settings.least_rounds and time.perf_counter() - begun > settings.seconds:
+        while len(rounds) < settings.most_rounds:
+            rounds.append(_round(turns, len(rounds), case.dtype, threads))
+            quiet = [each for each in rounds if each.others <= settings.most_others]
+            enough, spent = len(quiet) >= settings.least_rounds, time.perf_counter() - begun
+            if len(rounds) >= settings.least_rounds and spent > settings.seconds * (1 if enough else settings.patience):
                 break
-    return Row(case, kind, threads, samples, absent, max(peaks, default=None), load.others())
+    counted = quiet if enough else rounds
+    return Row(
+        case,
+        kind,
+        threads,
+        {name: [each.samples[name] for each in counted] for name in turns},
+        absent,
+        max((each.peak for each in counted if each.peak), default=None),
+        fmean(each.others for each in counted),
+        len(rounds) - len(counted),
+    )
+
+
+class Round(NamedTuple):
+    """A turn of every peer."""
+
+    samples: dict[str, float]  # peer -> seconds per call
+    peak: float | None  # floating-point operations per second of multiply-adds
+    others: float  # CPUs that other processes kept busy
+
+
+def _round(turns: dict[str, Callable[[], float]], number: int, dtype: str, threads: int) -> Round:
+    """Give every peer its turn, in an order that rotates with the round's number."""
+    samples, load, names = {}, CpuTimes(), list(turns)
+    first = number % max(1, len(names))
+    for name in names[first:] + names[:first]:
+        settle()
+        samples[name] = turns[name]()
+    peak = limits.multiply_add_rate(dtype, threads) if limits.why_absent() is None else None
+    return Round(samples, peak, load.others())
 
 
 def settle(most: float = 1.0) -> None:

@@ -35,6 +35,7 @@ class Row:
     absent: dict[str, str] = field(default_factory=dict)  # peer -> why it has no samples
     peak: float | None = None  # floating-point operations per second of multiply-adds during these rounds
     others: float = 0.0  # CPUs that other processes kept busy during these rounds
+    dropped: int = 0  # rounds that do not count because other processes were busy
 
     @property
     def name(self) -> str:

@@ -33,7 +33,7 @@ __all__ = [
 
 MISSING = "\N{EN DASH}"  # stands where there is no figure
 NAME_WIDTH = len("lstm-100-32-256-256-")  # where a long name breaks
-BUSY = 0.1  # CPUs that other processes may keep busy before it is worth a warning
+BUSY = 0.2  # CPUs that other processes may keep busy before it is worth a warning
 STYLES = {"lost": "red", "won": "green", "": ""}
 
 
