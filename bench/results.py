@@ -165,7 +165,7 @@ def mean_ratio(rows: Iterable[Row]) -> float:
 
 def save(path: str | os.PathLike[str], results: Results) -> None:
     """Write the results as JSON, atomically; OSError if that cannot be done."""
-    write_atomically(path, msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
+    write_atomically(path, msgspec.json.encode(results) + b"\n")
 
 
 def load(path: str | os.PathLike[str]) -> Results:
