@@ -1,4 +1,5 @@
-"""The compiled part of fastrnn: one static C library per instruction set, one Cython extension that links them all.
+"""The compiled part of fastrnn: one static C library per instruction set, one Cython extension that links them all,
+and the loops that measure the machine's limits for the benchmarks.
 
 Without a compiler the installation still succeeds; `fastrnn.info()` then says why the kernels are missing.
 FASTRNN_REQUIRE_KERNELS=1 makes that failure fatal.
@@ -38,14 +39,23 @@ LIBRARIES = [
     )
     for isa, flags in ISAS.items()
 ]
-EXTENSION = Extension(
-    "fastrnn.kernels.sequence",
-    ["kernels/sequence.pyx", "kernels/c/dispatch.c", "kernels/c/pool.c"],
-    include_dirs=["kernels/c"],
-    depends=[*HEADERS, "kernels/c_kernels.pxd"],
-    extra_compile_args=CFLAGS,
-    extra_link_args=["-pthread"],
-)
+EXTENSIONS = [
+    Extension(
+        "fastrnn.kernels.sequence",
+        ["kernels/sequence.pyx", "kernels/c/dispatch.c", "kernels/c/pool.c"],
+        include_dirs=["kernels/c"],
+        depends=[*HEADERS, "kernels/c_kernels.pxd"],
+        extra_compile_args=CFLAGS,
+        extra_link_args=["-pthread"],
+    ),
+    Extension(
+        "fastrnn.bench.loops",
+        ["bench/loops.pyx", "bench/limit_loops.c"],
+        include_dirs=["bench"],
+        depends=["bench/limit_loops.h"],
+        extra_compile_args=["-O3", "-std=c11", "-ffp-contract=fast"],
+    ),
+]
 
 
 def note_failure(command, error):
@@ -87,19 +97,20 @@ class OptionalBuildExt(build_ext):
         import numpy
         from Cython.Build import cythonize
 
-        (translated,) = cythonize(
-            [EXTENSION],
+        translated = cythonize(
+            EXTENSIONS,
             include_path=["kernels"],
             build_dir="build/cython",
             compiler_directives={"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True},
         )
-        self.extensions[0].sources = translated.sources
-        self.extensions[0].include_dirs.append(numpy.get_include())
-        self.extensions[0].define_macros.append(("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"))
+        for extension, its in zip(self.extensions, translated, strict=True):
+            extension.sources = its.sources
+            extension.include_dirs.append(numpy.get_include())
+            extension.define_macros.append(("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"))
 
 
 setup(
     libraries=LIBRARIES,
-    ext_modules=[EXTENSION],
+    ext_modules=EXTENSIONS,
     cmdclass={"build_clib": OptionalBuildClib, "build_ext": OptionalBuildExt},
 )

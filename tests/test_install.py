@@ -104,6 +104,9 @@ def test_sdist_holds_the_sources(sdist: Path) -> None:
         "setup.py",
         "LICENSE",
         "README.md",
+        "bench/limit_loops.h",
+        "bench/loops.pyx",
+        "bench/report.html.j2",
         "kernels/sequence.pyx",
         "kernels/c_kernels.pxd",
         "kernels/c/kernels.h",
@@ -120,6 +123,7 @@ def test_wheel_holds_the_package_alone(wheel: Path) -> None:
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     wanted = {"__init__.py", "py.typed", "training/dinosaurs.txt", "cli/__init__.py", "kernels/__init__.py"}
     wanted |= {f"kernels/sequence{suffix}", "kernels/sequence.pyi", "kernels/numba_sequence.py"}
+    wanted |= {f"bench/loops{suffix}", "bench/report.html.j2", "bench/cases.py"}
     assert {f"fastrnn/{name}" for name in wanted} <= set(names)
     sources = (".c", ".h", ".pyx", ".pxd", ".pyc", "build_failure.txt")
     assert not [name for name in names if name.endswith(sources)]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import click
 
 import fastrnn
+from fastrnn.cli.bench import bench
 from fastrnn.cli.info import info
 from fastrnn.cli.sample import sample
 from fastrnn.cli.train import train
@@ -24,12 +25,12 @@ __all__ = ["app", "run"]
 @click.version_option(fastrnn.__version__, prog_name="fastrnn", message="%(prog)s %(version)s")
 @click.pass_context
 def app(context: click.Context) -> None:
-    """Train character models on a text with RNN, LSTM or GRU, and write with them."""
+    """Train character models on a text with RNN, LSTM or GRU, write with them, and measure how fast that is."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-for command in (train, sample, info):
+for command in (train, sample, bench, info):
     app.add_command(command)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-__all__ = ["AT_LEAST_ONE", "LEARNING_RATE", "MAX_NORM", "SEED", "TEMPERATURE"]
+__all__ = ["AT_LEAST_ONE", "LEARNING_RATE", "MAX_NORM", "SECONDS", "SEED", "TEMPERATURE"]
 
 
 class Number(click.FloatRange):
@@ -24,5 +24,6 @@ class Number(click.FloatRange):
 AT_LEAST_ONE = click.IntRange(min=1)
 LEARNING_RATE = Number(min=0, min_open=True, max=math.inf, max_open=True)
 MAX_NORM = Number(min=0, min_open=True)
+SECONDS = Number(min=0, min_open=True, max=math.inf, max_open=True)
 SEED = click.IntRange(min=0)
 TEMPERATURE = Number(min=0)

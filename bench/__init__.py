@@ -1,0 +1,1 @@
+"""The benchmark suite: fastrnn against its peers and against the machine's limits; see bench/README.md."""

@@ -1,0 +1,289 @@
+"""What a report contains, as text that a console and a page show alike, and how it looks on a console."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table as Grid
+from rich.text import Text
+
+from fastrnn.bench.cases import TABLE_NAMES
+from fastrnn.bench.results import OURS, Footprint, Results, Row, mean_ratio
+
+__all__ = [
+    "MISSING",
+    "Line",
+    "Report",
+    "Sheet",
+    "Table",
+    "grid",
+    "print_grid",
+    "print_results",
+    "ratio_text",
+    "report",
+    "threads_text",
+    "time_text",
+]
+
+MISSING = "\N{EN DASH}"  # stands where there is no figure
+NAME_WIDTH = len("lstm-100-32-256-256-")  # where a long name breaks
+BUSY = 0.2  # CPUs that other processes may keep busy before it is worth a warning
+STYLES = {"lost": "red", "won": "green", "": ""}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a table."""
+
+    name: str
+    remark: str  # why there is no ratio, or ""
+    ours: str
+    times: dict[str, str]  # by peer, of those that have samples
+    best: str | None  # the peer that the ratio is about
+    ratio: str
+    verdict: str  # "lost", "won" or ""
+    limit: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows of one kind of work on one number of threads."""
+
+    title: str
+    peers: tuple[str, ...]  # the columns beside ours
+    lines: tuple[Line, ...]
+    means: dict[str, str]  # the geometric mean of the ratios by cell, and of "all"
+    lost: str  # how many rows we lose, and the worst row
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Any other table: its first column holds names, the others figures."""
+
+    columns: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that is told about a run, apart from its pictures."""
+
+    facts: dict[str, str]  # the machine, the versions, the settings
+    limits: Sheet
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    footprints: Sheet
+
+
+def report(results: Results) -> Report:
+    """Put a run into words and figures."""
+    return Report(
+        _facts(results),
+        _limits(results),
+        tuple(_table(results, *table) for table in results.tables()),
+        tuple(_notes(results.rows)),
+        tuple(_warnings(results.rows)),
+        _footprints(results.footprints),
+    )
+
+
+def print_results(console: Console, results: Results) -> None:
+    """Print a run: the machine, a table per kind of work and number of threads, notes, and what packages cost."""
+    told = report(results)
+    for name, text in told.facts.items():
+        console.print(Text.assemble((f"{name:<9}", "bold"), text))
+    _print_sheet(console, "limits of the machine", told.limits)
+    for table in told.tables:
+        _print_table(console, table)
+    console.print()
+    for note in told.notes:
+        console.print(Text(note, "dim"))
+    for warning in told.warnings:
+        console.print(Text(warning, "yellow"))
+    _print_sheet(console, "what a package costs", told.footprints)
+
+
+def grid(title: str, columns: Iterable[str]) -> Grid:
+    """An empty table for a console, names on the left and figures on the right."""
+    lines = Grid(
+        title=Text(title, "bold"),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for index, column in enumerate(columns):
+        lines.add_column(Text(column), justify="right" if index else "left", overflow="fold")
+    return lines
+
+
+def print_grid(console: Console, lines: Grid) -> None:
+    """Print a table after an empty line; where the console is too narrow for it, its lines break."""
+    if Measurement.get(console, console.options.update(width=10_000), lines).maximum > console.width:
+        lines.columns[0].width = NAME_WIDTH  # rich would take from the names first, until they are as narrow as figures
+    console.print("", lines, sep="\n")
+
+
+def time_text(seconds: float) -> str:
+    """Return a time with three significant digits in the unit that suits it; `MISSING` for NaN."""
+    if math.isnan(seconds):
+        return MISSING
+    for unit, scale in (("us", 1e6), ("ms", 1e3)):
+        if seconds * scale < 999.5:
+            return f"{_significant(seconds * scale)} {unit}"
+    return f"{_significant(seconds)} s"
+
+
+def threads_text(count: int) -> str:
+    """Return "1 thread", "2 threads" and so on."""
+    return f"{count} thread{'s' * (count > 1)}"
+
+
+def ratio_text(ratio: float) -> str:
+    """Return a ratio of times; `MISSING` for NaN."""
+    return MISSING if math.isnan(ratio) else f"{ratio:.2f}x"
+
+
+def _significant(value: float) -> str:
+    return f"{value:#.3g}".rstrip(".") if value < 999.5 else f"{value:.0f}"
+
+
+def _bytes_text(count: int) -> str:
+    """Return a size of memory or of a cache, which come in powers of two."""
+    power = max(0, min(count.bit_length() - 1, 39) // 10)
+    return f"{count / 1024**power:.4g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
+
+
+def _megabytes(count: int) -> str:
+    return f"{_significant(count / 1e6)} MB"
+
+
+def _facts(results: Results) -> dict[str, str]:
+    machine = {
+        name.removesuffix("_bytes"): _bytes_text(int(value)) if name.endswith("_bytes") else str(value)
+        for name, value in results.machine.items()
+    }
+    return {
+        "started": results.started,
+        "machine": ", ".join([machine.pop("cpu", "unknown"), *(f"{name} {value}" for name, value in machine.items())]),
+        "versions": ", ".join(f"{name} {value}" for name, value in results.versions.items()),
+        "settings": ", ".join(f"{name} {value}" for name, value in results.settings.items()),
+    }
+
+
+def _limits(results: Results) -> Sheet:
+    columns = ("threads", "float32 GFLOP/s", "float64 GFLOP/s", "L2 GB/s", "DRAM GB/s")
+    return Sheet(
+        columns,
+        tuple(
+            (str(threads), *(_significant(r / 1e9) for r in (of.peak["float32"], of.peak["float64"], of.l2, of.dram)))
+            for threads, of in sorted(results.limits.items())
+        ),
+    )
+
+
+def _table(results: Results, kind: str, threads: int, rows: list[Row]) -> Table:
+    ours = [name for name in OURS if any(row.ours == name for row in rows)]
+    peers = sorted({peer for row in rows for peer, samples in row.samples.items() if samples and peer != row.ours})
+    ratios = [row for row in rows if not math.isnan(row.ratio)]
+    lost = f"lost {sum(row.ratio < 1 for row in ratios)} of {len(ratios)} rows"
+    if ratios:
+        lost += f", the worst is {ratios[0].case.name} at {ratio_text(ratios[0].ratio)}"
+    means = {cell: mean_ratio(row for row in rows if row.case.cell == cell) for cell in TABLE_NAMES}
+    return Table(
+        f"{kind} on {threads_text(threads)}" + f"; ours is {' or '.join(ours)}" * bool(ours),
+        tuple(peers),
+        tuple(_line(results, row) for row in rows),
+        {cell: ratio_text(mean) for cell, mean in (means | {"all": mean_ratio(rows)}).items() if not math.isnan(mean)},
+        lost,
+    )
+
+
+def _line(results: Results, row: Row) -> Line:
+    remark, ours, limit = "", MISSING, MISSING
+    if row.ours is None:
+        remark = next((row.absent[name] for name in OURS if name in row.absent), "not measured")
+    else:
+        ours = f"{time_text(row.seconds(row.ours))} ±{row.spread(row.ours):.0%}"
+        if bound := results.bound(row):
+            fraction = results.fraction(row)
+            limit = f"{fraction:.{0 if fraction > 0.095 else 1}%} {bound.binds}"
+        if row.best_peer is None:
+            remark = "no peer"
+    verdict = "" if math.isnan(row.ratio) else "lost" if row.ratio < 1 else "won"
+    times = {peer: time_text(row.seconds(peer)) for peer, samples in row.samples.items() if samples}
+    return Line(row.case.name, remark, ours, times, row.best_peer, ratio_text(row.ratio), verdict, limit)
+
+
+def _notes(rows: list[Row]) -> list[str]:
+    """Why peers are absent, each reason once."""
+    reasons = Counter((peer, reason) for row in rows for peer, reason in row.absent.items())
+    return [f"{peer}: {reason} ({_count(count)})" for (peer, reason), count in sorted(reasons.items())]
+
+
+def _warnings(rows: list[Row]) -> list[str]:
+    """What casts doubt on rows: wrong numbers, and other processes, of which the busiest are named."""
+    warnings = [f"{row.name}: {row.wrong}" for row in rows if row.wrong]
+    busy = sorted((row for row in rows if row.others > BUSY), key=lambda row: -row.others)
+    names = [f"{row.name} ({row.others:.2f} CPUs)" for row in busy[:5]] + [f"{len(busy) - 5} more"] * (len(busy) > 5)
+    if busy:
+        warnings.append(f"another process was busy during {_count(len(busy))}: {', '.join(names)}")
+    return warnings
+
+
+def _count(rows: int) -> str:
+    return f"{rows} row{'s' * (rows != 1)}"
+
+
+def _footprints(footprints: list[Footprint]) -> Sheet:
+    cases = list(dict.fromkeys(memory.case.name for footprint in footprints for memory in footprint.memory))
+    lines = []
+    for footprint in footprints:
+        peaks = {memory.case.name: _megabytes(memory.bytes) for memory in footprint.memory}
+        lines.append(
+            (
+                footprint.name + f" ({footprint.without})" * bool(footprint.without),
+                time_text(footprint.import_seconds),
+                _megabytes(footprint.installed_bytes),
+                *(peaks.get(case, MISSING) for case in cases),
+            )
+        )
+    return Sheet(("package", "import", "installed", *(f"peak memory, {case}" for case in cases)), tuple(lines))
+
+
+def _print_table(console: Console, table: Table) -> None:
+    lines = grid(table.title, ["case", "ours", *table.peers, "ratio", "of limit"])
+    for line in table.lines:
+        style = STYLES[line.verdict]
+        name = Text(line.name, style * (line.verdict == "lost"))
+        lines.add_row(
+            name.append(f"\n{line.remark}", "dim") if line.remark else name,
+            _figure(line.ours),
+            *(_figure(line.times.get(peer, MISSING), "bold" * (peer == line.best)) for peer in table.peers),
+            _figure(line.ratio, style),
+            _figure(line.limit),
+        )
+    print_grid(console, lines)
+    means = ", ".join(f"{cell} {mean}" for cell, mean in table.means.items())
+    console.print(Text(f"geometric mean of the ratios: {means or MISSING}; {table.lost}"))
+
+
+def _figure(text: str, style: str = "") -> Text:
+    return Text(text, "dim" if text == MISSING else style)
+
+
+def _print_sheet(console: Console, title: str, sheet: Sheet) -> None:
+    if not sheet.lines:
+        return
+    lines = grid(title, sheet.columns)
+    for name, *figures in sheet.lines:
+        lines.add_row(Text(name), *map(_figure, figures))
+    print_grid(console, lines)
