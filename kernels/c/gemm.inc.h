@@ -103,6 +103,26 @@ INLINE void NAME(accumulate)(int vectors, ptrdiff_t rows, vec (*acc)[4], const N
     }
 }
 
+/* acc[j] += the product of its first row with right factor j = 0, 1, which lie p_block apart, as the tile would do it.
+ * One block of one row is four chains at the most, each of a step per 4 cycles, where two units need eight: two blocks at
+ * once make a sequence of N = 1 1.03 to 1.35 times as fast. More blocks, read side by side, are slower where the weights
+ * come from L2 (gru, H = 256: 0.95 with four), and so is fetching ahead into L1 (lstm: 0.95). */
+INLINE void NAME(accumulate_pair)(const int vectors, vec (*acc)[4], const NAME(product) *m, ptrdiff_t p_block) {
+    const REAL *p = m->p;
+    vec sum[2][4];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) sum[0][v] = acc[0][v], sum[1][v] = acc[1][v];
+    for (ptrdiff_t k = 0; k < m->K; k++, p += m->p_k) {
+        const vec left = vec_splat(m->a[k * m->a_k]);
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; j++)
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++) sum[j][v] = vec_fma(left, vec_load(p + j * p_block + v * LANES), sum[j][v]);
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) acc[0][v] = sum[0][v], acc[1][v] = sum[1][v];
+}
+
 /* left[tile][r][LEFT_WIDTH] := the columns of rows r that a tile takes, so that it reads one line after the other. */
 #define LEFT_WIDTH (TILE_ROWS > 4 ? 8 : 4)
 static void NAME(pack_left)(REAL *left, const REAL *a, ptrdiff_t columns, ptrdiff_t rows) {
@@ -117,72 +137,94 @@ static void NAME(pack_left)(REAL *left, const REAL *a, ptrdiff_t columns, ptrdif
     }
 }
 
-/* Transpose L vectors in registers: log2(L) rounds of full-width interleaving. */
-#if LANES == 2
-#define LOW 0, 2
-#define HIGH 1, 3
-#elif LANES == 4
-#define LOW 0, 4, 1, 5
-#define HIGH 2, 6, 3, 7
-#elif LANES == 8
-#define LOW 0, 8, 1, 9, 2, 10, 3, 11
-#define HIGH 4, 12, 5, 13, 6, 14, 7, 15
-#elif LANES == 16
-#define LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
-#define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+/* A transposition works on vectors of up to 32 bytes, gathered from pieces of 16 bytes of rows PIECE apart. */
+#if VECTOR_BYTES == 16
+#define GATHERED_BYTES 16
+#define GATHER(a, row) (*(const NAME(piece) *)(a))
+#else
+#define GATHERED_BYTES 32
+#define GATHER(a, row) NAME(gather)(a, (a) + (row))
 #endif
-INLINE void NAME(transpose)(vec a[LANES]) {
-    vec b[LANES];
+#define GATHERED (GATHERED_BYTES / REAL_BYTES)
+#define PIECE (16 / REAL_BYTES)
+typedef REAL NAME(piece) __attribute__((vector_size(16), may_alias, aligned(REAL_BYTES)));
+typedef REAL NAME(gathered) __attribute__((vector_size(GATHERED_BYTES), may_alias, aligned(REAL_BYTES)));
+
+/* Of each piece of x and y the lower or the upper half, in turn: lane by lane, or (PAIRS) two lanes by two. */
+#if GATHERED == 2
+#define LOW(x, y) __builtin_shufflevector(x, y, 0, 2)
+#define HIGH(x, y) __builtin_shufflevector(x, y, 1, 3)
+#elif REAL_BYTES == 8
+#define LOW(x, y) __builtin_shufflevector(x, y, 0, 4, 2, 6)
+#define HIGH(x, y) __builtin_shufflevector(x, y, 1, 5, 3, 7)
+#elif GATHERED == 4
+#define LOW(x, y) __builtin_shufflevector(x, y, 0, 4, 1, 5)
+#define HIGH(x, y) __builtin_shufflevector(x, y, 2, 6, 3, 7)
+#define LOW_PAIRS(x, y) __builtin_shufflevector(x, y, 0, 1, 4, 5)
+#define HIGH_PAIRS(x, y) __builtin_shufflevector(x, y, 2, 3, 6, 7)
+#else
+#define LOW(x, y) __builtin_shufflevector(x, y, 0, 8, 1, 9, 4, 12, 5, 13)
+#define HIGH(x, y) __builtin_shufflevector(x, y, 2, 10, 3, 11, 6, 14, 7, 15)
+#define LOW_PAIRS(x, y) __builtin_shufflevector(x, y, 0, 1, 8, 9, 4, 5, 12, 13)
+#define HIGH_PAIRS(x, y) __builtin_shufflevector(x, y, 2, 3, 10, 11, 6, 7, 14, 15)
+#endif
+
+/* out[k * out_row + r] := a[r * a_row + k] for L x L elements; out may not overlap a. The loads gather pieces of several
+ * rows and the shuffles stay within the pieces. Interleaving whole vectors instead took 1.7 times as long to pack
+ * I = H = 64 to 128 with AVX2, as long with AVX-512; from H = 256 on memory bounds both. */
+INLINE void NAME(transpose)(REAL *out, ptrdiff_t out_row, const REAL *a, ptrdiff_t a_row) {
+#pragma GCC unroll 1
+    for (int top = 0; top < LANES; top += GATHERED)
+#pragma GCC unroll 1
+        for (int left = 0; left < LANES; left += PIECE) {
+            NAME(gathered) x[PIECE];
 #pragma GCC unroll 4
-    for (int round = 1; round < LANES; round *= 2) {
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES; i++) b[i] = a[i];
-#pragma GCC unroll 8
-        for (int i = 0; i < LANES / 2; i++) {
-            a[2 * i] = __builtin_shufflevector(b[i], b[i + LANES / 2], LOW);
-            a[2 * i + 1] = __builtin_shufflevector(b[i], b[i + LANES / 2], HIGH);
+            for (int r = 0; r < PIECE; r++) x[r] = GATHER(a + (top + r) * a_row + left, PIECE * a_row);
+#if PIECE == 2
+            const NAME(gathered) columns[PIECE] = {LOW(x[0], x[1]), HIGH(x[0], x[1])};
+#else
+            const NAME(gathered) low_01 = LOW(x[0], x[1]), high_01 = HIGH(x[0], x[1]);
+            const NAME(gathered) low_23 = LOW(x[2], x[3]), high_23 = HIGH(x[2], x[3]);
+            const NAME(gathered) columns[PIECE] = {
+                LOW_PAIRS(low_01, low_23), HIGH_PAIRS(low_01, low_23), LOW_PAIRS(high_01, high_23),
+                HIGH_PAIRS(high_01, high_23)};
+#endif
+#pragma GCC unroll 4
+            for (int k = 0; k < PIECE; k++) *(NAME(gathered) *)(out + (left + k) * out_row + top) = columns[k];
         }
-    }
 }
+#undef GATHERED_BYTES
+#undef GATHERED
+#undef GATHER
+#undef PIECE
 #undef LOW
 #undef HIGH
+#undef LOW_PAIRS
+#undef HIGH_PAIRS
+
+/* out[k * out_row + r] := a[r * a_row + k] for r < rows and k < columns, both up to L; further r up to L become zero
+ * where `fill`, and are not written where not. */
+static void NAME(transpose_part)(
+    REAL *out, ptrdiff_t out_row, const REAL *a, ptrdiff_t a_row, ptrdiff_t rows, ptrdiff_t columns, int fill) {
+    vec in[LANES], turned[LANES];
+    for (int r = 0; r < LANES; r++) in[r] = r < rows ? vec_load_part(a + r * a_row, columns) : (vec){0};
+    NAME(transpose)((REAL *)turned, LANES, (const REAL *)in, LANES);
+    for (int k = 0; k < least(LANES, columns); k++) vec_store_part(out + k * out_row, turned[k], fill ? LANES : rows);
+}
 
 /* panel[k * panel_k + lane] := w[lane * w_row + k] for k < K; lanes from `rows` on become zero. */
 static void NAME(pack_slot)(
     REAL *panel, ptrdiff_t panel_k, const REAL *w, ptrdiff_t w_row, ptrdiff_t K, ptrdiff_t rows) {
-    vec a[LANES];
     ptrdiff_t k = 0;
-    for (; rows >= LANES && k + LANES <= K; k += LANES) {
-#pragma GCC unroll 16
-        for (int lane = 0; lane < LANES; lane++) a[lane] = vec_load(w + lane * w_row + k);
-        NAME(transpose)(a);
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES; i++) vec_store(panel + (k + i) * panel_k, a[i]);
-    }
-    for (; k < K; k += LANES) {
-        for (int lane = 0; lane < LANES; lane++)
-            a[lane] = lane < rows ? vec_load_part(w + lane * w_row + k, K - k) : (vec){0};
-        NAME(transpose)(a);
-        for (int i = 0; i < least(LANES, K - k); i++) vec_store(panel + (k + i) * panel_k, a[i]);
-    }
+    for (; rows >= LANES && k + LANES <= K; k += LANES) NAME(transpose)(panel + k * panel_k, panel_k, w + k, w_row);
+    for (; k < K; k += LANES) NAME(transpose_part)(panel + k * panel_k, panel_k, w + k, w_row, rows, K - k, 1);
 }
 
 /* w[lane * K + k] := panel[k * panel_k + lane], the inverse. */
 static void NAME(unpack_slot)(REAL *w, ptrdiff_t K, ptrdiff_t rows, const REAL *panel, ptrdiff_t panel_k) {
-    vec a[LANES];
     ptrdiff_t k = 0;
-    for (; rows >= LANES && k + LANES <= K; k += LANES) {
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES; i++) a[i] = vec_load(panel + (k + i) * panel_k);
-        NAME(transpose)(a);
-#pragma GCC unroll 16
-        for (int lane = 0; lane < LANES; lane++) vec_store(w + lane * K + k, a[lane]);
-    }
-    for (; k < K; k += LANES) {
-        for (int i = 0; i < LANES; i++) a[i] = i < K - k ? vec_load(panel + (k + i) * panel_k) : (vec){0};
-        NAME(transpose)(a);
-        for (int lane = 0; lane < least(LANES, rows); lane++) vec_store_part(w + lane * K + k, a[lane], K - k);
-    }
+    for (; rows >= LANES && k + LANES <= K; k += LANES) NAME(transpose)(w + k, K, panel + k * panel_k, panel_k);
+    for (; k < K; k += LANES) NAME(transpose_part)(w + k, K, panel + k * panel_k, panel_k, K - k, rows, 0);
 }
 
 /* Panel p of b: columns p * 4 * L and on, zero-padded. */

@@ -178,10 +178,43 @@ static void FN(step_unpacked)(
         }
 }
 
+/* A step of the single batch row n: two blocks at once, save for one that is left over. */
+static void FN(step_row)(const fastrnn_layer *l, ptrdiff_t t, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n) {
+    const ptrdiff_t N = l->batch, H = l->hidden, row = t * N + n, groups = ceil_div(b1 - b0, 2);
+    const REAL *h_prev = t ? (const REAL *)l->y + (t - 1) * N * H : l->h_0;
+    for (ptrdiff_t i = 0; i < groups; i++) {
+        const ptrdiff_t b = b0 + 2 * (t % 2 ? groups - 1 - i : i), count = least(2, b1 - b); /* turns as FN(step) does */
+        const NAME(product) m = {
+            .a = h_prev + n * H, .a_k = 1,
+            .p = (const REAL *)l->panels + b * l->panel_stride + l->inputs * PANEL_SLOTS * LANES,
+            .p_k = PANEL_SLOTS * LANES, .K = H, .segments = 1};
+        vec acc[2][4], (*fed_by_h)[4] = (vec(*)[4])(*acc + HIDDEN_SLOT);
+        for (ptrdiff_t j = 0; j < count; j++)
+            if (l->projected)
+                memcpy(acc[j], FN(z_at)(l, b + j, row), sizeof(acc[j]));
+            else
+                FN(input_product)(l, acc + j, b + j, row, 1, 0, NULL, 0);
+        if (count == 2 && FN(fed)(l, b + 1) == PANEL_SLOTS) {
+            NAME(accumulate_pair)(PANEL_SLOTS, fed_by_h, &m, l->panel_stride);
+        } else {
+            for (ptrdiff_t j = 0; j < count; j++) {
+                NAME(product) one = m;
+                one.p += j * l->panel_stride;
+                NAME(accumulate_tile)(FN(fed)(l, b + j), 1, fed_by_h + j, &one, 0, 0);
+            }
+        }
+        for (ptrdiff_t j = 0; j < count; j++) FN(activate)(l, acc + j, t, b + j, n, 1);
+    }
+}
+
 static void FN(step)(
     const fastrnn_layer *l, ptrdiff_t t, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
     if (!l->panels) {
         FN(step_unpacked)(l, t, b0, b1, n0, n1);
+        return;
+    }
+    if (n1 - n0 == 1) {
+        FN(step_row)(l, t, b0, b1, n0);
         return;
     }
     enum { p_k = PANEL_SLOTS * LANES };

@@ -11,3 +11,7 @@
 #define fma_f64 _mm512_fmadd_pd
 #define max_f64 _mm512_max_pd
 #define min_f64 _mm512_min_pd
+
+/* 16 bytes from a and 16 from b; the compiler makes a shuffle across lanes of what is a load here. */
+#define gather_f32(a, b) _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(a)), _mm_loadu_ps(b), 1)
+#define gather_f64(a, b) _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(a)), _mm_loadu_pd(b), 1)
