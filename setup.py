@@ -42,7 +42,7 @@ LIBRARIES = [
 EXTENSIONS = [
     Extension(
         "fastrnn.kernels.sequence",
-        ["kernels/sequence.pyx", "kernels/c/dispatch.c", "kernels/c/pool.c"],
+        ["kernels/sequence.pyx", "kernels/c/dispatch.c", "kernels/c/memory.c", "kernels/c/pool.c"],
         include_dirs=["kernels/c"],
         depends=[*HEADERS, "kernels/c_kernels.pxd"],
         extra_compile_args=CFLAGS,
@@ -107,6 +107,7 @@ class OptionalBuildExt(build_ext):
             extension.sources = its.sources
             extension.include_dirs.append(numpy.get_include())
             extension.define_macros.append(("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"))
+            extension.define_macros.append(("NPY_TARGET_VERSION", "NPY_1_22_API_VERSION"))  # its memory handlers
 
 
 setup(

@@ -1,4 +1,4 @@
-# What c/kernels.h and c/pool.h offer; the meaning of every name stands there.
+# What c/kernels.h, c/memory.h and c/pool.h offer; the meaning of every name stands there.
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport intptr_t
 
@@ -72,6 +72,13 @@ cdef extern from "kernels.h" nogil:
     const char *const fastrnn_isa_names[]
     int fastrnn_isa_runs(int isa)
     const fastrnn_kernels *fastrnn_kernel_table(int isa, int precision)
+
+cdef extern from "memory.h" nogil:
+    enum:
+        FASTRNN_RECYCLED
+
+    void *fastrnn_take(size_t size)
+    void fastrnn_give(void *block)
 
 cdef extern from "pool.h" nogil:
     ctypedef void fastrnn_task(void *context, int part) noexcept

@@ -7,9 +7,9 @@ its memory is laid out stands in c/kernels.h. Arrays come validated (fastrnn.ops
 import os
 
 cimport numpy as cnp
+from cpython.pycapsule cimport PyCapsule_New
 from libc.stddef cimport size_t
 from libc.stdint cimport intptr_t
-from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from c_kernels cimport (
@@ -19,9 +19,11 @@ from c_kernels cimport (
     FASTRNN_GRADIENT_ROWS,
     FASTRNN_GRU,
     FASTRNN_LSTM,
+    FASTRNN_RECYCLED,
     FASTRNN_RNN_RELU,
     FASTRNN_RNN_TANH,
     fastrnn_cell,
+    fastrnn_give,
     fastrnn_isa_names,
     fastrnn_isa_runs,
     fastrnn_kernel_table,
@@ -32,20 +34,28 @@ from c_kernels cimport (
     fastrnn_pool_release,
     fastrnn_pool_run,
     fastrnn_product,
+    fastrnn_take,
 )
 
 cdef extern from *:
     """
-    #include <stdlib.h>
-    #if defined(__linux__)
-    #include <sys/mman.h>
-    #define advise_huge_pages(data, size) madvise(data, size, MADV_HUGEPAGE)
-    #else
-    #define advise_huge_pages(data, size) 0
-    #endif
+    #include "memory.h"
+
+    static void *handler_take(void *unused, size_t size) { return fastrnn_take(size); }
+    static void *handler_take_zeros(void *unused, size_t count, size_t size) {
+        void *block = size && count > SIZE_MAX / size ? NULL : fastrnn_take(count * size);
+        return block ? memset(block, 0, count * size) : NULL;
+    }
+    static void *handler_retake(void *unused, void *block, size_t size) { return fastrnn_retake(block, size); }
+    static void handler_give(void *unused, void *block, size_t size) { fastrnn_give(block); }
+
+    static PyDataMem_Handler recycling_handler = {
+        "fastrnn", 1, {NULL, handler_take, handler_take_zeros, handler_retake, handler_give}};
     """
-    void *aligned_alloc(size_t alignment, size_t size) nogil
-    int advise_huge_pages(void *data, size_t size) nogil
+    int recycling_handler
+
+cdef extern from "numpy/arrayobject.h":
+    object PyDataMem_SetHandler(object handler)
 
 cnp.import_array()
 
@@ -94,53 +104,36 @@ def describe():
 
 # ---- memory
 
-cdef enum:
-    HUGE_PAGE = 2 * 1024 * 1024
-    SPARES = 4
-    SPARE_MIN = 1024 * 1024  # below, the allocator keeps memory itself
-    SPARE_MAX = 32 * 1024 * 1024
-
-
-cdef struct Memory:
-    void *data
-    size_t size
-
-
-# Memory of the last buffers given back, for the next call of the same size: from the system it would come as pages to
-# be zeroed, a tenth of a training step at H = 128. Touched with the GIL held only.
-cdef Memory[SPARES] spares
-cdef int next_spare = 0
-
-
 cdef class Buffer:
-    """Uninitialised memory aligned to a cache line, or, where that saves thousands of page faults, to a huge page."""
+    """Uninitialised memory aligned to a cache line."""
 
     cdef void *data
-    cdef size_t size
 
     def __cinit__(self, size_t size):
-        cdef size_t alignment = HUGE_PAGE if size >= 2 * HUGE_PAGE else 64
-        cdef int i
-        self.size = (size // alignment + 1) * alignment
-        for i in range(SPARES):
-            if size >= SPARE_MIN and self.size <= spares[i].size <= 2 * self.size:
-                self.data, self.size = spares[i].data, spares[i].size
-                spares[i] = Memory(NULL, 0)
-                return
-        self.data = aligned_alloc(alignment, self.size)
+        self.data = fastrnn_take(size)
         if self.data == NULL:
             raise MemoryError(f"no {size} bytes of memory for the kernels")
-        if alignment == HUGE_PAGE:
-            advise_huge_pages(self.data, size)
 
     def __dealloc__(self):
-        global next_spare
-        if SPARE_MIN <= self.size <= SPARE_MAX:
-            free(spares[next_spare].data)
-            spares[next_spare] = Memory(self.data, self.size)
-            next_spare = (next_spare + 1) % SPARES
-        else:
-            free(self.data)
+        fastrnn_give(self.data)
+
+
+cdef object RECYCLING = PyCapsule_New(&recycling_handler, "mem_handler", NULL)
+
+
+cdef cnp.ndarray empty(int dimensions, cnp.npy_intp *shape, int typenum):
+    """A new array; a large one on recycled memory, which NumPy gives back when the array goes."""
+    cdef size_t size = itemsize_of(typenum)
+    cdef int i
+    for i in range(dimensions):
+        size *= shape[i]
+    if size < FASTRNN_RECYCLED:
+        return cnp.PyArray_EMPTY(dimensions, shape, typenum, 0)
+    others = PyDataMem_SetHandler(RECYCLING)
+    try:
+        return cnp.PyArray_EMPTY(dimensions, shape, typenum, 0)
+    finally:
+        PyDataMem_SetHandler(others)
 
 
 cdef inline void *pointer(object array) noexcept:
@@ -334,9 +327,9 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
     l.h_0 = cnp.PyArray_DATA(h_0)
 
     cdef cnp.npy_intp *shape = [l.steps, l.batch, l.hidden]
-    cdef cnp.ndarray y = cnp.PyArray_EMPTY(3, shape, job.typenum, 0)
-    cdef cnp.ndarray h_n = cnp.PyArray_EMPTY(2, shape + 1, job.typenum, 0)
-    cdef cnp.ndarray c_n = cnp.PyArray_EMPTY(2, shape + 1, job.typenum, 0) if has_c else None
+    cdef cnp.ndarray y = empty(3, shape, job.typenum)
+    cdef cnp.ndarray h_n = empty(2, shape + 1, job.typenum)
+    cdef cnp.ndarray c_n = empty(2, shape + 1, job.typenum) if has_c else None
     l.y = cnp.PyArray_DATA(y)
 
     share(&job, num_threads)
@@ -447,15 +440,15 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
     l.dh_n = pointer(dstate[0])
 
     cdef cnp.npy_intp *dx_shape = [l.steps, l.batch, l.inputs]
-    dx = None if l.x == NULL else cnp.PyArray_EMPTY(3, dx_shape, typenum, 0)
-    dweight_ih = cnp.PyArray_EMPTY(2, weight_ih.shape, typenum, 0)
-    dweight_hh = cnp.PyArray_EMPTY(2, weight_hh.shape, typenum, 0)
+    dx = None if l.x == NULL else empty(3, dx_shape, typenum)
+    dweight_ih = empty(2, weight_ih.shape, typenum)
+    dweight_hh = empty(2, weight_hh.shape, typenum)
     dbias_ih = dbias_hh = None
     if l.bias_ih != NULL:
-        dbias_ih = cnp.PyArray_EMPTY(1, weight_ih.shape, typenum, 0)
-        dbias_hh = cnp.PyArray_EMPTY(1, weight_ih.shape, typenum, 0)
-    dh_0 = cnp.PyArray_EMPTY(2, h_0.shape, typenum, 0)
-    dc_0 = cnp.PyArray_EMPTY(2, h_0.shape, typenum, 0) if has_c else None
+        dbias_ih = empty(1, weight_ih.shape, typenum)
+        dbias_hh = empty(1, weight_ih.shape, typenum)
+    dh_0 = empty(2, h_0.shape, typenum)
+    dc_0 = empty(2, h_0.shape, typenum) if has_c else None
     l.dx, l.dh_0 = pointer(dx), pointer(dh_0)
     l.dweight_ih, l.dweight_hh, l.dbias_ih, l.dbias_hh = (
         pointer(dweight_ih), pointer(dweight_hh), pointer(dbias_ih), pointer(dbias_hh))
@@ -531,7 +524,7 @@ def multiply(cnp.ndarray a, cnp.ndarray b, bias=None, *, int num_threads=1):
     m.b_k, m.b_column = b.strides[0] // itemsize, b.strides[1] // itemsize
     m.a, m.b, m.bias = cnp.PyArray_DATA(a), cnp.PyArray_DATA(b), pointer(bias)
     cdef cnp.npy_intp *shape = [m.rows, m.columns]
-    cdef cnp.ndarray out = cnp.PyArray_EMPTY(2, shape, typenum, 0)
+    cdef cnp.ndarray out = empty(2, shape, typenum)
     m.out = cnp.PyArray_DATA(out)
     cdef ptrdiff_t width = 4 * job.kernels.lanes
     job.panels = round_up(m.columns, width) // width

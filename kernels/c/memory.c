@@ -1,0 +1,94 @@
+#define _GNU_SOURCE
+#include "memory.h"
+
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#define ADVISE_HUGE_PAGES(data, size) madvise(data, size, MADV_HUGEPAGE)
+#else
+#define ADVISE_HUGE_PAGES(data, size) ((void)(data), (void)(size))
+#endif
+
+enum { HUGE_PAGE = 2 * 1024 * 1024, SPARES = 16 };
+
+/* A block is a line that holds its size, and `size` bytes after it. */
+typedef struct {
+    size_t size;
+} header;
+
+static struct {
+    pthread_mutex_t held; /* tried only: who does not get it does without spares, also in the child of a fork */
+    header *spares[SPARES];
+    int oldest;
+    size_t kept;
+} memory = {.held = PTHREAD_MUTEX_INITIALIZER};
+
+static header *header_of(void *block) { return (header *)((char *)block - FASTRNN_LINE); }
+static void *block_of(header *h) { return (char *)h + FASTRNN_LINE; }
+
+/* A spare of `size` to twice as many bytes, or NULL. */
+static header *take_spare(size_t size) {
+    header *found = NULL;
+    if (size < FASTRNN_RECYCLED || pthread_mutex_trylock(&memory.held)) return NULL;
+    for (int i = 0; i < SPARES && !found; i++) {
+        header *spare = memory.spares[i];
+        if (spare && size <= spare->size && spare->size / 2 <= size) {
+            found = spare;
+            memory.spares[i] = NULL;
+            memory.kept -= spare->size;
+        }
+    }
+    pthread_mutex_unlock(&memory.held);
+    return found;
+}
+
+/* Keep a block in place of the oldest spare, and of more if that is too much; 0 if it cannot be kept. */
+static int keep_spare(header *h) {
+    if (h->size < FASTRNN_RECYCLED || h->size > FASTRNN_KEPT || pthread_mutex_trylock(&memory.held)) return 0;
+    header *dropped[SPARES];
+    int drops = 0;
+    for (int i = memory.oldest; drops == 0 || memory.kept + h->size > FASTRNN_KEPT; i = (i + 1) % SPARES) {
+        dropped[drops++] = memory.spares[i];
+        if (memory.spares[i]) memory.kept -= memory.spares[i]->size;
+        memory.spares[i] = NULL;
+    }
+    memory.spares[memory.oldest] = h;
+    memory.oldest = (memory.oldest + 1) % SPARES;
+    memory.kept += h->size;
+    pthread_mutex_unlock(&memory.held);
+    while (drops) free(dropped[--drops]);
+    return 1;
+}
+
+void *fastrnn_take(size_t size) {
+    header *h = take_spare(size);
+    if (h) return block_of(h);
+    const size_t alignment = size >= 2 * HUGE_PAGE ? HUGE_PAGE : FASTRNN_LINE;
+    if (size > SIZE_MAX - FASTRNN_LINE - alignment) return NULL;
+    const size_t whole = (size + FASTRNN_LINE + alignment - 1) / alignment * alignment;
+    h = aligned_alloc(alignment, whole);
+    if (!h) return NULL;
+    if (alignment == HUGE_PAGE) ADVISE_HUGE_PAGES(h, whole);
+    h->size = whole - FASTRNN_LINE;
+    return block_of(h);
+}
+
+void *fastrnn_retake(void *block, size_t size) {
+    if (!block) return fastrnn_take(size);
+    const size_t before = header_of(block)->size;
+    if (size <= before) return block;
+    void *larger = fastrnn_take(size);
+    if (larger) {
+        memcpy(larger, block, before);
+        fastrnn_give(block);
+    }
+    return larger;
+}
+
+void fastrnn_give(void *block) {
+    if (block && !keep_spare(header_of(block))) free(header_of(block));
+}
