@@ -183,8 +183,10 @@ cdef enum:
     # From this many rows on, a tile is high enough to take the input product in with the recurrent one; below,
     # projecting whole chunks of time reads the weights less often (1.3 to 1.5x at N = 1).
     ROWS_WORTH_FUSING = 5
-    # Bytes of weight gradients that are summed together: they stay in L2 while all rows pass.
-    GRADIENT_BYTES = 512 * 1024
+    # Bytes of weight gradients that are summed together and share a packing of x and h_prev. With 512 KB, which stay in
+    # L2, packing took a fifth of backward at H = 1024; streaming 4 MB of sums from L3 costs less (0.78 of the time
+    # there, 0.94 at H = 256 to 512), 8 MB are no better.
+    GRADIENT_BYTES = 4 * 1024 * 1024
     # Bytes of Z that a projection fills at once: they stay in L2 until the steps read them.
     PROJECTION_BYTES = 512 * 1024
     # Up to this many steps the weights are packed as each step goes, into L1: packing all of them to memory first

@@ -360,7 +360,7 @@ INLINE void FN(outer_product)(
     for (ptrdiff_t tile = 0; tile < NAME(tile_count)(columns); tile++) {
         const ptrdiff_t k = NAME(tile_start)(columns, tile), height = NAME(tile_start)(columns, tile + 1) - k;
         const NAME(product) m = {
-            .a = left + tile * rows * LEFT_WIDTH, .a_row = 1, .a_k = LEFT_WIDTH,
+            .a = left + tile * LEFT_TILE, .a_row = 1, .a_k = LEFT_WIDTH,
             .p = FN(z_at)(l, b, row) + slot * LANES, .p_k = Z_WIDTH, .K = rows, .segments = 1};
         NAME(accumulate_tile)(FN(fed)(l, b), height, sums + k, &m, 0, 0);
     }
@@ -421,7 +421,7 @@ static void FN(weight_gradients)(const fastrnn_layer *l, void *scratch, ptrdiff_
     const ptrdiff_t N = l->batch, I = l->inputs, H = l->hidden, rows = l->steps * N;
     vec(*const sums)[4] = scratch;
     REAL *const x_left = (REAL *)(sums + l->gradient_blocks * (I + H));
-    REAL *const h_left = x_left + NAME(tile_count)(I) * chunk * LEFT_WIDTH;
+    REAL *const h_left = x_left + NAME(tile_count)(I) * LEFT_TILE;
     for (ptrdiff_t first = b0, last; first < b1; first = last) {
         last = least(first + l->gradient_blocks, b1);
         memset(scratch, 0, (size_t)((last - first) * (I + H)) * sizeof(*sums));

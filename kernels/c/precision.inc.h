@@ -82,4 +82,5 @@ static const fastrnn_kernels NAME(kernels) = {
 #undef vec_min
 #undef LANES
 #undef LEFT_WIDTH
+#undef LEFT_TILE
 #undef NAME
