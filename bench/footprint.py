@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -71,15 +71,14 @@ def installed_bytes(packages: tuple[str, ...]) -> int:
             found = distribution(name)
         except PackageNotFoundError:  # needed for a part that is not installed
             continue
-        files |= {path: path.stat().st_size for path in _files(name) if path.is_file()}
+        files |= {path: path.stat().st_size for path in _files(found) if path.is_file()}
         requirements = [Requirement(line) for line in found.requires or []]
         waiting += [r.name for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
     return sum(files.values())
 
 
-def _files(name: str) -> Iterator[Path]:
+def _files(found: Distribution) -> Iterator[Path]:
     """The files of an installed distribution; those of its folders where it is installed in place."""
-    found = distribution(name)
     in_place = json.loads(found.read_text("direct_url.json") or "{}").get("dir_info", {}).get("editable")
     if not in_place:
         for file in found.files or []:

@@ -18,11 +18,6 @@ ALIGNMENT = FASTRNN_LOOPS_ALIGNMENT
 READ_BYTES = FASTRNN_LOOPS_READ
 
 
-def vector_bytes():
-    """Bytes of this machine's widest vectors."""
-    return fastrnn_widest_loops().vector_bytes
-
-
 def multiply_add(str dtype, ptrdiff_t rounds):
     """Multiply and add in registers; return how many floating-point operations that were."""
     cdef const fastrnn_loops *loops = fastrnn_widest_loops()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -73,10 +72,10 @@ def describe() -> dict[str, str | int]:
     }
 
 
-def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """The versions of those packages that are installed."""
+def versions() -> dict[str, str]:
+    """The versions of what is installed of fastrnn, its peers and what they stand on."""
     found = {}
-    for package in packages:
+    for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastrnn.bench.cases import KINDS, SETS, TABLE_NAMES
-from fastrnn.bench.results import Results, Row, mean_ratio
-from fastrnn.bench.tables import threads_text
+from fastrnn.bench.results import Results, Row, mean_ratio, threads_text
 from fastrnn.training.files import write_atomically
 
 if TYPE_CHECKING:

@@ -16,7 +16,20 @@ from fastrnn.bench.cases import KINDS, Case, Kind
 from fastrnn.bench.limits import Limits
 from fastrnn.training.files import write_atomically
 
-__all__ = ["OURS", "REFERENCE", "WRONG", "Bound", "Footprint", "Memory", "Results", "Row", "load", "mean_ratio", "save"]
+__all__ = [
+    "OURS",
+    "REFERENCE",
+    "WRONG",
+    "Bound",
+    "Footprint",
+    "Memory",
+    "Results",
+    "Row",
+    "load",
+    "mean_ratio",
+    "save",
+    "threads_text",
+]
 
 OURS = ("cython", "numba")  # in the order in which fastrnn prefers them
 REFERENCE = "numpy"
@@ -40,7 +53,7 @@ class Row:
     @property
     def name(self) -> str:
         """The row's name for people."""
-        return f"{self.case.name} {self.kind} on {self.threads} thread{'s' * (self.threads > 1)}"
+        return f"{self.case.name} {self.kind} on {threads_text(self.threads)}"
 
     def seconds(self, peer: str) -> float:
         """The median of a peer's samples; NaN if it has none."""
@@ -155,6 +168,11 @@ class Results:
         """The part of the machine's limit that we reach in a row; NaN where it is not known."""
         bound = self.bound(row)
         return bound.seconds / row.seconds(row.ours) if bound and row.ours else math.nan
+
+
+def threads_text(count: int) -> str:
+    """Return "1 thread", "2 threads" and so on."""
+    return f"{count} thread{'s' * (count > 1)}"
 
 
 def mean_ratio(rows: Iterable[Row]) -> float:

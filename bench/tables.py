@@ -14,7 +14,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from fastrnn.bench.cases import TABLE_NAMES
-from fastrnn.bench.results import OURS, Footprint, Results, Row, mean_ratio
+from fastrnn.bench.results import OURS, Footprint, Results, Row, mean_ratio, threads_text
 
 __all__ = [
     "MISSING",
@@ -27,7 +27,6 @@ __all__ = [
     "print_results",
     "ratio_text",
     "report",
-    "threads_text",
     "time_text",
 ]
 
@@ -140,11 +139,6 @@ def time_text(seconds: float) -> str:
         if seconds * scale < 999.5:
             return f"{_significant(seconds * scale)} {unit}"
     return f"{_significant(seconds)} s"
-
-
-def threads_text(count: int) -> str:
-    """Return "1 thread", "2 threads" and so on."""
-    return f"{count} thread{'s' * (count > 1)}"
 
 
 def ratio_text(ratio: float) -> str:

@@ -154,7 +154,7 @@ def _plan(
 def _follow(plan: Plan, results: Results, footprint: bool, console: Console) -> None:
     """Run the plan, adding to the results row by row; the bar is for terminals only."""
     from fastrnn.bench.footprint import measure_footprints
-    from fastrnn.bench.results import Row
+    from fastrnn.bench.results import Row, threads_text
     from fastrnn.bench.run import run
 
     bar = Progress(
@@ -176,7 +176,7 @@ def _follow(plan: Plan, results: Results, footprint: bool, console: Console) -> 
                 results.rows.append(record)
             done = len(results.rows)
             case, kind, threads = rows[min(done, len(rows) - 1)]
-            bar.update(task, completed=done, now=f"{case.name} {kind}, {threads} thread{'s' * (threads > 1)}")
+            bar.update(task, completed=done, now=f"{case.name} {kind}, {threads_text(threads)}")
         if footprint:
             bar.update(task, now="import times, sizes, memory")
             results.footprints.extend(measure_footprints())
