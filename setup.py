@@ -20,6 +20,7 @@ X86 = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
+X86["amx"] = [*X86["avx512"], "-Wno-unused-function"]  # its few instructions beyond are inline assembly
 ARM = {"neon": []}
 MACHINES = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}
 ISAS = MACHINES.get(platform.machine().lower(), {})

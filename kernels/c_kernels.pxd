@@ -11,7 +11,6 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_F32
         FASTRNN_F64
         FASTRNN_FEW_ROWS
-        FASTRNN_GRADIENT_ROWS
 
     ctypedef struct fastrnn_layer:
         ptrdiff_t steps, batch, inputs, hidden
@@ -27,7 +26,7 @@ cdef extern from "kernels.h" nogil:
         const void *bias_hh
         void *panels
         void *bias
-        ptrdiff_t z_stride, z_row, c_stride, panel_stride
+        ptrdiff_t z_stride, z_row, c_stride, panel_stride, panel_h
         int keep, projected
         void *dx
         void *dh_0
@@ -39,19 +38,27 @@ cdef extern from "kernels.h" nogil:
         const void *dy
         const void *dh_n
         void *panels_hh
-        ptrdiff_t gradient_blocks
         void *panels_ih
         int few_rows
+        int split_x, split_h, split_w
+        void *left
+        void *scratch
+
+    ctypedef struct fastrnn_sizes:
+        ptrdiff_t panel_x, panel_h, hidden_panels, input_panels, hidden_panel, input_panel
+        ptrdiff_t left_forward, left_backward, forward_scratch, backward_scratch
 
     ctypedef struct fastrnn_cell:
-        ptrdiff_t block_units, panel_slots
+        ptrdiff_t block_units
+        void (*measure)(const fastrnn_layer *, ptrdiff_t, fastrnn_sizes *) noexcept nogil
         void (*pack)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*start)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*project)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*pack_hidden)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*pack_input)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_back)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
-        void (*weight_gradients)(const fastrnn_layer *, void *, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*weight_gradients)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*input_gradient)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
 
     ctypedef struct fastrnn_product:

@@ -16,7 +16,6 @@ from c_kernels cimport (
     FASTRNN_F32,
     FASTRNN_F64,
     FASTRNN_FEW_ROWS,
-    FASTRNN_GRADIENT_ROWS,
     FASTRNN_GRU,
     FASTRNN_LSTM,
     FASTRNN_RECYCLED,
@@ -34,6 +33,7 @@ from c_kernels cimport (
     fastrnn_pool_release,
     fastrnn_pool_run,
     fastrnn_product,
+    fastrnn_sizes,
     fastrnn_take,
 )
 
@@ -83,6 +83,8 @@ cdef str WANTED = os.environ.get("FASTRNN_ISA", "").strip().lower()
 cdef int ISA = max(
     isa for isa, name in enumerate(ISAS) if isa == 0 or (fastrnn_isa_runs(isa) and not (WANTED in ISAS[:isa]))
 )
+cdef bint SPLITS = ISAS[ISA] == "amx"  # float32 products of layers that are worth it; all else one level lower
+cdef bint SPLITS_ALL = WANTED == "amx"
 
 
 def why_not_runnable():
@@ -162,15 +164,12 @@ cdef struct Job:
     int typenum
     ptrdiff_t gates
     ptrdiff_t blocks    # of hidden units, in Z
-    ptrdiff_t hidden_panels  # of 4 * lanes hidden units, in backward
-    ptrdiff_t input_panels   # of 4 * lanes inputs, in backward
     ptrdiff_t lanes
     int itemsize
     int threads         # that the pool gave
     int by_hidden       # threads split the hidden units, with a barrier per step; else the batch
     ptrdiff_t steps     # of one projection of the input
-    void *scratch       # of all threads, scratch_size bytes each
-    size_t scratch_size
+    fastrnn_sizes sizes
 
 
 cdef enum:
@@ -183,10 +182,12 @@ cdef enum:
     # From this many rows on, a tile is high enough to take the input product in with the recurrent one; below,
     # projecting whole chunks of time reads the weights less often (1.3 to 1.5x at N = 1).
     ROWS_WORTH_FUSING = 5
-    # Bytes of weight gradients that are summed together and share a packing of x and h_prev. With 512 KB, which stay in
-    # L2, packing took a fifth of backward at H = 1024; streaming 4 MB of sums from L3 costs less (0.78 of the time
-    # there, 0.94 at H = 256 to 512), 8 MB are no better.
-    GRADIENT_BYTES = 4 * 1024 * 1024
+    # From how many bytes on weight_ih and weight_hh are worth splitting.
+    SPLIT_INPUT_BYTES = 128 * 1024
+    SPLIT_HIDDEN_BYTES = 3 * 1024 * 1024
+    # Columns and rows (of all steps) from which on a product fills the tiles.
+    SPLIT_COLUMNS = 32
+    SPLIT_ROWS = 128
     # Bytes of Z that a projection fills at once: they stay in L2 until the steps read them.
     PROJECTION_BYTES = 512 * 1024
     # Up to this many steps the weights are packed as each step goes, into L1: packing all of them to memory first
@@ -198,6 +199,17 @@ cdef enum:
 
 cdef inline const fastrnn_kernels *kernels_of(int typenum) noexcept:
     return fastrnn_kernel_table(ISA, FASTRNN_F32 if typenum == cnp.NPY_FLOAT32 else FASTRNN_F64)
+
+
+cdef void choose_splits(Job *job) noexcept:
+    """Which products run on split floats. Never a matter of T or N, so that the bits of y and dx are not either; but the
+    gradients of the weights are sums over T and N in any case."""
+    cdef fastrnn_layer *l = &job.layer
+    cdef ptrdiff_t weight = job.itemsize * job.gates * l.hidden
+    if not SPLITS or job.typenum != cnp.NPY_FLOAT32:
+        return
+    l.split_x = SPLITS_ALL or weight * l.inputs >= SPLIT_INPUT_BYTES and l.inputs >= SPLIT_COLUMNS
+    l.split_h = SPLITS_ALL or weight * l.hidden >= SPLIT_HIDDEN_BYTES
 
 
 cdef inline int itemsize_of(int typenum) noexcept:
@@ -213,15 +225,16 @@ cdef void describe_layer(Job *job, object cell, weights) except *:
     l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh = (
         pointer(weight_ih), pointer(weight_hh), pointer(weights[2]), pointer(weights[3]))
     job.typenum = cnp.PyArray_TYPE(weight_hh)
+    job.itemsize = itemsize_of(job.typenum)
+    job.gates = weight_hh.shape[0] // l.hidden
+    choose_splits(job)
     cdef const fastrnn_kernels *kernels = kernels_of(job.typenum)
     job.cell = &kernels.cells[<int> CELL_IDS[cell.name]]
     job.lanes = kernels.lanes
-    job.itemsize = itemsize_of(job.typenum)
-    job.gates = weight_hh.shape[0] // l.hidden
     job.blocks = round_up(l.hidden, job.cell.block_units) // job.cell.block_units
-    job.hidden_panels = round_up(l.hidden, 4 * job.lanes) // (4 * job.lanes)
-    job.input_panels = round_up(l.inputs, 4 * job.lanes) // (4 * job.lanes)
-    l.panel_stride = (l.inputs + l.hidden) * job.cell.panel_slots * job.lanes
+    job.cell.measure(l, 0, &job.sizes)
+    l.panel_h = job.sizes.panel_x
+    l.panel_stride = job.sizes.panel_x + job.sizes.panel_h
 
 
 cdef void share(Job *job, int num_threads) noexcept:
@@ -231,7 +244,11 @@ cdef void share(Job *job, int num_threads) noexcept:
     if weights * (2 * l.steps * l.batch + FLOPS_OF_PACKING) < FLOPS_WORTH_A_THREAD:
         num_threads = 1
     job.threads = fastrnn_pool_acquire(num_threads)
-    job.by_hidden = l.batch < ROWS_WORTH_A_THREAD * job.threads
+    job.by_hidden = l.split_h or l.batch < ROWS_WORTH_A_THREAD * job.threads
+
+
+cdef inline ptrdiff_t rows_of_a_thread(const Job *job) noexcept nogil:
+    return job.layer.batch if job.by_hidden else (job.layer.batch + job.threads - 1) // job.threads
 
 
 cdef inline ptrdiff_t start(ptrdiff_t count, int parts, int part) noexcept nogil:
@@ -284,18 +301,31 @@ def pack(cell, weights, *, int num_threads=1):
 cdef void forward_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
     cdef fastrnn_layer layer = job.layer
-    cdef ptrdiff_t t, b0 = 0, b1 = job.blocks, n0 = 0, n1 = layer.batch
+    cdef ptrdiff_t t, rows, b0 = 0, b1 = job.blocks, n0 = 0, n1 = layer.batch
     if job.by_hidden:
         b0 = start(job.blocks, job.threads, part)
         b1 = start(job.blocks, job.threads, part + 1)
     else:
         n0 = start(layer.batch, job.threads, part)
         n1 = start(layer.batch, job.threads, part + 1)
+        layer.left = <char *> layer.left + part * job.sizes.left_forward * job.itemsize
+    layer.scratch = <char *> layer.scratch + part * job.sizes.forward_scratch * job.itemsize
+    if not job.by_hidden and job.cell.start != NULL:
+        job.cell.start(&layer, n0, n1)
     for t in range(layer.steps):
         if layer.projected and t % job.steps == 0:
             if not layer.keep:
                 layer.z_row = t * layer.batch
-            job.cell.project(&layer, b0, b1, t * layer.batch, min(t + job.steps, layer.steps) * layer.batch)
+            rows = (min(t + job.steps, layer.steps) - t) * layer.batch
+            if job.by_hidden:
+                job.cell.project(&layer, b0, b1, t * layer.batch, t * layer.batch + rows)
+            else:
+                if t:
+                    fastrnn_pool_barrier(job.threads)  # Z may be read still
+                job.cell.project(
+                    &layer, b0, b1, t * layer.batch + start(rows, job.threads, part),
+                    t * layer.batch + start(rows, job.threads, part + 1))
+                fastrnn_pool_barrier(job.threads)
         job.cell.step(&layer, t, b0, b1, n0, n1)
         if job.by_hidden:
             fastrnn_pool_barrier(job.threads)
@@ -337,10 +367,10 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
     share(&job, num_threads)
     cdef ptrdiff_t L = job.lanes, C = round_up(l.hidden, L), rows = l.steps * l.batch
     cdef ptrdiff_t large = job.itemsize * job.blocks * l.panel_stride > LARGE_BYTES
-    cdef bint pack_as_needed = packed is None and (
+    cdef bint pack_as_needed = packed is None and not (l.split_x or l.split_h) and (
         l.steps <= (STEPS_NOT_WORTH_PACKING_LARGE if large else STEPS_NOT_WORTH_PACKING))
     cdef size_t row = l.hidden * job.itemsize
-    cdef Buffer z = None, c = None
+    cdef Buffer z = None, c = None, left = None, scratch = None
     try:
         if has_c:
             l.c_stride = l.batch * C if tape else 0
@@ -352,17 +382,31 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
         elif packed is None:
             packed = run_pack(&job)
         l.keep = tape
-        l.projected = l.x != NULL and l.steps > 1 and (pack_as_needed or l.batch < ROWS_WORTH_FUSING)
+        l.projected = l.x != NULL and (
+            l.split_x or (l.steps > 1 and (pack_as_needed or l.batch < ROWS_WORTH_FUSING)))
         if l.projected:
             job.steps = max(1, PROJECTION_BYTES // max(1, job.itemsize * l.batch * job.blocks * 4 * L))
+            if l.split_x:
+                job.steps = max(job.steps, SPLIT_ROWS // max(1, l.batch))
         if tape or l.projected:
             l.z_stride = 4 * L * (rows if tape else min(rows, job.steps * l.batch))
             if l.z_stride * job.itemsize % 4096 == 0:
                 l.z_stride += 1536 // job.itemsize  # else the same row of all blocks falls on the same cache sets
             z = Buffer(job.itemsize * job.blocks * l.z_stride)
             l.z = z.data
+        job.cell.measure(l, rows_of_a_thread(&job), &job.sizes)
+        if job.sizes.left_forward:
+            parts = 1 if job.by_hidden else job.threads
+            left = Buffer(job.itemsize * job.sizes.left_forward * parts)
+            memset(left.data, 0, job.itemsize * job.sizes.left_forward * parts)
+            l.left = left.data
+        if job.sizes.forward_scratch:
+            scratch = Buffer(job.itemsize * job.sizes.forward_scratch * job.threads)
+            l.scratch = scratch.data
         with nogil:
-            fastrnn_pool_run(forward_task, &job, job.threads, job.by_hidden)
+            if job.by_hidden and job.cell.start != NULL:
+                job.cell.start(l, 0, l.batch)
+            fastrnn_pool_run(forward_task, &job, job.threads, job.by_hidden or l.projected)
     finally:
         if job.threads > 1:
             fastrnn_pool_release()
@@ -391,44 +435,53 @@ cdef inline ptrdiff_t first_to_pack(const Job *job, ptrdiff_t columns) noexcept 
 
 cdef void pack_hidden_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
-    cdef ptrdiff_t first = first_to_pack(job, job.layer.hidden), count = job.hidden_panels - first
+    cdef ptrdiff_t first = 0 if job.layer.split_h else first_to_pack(job, job.layer.hidden), count = job.sizes.hidden_panels - first
     job.cell.pack_hidden(
         &job.layer, first + start(count, job.threads, part), first + start(count, job.threads, part + 1))
 
 
 cdef void pack_input_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
-    cdef ptrdiff_t first = first_to_pack(job, job.layer.inputs), count = job.input_panels - first
+    cdef ptrdiff_t first = 0 if job.layer.split_x else first_to_pack(job, job.layer.inputs), count = job.sizes.input_panels - first
     job.cell.pack_input(
         &job.layer, first + start(count, job.threads, part), first + start(count, job.threads, part + 1))
 
 
+cdef inline fastrnn_layer layer_of_part(Job *job, int part) noexcept nogil:
+    """The layer, with scratch memory for one thread in backward."""
+    cdef fastrnn_layer layer = job.layer
+    layer.scratch = <char *> layer.scratch + part * job.sizes.backward_scratch * job.itemsize
+    return layer
+
+
 cdef void backward_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
-    cdef ptrdiff_t t, p0 = 0, p1 = job.hidden_panels, n0 = 0, n1 = job.layer.batch
+    cdef fastrnn_layer layer = layer_of_part(job, part)
+    cdef ptrdiff_t t, p0 = 0, p1 = job.sizes.hidden_panels, n0 = 0, n1 = layer.batch
     if job.by_hidden:
-        p0 = start(job.hidden_panels, job.threads, part)
-        p1 = start(job.hidden_panels, job.threads, part + 1)
+        p0 = start(job.sizes.hidden_panels, job.threads, part)
+        p1 = start(job.sizes.hidden_panels, job.threads, part + 1)
     else:
-        n0 = start(job.layer.batch, job.threads, part)
-        n1 = start(job.layer.batch, job.threads, part + 1)
-    for t in range(job.layer.steps - 1, -2, -1):
-        job.cell.step_back(&job.layer, t, p0, p1, n0, n1)
+        n0 = start(layer.batch, job.threads, part)
+        n1 = start(layer.batch, job.threads, part + 1)
+        layer.left = <char *> layer.left + part * job.sizes.left_backward * job.itemsize
+    for t in range(layer.steps - 1, -2, -1):
+        job.cell.step_back(&layer, t, p0, p1, n0, n1)
         if job.by_hidden:
             fastrnn_pool_barrier(job.threads)
 
 
 cdef void weight_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
-    job.cell.weight_gradients(
-        &job.layer, <char *> job.scratch + part * job.scratch_size,
-        start(job.blocks, job.threads, part), start(job.blocks, job.threads, part + 1))
+    cdef fastrnn_layer layer = layer_of_part(job, part)
+    job.cell.weight_gradients(&layer, start(job.blocks, job.threads, part), start(job.blocks, job.threads, part + 1))
 
 
 cdef void input_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
-    cdef ptrdiff_t rows = job.layer.steps * job.layer.batch
-    job.cell.input_gradient(&job.layer, start(rows, job.threads, part), start(rows, job.threads, part + 1))
+    cdef fastrnn_layer layer = layer_of_part(job, part)
+    cdef ptrdiff_t rows = layer.steps * layer.batch
+    job.cell.input_gradient(&layer, start(rows, job.threads, part), start(rows, job.threads, part + 1))
 
 
 def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
@@ -457,9 +510,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
 
     share(&job, num_threads)
     cdef size_t L = job.lanes, row = round_up(l.hidden, L) * job.itemsize, packed_row = l.hidden * job.itemsize
-    cdef ptrdiff_t columns = l.inputs + l.hidden
-    cdef size_t order = job.blocks * job.cell.panel_slots * L  # length of Z order, as one product runs over it
-    cdef Buffer carry, panels, scratch
+    cdef Buffer carry, panels, left, scratch
     try:
         carry = Buffer(l.batch * row)
         l.carry = carry.data
@@ -467,16 +518,22 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
             copy_rows(l.carry, row, pointer(dstate[1]), packed_row, l.batch)
         else:
             memset(l.carry, 0, l.batch * row)
-        panels = Buffer(job.itemsize * order * 4 * L * max(job.hidden_panels, job.input_panels))
+        l.few_rows = l.steps * l.batch <= FASTRNN_FEW_ROWS
+        l.split_w = SPLITS and typenum == cnp.NPY_FLOAT32 and (SPLITS_ALL and not l.few_rows or (
+            l.steps * l.batch >= SPLIT_ROWS and l.hidden >= SPLIT_COLUMNS))
+        job.cell.measure(l, rows_of_a_thread(&job), &job.sizes)
+        panels = Buffer(
+            job.itemsize * max(
+                job.sizes.hidden_panels * job.sizes.hidden_panel, job.sizes.input_panels * job.sizes.input_panel))
         l.panels_hh = l.panels_ih = panels.data  # one after the other
-        l.gradient_blocks = max(1, min(job.blocks, GRADIENT_BYTES // (job.itemsize * columns * 4 * job.lanes)))
-        job.scratch_size = 64 + round_up(
-            job.itemsize * columns * (l.gradient_blocks * 4 * job.lanes + 2 * FASTRNN_GRADIENT_ROWS)
-            + job.itemsize * 32 * FASTRNN_GRADIENT_ROWS, 64)
-        scratch = Buffer(job.scratch_size * job.threads)
-        job.scratch = scratch.data
+        if job.sizes.left_backward:
+            parts = 1 if job.by_hidden else job.threads
+            left = Buffer(job.itemsize * job.sizes.left_backward * parts)
+            memset(left.data, 0, job.itemsize * job.sizes.left_backward * parts)
+            l.left = left.data
+        scratch = Buffer(job.itemsize * job.sizes.backward_scratch * job.threads)
+        l.scratch = scratch.data
         with nogil:
-            l.few_rows = l.steps * l.batch <= FASTRNN_FEW_ROWS
             fastrnn_pool_run(pack_hidden_task, &job, job.threads, False)
             fastrnn_pool_run(backward_task, &job, job.threads, job.by_hidden)
             fastrnn_pool_run(weight_task, &job, job.threads, False)

@@ -1,13 +1,34 @@
 /* Which instruction sets were built and which of them run here. Compiled for the baseline: no other file calls cpuid. */
+#define _GNU_SOURCE /* syscall */
 #include "kernels.h"
 
 typedef const fastrnn_kernels *const table[FASTRNN_PRECISIONS];
 
 #if defined(__x86_64__) || defined(_M_X64)
-extern table fastrnn_table_baseline, fastrnn_table_avx2, fastrnn_table_avx512;
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
-const char *const fastrnn_isa_names[] = {"baseline", "avx2", "avx512", NULL};
-static table *const tables[] = {&fastrnn_table_baseline, &fastrnn_table_avx2, &fastrnn_table_avx512};
+extern table fastrnn_table_baseline, fastrnn_table_avx2, fastrnn_table_avx512, fastrnn_table_amx;
+
+const char *const fastrnn_isa_names[] = {"baseline", "avx2", "avx512", "amx", NULL};
+static table *const tables[] = {
+    &fastrnn_table_baseline, &fastrnn_table_avx2, &fastrnn_table_avx512, &fastrnn_table_amx};
+
+/* The matrix unit's registers are large, so that Linux wants to be asked before a process uses them. */
+static int may_use_tiles(void) {
+#if defined(__linux__)
+    enum { request_permission = 0x1023, tile_data = 18 };
+    unsigned a, b, c, d;
+    const unsigned bf16 = 1u << 22, tile = 1u << 24;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & bf16) && (d & tile) &&
+           syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+    return 0;
+#endif
+}
 
 /* __builtin_cpu_supports asks xgetbv too: the operating system must save the wide registers. */
 int fastrnn_isa_runs(int isa) {
@@ -20,6 +41,8 @@ int fastrnn_isa_runs(int isa) {
     case 2:
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    case 3:
+        return fastrnn_isa_runs(2) && may_use_tiles();
     default:
         return 0;
     }
@@ -33,4 +56,8 @@ static table *const tables[] = {&fastrnn_table_neon};
 int fastrnn_isa_runs(int isa) { return isa == 0; }
 #endif
 
-const fastrnn_kernels *fastrnn_kernel_table(int isa, int precision) { return (*tables[isa])[precision]; }
+/* An instruction set that adds nothing to a precision has no table for it. */
+const fastrnn_kernels *fastrnn_kernel_table(int isa, int precision) {
+    while (!(*tables[isa])[precision]) isa--;
+    return (*tables[isa])[precision];
+}

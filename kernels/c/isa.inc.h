@@ -19,11 +19,16 @@
 #undef REAL_INT
 #undef REAL_BYTES
 
+#ifdef SPLIT /* only float can be split */
+#define DOUBLE NULL
+#else
 #define PRECISION f64
 #define REAL double
 #define REAL_INT int64_t
 #define REAL_BYTES 8
 #include "precision.inc.h"
+#define DOUBLE &kernels_f64
+#endif
 
 /* The one name this object exports. */
-const fastrnn_kernels *const PASTE(fastrnn_table, ISA)[FASTRNN_PRECISIONS] = {&kernels_f32, &kernels_f64};
+const fastrnn_kernels *const PASTE(fastrnn_table, ISA)[FASTRNN_PRECISIONS] = {&kernels_f32, DOUBLE};

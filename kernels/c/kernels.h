@@ -41,6 +41,7 @@ typedef struct {
     ptrdiff_t z_row;               /* the row at which Z starts */
     ptrdiff_t c_stride;            /* from step to step of c: N * C, or 0 to overwrite */
     ptrdiff_t panel_stride;        /* from block to block of panels */
+    ptrdiff_t panel_h;             /* where its part for h begins, after the one for x */
     int keep;                      /* whether the activated gates go to Z */
     int projected;                 /* whether Z holds bias and input product already */
 
@@ -53,18 +54,38 @@ typedef struct {
     const void *dy;                      /* IN    (T, N, H), or NULL for zero */
     const void *dh_n;                    /* IN    (N, H), or NULL for zero */
     void *panels_hh;                     /* INOUT [panel of 4 unit vectors][Z order][4 * L], made by pack_hidden */
-    ptrdiff_t gradient_blocks;           /* blocks whose weight gradients are summed together */
     void *panels_ih;                     /* INOUT [panel of 4 * L inputs][Z order][4 * L], made by pack_input */
     int few_rows;                        /* T * N <= FASTRNN_FEW_ROWS: read weights in place, save for a last panel
                                             that is not full, and write their gradients in place: packing would cost more */
+
+    /* Which products run on split floats, where the instruction set has them: see split.inc.h. The driver decides. */
+    int split_x; /* x weight_ih^T and Z weight_ih */
+    int split_h; /* h weight_hh^T and Z weight_hh */
+    int split_w; /* the gradients of the weights */
+
+    void *left;    /* INOUT left factors of the next step, shared by the threads that step through the same batch rows */
+    void *scratch; /* INOUT private to the thread */
 } fastrnn_layer;
+
+/* What the caller allocates for a layer, in elements. Layouts are those of fastrnn_layer; layer_split.inc.h has its own. */
+typedef struct {
+    ptrdiff_t panel_x, panel_h;            /* of a block in panels, for x and for h */
+    ptrdiff_t hidden_panels, input_panels; /* how many panels panels_hh and panels_ih have */
+    ptrdiff_t hidden_panel, input_panel;   /* one of them */
+    ptrdiff_t left_forward, left_backward;
+    ptrdiff_t forward_scratch, backward_scratch;
+} fastrnn_sizes;
 
 typedef struct {
     ptrdiff_t block_units; /* hidden units of a block: L or 4 * L */
-    ptrdiff_t panel_slots; /* slots that one product feeds: 4, gru 3 */
+
+    /* sizes := what a layer needs, whose threads step through up to `rows` batch rows */
+    void (*measure)(const fastrnn_layer *, ptrdiff_t rows, fastrnn_sizes *sizes);
 
     /* panels, bias := the weights of blocks b0 .. b1-1 */
     void (*pack)(const fastrnn_layer *, ptrdiff_t b0, ptrdiff_t b1);
+    /* left := what the first step needs, for the threads of batch rows n0 .. n1-1; NULL where there is nothing to do */
+    void (*start)(const fastrnn_layer *, ptrdiff_t n0, ptrdiff_t n1);
     /* Z := bias + x weight_ih^T, rows row0 .. row1-1 */
     void (*project)(const fastrnn_layer *, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t row0, ptrdiff_t row1);
     /* y[t], c[t + 1], Z[t] := one step of fastrnn.reference.forward, batch rows n0 .. n1-1 */
@@ -75,9 +96,8 @@ typedef struct {
     void (*pack_input)(const fastrnn_layer *, ptrdiff_t p0, ptrdiff_t p1);
     /* Z[t] := one step of fastrnn.reference.backward, from t = T - 1 down; t = -1 writes dh_0 and the final carry */
     void (*step_back)(const fastrnn_layer *, ptrdiff_t t, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1);
-    /* dweights, dbiases := sum over rows; scratch, private to the thread: the sums, (gradient_blocks, I + H, 4 * L), and
-     * FASTRNN_GRADIENT_ROWS packed rows of x and h_prev, 2 * (I + H) + 32 each at the most */
-    void (*weight_gradients)(const fastrnn_layer *, void *scratch, ptrdiff_t b0, ptrdiff_t b1);
+    /* dweights, dbiases := sum over rows */
+    void (*weight_gradients)(const fastrnn_layer *, ptrdiff_t b0, ptrdiff_t b1);
     /* dx := Z weight_ih */
     void (*input_gradient)(const fastrnn_layer *, ptrdiff_t row0, ptrdiff_t row1);
 } fastrnn_cell;

@@ -15,12 +15,21 @@ enum {
 #define Z_WIDTH (4 * LANES)
 #define UNPACKED_ROWS 48          /* rows that share one packing on the go; their sums stay in L1 */
 #define FETCH_BYTES (1 << 20) /* weights beyond it crowd the L2 cache, so that fetching the next panel early pays */
+/* Bytes of weight gradients that are summed together and share a packing of x and h_prev. With 512 KB, which stay in L2,
+ * packing took a fifth of backward at H = 1024; streaming 4 MB of sums from L3 costs less (0.78 of the time there, 0.94 at
+ * H = 256 to 512), 8 MB are no better. */
+#define GRADIENT_BYTES (4 << 20)
 #define HAS_C OF_CELL(HAS_C)
 #define READS_H OF_CELL(READS_H)
 
 static const int FN(x_gates)[4] = OF_CELL(X_GATES), FN(h_gates)[4] = OF_CELL(H_GATES);
 
 INLINE ptrdiff_t FN(blocks)(const fastrnn_layer *l) { return ceil_div(l->hidden, UNITS * LANES); }
+/* Blocks whose weight gradients are summed together */
+INLINE ptrdiff_t FN(gradient_blocks)(const fastrnn_layer *l) {
+    const ptrdiff_t fit = GRADIENT_BYTES / (REAL_BYTES * (l->inputs + l->hidden) * Z_WIDTH);
+    return fit < 1 ? 1 : least(fit, FN(blocks)(l));
+}
 /* Hidden units in unit vector q and beyond: what the part loads and stores of q may touch. */
 INLINE ptrdiff_t FN(left)(const fastrnn_layer *l, ptrdiff_t q) { return l->hidden - q * LANES; }
 /* Slots of block b that one product feeds: fewer only where a block of several unit vectors ends beyond H. */
@@ -37,6 +46,17 @@ INLINE REAL *FN(z_at)(const fastrnn_layer *l, ptrdiff_t b, ptrdiff_t row) {
     return (REAL *)l->z + b * l->z_stride + (row - l->z_row) * Z_WIDTH;
 }
 INLINE ptrdiff_t FN(c_width)(const fastrnn_layer *l) { return ceil_div(l->hidden, LANES) * LANES; }
+
+static void FN(measure)(const fastrnn_layer *l, ptrdiff_t rows, fastrnn_sizes *sizes) {
+    memset(sizes, 0, sizeof(*sizes));
+    sizes->panel_x = l->inputs * PANEL_SLOTS * LANES;
+    sizes->panel_h = l->hidden * PANEL_SLOTS * LANES;
+    sizes->hidden_panels = ceil_div(l->hidden, Z_WIDTH);
+    sizes->input_panels = ceil_div(l->inputs, Z_WIDTH);
+    sizes->hidden_panel = sizes->input_panel = FN(blocks)(l) * PANEL_SLOTS * LANES * Z_WIDTH;
+    sizes->backward_scratch = FN(gradient_blocks)(l) * (l->inputs + l->hidden) * Z_WIDTH +
+                              (NAME(tile_count)(l->inputs) + NAME(tile_count)(l->hidden)) * LEFT_TILE;
+}
 
 /* ---- forward ---- */
 
@@ -67,8 +87,7 @@ static void FN(pack)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
     for (ptrdiff_t b = b0; b < b1; b++) {
         REAL *panel = (REAL *)l->panels + b * l->panel_stride;
         FN(pack_block)(l, panel, l->weight_ih, FN(x_gates), l->inputs, b, 0, l->inputs);
-        panel += l->inputs * PANEL_SLOTS * LANES;
-        FN(pack_block)(l, panel, l->weight_hh, FN(h_gates), l->hidden, b, 0, l->hidden);
+        FN(pack_block)(l, panel + l->panel_h, l->weight_hh, FN(h_gates), l->hidden, b, 0, l->hidden);
         FN(pack_bias)(l, (vec *)l->bias + 4 * b, b);
     }
 }
@@ -86,6 +105,12 @@ INLINE void FN(input_product)(
     if (l->tokens) {
         for (ptrdiff_t r = 0; r < rows; r++) {
             const REAL *column = panel + l->tokens[row + r] * p_k;
+#ifdef SPLIT
+            for (int slot = 0; slot < fed && l->split_x; slot++)
+                acc[r][slot] = NAME(add_right)(
+                    acc[r][slot], panel + slot * ceil_div(l->inputs, TILE_K) * SPLIT_SIZE, l->tokens[row + r]);
+            if (l->split_x) continue;
+#endif
             for (int slot = 0; slot < fed; slot++) acc[r][slot] += vec_load(column + slot * LANES);
         }
     } else {
@@ -186,7 +211,7 @@ static void FN(step_row)(const fastrnn_layer *l, ptrdiff_t t, ptrdiff_t b0, ptrd
         const ptrdiff_t b = b0 + 2 * (t % 2 ? groups - 1 - i : i), count = least(2, b1 - b); /* turns as FN(step) does */
         const NAME(product) m = {
             .a = h_prev + n * H, .a_k = 1,
-            .p = (const REAL *)l->panels + b * l->panel_stride + l->inputs * PANEL_SLOTS * LANES,
+            .p = (const REAL *)l->panels + b * l->panel_stride + l->panel_h,
             .p_k = PANEL_SLOTS * LANES, .K = H, .segments = 1};
         vec acc[2][4], (*fed_by_h)[4] = (vec(*)[4])(*acc + HIDDEN_SLOT);
         for (ptrdiff_t j = 0; j < count; j++)
@@ -225,7 +250,7 @@ static void FN(step)(
     for (ptrdiff_t i = 0; i < b1 - b0; i++) {
         /* Odd steps go backwards: they start with the panels that the step before has left in the cache. */
         const ptrdiff_t b = t % 2 ? b1 - 1 - i : b0 + i, after = t % 2 ? b - 1 : b + 1;
-        const REAL *panel = (const REAL *)l->panels + b * l->panel_stride + l->inputs * p_k;
+        const REAL *panel = (const REAL *)l->panels + b * l->panel_stride + l->panel_h;
         const REAL *next = (const REAL *)l->panels + after * l->panel_stride;
         const int fetch_next = fetch && i < b1 - b0 - 1;
         for (ptrdiff_t tile = 0; tile < NAME(tile_count)(n1 - n0); tile++) {
@@ -233,7 +258,7 @@ static void FN(step)(
             const ptrdiff_t rows = n0 + NAME(tile_start)(n1 - n0, tile + 1) - n;
             const NAME(product) m = {
                 .a = h_prev + n * H, .a_row = H, .a_k = 1, .p = panel, .p_k = p_k, .K = H, .segments = 1,
-                .next = next + l->inputs * p_k, .next_size = fetch_next ? h_size : 0};
+                .next = next + l->panel_h, .next_size = fetch_next ? h_size : 0};
             vec acc[TILE_ROWS][4];
             if (l->projected)
                 memcpy(acc, FN(z_at)(l, b, row), (size_t)rows * sizeof(acc[0]));
@@ -310,45 +335,52 @@ INLINE void FN(z_product)(
     }
 }
 
+/* What reaches dh[t], row n, unit vector q, from outside: the gradients of y and, at the last step, of h_n. */
+INLINE vec FN(given_dh)(const fastrnn_layer *l, ptrdiff_t t, ptrdiff_t n, ptrdiff_t q) {
+    const ptrdiff_t N = l->batch, H = l->hidden, left = FN(left)(l, q), at = n * H + q * LANES;
+    vec dh = {0};
+    if (t >= 0 && l->dy) dh += vec_load_part((const REAL *)l->dy + t * N * H + at, left);
+    if (t == l->steps - 1 && l->dh_n) dh += vec_load_part((const REAL *)l->dh_n + at, left);
+    return dh;
+}
+
+/* From dh[t], row n, unit vector q, to the gradients of its gates in Z; at t = -1 to dh_0. */
+INLINE void FN(point_gradient)(const fastrnn_layer *l, ptrdiff_t t, ptrdiff_t n, ptrdiff_t q, vec dh) {
+    const ptrdiff_t N = l->batch, H = l->hidden, C = FN(c_width)(l), left = FN(left)(l, q), at = n * H + q * LANES;
+    const REAL *h_prev = t > 0 ? (const REAL *)l->y + (t - 1) * N * H : l->h_0;
+    vec *carry = (vec *)((REAL *)l->carry + n * C + q * LANES);
+    if (t < 0) {
+        if (READS_H) dh += *carry;
+        vec_store_part((REAL *)l->dh_0 + at, dh, left);
+        return;
+    }
+    vec *z_at = (vec *)FN(z_at)(l, q / UNITS, t * N + n) + q % UNITS * SLOTS;
+    const REAL *c = (const REAL *)l->c + t * l->c_stride + n * C + q * LANES;
+    vec z[SLOTS];
+    for (int slot = 0; slot < SLOTS; slot++) z[slot] = z_at[slot];
+    FN(backward)(
+        z, carry, dh, READS_H ? vec_load_part(h_prev + at, left) : (vec){0}, HAS_C ? vec_load(c) : (vec){0},
+        HAS_C ? vec_load(c + l->c_stride) : (vec){0});
+    /* Lanes beyond H must be zero, whatever they held: the products run over them. */
+    for (int slot = 0; slot < SLOTS; slot++) z_at[slot] = vec_load_part((const REAL *)&z[slot], left);
+}
+
 static void FN(step_back)(
     const fastrnn_layer *l, ptrdiff_t t, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1) {
     enum { at_once = 48 }; /* rows whose accumulators stay in L1 over the chunks of k */
-    const ptrdiff_t N = l->batch, H = l->hidden, C = FN(c_width)(l);
-    const REAL *h_prev = t > 0 ? (const REAL *)l->y + (t - 1) * N * H : l->h_0;
     for (ptrdiff_t p = p0; p < p1; p++) {
         const int vectors = (int)least(4, ceil_div(FN(left)(l, 4 * p), LANES));
         for (ptrdiff_t n = n0; n < n1; n += at_once) {
             const ptrdiff_t rows = least(at_once, n1 - n);
             vec acc[at_once][4];
             for (ptrdiff_t r = 0; r < rows; r++)
-                for (int v = 0; v < vectors; v++) {
-                    const ptrdiff_t q = 4 * p + v, left = FN(left)(l, q), at = (n + r) * H + q * LANES;
-                    acc[r][v] = (vec){0};
-                    if (t >= 0 && l->dy) acc[r][v] += vec_load_part((const REAL *)l->dy + t * N * H + at, left);
-                    if (t == l->steps - 1 && l->dh_n) acc[r][v] += vec_load_part((const REAL *)l->dh_n + at, left);
-                }
+                for (int v = 0; v < vectors; v++) acc[r][v] = FN(given_dh)(l, t, n + r, 4 * p + v);
             if (t < l->steps - 1)
                 FN(z_product)(
-                    l, vectors, acc, (t + 1) * N + n, rows, HIDDEN_SLOT, l->panels_hh, l->weight_hh, FN(h_gates), H, p);
+                    l, vectors, acc, (t + 1) * l->batch + n, rows, HIDDEN_SLOT, l->panels_hh, l->weight_hh, FN(h_gates),
+                    l->hidden, p);
             for (ptrdiff_t r = 0; r < rows; r++)
-                for (int v = 0; v < vectors; v++) {
-                    const ptrdiff_t q = 4 * p + v, left = FN(left)(l, q), at = (n + r) * H + q * LANES;
-                    vec *carry = (vec *)((REAL *)l->carry + (n + r) * C + q * LANES);
-                    if (t < 0) {
-                        if (READS_H) acc[r][v] += *carry;
-                        vec_store_part((REAL *)l->dh_0 + at, acc[r][v], left);
-                        continue;
-                    }
-                    vec *z_at = (vec *)FN(z_at)(l, q / UNITS, t * N + n + r) + q % UNITS * SLOTS;
-                    const REAL *c = (const REAL *)l->c + t * l->c_stride + (n + r) * C + q * LANES;
-                    vec z[SLOTS];
-                    for (int slot = 0; slot < SLOTS; slot++) z[slot] = z_at[slot];
-                    FN(backward)(
-                        z, carry, acc[r][v], READS_H ? vec_load_part(h_prev + at, left) : (vec){0},
-                        HAS_C ? vec_load(c) : (vec){0}, HAS_C ? vec_load(c + l->c_stride) : (vec){0});
-                    /* Lanes beyond H must be zero, whatever they held: the products run over them. */
-                    for (int slot = 0; slot < SLOTS; slot++) z_at[slot] = vec_load_part((const REAL *)&z[slot], left);
-                }
+                for (int v = 0; v < vectors; v++) FN(point_gradient)(l, t, n + r, 4 * p + v, acc[r][v]);
         }
     }
 }
@@ -412,19 +444,50 @@ static void FN(few_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdi
         }
 }
 
-static void FN(weight_gradients)(const fastrnn_layer *l, void *scratch, ptrdiff_t b0, ptrdiff_t b1) {
+/* sums[token][slot] += Z over rows, for block b */
+INLINE void FN(token_gradients)(const fastrnn_layer *l, vec (*sums)[4], ptrdiff_t b, ptrdiff_t row, ptrdiff_t end) {
+    for (; row < end; row++)
+        for (int slot = 0; slot < FN(fed)(l, b); slot++)
+            sums[l->tokens[row]][slot] += ((const vec *)FN(z_at)(l, b, row))[slot];
+}
+
+/* The rows of block b in dw (G*H, columns) := sums [column][slot][L] */
+INLINE void FN(unpack_gradient)(
+    const fastrnn_layer *l, REAL *dw, const REAL *sums, ptrdiff_t columns, ptrdiff_t b, const int gates[4]) {
+    for (int slot = 0; slot < FN(fed)(l, b); slot++) {
+        ptrdiff_t lanes;
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, gates[slot], &lanes);
+        NAME(unpack_slot)(dw + row * columns, columns, lanes, sums + slot * LANES, Z_WIDTH);
+    }
+}
+
+static void FN(bias_gradients)(const fastrnn_layer *l, ptrdiff_t b) {
+    vec sums[4] = {{0}};
+    if (!l->dbias_ih) return;
+    for (ptrdiff_t row = 0; row < l->steps * l->batch; row++)
+        for (int slot = 0; slot < 4; slot++) sums[slot] += ((const vec *)FN(z_at)(l, b, row))[slot];
+    for (int slot = 0; slot < FN(fed)(l, b); slot++) {
+        ptrdiff_t lanes;
+        const ptrdiff_t x_row = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes);
+        const ptrdiff_t h_row = FN(weight_row)(l, b, slot, FN(h_gates)[slot], &lanes);
+        vec_store_part((REAL *)l->dbias_ih + x_row, sums[slot], lanes);
+        vec_store_part((REAL *)l->dbias_hh + h_row, sums[slot + HIDDEN_SLOT], lanes);
+    }
+}
+
+static void FN(weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
     if (l->few_rows) {
         FN(few_weight_gradients)(l, b0, b1);
         return;
     }
     enum { chunk = FASTRNN_GRADIENT_ROWS };
-    const ptrdiff_t N = l->batch, I = l->inputs, H = l->hidden, rows = l->steps * N;
-    vec(*const sums)[4] = scratch;
-    REAL *const x_left = (REAL *)(sums + l->gradient_blocks * (I + H));
+    const ptrdiff_t N = l->batch, I = l->inputs, H = l->hidden, rows = l->steps * N, together = FN(gradient_blocks)(l);
+    vec(*const sums)[4] = l->scratch;
+    REAL *const x_left = (REAL *)(sums + together * (I + H));
     REAL *const h_left = x_left + NAME(tile_count)(I) * LEFT_TILE;
     for (ptrdiff_t first = b0, last; first < b1; first = last) {
-        last = least(first + l->gradient_blocks, b1);
-        memset(scratch, 0, (size_t)((last - first) * (I + H)) * sizeof(*sums));
+        last = least(first + together, b1);
+        memset(sums, 0, (size_t)((last - first) * (I + H)) * sizeof(*sums));
         for (ptrdiff_t row = 0, end; row < rows; row = end) {
             end = least(row + chunk, row < N ? least(N, rows) : rows); /* h_0 precedes the first N rows, y the others */
             const REAL *h_prev = row < N ? (const REAL *)l->h_0 + row * H : (const REAL *)l->y + (row - N) * H;
@@ -432,29 +495,18 @@ static void FN(weight_gradients)(const fastrnn_layer *l, void *scratch, ptrdiff_
             NAME(pack_left)(h_left, h_prev, H, end - row);
             for (ptrdiff_t b = first; b < last; b++) {
                 vec(*x_sums)[4] = sums + (b - first) * (I + H);
-                for (ptrdiff_t r = row; l->tokens && r < end; r++)
-                    for (int slot = 0; slot < FN(fed)(l, b); slot++)
-                        x_sums[l->tokens[r]][slot] += ((const vec *)FN(z_at)(l, b, r))[slot];
-                if (!l->tokens) FN(outer_product)(l, x_sums, I, x_left, b, 0, row, end - row);
+                if (l->tokens)
+                    FN(token_gradients)(l, x_sums, b, row, end);
+                else
+                    FN(outer_product)(l, x_sums, I, x_left, b, 0, row, end - row);
                 FN(outer_product)(l, x_sums + I, H, h_left, b, HIDDEN_SLOT, row, end - row);
             }
         }
         for (ptrdiff_t b = first; b < last; b++) {
-            REAL *x_sums = (REAL *)(sums + (b - first) * (I + H)), *h_sums = x_sums + I * Z_WIDTH;
-            vec bias_sums[4] = {{0}};
-            for (ptrdiff_t row = 0; l->dbias_ih && row < rows; row++)
-                for (int slot = 0; slot < 4; slot++) bias_sums[slot] += ((const vec *)FN(z_at)(l, b, row))[slot];
-            for (int slot = 0; slot < FN(fed)(l, b); slot++) {
-                ptrdiff_t lanes;
-                const ptrdiff_t x_row = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes);
-                const ptrdiff_t h_row = FN(weight_row)(l, b, slot, FN(h_gates)[slot], &lanes);
-                NAME(unpack_slot)((REAL *)l->dweight_ih + x_row * I, I, lanes, x_sums + slot * LANES, Z_WIDTH);
-                NAME(unpack_slot)((REAL *)l->dweight_hh + h_row * H, H, lanes, h_sums + slot * LANES, Z_WIDTH);
-                if (l->dbias_ih) {
-                    vec_store_part((REAL *)l->dbias_ih + x_row, bias_sums[slot], lanes);
-                    vec_store_part((REAL *)l->dbias_hh + h_row, bias_sums[slot + HIDDEN_SLOT], lanes);
-                }
-            }
+            const REAL *x_sums = (const REAL *)(sums + (b - first) * (I + H));
+            FN(unpack_gradient)(l, l->dweight_ih, x_sums, I, b, FN(x_gates));
+            FN(unpack_gradient)(l, l->dweight_hh, x_sums + I * Z_WIDTH, H, b, FN(h_gates));
+            FN(bias_gradients)(l, b);
         }
     }
 }
@@ -479,14 +531,19 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
     }
 }
 
+#ifdef SPLIT
+#include "layer_split.inc.h"
+#define CELL_ROW SPLIT_CELL_ROW
+#else
 #define CELL_ROW(cell)                                                                                      \
     {                                                                                                       \
-        .block_units = NAME(cell##_units) * LANES, .panel_slots = NAME(cell##_panel_slots),                 \
+        .block_units = NAME(cell##_units) * LANES, .measure = NAME(cell##_measure),                         \
         .pack = NAME(cell##_pack), .project = NAME(cell##_project), .step = NAME(cell##_step),              \
         .pack_hidden = NAME(cell##_pack_hidden), .pack_input = NAME(cell##_pack_input),                     \
         .step_back = NAME(cell##_step_back), .weight_gradients = NAME(cell##_weight_gradients),             \
         .input_gradient = NAME(cell##_input_gradient),                                                      \
     }
+#endif
 
 #undef OF_CELL
 #undef FN
@@ -496,6 +553,7 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
 #undef HIDDEN_SLOT
 #undef Z_WIDTH
 #undef FETCH_BYTES
+#undef GRADIENT_BYTES
 #undef UNPACKED_ROWS
 #undef HAS_C
 #undef READS_H

@@ -42,6 +42,9 @@ INLINE ptrdiff_t NAME(least)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 #include "vmath.inc.h"
 #include "gemm.inc.h"
 #include "cells.inc.h"
+#ifdef SPLIT
+#include "split.inc.h"
+#endif
 
 #define CELL rnn_tanh
 #include "layer.inc.h"
@@ -68,6 +71,7 @@ static const fastrnn_kernels NAME(kernels) = {
     .multiply = NAME(multiply),
 };
 
+#undef CELL_ROW
 #undef ceil_div
 #undef least
 #undef vec_load_part

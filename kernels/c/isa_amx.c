@@ -1,0 +1,3 @@
+#include "simd_amx.h"
+
+#include "isa.inc.h"
