@@ -71,7 +71,7 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t a_row, a_k, b_k, b_column
 
     ctypedef struct fastrnn_kernels:
-        ptrdiff_t lanes
+        ptrdiff_t lanes, tile_rows
         fastrnn_cell cells[4]
         void (*pack_right)(const fastrnn_product *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*multiply)(const fastrnn_product *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil

@@ -27,7 +27,7 @@ from fastrnn.kernels.numba_threads import SYNC, run
 from fastrnn.kernels.numba_vector import Pointer
 from fastrnn.parameters import Array
 
-__all__ = ["backward", "describe", "forward", "why_not_runnable"]
+__all__ = ["backward", "describe", "explain", "forward", "why_not_runnable"]
 
 
 def describe() -> str:
@@ -168,6 +168,30 @@ def forward(
     run(_compiled(forward_kernel, ForwardArrays, dtype), (plan.sizes, arrays), plan.threads)
     h_n = (y[-1] if T else h_0).copy()
     return y, (h_n,) if c_n is None else (h_n, c_n), Tape(plan.sizes, x, weights, h_0, y, z, c) if tape else None
+
+
+def explain(
+    cell: Cell, weights: Weights, steps: int, batch: int, *, tokens: bool, tape: bool, packed: bool, num_threads: int
+) -> dict[str, str]:
+    """What `forward`, and after one with a tape `backward`, would choose for x of a size: a dict of words."""
+    dtype, columns, hidden = weights.weight_hh.dtype, weights.weight_ih.shape[1], weights.weight_hh.shape[1]
+    plan = _plan_forward(
+        CELL_IDS[cell.name], steps, batch, columns, hidden, not tokens, dtype, tape, num_threads
+    )
+    sizes, projected = plan.sizes, plan.sizes.projected
+    product = f"multiply-adds of LLVM for {CPU}, vectors of {lanes(dtype)}"
+    shared = f", sharing the {'hidden units' if sizes.split_units else 'batch'}" if plan.threads > 1 else ""
+    chosen = {
+        "threads": f"{plan.threads}{shared}",
+        "weights": "packed first" if sizes.packed else "packed as each step goes",
+        "input product": "columns of weight_ih, gathered"
+        if tokens
+        else f"{product}, {f'{projected} steps ahead' if projected else 'step by step'}",
+        "recurrent product": product,
+    }
+    if tape:
+        chosen["weight gradients"] = product
+    return chosen
 
 
 class BackwardPlan(NamedTuple):

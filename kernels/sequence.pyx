@@ -167,6 +167,7 @@ cdef struct Job:
     ptrdiff_t lanes
     int itemsize
     int threads         # that the pool gave
+    int packs_as_it_goes  # each step packs what it needs into L1
     int by_hidden       # threads split the hidden units, with a barrier per step; else the batch
     ptrdiff_t steps     # of one projection of the input
     fastrnn_sizes sizes
@@ -202,14 +203,22 @@ cdef inline const fastrnn_kernels *kernels_of(int typenum) noexcept:
 
 
 cdef void choose_splits(Job *job) noexcept:
-    """Which products run on split floats. Never a matter of T or N, so that the bits of y and dx are not either; but the
-    gradients of the weights are sums over T and N in any case."""
+    """Which products run on split floats. Never a matter of T or N: the bits of y and dx must not be either."""
     cdef fastrnn_layer *l = &job.layer
     cdef ptrdiff_t weight = job.itemsize * job.gates * l.hidden
     if not SPLITS or job.typenum != cnp.NPY_FLOAT32:
         return
     l.split_x = SPLITS_ALL or weight * l.inputs >= SPLIT_INPUT_BYTES and l.inputs >= SPLIT_COLUMNS
     l.split_h = SPLITS_ALL or weight * l.hidden >= SPLIT_HIDDEN_BYTES
+
+
+cdef void choose_weight_split(Job *job) noexcept:
+    """The same of the gradients of the weights. They are sums over T and N, whose bits are a matter of both anyhow."""
+    cdef fastrnn_layer *l = &job.layer
+    cdef ptrdiff_t rows = l.steps * l.batch
+    l.few_rows = rows <= FASTRNN_FEW_ROWS
+    if SPLITS and job.typenum == cnp.NPY_FLOAT32 and not l.few_rows:
+        l.split_w = SPLITS_ALL or rows >= SPLIT_ROWS and l.hidden >= SPLIT_COLUMNS
 
 
 cdef inline int itemsize_of(int typenum) noexcept:
@@ -237,14 +246,22 @@ cdef void describe_layer(Job *job, object cell, weights) except *:
     l.panel_stride = job.sizes.panel_x + job.sizes.panel_h
 
 
+cdef int threads_worth(const Job *job, int num_threads) noexcept:
+    """How many of so many threads are worth waking."""
+    cdef const fastrnn_layer *l = &job.layer
+    cdef double weights = job.gates * l.hidden * (l.hidden + (0 if l.x == NULL else l.inputs))
+    return 1 if weights * (2 * l.steps * l.batch + FLOPS_OF_PACKING) < FLOPS_WORTH_A_THREAD else num_threads
+
+
+cdef void split_over(Job *job, int threads) noexcept:
+    """Note how many threads there are, and whether they share the hidden units or the batch."""
+    job.threads = threads
+    job.by_hidden = job.layer.split_h or job.layer.batch < ROWS_WORTH_A_THREAD * threads
+
+
 cdef void share(Job *job, int num_threads) noexcept:
     """Take the pool, for as many threads as are worth it."""
-    cdef fastrnn_layer *l = &job.layer
-    cdef double weights = job.gates * l.hidden * (l.hidden + (0 if l.x == NULL else l.inputs))
-    if weights * (2 * l.steps * l.batch + FLOPS_OF_PACKING) < FLOPS_WORTH_A_THREAD:
-        num_threads = 1
-    job.threads = fastrnn_pool_acquire(num_threads)
-    job.by_hidden = l.split_h or l.batch < ROWS_WORTH_A_THREAD * job.threads
+    split_over(job, fastrnn_pool_acquire(threads_worth(job, num_threads)))
 
 
 cdef inline ptrdiff_t rows_of_a_thread(const Job *job) noexcept nogil:
@@ -297,6 +314,29 @@ def pack(cell, weights, *, int num_threads=1):
 
 
 # ---- forward
+
+cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
+    """Choose how a forward call runs that knows its sizes and threads, on weights that are packed already or not."""
+    cdef fastrnn_layer *l = &job.layer
+    cdef ptrdiff_t of_a_step = l.batch * job.blocks * 4 * job.lanes * job.itemsize  # bytes of Z
+    cdef ptrdiff_t large = job.itemsize * job.blocks * l.panel_stride > LARGE_BYTES
+    job.packs_as_it_goes = not packed and not (l.split_x or l.split_h) and (
+        l.steps <= (STEPS_NOT_WORTH_PACKING_LARGE if large else STEPS_NOT_WORTH_PACKING))
+    if job.packs_as_it_goes:
+        job.by_hidden = True  # so that each block is packed by one thread only
+    l.keep = tape
+    l.projected = l.x != NULL and (
+        l.split_x or (l.steps > 1 and (job.packs_as_it_goes or l.batch < ROWS_WORTH_FUSING)))
+    if l.projected:
+        job.steps = max(1, PROJECTION_BYTES // max(1, of_a_step))
+        if l.split_x:
+            job.steps = max(job.steps, SPLIT_ROWS // max(1, l.batch))
+    if tape or l.projected:
+        l.z_stride = 4 * job.lanes * l.batch * (l.steps if tape else min(l.steps, job.steps))
+        if l.z_stride * job.itemsize % 4096 == 0:
+            l.z_stride += 1536 // job.itemsize  # else the same row of all blocks falls on the same cache sets
+    job.cell.measure(l, rows_of_a_thread(job), &job.sizes)
+
 
 cdef void forward_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
@@ -365,10 +405,8 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
     l.y = cnp.PyArray_DATA(y)
 
     share(&job, num_threads)
-    cdef ptrdiff_t L = job.lanes, C = round_up(l.hidden, L), rows = l.steps * l.batch
-    cdef ptrdiff_t large = job.itemsize * job.blocks * l.panel_stride > LARGE_BYTES
-    cdef bint pack_as_needed = packed is None and not (l.split_x or l.split_h) and (
-        l.steps <= (STEPS_NOT_WORTH_PACKING_LARGE if large else STEPS_NOT_WORTH_PACKING))
+    plan_forward(&job, tape, packed is not None)
+    cdef ptrdiff_t C = round_up(l.hidden, job.lanes)
     cdef size_t row = l.hidden * job.itemsize
     cdef Buffer z = None, c = None, left = None, scratch = None
     try:
@@ -377,24 +415,11 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
             c = Buffer(job.itemsize * (l.steps * l.c_stride + l.batch * C))
             l.c = c.data
             copy_rows(l.c, C * job.itemsize, pointer(state[1]), row, l.batch)
-        if pack_as_needed:
-            job.by_hidden = True  # so that each block is packed by one thread only
-        elif packed is None:
+        if packed is None and not job.packs_as_it_goes:
             packed = run_pack(&job)
-        l.keep = tape
-        l.projected = l.x != NULL and (
-            l.split_x or (l.steps > 1 and (pack_as_needed or l.batch < ROWS_WORTH_FUSING)))
-        if l.projected:
-            job.steps = max(1, PROJECTION_BYTES // max(1, job.itemsize * l.batch * job.blocks * 4 * L))
-            if l.split_x:
-                job.steps = max(job.steps, SPLIT_ROWS // max(1, l.batch))
-        if tape or l.projected:
-            l.z_stride = 4 * L * (rows if tape else min(rows, job.steps * l.batch))
-            if l.z_stride * job.itemsize % 4096 == 0:
-                l.z_stride += 1536 // job.itemsize  # else the same row of all blocks falls on the same cache sets
+        if l.z_stride:
             z = Buffer(job.itemsize * job.blocks * l.z_stride)
             l.z = z.data
-        job.cell.measure(l, rows_of_a_thread(&job), &job.sizes)
         if job.sizes.left_forward:
             parts = 1 if job.by_hidden else job.threads
             left = Buffer(job.itemsize * job.sizes.left_forward * parts)
@@ -435,14 +460,16 @@ cdef inline ptrdiff_t first_to_pack(const Job *job, ptrdiff_t columns) noexcept 
 
 cdef void pack_hidden_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
-    cdef ptrdiff_t first = 0 if job.layer.split_h else first_to_pack(job, job.layer.hidden), count = job.sizes.hidden_panels - first
+    cdef ptrdiff_t first = 0 if job.layer.split_h else first_to_pack(job, job.layer.hidden)
+    cdef ptrdiff_t count = job.sizes.hidden_panels - first
     job.cell.pack_hidden(
         &job.layer, first + start(count, job.threads, part), first + start(count, job.threads, part + 1))
 
 
 cdef void pack_input_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
-    cdef ptrdiff_t first = 0 if job.layer.split_x else first_to_pack(job, job.layer.inputs), count = job.sizes.input_panels - first
+    cdef ptrdiff_t first = 0 if job.layer.split_x else first_to_pack(job, job.layer.inputs)
+    cdef ptrdiff_t count = job.sizes.input_panels - first
     job.cell.pack_input(
         &job.layer, first + start(count, job.threads, part), first + start(count, job.threads, part + 1))
 
@@ -518,9 +545,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
             copy_rows(l.carry, row, pointer(dstate[1]), packed_row, l.batch)
         else:
             memset(l.carry, 0, l.batch * row)
-        l.few_rows = l.steps * l.batch <= FASTRNN_FEW_ROWS
-        l.split_w = SPLITS and typenum == cnp.NPY_FLOAT32 and (SPLITS_ALL and not l.few_rows or (
-            l.steps * l.batch >= SPLIT_ROWS and l.hidden >= SPLIT_COLUMNS))
+        choose_weight_split(&job)
         job.cell.measure(l, rows_of_a_thread(&job), &job.sizes)
         panels = Buffer(
             job.itemsize * max(
@@ -547,6 +572,36 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
     if has_c:
         copy_rows(pointer(dc_0), packed_row, l.carry, row, l.batch)
     return dx, (dh_0, dc_0) if has_c else (dh_0,), (dweight_ih, dweight_hh, dbias_ih, dbias_hh)
+
+
+# ---- explanation
+
+def explain(cell, weights, ptrdiff_t steps, ptrdiff_t batch, *, bint tokens, bint tape, bint packed, int num_threads):
+    """What `forward`, and after one with a tape `backward`, would choose for x of a size: a dict of words."""
+    cdef Job job
+    describe_layer(&job, cell, weights)
+    cdef fastrnn_layer *l = &job.layer
+    l.steps, l.batch = steps, batch
+    if not tokens:
+        l.x = l.weight_ih  # anything but NULL
+    split_over(&job, threads_worth(&job, num_threads))
+    plan_forward(&job, tape, packed and not tape)
+    choose_weight_split(&job)
+    rows = kernels_of(job.typenum).tile_rows
+    chains = f"{ISAS[ISA - SPLITS]} multiply-adds, tiles of {rows} rows by 4 vectors of {job.lanes}"
+    products = (chains, "split floats on the matrix unit (amx), tiles of 16 by 16")
+    chosen = {
+        "threads": f"{job.threads}" + (f", sharing the {'hidden units' if job.by_hidden else 'batch'}" if job.threads > 1 else ""),
+        "weights": "packed as each step goes" if job.packs_as_it_goes else
+                   "packed by an earlier call" if packed and not tape else "packed first",
+        "input product": "columns of weight_ih, gathered" if tokens else
+                         f"{products[l.split_x]}, " + (
+                             f"{min(job.steps, max(steps, 1))} steps ahead" if l.projected else "step by step"),
+        "recurrent product": products[l.split_h],
+    }
+    if tape:
+        chosen["weight gradients"] = "in place, a few rows" if l.few_rows else products[l.split_w]
+    return chosen
 
 
 # ---- dense layers

@@ -114,7 +114,8 @@ typedef struct {
 } fastrnn_product;
 
 typedef struct {
-    ptrdiff_t lanes; /* L */
+    ptrdiff_t lanes;     /* L */
+    ptrdiff_t tile_rows; /* of the register tile */
     fastrnn_cell cells[FASTRNN_CELLS];
     void (*pack_right)(const fastrnn_product *, ptrdiff_t p0, ptrdiff_t p1);
     void (*multiply)(const fastrnn_product *, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t row0, ptrdiff_t row1);

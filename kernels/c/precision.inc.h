@@ -61,6 +61,7 @@ INLINE ptrdiff_t NAME(least)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
 static const fastrnn_kernels NAME(kernels) = {
     .lanes = LANES,
+    .tile_rows = TILE_ROWS,
     .cells = {
         [FASTRNN_RNN_TANH] = CELL_ROW(rnn_tanh),
         [FASTRNN_RNN_RELU] = CELL_ROW(rnn_relu),

@@ -1,0 +1,80 @@
+"""What a call will do and why it takes the time it takes: `module.explain(shape)`, FASTRNN_EXPLAIN=1."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import ModuleType
+
+from fastrnn.cells import Cell, Weights
+
+__all__ = ["WANTED", "explain_layer", "say_once"]
+
+WANTED = os.environ.get("FASTRNN_EXPLAIN", "") not in ("", "0")  # explain every new kind of call on stderr
+
+FEW_ROWS = 8  # batch rows below which a step reads weights for longer than it multiplies
+FEW_UNITS = 64  # hidden units below which activations take longer than products
+SHORT_CALL = 1e6  # flops of a call that lasts no longer than its own checks and allocations
+
+_said: set[str] = set()
+
+
+def explain_layer(
+    backend: ModuleType,
+    cell: Cell,
+    weights: Weights,
+    steps: int,
+    batch: int,
+    *,
+    tokens: bool,
+    training: bool,
+    packed: bool,
+    num_threads: int,
+) -> str:
+    """Say how one layer runs: what the backend chooses, how much work it is, and what bounds its time.
+
+    Work counts the matrix products alone, a multiply-add as two flops; bytes are those of the arrays that go in and out,
+    and of what a training step keeps.
+    """
+    weight_ih, weight_hh = weights.weight_ih, weights.weight_hh
+    (rows, columns), hidden, size = weight_ih.shape, weight_hh.shape[1], weight_hh.dtype.itemsize
+    of_input, of_recurrence = 2.0 * steps * batch * weight_ih.size, 2.0 * steps * batch * weight_hh.size
+    flops = of_recurrence + (0.0 if tokens else of_input)
+    read = size * steps * batch * (columns + hidden)
+    lines = {"products": f"{_count(flops)}flop forward"}
+    if training:
+        lines["products"] += f", {_count(2 * flops)}flop backward"
+    lines["memory"] = f"x and y {_count(read)}B, weights {_count(size * (weight_ih.size + weight_hh.size))}B"
+    if training:
+        lines["memory"] += f", tape {_count(size * steps * batch * (rows + hidden))}B"
+    if flops < SHORT_CALL:
+        bound = "the call itself: checks and allocation"
+    elif batch < FEW_ROWS:
+        bound = f"reading the recurrent weights, {_count(size * weight_hh.size)}B at every step"
+    elif hidden < FEW_UNITS:
+        bound = "the activations"
+    else:
+        bound = "the multiply-adds"
+    chosen = {}
+    if hasattr(backend, "explain"):
+        chosen = backend.explain(
+            cell, weights, steps, batch, tokens=tokens, tape=training, packed=packed, num_threads=num_threads
+        )
+    lines |= chosen | {"bound by": bound}
+    return "\n".join(f"  {name:<18}{text}" for name, text in lines.items())
+
+
+def say_once(text: str) -> None:
+    """Print an explanation on stderr, unless it has been before."""
+    if text not in _said:
+        _said.add(text)
+        print(text, file=sys.stderr)
+
+
+def _count(number: float) -> str:
+    """A number of something with the prefix that keeps it short: 1.5 M."""
+    for prefix in ("", "k", "M", "G"):
+        if number < 999.5 or prefix == "G":
+            break
+        number /= 1000
+    return f"{number:.3g} {prefix}"
