@@ -26,7 +26,7 @@ cdef extern from "kernels.h" nogil:
         const void *bias_hh
         void *panels
         void *bias
-        ptrdiff_t z_stride, z_row, c_stride, panel_stride, panel_h
+        ptrdiff_t z_stride, z_row, c_stride, panel_stride
         int keep, projected
         void *dx
         void *dh_0
@@ -41,11 +41,14 @@ cdef extern from "kernels.h" nogil:
         void *panels_ih
         int few_rows
         int split_x, split_h, split_w
+        void *split_panels
+        ptrdiff_t split_stride
         void *left
         void *scratch
 
     ctypedef struct fastrnn_sizes:
-        ptrdiff_t panel_x, panel_h, hidden_panels, input_panels, hidden_panel, input_panel
+        ptrdiff_t panel, hidden_panels, input_panels, backward_panel
+        ptrdiff_t split_panel, split_hidden, split_input
         ptrdiff_t left_forward, left_backward, forward_scratch, backward_scratch
 
     ctypedef struct fastrnn_cell:

@@ -175,9 +175,7 @@ def explain(
 ) -> dict[str, str]:
     """What `forward`, and after one with a tape `backward`, would choose for x of a size: a dict of words."""
     dtype, columns, hidden = weights.weight_hh.dtype, weights.weight_ih.shape[1], weights.weight_hh.shape[1]
-    plan = _plan_forward(
-        CELL_IDS[cell.name], steps, batch, columns, hidden, not tokens, dtype, tape, num_threads
-    )
+    plan = _plan_forward(CELL_IDS[cell.name], steps, batch, columns, hidden, not tokens, dtype, tape, num_threads)
     sizes, projected = plan.sizes, plan.sizes.projected
     product = f"multiply-adds of LLVM for {CPU}, vectors of {lanes(dtype)}"
     shared = f", sharing the {'hidden units' if sizes.split_units else 'batch'}" if plan.threads > 1 else ""

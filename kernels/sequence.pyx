@@ -202,14 +202,18 @@ cdef inline const fastrnn_kernels *kernels_of(int typenum) noexcept:
     return fastrnn_kernel_table(ISA, FASTRNN_F32 if typenum == cnp.NPY_FLOAT32 else FASTRNN_F64)
 
 
-cdef void choose_splits(Job *job) noexcept:
-    """Which products run on split floats. Never a matter of T or N: the bits of y and dx must not be either."""
+cdef void choose_splits(Job *job, bint tape) noexcept:
+    """Choose which products run on split floats.
+
+    Never by T or N, which must not change the bits of y and dx. A batch of one, which reads weights for longer than it
+    multiplies, loses by it: split weights are half as large again. So inference, where that is common, never splits.
+    """
     cdef fastrnn_layer *l = &job.layer
     cdef ptrdiff_t weight = job.itemsize * job.gates * l.hidden
     if not SPLITS or job.typenum != cnp.NPY_FLOAT32:
         return
-    l.split_x = SPLITS_ALL or weight * l.inputs >= SPLIT_INPUT_BYTES and l.inputs >= SPLIT_COLUMNS
-    l.split_h = SPLITS_ALL or weight * l.hidden >= SPLIT_HIDDEN_BYTES
+    l.split_x = SPLITS_ALL or (tape and weight * l.inputs >= SPLIT_INPUT_BYTES and l.inputs >= SPLIT_COLUMNS)
+    l.split_h = SPLITS_ALL or (tape and weight * l.hidden >= SPLIT_HIDDEN_BYTES)
 
 
 cdef void choose_weight_split(Job *job) noexcept:
@@ -225,7 +229,7 @@ cdef inline int itemsize_of(int typenum) noexcept:
     return 4 if typenum == cnp.NPY_FLOAT32 else 8
 
 
-cdef void describe_layer(Job *job, object cell, weights) except *:
+cdef void describe_layer(Job *job, object cell, weights, bint tape) except *:
     """Fill in what a job knows before it has input: the layer's weights and the sizes that follow from them."""
     cdef fastrnn_layer *l = &job.layer
     cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1]
@@ -236,14 +240,14 @@ cdef void describe_layer(Job *job, object cell, weights) except *:
     job.typenum = cnp.PyArray_TYPE(weight_hh)
     job.itemsize = itemsize_of(job.typenum)
     job.gates = weight_hh.shape[0] // l.hidden
-    choose_splits(job)
+    choose_splits(job, tape)
     cdef const fastrnn_kernels *kernels = kernels_of(job.typenum)
     job.cell = &kernels.cells[<int> CELL_IDS[cell.name]]
     job.lanes = kernels.lanes
     job.blocks = round_up(l.hidden, job.cell.block_units) // job.cell.block_units
     job.cell.measure(l, 0, &job.sizes)
-    l.panel_h = job.sizes.panel_x
-    l.panel_stride = job.sizes.panel_x + job.sizes.panel_h
+    l.panel_stride = job.sizes.panel
+    l.split_stride = job.sizes.split_panel
 
 
 cdef int threads_worth(const Job *job, int num_threads) noexcept:
@@ -279,7 +283,7 @@ cdef class Packed:
     """A layer's weights in the order in which the forward kernels read them, and a job that is to run on them."""
 
     cdef Job job
-    cdef Buffer panels, bias
+    cdef Buffer panels, bias, split
 
 
 cdef void pack_task(void *context, int part) noexcept nogil:
@@ -292,6 +296,9 @@ cdef Packed run_pack(Job *job):
     packed.panels = Buffer(job.itemsize * job.blocks * job.layer.panel_stride)
     packed.bias = Buffer(job.itemsize * job.blocks * 4 * job.lanes)
     job.layer.panels, job.layer.bias = packed.panels.data, packed.bias.data
+    if job.sizes.split_panel:
+        packed.split = Buffer(job.itemsize * job.blocks * job.sizes.split_panel)
+        job.layer.split_panels = packed.split.data
     with nogil:
         fastrnn_pool_run(pack_task, job, job.threads, False)
     return packed
@@ -301,7 +308,7 @@ def pack(cell, weights, *, int num_threads=1):
     """Pack a layer's weights once for many calls of `forward`; the caller sees to it that they have not changed."""
     cdef Job job
     cdef Packed packed
-    describe_layer(&job, cell, weights)
+    describe_layer(&job, cell, weights, False)
     share(&job, num_threads)
     try:
         packed = run_pack(&job)
@@ -385,7 +392,7 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
     if tape:
         packed = None  # backward reads the weights themselves
     if packed is None:
-        describe_layer(&job, cell, weights)
+        describe_layer(&job, cell, weights, tape)
     else:
         job = packed.job
     cdef fastrnn_layer *l = &job.layer
@@ -446,7 +453,7 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
         return y, state_n, None
     cdef Tape kept = Tape()
     kept.job = job
-    kept.job.layer.panels = kept.job.layer.bias = NULL
+    kept.job.layer.panels = kept.job.layer.bias = kept.job.layer.split_panels = NULL
     kept.x, kept.y, kept.h_0, kept.weights, kept.z, kept.c = x, y, h_0, weights, z, c
     return y, state_n, kept
 
@@ -537,7 +544,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
 
     share(&job, num_threads)
     cdef size_t L = job.lanes, row = round_up(l.hidden, L) * job.itemsize, packed_row = l.hidden * job.itemsize
-    cdef Buffer carry, panels, left, scratch
+    cdef Buffer carry, panels, split, left, scratch
     try:
         carry = Buffer(l.batch * row)
         l.carry = carry.data
@@ -548,9 +555,11 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
         choose_weight_split(&job)
         job.cell.measure(l, rows_of_a_thread(&job), &job.sizes)
         panels = Buffer(
-            job.itemsize * max(
-                job.sizes.hidden_panels * job.sizes.hidden_panel, job.sizes.input_panels * job.sizes.input_panel))
+            job.itemsize * job.sizes.backward_panel * max(job.sizes.hidden_panels, job.sizes.input_panels))
         l.panels_hh = l.panels_ih = panels.data  # one after the other
+        split = Buffer(job.itemsize * max(
+            job.sizes.hidden_panels * job.sizes.split_hidden, job.sizes.input_panels * job.sizes.split_input))
+        l.split_panels = split.data
         if job.sizes.left_backward:
             parts = 1 if job.by_hidden else job.threads
             left = Buffer(job.itemsize * job.sizes.left_backward * parts)
@@ -579,7 +588,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
 def explain(cell, weights, ptrdiff_t steps, ptrdiff_t batch, *, bint tokens, bint tape, bint packed, int num_threads):
     """What `forward`, and after one with a tape `backward`, would choose for x of a size: a dict of words."""
     cdef Job job
-    describe_layer(&job, cell, weights)
+    describe_layer(&job, cell, weights, tape)
     cdef fastrnn_layer *l = &job.layer
     l.steps, l.batch = steps, batch
     if not tokens:

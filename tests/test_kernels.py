@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes.util
+import functools
 import itertools
+import os
 import platform
 import re
 import subprocess
@@ -191,16 +193,16 @@ def test_same_bits_for_chunks_of_time(
     backend: str, cell: str, dtype: str, tokens: bool, shape: tuple[int, int, int, int]
 ) -> None:
     problem = make(cell, *shape, dtype=dtype, tokens=tokens)
-    want = run(backend, problem)
-    state, parts = problem.state, []
-    for steps in (slice(0, 1), slice(1, 6), slice(6, None)):
-        y, state, _ = load(backend).forward(
-            problem.cell, problem.x[steps], state, problem.weights, tape=False, num_threads=1
-        )
-        parts.append(y)
-    assert_same_bits("y", np.concatenate(parts), want["y"])
-    for name, array in zip(problem.cell.states, state, strict=True):
-        assert_same_bits(f"{name}_n", array, want[f"{name}_n"])
+    forward = functools.partial(load(backend).forward, num_threads=1)
+    for tape in (False, True):
+        want_y, want_state, _ = forward(problem.cell, problem.x, problem.state, problem.weights, tape=tape)
+        state, parts = problem.state, []
+        for steps in (slice(0, 1), slice(1, 6), slice(6, None)):
+            y, state, _ = forward(problem.cell, problem.x[steps], state, problem.weights, tape=tape)
+            parts.append(y)
+        assert_same_bits("y", np.concatenate(parts), want_y)
+        for name, array, want in zip(problem.cell.states, state, want_state, strict=True):
+            assert_same_bits(f"{name}_n", array, want)
 
 
 @kernels
@@ -231,7 +233,8 @@ def test_same_bits_for_tokens_and_one_hot_rows(
 def test_same_bits_for_inference(
     backend: str, cell: str, dtype: str, tokens: bool, bias: bool, shape: tuple[int, int, int, int]
 ) -> None:
-    """Without a tape, and on weights that were packed before, which not every backend does."""
+    """Without a tape, and on weights that were packed before, which not every backend does. Where a tape makes the C
+    kernels split floats, the test below that has all of them split goes for the bits."""
     problem = make(cell, *shape, dtype=dtype, tokens=tokens, bias=bias)
     module = load(backend)
     given = (problem.cell, problem.x, problem.state, problem.weights)
@@ -240,9 +243,11 @@ def test_same_bits_for_inference(
     for num_threads, options in ((1, {}), (1, packed), (2, {}), (3, packed)):
         y, state, tape = module.forward(*given, tape=False, num_threads=num_threads, **options)
         assert tape is None
-        assert_same_bits("y", y, want_y)
-        for name, array, want in zip(problem.cell.states, state, want_state, strict=True):
-            assert_same_bits(f"{name}_n", array, want)
+        for name, array, want in zip(["y", *problem.cell.states], [y, *state], [want_y, *want_state], strict=True):
+            if dtype == "float32" and "amx: used" in module.describe() and "FASTRNN_ISA" not in os.environ:
+                assert_close(name, array, want, tolerance(want, dtype, shape[0] * (shape[2] + shape[3])))
+            else:
+                assert_same_bits(name, array, want)
 
 
 # The same again in other processes: lesser CPUs, which this one can stand in for, and an allocator that checks
@@ -272,7 +277,8 @@ def test_again_on_every_instruction_set_of_cython(backend: str, level: str, tmp_
     state = re.search(rf"\b{level}: ([^,;]*)", load(backend).describe())
     if state is None or state[1] != "runs" and (state[1], level) != ("used", "amx"):
         pytest.skip(f"{level} is {'not of this machine' if state is None else state[1]}")
-    assert_passes_again(backend, f"{level}: used", "not (large or inference or no_bias)", tmp_path, FASTRNN_ISA=level)
+    chosen = "not no_bias" if level == "amx" else "not (large or inference or no_bias)"
+    assert_passes_again(backend, f"{level}: used", chosen, tmp_path, FASTRNN_ISA=level)
 
 
 @pytest.mark.parametrize("backend", ["cython"], indirect=True)

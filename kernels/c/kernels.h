@@ -41,7 +41,6 @@ typedef struct {
     ptrdiff_t z_row;               /* the row at which Z starts */
     ptrdiff_t c_stride;            /* from step to step of c: N * C, or 0 to overwrite */
     ptrdiff_t panel_stride;        /* from block to block of panels */
-    ptrdiff_t panel_h;             /* where its part for h begins, after the one for x */
     int keep;                      /* whether the activated gates go to Z */
     int projected;                 /* whether Z holds bias and input product already */
 
@@ -63,15 +62,18 @@ typedef struct {
     int split_h; /* h weight_hh^T and Z weight_hh */
     int split_w; /* the gradients of the weights */
 
+    void *split_panels;     /* INOUT right factors, split: of panels, then of panels_hh or panels_ih, by the same functions */
+    ptrdiff_t split_stride; /* from block to block of it, in forward */
     void *left;    /* INOUT left factors of the next step, shared by the threads that step through the same batch rows */
     void *scratch; /* INOUT private to the thread */
 } fastrnn_layer;
 
 /* What the caller allocates for a layer, in elements. Layouts are those of fastrnn_layer; layer_split.inc.h has its own. */
 typedef struct {
-    ptrdiff_t panel_x, panel_h;            /* of a block in panels, for x and for h */
+    ptrdiff_t panel;                       /* of a block, in panels */
     ptrdiff_t hidden_panels, input_panels; /* how many panels panels_hh and panels_ih have */
-    ptrdiff_t hidden_panel, input_panel;   /* one of them */
+    ptrdiff_t backward_panel;              /* one of them */
+    ptrdiff_t split_panel, split_hidden, split_input; /* of split_panels: a block's, and what splits a panel of the others */
     ptrdiff_t left_forward, left_backward;
     ptrdiff_t forward_scratch, backward_scratch;
 } fastrnn_sizes;

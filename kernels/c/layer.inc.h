@@ -49,11 +49,10 @@ INLINE ptrdiff_t FN(c_width)(const fastrnn_layer *l) { return ceil_div(l->hidden
 
 static void FN(measure)(const fastrnn_layer *l, ptrdiff_t rows, fastrnn_sizes *sizes) {
     memset(sizes, 0, sizeof(*sizes));
-    sizes->panel_x = l->inputs * PANEL_SLOTS * LANES;
-    sizes->panel_h = l->hidden * PANEL_SLOTS * LANES;
+    sizes->panel = (l->inputs + l->hidden) * PANEL_SLOTS * LANES;
     sizes->hidden_panels = ceil_div(l->hidden, Z_WIDTH);
     sizes->input_panels = ceil_div(l->inputs, Z_WIDTH);
-    sizes->hidden_panel = sizes->input_panel = FN(blocks)(l) * PANEL_SLOTS * LANES * Z_WIDTH;
+    sizes->backward_panel = FN(blocks)(l) * PANEL_SLOTS * LANES * Z_WIDTH;
     sizes->backward_scratch = FN(gradient_blocks)(l) * (l->inputs + l->hidden) * Z_WIDTH +
                               (NAME(tile_count)(l->inputs) + NAME(tile_count)(l->hidden)) * LEFT_TILE;
 }
@@ -87,7 +86,7 @@ static void FN(pack)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
     for (ptrdiff_t b = b0; b < b1; b++) {
         REAL *panel = (REAL *)l->panels + b * l->panel_stride;
         FN(pack_block)(l, panel, l->weight_ih, FN(x_gates), l->inputs, b, 0, l->inputs);
-        FN(pack_block)(l, panel + l->panel_h, l->weight_hh, FN(h_gates), l->hidden, b, 0, l->hidden);
+        FN(pack_block)(l, panel + l->inputs * PANEL_SLOTS * LANES, l->weight_hh, FN(h_gates), l->hidden, b, 0, l->hidden);
         FN(pack_bias)(l, (vec *)l->bias + 4 * b, b);
     }
 }
@@ -105,10 +104,9 @@ INLINE void FN(input_product)(
     if (l->tokens) {
         for (ptrdiff_t r = 0; r < rows; r++) {
             const REAL *column = panel + l->tokens[row + r] * p_k;
-#ifdef SPLIT
+#ifdef SPLIT /* as for a one-hot row */
             for (int slot = 0; slot < fed && l->split_x; slot++)
-                acc[r][slot] = NAME(add_right)(
-                    acc[r][slot], panel + slot * ceil_div(l->inputs, TILE_K) * SPLIT_SIZE, l->tokens[row + r]);
+                acc[r][slot] = NAME(add_split)(acc[r][slot], vec_load(column + slot * LANES));
             if (l->split_x) continue;
 #endif
             for (int slot = 0; slot < fed; slot++) acc[r][slot] += vec_load(column + slot * LANES);
@@ -211,7 +209,7 @@ static void FN(step_row)(const fastrnn_layer *l, ptrdiff_t t, ptrdiff_t b0, ptrd
         const ptrdiff_t b = b0 + 2 * (t % 2 ? groups - 1 - i : i), count = least(2, b1 - b); /* turns as FN(step) does */
         const NAME(product) m = {
             .a = h_prev + n * H, .a_k = 1,
-            .p = (const REAL *)l->panels + b * l->panel_stride + l->panel_h,
+            .p = (const REAL *)l->panels + b * l->panel_stride + l->inputs * PANEL_SLOTS * LANES,
             .p_k = PANEL_SLOTS * LANES, .K = H, .segments = 1};
         vec acc[2][4], (*fed_by_h)[4] = (vec(*)[4])(*acc + HIDDEN_SLOT);
         for (ptrdiff_t j = 0; j < count; j++)
@@ -250,7 +248,7 @@ static void FN(step)(
     for (ptrdiff_t i = 0; i < b1 - b0; i++) {
         /* Odd steps go backwards: they start with the panels that the step before has left in the cache. */
         const ptrdiff_t b = t % 2 ? b1 - 1 - i : b0 + i, after = t % 2 ? b - 1 : b + 1;
-        const REAL *panel = (const REAL *)l->panels + b * l->panel_stride + l->panel_h;
+        const REAL *panel = (const REAL *)l->panels + b * l->panel_stride + l->inputs * p_k;
         const REAL *next = (const REAL *)l->panels + after * l->panel_stride;
         const int fetch_next = fetch && i < b1 - b0 - 1;
         for (ptrdiff_t tile = 0; tile < NAME(tile_count)(n1 - n0); tile++) {
@@ -258,7 +256,7 @@ static void FN(step)(
             const ptrdiff_t rows = n0 + NAME(tile_start)(n1 - n0, tile + 1) - n;
             const NAME(product) m = {
                 .a = h_prev + n * H, .a_row = H, .a_k = 1, .p = panel, .p_k = p_k, .K = H, .segments = 1,
-                .next = next + l->panel_h, .next_size = fetch_next ? h_size : 0};
+                .next = next + l->inputs * p_k, .next_size = fetch_next ? h_size : 0};
             vec acc[TILE_ROWS][4];
             if (l->projected)
                 memcpy(acc, FN(z_at)(l, b, row), (size_t)rows * sizeof(acc[0]));

@@ -2,9 +2,8 @@
  * kernels.h for what. Comes after layer.inc.h, shares its layouts of Z, c and bias and its point functions, and leaves to
  * it what is not worth splitting.
  *
- * panels     [block][x: slot, k-block][h: slot, k-block] of right tiles
- * panels_hh  [16 units][k-block of Z order] of right tiles, panels_ih likewise
- * left       forward: [t % 2][tile of batch rows][k-block of h], backward: [t % 2][tile of batch rows][k-block of Z order]
+ * split_panels  right tiles, forward: [block][x: slot, k-block][h: slot, k-block]; backward: [16 columns][k-block of Z order]
+ * left          left tiles, forward: [t % 2][tile of batch rows][k-block of h]; backward: the same of Z order
  *
  * Z order, as one product runs over it, is cut into "chunks" of a slot's 16 lanes, two to a k-block. */
 
@@ -29,25 +28,30 @@ INLINE ptrdiff_t FN(chunks)(const fastrnn_layer *l) {
 }
 INLINE ptrdiff_t FN(z_blocks)(const fastrnn_layer *l) { return ceil_div(FN(chunks)(l), 2); }
 
+/* Elements of a block's right tiles for x */
+INLINE ptrdiff_t FN(split_x_size)(const fastrnn_layer *l) {
+    return l->split_x ? PANEL_SLOTS * FN(k_blocks)(l->inputs) * SPLIT_SIZE : 0;
+}
+/* Elements of the right tiles of 64 columns of a weight in Z order */
+INLINE ptrdiff_t FN(split_z_size)(const fastrnn_layer *l) { return 4 * FN(z_blocks)(l) * SPLIT_SIZE; }
+
 static void FN(split_measure)(const fastrnn_layer *l, ptrdiff_t rows, fastrnn_sizes *sizes) {
     const ptrdiff_t I = l->inputs, H = l->hidden, tiles = NAME(left_tiles)(rows), z_blocks = FN(z_blocks)(l);
-    FN(measure)(l, rows, sizes); /* for what is not split, and for weight gradients that have to be computed anew */
+    FN(measure)(l, rows, sizes);
+    sizes->split_panel = FN(split_x_size)(l);
     if (l->split_x) {
         const ptrdiff_t at_once = NAME(left_tiles)(ROWS_AT_ONCE);
-        sizes->panel_x = PANEL_SLOTS * FN(k_blocks)(I) * SPLIT_SIZE;
-        sizes->input_panels = FN(column_tiles)(I);
-        sizes->input_panel = z_blocks * SPLIT_SIZE;
-        sizes->forward_scratch = (tiles > at_once ? tiles : at_once) * FN(k_blocks)(I) * SPLIT_SIZE;
+        sizes->split_input = FN(split_z_size)(l);
+        sizes->forward_scratch = at_once * FN(k_blocks)(I) * SPLIT_SIZE;
         NAME(at_least)(
-            &sizes->backward_scratch, ROWS_AT_ONCE * NAME(sums_row)(I) + at_once * BLOCKS_AT_ONCE * SPLIT_SIZE);
+            &sizes->backward_scratch, ROWS_AT_ONCE * NAME(sums_row)(ceil_div(I, Z_WIDTH) * Z_WIDTH) + at_once * BLOCKS_AT_ONCE * SPLIT_SIZE);
     }
     if (l->split_h) {
-        sizes->panel_h = PANEL_SLOTS * FN(k_blocks)(H) * SPLIT_SIZE;
-        sizes->hidden_panels = FN(column_tiles)(H);
-        sizes->hidden_panel = z_blocks * SPLIT_SIZE;
+        sizes->split_panel += PANEL_SLOTS * FN(k_blocks)(H) * SPLIT_SIZE;
+        sizes->split_hidden = FN(split_z_size)(l);
         sizes->left_forward = 2 * tiles * FN(k_blocks)(H) * SPLIT_SIZE;
         sizes->left_backward = 2 * tiles * z_blocks * SPLIT_SIZE;
-        NAME(at_least)(&sizes->backward_scratch, tiles * TILE_SIDE * NAME(sums_row)(H));
+        NAME(at_least)(&sizes->backward_scratch, tiles * TILE_SIDE * NAME(sums_row)(ceil_div(H, Z_WIDTH) * Z_WIDTH));
     }
     if (l->split_w) {
         const ptrdiff_t sums_row = NAME(sums_row)(FN(column_tiles)(I) * TILE_SIDE + H);
@@ -59,30 +63,29 @@ static void FN(split_measure)(const fastrnn_layer *l, ptrdiff_t rows, fastrnn_si
 
 /* ---- forward ---- */
 
-/* panel [slot][k-block] := a weight (G*H, columns), for block b */
-INLINE void FN(split_block)(
-    const fastrnn_layer *l, REAL *panel, const REAL *w, const int gates[4], ptrdiff_t columns, ptrdiff_t b) {
-    for (int slot = 0; slot < FN(fed)(l, b); slot++, panel += FN(k_blocks)(columns) * SPLIT_SIZE) {
-        ptrdiff_t lanes;
-        const ptrdiff_t row = FN(weight_row)(l, b, slot, gates[slot], &lanes);
-        NAME(split_transposed)(panel, w + row * columns, columns, columns, lanes);
+static void FN(split_pack)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
+    enum { p_k = PANEL_SLOTS * LANES };
+    const ptrdiff_t x_blocks = FN(k_blocks)(l->inputs), h_blocks = FN(k_blocks)(l->hidden);
+    FN(pack)(l, b0, b1);
+    for (ptrdiff_t b = b0; b < b1; b++) {
+        const REAL *panel = (const REAL *)l->panels + b * l->panel_stride;
+        REAL *tiles = (REAL *)l->split_panels + b * l->split_stride;
+        if (l->split_x) NAME(split_panel)(tiles, x_blocks * SPLIT_SIZE, panel, p_k, l->inputs, FN(fed)(l, b));
+        if (l->split_h)
+            NAME(split_panel)(
+                tiles + FN(split_x_size)(l), h_blocks * SPLIT_SIZE, panel + l->inputs * p_k, p_k, l->hidden, FN(fed)(l, b));
     }
 }
 
-static void FN(split_pack)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
-    const ptrdiff_t I = l->inputs, H = l->hidden;
-    for (ptrdiff_t b = b0; b < b1; b++) {
-        REAL *panel = (REAL *)l->panels + b * l->panel_stride;
-        if (l->split_x)
-            FN(split_block)(l, panel, l->weight_ih, FN(x_gates), I, b);
-        else
-            FN(pack_block)(l, panel, l->weight_ih, FN(x_gates), I, b, 0, I);
-        if (l->split_h)
-            FN(split_block)(l, panel + l->panel_h, l->weight_hh, FN(h_gates), H, b);
-        else
-            FN(pack_block)(l, panel + l->panel_h, l->weight_hh, FN(h_gates), H, b, 0, H);
-        FN(pack_bias)(l, (vec *)l->bias + 4 * b, b);
-    }
+/* sums += left tiles times those right ones of block b that begin at `at` and are K k's deep */
+INLINE void FN(split_block_product)(
+    const fastrnn_layer *l, ptrdiff_t b, REAL *sums, const REAL *left, ptrdiff_t tiles, ptrdiff_t height, ptrdiff_t K,
+    ptrdiff_t at) {
+    const ptrdiff_t tile_size = FN(k_blocks)(K) * SPLIT_SIZE;
+    const NAME(split_product) m = {
+        .left = left, .left_tile = tile_size, .right = (const REAL *)l->split_panels + b * l->split_stride + at,
+        .right_tile = tile_size, .K = K, .sums = sums, .sums_row = Z_WIDTH, .height = height};
+    NAME(split_multiply)(&m, tiles, FN(fed)(l, b));
 }
 
 static void FN(split_start)(const fastrnn_layer *l, ptrdiff_t n0, ptrdiff_t n1) {
@@ -95,21 +98,11 @@ static void FN(split_start)(const fastrnn_layer *l, ptrdiff_t n0, ptrdiff_t n1) 
 /* Z := bias + x weight_ih^T in block b, for tiles of split rows of x. The sums are made in Z itself. */
 INLINE void FN(split_input_product)(
     const fastrnn_layer *l, ptrdiff_t b, ptrdiff_t row, ptrdiff_t rows, const REAL *x_tiles, ptrdiff_t height) {
-    const ptrdiff_t I = l->inputs, blocks = FN(k_blocks)(I);
-    const REAL *panel = (const REAL *)l->panels + b * l->panel_stride;
     vec(*z)[4] = (vec(*)[4])FN(z_at)(l, b, row);
     for (ptrdiff_t r = 0; r < rows; r++) memcpy(z[r], (const vec *)l->bias + 4 * b, sizeof(*z));
-    const NAME(split_product) m = {
-        .left = x_tiles, .left_tile = blocks * SPLIT_SIZE, .right = panel, .right_tile = blocks * SPLIT_SIZE,
-        .blocks = blocks, .sums = (REAL *)z, .sums_row = Z_WIDTH, .height = height};
-    NAME(split_multiply)(&m, rows / height, FN(fed)(l, b));
-    if (!NAME(any_nan)((const REAL *)z, 4 * rows)) return;
-    for (ptrdiff_t r = 0; r < rows; r++)
-        if (NAME(any_nan)((const REAL *)z[r], 4)) {
-            memcpy(z[r], (const vec *)l->bias + 4 * b, sizeof(*z));
-            for (int slot = 0; slot < FN(fed)(l, b); slot++)
-                NAME(chain)(&z[r][slot], (const REAL *)l->x + (row + r) * I, panel + slot * blocks * SPLIT_SIZE, 0, I);
-        }
+    FN(split_block_product)(l, b, (REAL *)z, x_tiles, rows / height, height, l->inputs, 0);
+    for (ptrdiff_t r = 0; NAME(any_nan)((const REAL *)z, 4 * rows) && r < rows; r++)
+        if (NAME(any_nan)((const REAL *)z[r], 4)) FN(input_product)(l, z + r, b, row + r, 1, 0, NULL, 0);
 }
 
 static void FN(split_project)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t row0, ptrdiff_t row1) {
@@ -157,21 +150,20 @@ static void FN(split_step)(
     NAME(unit_acquire)(height);
     for (ptrdiff_t i = 0; i < b1 - b0; i++) {
         const ptrdiff_t b = t % 2 ? b1 - 1 - i : b0 + i; /* turns as FN(step) does */
-        const REAL *panel = (const REAL *)l->panels + b * l->panel_stride + l->panel_h;
+        const REAL *panel = (const REAL *)l->panels + b * l->panel_stride + l->inputs * PANEL_SLOTS * LANES;
         for (ptrdiff_t tile = 0; tile < tiles; tile += 2) {
             const ptrdiff_t n = n0 + tile * height, rows = least(2 * height, n1 - n);
             vec acc[2 * TILE_SIDE][4];
             FN(start_sums)(l, acc, t, b, n, rows);
-            const NAME(split_product) m = {
-                .left = h_tiles + tile * tile_size, .left_tile = tile_size, .right = panel, .right_tile = tile_size,
-                .blocks = blocks, .sums = (REAL *)(*acc + HIDDEN_SLOT), .sums_row = Z_WIDTH, .height = height};
-            NAME(split_multiply)(&m, least(2, tiles - tile), FN(fed)(l, b));
+            FN(split_block_product)(
+                l, b, (REAL *)(*acc + HIDDEN_SLOT), h_tiles + tile * tile_size, least(2, tiles - tile), height, H,
+                FN(split_x_size)(l));
             for (ptrdiff_t r = 0; NAME(any_nan)((const REAL *)acc, 4 * rows) && r < rows; r++)
                 if (NAME(any_nan)((const REAL *)acc[r], 4)) {
+                    const NAME(product) m = {
+                        .a = h_prev + (n + r) * H, .a_k = 1, .p = panel, .p_k = PANEL_SLOTS * LANES, .K = H, .segments = 1};
                     FN(start_sums)(l, acc + r, t, b, n + r, 1);
-                    for (int slot = 0; slot < FN(fed)(l, b); slot++)
-                        NAME(chain)(
-                            &acc[r][slot + HIDDEN_SLOT], h_prev + (n + r) * H, panel + slot * tile_size, 0, H);
+                    NAME(accumulate_tile)(FN(fed)(l, b), 1, (vec(*)[4])(acc[r] + HIDDEN_SLOT), &m, 0, 0);
                 }
             FN(activate)(l, acc, t, b, n, rows);
             for (ptrdiff_t r = 0; r < rows; r++)
@@ -189,46 +181,44 @@ static void FN(split_step)(
 
 /* ---- backward ---- */
 
-/* panels [p][k-block] := rows of a weight (G*H, columns) in Z order, columns p * 16 and on */
-INLINE void FN(split_columns)(
-    const fastrnn_layer *l, REAL *panels, const REAL *w, const int gates[4], ptrdiff_t columns, ptrdiff_t p0, ptrdiff_t p1) {
-    for (ptrdiff_t k = 0; k < FN(z_blocks)(l); k++) {
-        const REAL *rows[TILE_K] = {NULL};
-        for (int half = 0; half < 2 && 2 * k + half < FN(chunks)(l); half++) {
-            const ptrdiff_t chunk = 2 * k + half, slot = chunk % PANEL_SLOTS;
-            ptrdiff_t lanes;
-            const ptrdiff_t row = FN(weight_row)(l, chunk / PANEL_SLOTS, (int)slot, gates[slot], &lanes);
-            for (ptrdiff_t lane = 0; lane < lanes; lane++) rows[half * LANES + lane] = w + (row + lane) * columns;
-        }
-        for (ptrdiff_t p = p0; p < p1; p++)
-            NAME(split_row_pairs)(
-                panels + (p * FN(z_blocks)(l) + k) * SPLIT_SIZE, rows, p * TILE_SIDE, columns - p * TILE_SIDE);
-    }
+/* Right tiles of 64 columns := panel p of panels_hh or panels_ih */
+INLINE void FN(split_columns)(const fastrnn_layer *l, const void *panels, ptrdiff_t columns, ptrdiff_t p0, ptrdiff_t p1) {
+    const ptrdiff_t K = FN(chunks)(l) * LANES, panel_size = FN(blocks)(l) * PANEL_SLOTS * LANES * Z_WIDTH;
+    for (ptrdiff_t p = p0; p < p1; p++)
+        NAME(split_panel)(
+            (REAL *)l->split_panels + p * FN(split_z_size)(l), FN(z_blocks)(l) * SPLIT_SIZE,
+            (const REAL *)panels + p * panel_size, Z_WIDTH, K, least(4, ceil_div(columns - p * Z_WIDTH, LANES)));
 }
 
 static void FN(split_pack_hidden)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
-    if (!l->split_h)
-        FN(pack_hidden)(l, p0, p1);
-    else
-        FN(split_columns)(l, l->panels_hh, l->weight_hh, FN(h_gates), l->hidden, p0, p1);
+    FN(pack_hidden)(l, p0, p1);
+    if (l->split_h) FN(split_columns)(l, l->panels_hh, l->hidden, p0, p1);
 }
 
 static void FN(split_pack_input)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
-    if (!l->split_x)
-        FN(pack_input)(l, p0, p1);
-    else
-        FN(split_columns)(l, l->panels_ih, l->weight_ih, FN(x_gates), l->inputs, p0, p1);
+    FN(pack_input)(l, p0, p1);
+    if (l->split_x) FN(split_columns)(l, l->panels_ih, l->inputs, p0, p1);
 }
 
-/* A row of Z, from slot `slot` on, times panel p of panels_hh or panels_ih, as chains of multiply-adds */
-static vec FN(mended_z_product)(const fastrnn_layer *l, ptrdiff_t row, int slot, const void *panels, ptrdiff_t p) {
-    const REAL *panel = (const REAL *)panels + p * FN(z_blocks)(l) * SPLIT_SIZE;
-    vec sum = {0};
-    for (ptrdiff_t chunk = 0; chunk < FN(chunks)(l); chunk++)
-        NAME(chain)(
-            &sum, FN(z_at)(l, chunk / PANEL_SLOTS, row) + (slot + chunk % PANEL_SLOTS) * LANES,
-            panel + chunk / 2 * SPLIT_SIZE, chunk % 2 * LANES, LANES);
-    return sum;
+/* sums += left tiles, of `blocks` k-blocks of Z order from block k on, times the same of panels p0 .. p1-1, of `columns` */
+INLINE void FN(split_z_product)(
+    const fastrnn_layer *l, REAL *sums, ptrdiff_t sums_row, const REAL *left, ptrdiff_t left_tile, ptrdiff_t tiles,
+    ptrdiff_t height, ptrdiff_t k, ptrdiff_t blocks, ptrdiff_t columns, ptrdiff_t p0, ptrdiff_t p1) {
+    const NAME(split_product) m = {
+        .left = left, .left_tile = left_tile,
+        .right = (const REAL *)l->split_panels + p0 * FN(split_z_size)(l) + k * SPLIT_SIZE,
+        .right_tile = FN(z_blocks)(l) * SPLIT_SIZE, .K = blocks * TILE_K, .sums = sums, .sums_row = sums_row,
+        .height = height};
+    NAME(split_multiply)(&m, tiles, least(4 * p1, FN(column_tiles)(columns)) - 4 * p0);
+}
+
+/* Vector q of a row of Z, from slot `slot` on, times panels_hh or panels_ih, as a chain of multiply-adds */
+INLINE vec FN(mended_z_product)(
+    const fastrnn_layer *l, ptrdiff_t row, int slot, const void *panels, const void *w, const int gates[4],
+    ptrdiff_t columns, ptrdiff_t q) {
+    vec acc[1][4] = {{{0}}};
+    FN(z_product)(l, 4, acc, row, 1, slot, panels, w, gates, columns, q / 4);
+    return acc[0][q % 4];
 }
 
 /* Part `chunk` of a row of left tiles := lanes of Z, from slot `slot` on */
@@ -246,27 +236,26 @@ static void FN(split_step_back)(
         return;
     }
     const ptrdiff_t tiles = NAME(left_tiles)(n1 - n0), height = NAME(left_height)(n1 - n0), N = l->batch;
-    const ptrdiff_t blocks = FN(z_blocks)(l), tile_size = blocks * SPLIT_SIZE, sums_row = NAME(sums_row)((p1 - p0) * TILE_SIDE);
+    const ptrdiff_t blocks = FN(z_blocks)(l), tile_size = blocks * SPLIT_SIZE, sums_row = NAME(sums_row)((p1 - p0) * Z_WIDTH);
+    const ptrdiff_t q0 = 4 * p0, q1 = least(4 * p1, ceil_div(l->hidden, LANES));
     const REAL *z_tiles = (const REAL *)l->left + (t + 1) % 2 * tiles * tile_size;
     const ptrdiff_t unit_chunks = PANEL_SLOTS / UNITS;
     REAL *const next_tiles = (REAL *)l->left + (t + 2) % 2 * tiles * tile_size, *const sums = l->scratch;
     memset(sums, 0, (size_t)(tiles * height * sums_row) * sizeof(REAL));
     if (t < l->steps - 1) {
         NAME(unit_acquire)(height);
-        for (ptrdiff_t k = 0; k < blocks; k += BLOCKS_AT_ONCE) {
-            const NAME(split_product) m = {
-                .left = z_tiles + k * SPLIT_SIZE, .left_tile = tile_size,
-                .right = (const REAL *)l->panels_hh + p0 * tile_size + k * SPLIT_SIZE, .right_tile = tile_size,
-                .blocks = least(BLOCKS_AT_ONCE, blocks - k), .sums = sums, .sums_row = sums_row, .height = height};
-            NAME(split_multiply)(&m, tiles, p1 - p0);
-        }
+        for (ptrdiff_t k = 0; k < blocks; k += BLOCKS_AT_ONCE)
+            FN(split_z_product)(
+                l, sums, sums_row, z_tiles + k * SPLIT_SIZE, tile_size, tiles, height, k, least(BLOCKS_AT_ONCE, blocks - k),
+                l->hidden, p0, p1);
         NAME(unit_release)();
     }
     for (ptrdiff_t n = n0; n < n1; n++)
-        for (ptrdiff_t q = p0; q < p1; q++) {
-            vec sum = vec_load(sums + (n - n0) * sums_row + (q - p0) * LANES);
+        for (ptrdiff_t q = q0; q < q1; q++) {
+            vec sum = vec_load(sums + (n - n0) * sums_row + (q - q0) * LANES);
             if (NAME(any_nan)((const REAL *)&sum, 1))
-                sum = FN(mended_z_product)(l, (t + 1) * N + n, HIDDEN_SLOT, l->panels_hh, q);
+                sum = FN(mended_z_product)(
+                    l, (t + 1) * N + n, HIDDEN_SLOT, l->panels_hh, l->weight_hh, FN(h_gates), l->hidden, q);
             FN(point_gradient)(l, t, n, q, FN(given_dh)(l, t, n, q) + sum);
             for (ptrdiff_t chunk = q * unit_chunks; t >= 0 && chunk < (q + 1) * unit_chunks; chunk++)
                 FN(split_chunk)(
@@ -283,10 +272,10 @@ INLINE const REAL *FN(h_prev_row)(const fastrnn_layer *l, ptrdiff_t row) {
 /* sums [slot of the block][16][sums_row] += Z^T left, for columns of x or h_prev, over a chunk of rows that lie split in
  * z_tiles [slot][k-block] and in right tiles [column tile][k-block] */
 INLINE void FN(split_outer_product)(
-    REAL *sums, ptrdiff_t sums_row, const REAL *z_tiles, int slots, const REAL *right, ptrdiff_t columns, ptrdiff_t blocks) {
+    REAL *sums, ptrdiff_t sums_row, const REAL *z_tiles, int slots, const REAL *right, ptrdiff_t columns, ptrdiff_t rows) {
     const NAME(split_product) m = {
         .left = z_tiles, .left_tile = GRADIENT_K * SPLIT_SIZE, .right = right, .right_tile = GRADIENT_K * SPLIT_SIZE,
-        .blocks = blocks, .sums = sums, .sums_row = sums_row, .height = TILE_SIDE};
+        .K = rows, .sums = sums, .sums_row = sums_row, .height = TILE_SIDE};
     NAME(split_multiply)(&m, slots, columns);
 }
 
@@ -342,7 +331,7 @@ static void FN(split_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptr
                         FN(split_outer_product)(
                             sums + (b - first) * block_size + slot * TILE_SIDE * sums_row + part * x_width + at, sums_row,
                             z_tiles + ((b - first) * 4 + slot) * GRADIENT_K * SPLIT_SIZE, FN(fed)(l, b), right,
-                            FN(column_tiles)(width), blocks);
+                            FN(column_tiles)(width), count);
                     }
                 }
             }
@@ -377,7 +366,7 @@ static void FN(split_input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptr
         return;
     }
     enum { left_tile = BLOCKS_AT_ONCE * SPLIT_SIZE };
-    const ptrdiff_t I = l->inputs, blocks = FN(z_blocks)(l), sums_row = NAME(sums_row)(I);
+    const ptrdiff_t I = l->inputs, blocks = FN(z_blocks)(l), sums_row = NAME(sums_row)(ceil_div(I, Z_WIDTH) * Z_WIDTH);
     REAL *const left = l->scratch, *const sums = left + NAME(left_tiles)(ROWS_AT_ONCE) * left_tile;
     NAME(unit_acquire)(TILE_SIDE);
     for (ptrdiff_t row = row0, rows; row < row1; row += rows) {
@@ -389,16 +378,15 @@ static void FN(split_input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptr
                 for (ptrdiff_t chunk = 2 * k; chunk < 2 * (k + count); chunk++)
                     FN(split_chunk)(
                         l, left + r / TILE_SIDE * left_tile + (chunk / 2 - k) * SPLIT_SIZE, r % TILE_SIDE, chunk, row + r, 0);
-            const NAME(split_product) m = {
-                .left = left, .left_tile = left_tile, .right = (const REAL *)l->panels_ih + k * SPLIT_SIZE,
-                .right_tile = blocks * SPLIT_SIZE, .blocks = count, .sums = sums, .sums_row = sums_row, .height = TILE_SIDE};
-            NAME(split_multiply)(&m, NAME(left_tiles)(rows), FN(column_tiles)(I));
+            FN(split_z_product)(
+                l, sums, sums_row, left, left_tile, NAME(left_tiles)(rows), TILE_SIDE, k, count, I, 0,
+                ceil_div(I, Z_WIDTH));
         }
         for (ptrdiff_t r = 0; r < rows; r++)
             for (ptrdiff_t k = 0; k < I; k += LANES) {
                 vec dx = vec_load(sums + r * sums_row + k);
                 if (NAME(any_nan)((const REAL *)&dx, 1))
-                    dx = FN(mended_z_product)(l, row + r, 0, l->panels_ih, k / LANES);
+                    dx = FN(mended_z_product)(l, row + r, 0, l->panels_ih, l->weight_ih, FN(x_gates), I, k / LANES);
                 vec_store_part((REAL *)l->dx + (row + r) * I + k, dx, I - k);
             }
     }

@@ -79,21 +79,11 @@ INLINE void NAME(split_right)(REAL *tile, ptrdiff_t pair, vec even, vec odd) {
             (evens[i] >> 16 & 0xffff) | (odds[i] & HIGH_HALF);
 }
 
-/* sum += row k of right tiles [k-block], in the order in which a product with a one would add it */
-INLINE vec NAME(add_right)(vec sum, const REAL *tiles, ptrdiff_t k) {
-    static const int order[] = {1, 2, 0};
-    const char *row = (const char *)(tiles + k / TILE_K * SPLIT_SIZE) + k % TILE_K / 2 * 64;
-    for (int i = 0; i < 3; i++) {
-        const vint pair = *(const vint *)(row + order[i] * TILE_BYTES);
-        sum += k % 2 ? (vec)(pair & HIGH_HALF) : (vec)(pair << 16);
-    }
-    return sum;
-}
-
-/* sum += a[i] * row first + i of right tiles [k-block], for i < count: one chain of multiply-adds */
-static void NAME(chain)(vec *sum, const REAL *a, const REAL *tiles, ptrdiff_t first, ptrdiff_t count) {
-    for (ptrdiff_t i = 0; i < count; i++)
-        *sum = vec_fma(vec_splat(a[i]), NAME(add_right)((vec){0}, tiles, first + i), *sum);
+/* sum + a, added in the order in which a product of a with one would be */
+INLINE vec NAME(add_split)(vec sum, vec a) {
+    vint pieces[3];
+    NAME(split)(a, pieces);
+    return ((sum + (vec)pieces[1]) + (vec)pieces[2]) + (vec)pieces[0];
 }
 
 /* Left tiles [tile][k-block] := rows of a, tile_size apart */
@@ -114,17 +104,15 @@ INLINE void NAME(split_row_pairs)(REAL *tile, const REAL *const rows[TILE_K], pt
             rows[k + 1] ? vec_load_part(rows[k + 1] + column, columns) : (vec){0});
 }
 
-/* Right tiles [k-block] := the transposed `rows` rows of w, up to 16, of K columns; further columns become zero */
-static void NAME(split_transposed)(REAL *tiles, const REAL *w, ptrdiff_t w_row, ptrdiff_t K, ptrdiff_t rows) {
-    vec turned[3][TILE_SIDE];
-    for (ptrdiff_t k = 0; k < K; k += TILE_K, tiles += SPLIT_SIZE) {
-        for (ptrdiff_t r = 0; r < TILE_SIDE; r++)
-            for (ptrdiff_t half = 0; half < 2; half++) {
-                const ptrdiff_t at = k + half * LANES;
-                NAME(split_left)((REAL *)turned, r, half, vec_load_part(w + r * w_row + at, r < rows ? K - at : 0));
-            }
-        for (int i = 0; i < 3; i++) /* a pair of k's moves as a float */
-            NAME(transpose)(tiles + i * TILE_BYTES / REAL_BYTES, LANES, (const REAL *)turned[i], LANES);
+/* Right tiles [vector][k-block], tile_size from vector to vector, := a panel [k][vector][16] of K k's, p_k from k to k */
+static void NAME(split_panel)(
+    REAL *tiles, ptrdiff_t tile_size, const REAL *panel, ptrdiff_t p_k, ptrdiff_t K, ptrdiff_t vectors) {
+    for (ptrdiff_t k = 0; k < ceil_div(K, TILE_K) * TILE_K; k += 2) {
+        REAL *tile = tiles + k / TILE_K * SPLIT_SIZE;
+        const REAL *even = panel + k * p_k, *odd = even + p_k;
+        for (ptrdiff_t v = 0; v < vectors; v++, tile += tile_size, even += LANES, odd += LANES)
+            NAME(split_right)(
+                tile, k % TILE_K / 2, k < K ? vec_load(even) : (vec){0}, k + 1 < K ? vec_load(odd) : (vec){0});
     }
 }
 
@@ -145,7 +133,7 @@ INLINE int NAME(any_nan)(const REAL *a, ptrdiff_t count) {
 typedef struct {
     const REAL *left, *right;
     ptrdiff_t left_tile, right_tile;
-    ptrdiff_t blocks; /* of k */
+    ptrdiff_t K;
     REAL *sums;
     ptrdiff_t sums_row, height;
 } NAME(split_product);
@@ -156,7 +144,7 @@ INLINE void NAME(split_tiles)(
     const int rows, const int columns, const NAME(split_product) *m, ptrdiff_t i, ptrdiff_t j) {
     enum { piece = TILE_BYTES / REAL_BYTES, line = 64 / REAL_BYTES };
     const REAL *a = m->left + i * m->left_tile, *b = m->right + j * m->right_tile;
-    const ptrdiff_t a_tile = m->left_tile, b_tile = m->right_tile, sums_row = m->sums_row;
+    const ptrdiff_t blocks = ceil_div(m->K, TILE_K), a_tile = m->left_tile, b_tile = m->right_tile, sums_row = m->sums_row;
     REAL *sums = m->sums + i * m->height * sums_row + j * TILE_SIDE, *below = sums + m->height * sums_row;
     if (rows == 2) {
         UNIT_LOAD(0, sums, sums_row);
@@ -176,7 +164,7 @@ INLINE void NAME(split_tiles)(
     if (columns == 2) { UNIT_MULTIPLY(1, 4, 7); } \
     UNIT_MULTIPLY(2, 5, 6);                     \
     if (columns == 2) UNIT_MULTIPLY(3, 5, 7)
-        for (ptrdiff_t k = 0; k < m->blocks; k++, a += SPLIT_SIZE, b += SPLIT_SIZE) {
+        for (ptrdiff_t k = 0; k < blocks; k++, a += SPLIT_SIZE, b += SPLIT_SIZE) {
             LEFT(2);
             RIGHT(0);
             MULTIPLY;
@@ -217,7 +205,7 @@ INLINE void NAME(split_tiles)(
     COLUMN(1, p, 7, with_4, with_5) \
     COLUMN(2, p, 6, with_4, with_5) \
     COLUMN(3, p, 7, with_4, with_5)
-        for (ptrdiff_t k = 0; k < m->blocks; k++, a += SPLIT_SIZE, b += SPLIT_SIZE) {
+        for (ptrdiff_t k = 0; k < blocks; k++, a += SPLIT_SIZE, b += SPLIT_SIZE) {
             UNIT_LOAD(5, a + 2 * piece, line);
             UNIT_LOAD(4, a + piece, line);
             COLUMNS(0, 1, 1) /* low high, middle high */
@@ -238,14 +226,13 @@ INLINE void NAME(split_tiles)(
 
 /* All of `rows` by `columns` tiles, two by two; a row of tiles that is left over four at a time. */
 static void NAME(split_multiply)(const NAME(split_product) *m, ptrdiff_t rows, ptrdiff_t columns) {
-    if (!m->blocks) return;
-    for (ptrdiff_t j = 0; j < columns; j += 2)
+    for (ptrdiff_t j = 0; j < columns && m->K; j += 2)
         for (ptrdiff_t i = 0; i + 1 < rows; i += 2)
             if (j + 1 < columns)
                 NAME(split_tiles)(2, 2, m, i, j);
             else
                 NAME(split_tiles)(2, 1, m, i, j);
-    for (ptrdiff_t j = 0; rows % 2 && j < columns; j += 4) switch (least(4, columns - j)) {
+    for (ptrdiff_t j = 0; rows % 2 && j < columns && m->K; j += 4) switch (least(4, columns - j)) {
             case 1: NAME(split_tiles)(1, 1, m, rows - 1, j); break;
             case 2: NAME(split_tiles)(1, 2, m, rows - 1, j); break;
             case 3: NAME(split_tiles)(1, 3, m, rows - 1, j); break;
