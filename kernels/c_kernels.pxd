@@ -40,22 +40,18 @@ cdef extern from "kernels.h" nogil:
         void *panels_hh
         void *panels_ih
         int few_rows
-        int split_x, split_h, split_w
+        int split_x, split_w
         void *split_panels
-        ptrdiff_t split_stride
-        void *left
         void *scratch
 
     ctypedef struct fastrnn_sizes:
         ptrdiff_t panel, hidden_panels, input_panels, backward_panel
-        ptrdiff_t split_panel, split_hidden, split_input
-        ptrdiff_t left_forward, left_backward, forward_scratch, backward_scratch
+        ptrdiff_t split_forward, split_backward, forward_scratch, backward_scratch
 
     ctypedef struct fastrnn_cell:
         ptrdiff_t block_units
-        void (*measure)(const fastrnn_layer *, ptrdiff_t, fastrnn_sizes *) noexcept nogil
+        void (*measure)(const fastrnn_layer *, fastrnn_sizes *) noexcept nogil
         void (*pack)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
-        void (*start)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*project)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*pack_hidden)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil

@@ -183,9 +183,8 @@ cdef enum:
     # From this many rows on, a tile is high enough to take the input product in with the recurrent one; below,
     # projecting whole chunks of time reads the weights less often (1.3 to 1.5x at N = 1).
     ROWS_WORTH_FUSING = 5
-    # From how many bytes on weight_ih and weight_hh are worth splitting.
-    SPLIT_INPUT_BYTES = 128 * 1024
-    SPLIT_HIDDEN_BYTES = 3 * 1024 * 1024
+    # From how many bytes on weight_ih is worth splitting.
+    SPLIT_BYTES = 128 * 1024
     # Columns and rows (of all steps) from which on a product fills the tiles.
     SPLIT_COLUMNS = 32
     SPLIT_ROWS = 128
@@ -212,8 +211,7 @@ cdef void choose_splits(Job *job, bint tape) noexcept:
     cdef ptrdiff_t weight = job.itemsize * job.gates * l.hidden
     if not SPLITS or job.typenum != cnp.NPY_FLOAT32:
         return
-    l.split_x = SPLITS_ALL or (tape and weight * l.inputs >= SPLIT_INPUT_BYTES and l.inputs >= SPLIT_COLUMNS)
-    l.split_h = SPLITS_ALL or (tape and weight * l.hidden >= SPLIT_HIDDEN_BYTES)
+    l.split_x = SPLITS_ALL or (tape and weight * l.inputs >= SPLIT_BYTES and l.inputs >= SPLIT_COLUMNS)
 
 
 cdef void choose_weight_split(Job *job) noexcept:
@@ -245,9 +243,8 @@ cdef void describe_layer(Job *job, object cell, weights, bint tape) except *:
     job.cell = &kernels.cells[<int> CELL_IDS[cell.name]]
     job.lanes = kernels.lanes
     job.blocks = round_up(l.hidden, job.cell.block_units) // job.cell.block_units
-    job.cell.measure(l, 0, &job.sizes)
+    job.cell.measure(l, &job.sizes)
     l.panel_stride = job.sizes.panel
-    l.split_stride = job.sizes.split_panel
 
 
 cdef int threads_worth(const Job *job, int num_threads) noexcept:
@@ -260,16 +257,12 @@ cdef int threads_worth(const Job *job, int num_threads) noexcept:
 cdef void split_over(Job *job, int threads) noexcept:
     """Note how many threads there are, and whether they share the hidden units or the batch."""
     job.threads = threads
-    job.by_hidden = job.layer.split_h or job.layer.batch < ROWS_WORTH_A_THREAD * threads
+    job.by_hidden = job.layer.batch < ROWS_WORTH_A_THREAD * threads
 
 
 cdef void share(Job *job, int num_threads) noexcept:
     """Take the pool, for as many threads as are worth it."""
     split_over(job, fastrnn_pool_acquire(threads_worth(job, num_threads)))
-
-
-cdef inline ptrdiff_t rows_of_a_thread(const Job *job) noexcept nogil:
-    return job.layer.batch if job.by_hidden else (job.layer.batch + job.threads - 1) // job.threads
 
 
 cdef inline ptrdiff_t start(ptrdiff_t count, int parts, int part) noexcept nogil:
@@ -296,8 +289,8 @@ cdef Packed run_pack(Job *job):
     packed.panels = Buffer(job.itemsize * job.blocks * job.layer.panel_stride)
     packed.bias = Buffer(job.itemsize * job.blocks * 4 * job.lanes)
     job.layer.panels, job.layer.bias = packed.panels.data, packed.bias.data
-    if job.sizes.split_panel:
-        packed.split = Buffer(job.itemsize * job.blocks * job.sizes.split_panel)
+    if job.layer.split_x and job.layer.tokens == NULL:
+        packed.split = Buffer(job.itemsize * job.blocks * job.sizes.split_forward)
         job.layer.split_panels = packed.split.data
     with nogil:
         fastrnn_pool_run(pack_task, job, job.threads, False)
@@ -327,7 +320,7 @@ cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
     cdef fastrnn_layer *l = &job.layer
     cdef ptrdiff_t of_a_step = l.batch * job.blocks * 4 * job.lanes * job.itemsize  # bytes of Z
     cdef ptrdiff_t large = job.itemsize * job.blocks * l.panel_stride > LARGE_BYTES
-    job.packs_as_it_goes = not packed and not (l.split_x or l.split_h) and (
+    job.packs_as_it_goes = not packed and not l.split_x and (
         l.steps <= (STEPS_NOT_WORTH_PACKING_LARGE if large else STEPS_NOT_WORTH_PACKING))
     if job.packs_as_it_goes:
         job.by_hidden = True  # so that each block is packed by one thread only
@@ -342,7 +335,6 @@ cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
         l.z_stride = 4 * job.lanes * l.batch * (l.steps if tape else min(l.steps, job.steps))
         if l.z_stride * job.itemsize % 4096 == 0:
             l.z_stride += 1536 // job.itemsize  # else the same row of all blocks falls on the same cache sets
-    job.cell.measure(l, rows_of_a_thread(job), &job.sizes)
 
 
 cdef void forward_task(void *context, int part) noexcept nogil:
@@ -355,10 +347,7 @@ cdef void forward_task(void *context, int part) noexcept nogil:
     else:
         n0 = start(layer.batch, job.threads, part)
         n1 = start(layer.batch, job.threads, part + 1)
-        layer.left = <char *> layer.left + part * job.sizes.left_forward * job.itemsize
     layer.scratch = <char *> layer.scratch + part * job.sizes.forward_scratch * job.itemsize
-    if not job.by_hidden and job.cell.start != NULL:
-        job.cell.start(&layer, n0, n1)
     for t in range(layer.steps):
         if layer.projected and t % job.steps == 0:
             if not layer.keep:
@@ -415,7 +404,7 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
     plan_forward(&job, tape, packed is not None)
     cdef ptrdiff_t C = round_up(l.hidden, job.lanes)
     cdef size_t row = l.hidden * job.itemsize
-    cdef Buffer z = None, c = None, left = None, scratch = None
+    cdef Buffer z = None, c = None, scratch = None
     try:
         if has_c:
             l.c_stride = l.batch * C if tape else 0
@@ -427,17 +416,10 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
         if l.z_stride:
             z = Buffer(job.itemsize * job.blocks * l.z_stride)
             l.z = z.data
-        if job.sizes.left_forward:
-            parts = 1 if job.by_hidden else job.threads
-            left = Buffer(job.itemsize * job.sizes.left_forward * parts)
-            memset(left.data, 0, job.itemsize * job.sizes.left_forward * parts)
-            l.left = left.data
-        if job.sizes.forward_scratch:
+        if l.split_x and l.projected:
             scratch = Buffer(job.itemsize * job.sizes.forward_scratch * job.threads)
             l.scratch = scratch.data
         with nogil:
-            if job.by_hidden and job.cell.start != NULL:
-                job.cell.start(l, 0, l.batch)
             fastrnn_pool_run(forward_task, &job, job.threads, job.by_hidden or l.projected)
     finally:
         if job.threads > 1:
@@ -467,8 +449,7 @@ cdef inline ptrdiff_t first_to_pack(const Job *job, ptrdiff_t columns) noexcept 
 
 cdef void pack_hidden_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
-    cdef ptrdiff_t first = 0 if job.layer.split_h else first_to_pack(job, job.layer.hidden)
-    cdef ptrdiff_t count = job.sizes.hidden_panels - first
+    cdef ptrdiff_t first = first_to_pack(job, job.layer.hidden), count = job.sizes.hidden_panels - first
     job.cell.pack_hidden(
         &job.layer, first + start(count, job.threads, part), first + start(count, job.threads, part + 1))
 
@@ -498,7 +479,6 @@ cdef void backward_task(void *context, int part) noexcept nogil:
     else:
         n0 = start(layer.batch, job.threads, part)
         n1 = start(layer.batch, job.threads, part + 1)
-        layer.left = <char *> layer.left + part * job.sizes.left_backward * job.itemsize
     for t in range(layer.steps - 1, -2, -1):
         job.cell.step_back(&layer, t, p0, p1, n0, n1)
         if job.by_hidden:
@@ -544,7 +524,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
 
     share(&job, num_threads)
     cdef size_t L = job.lanes, row = round_up(l.hidden, L) * job.itemsize, packed_row = l.hidden * job.itemsize
-    cdef Buffer carry, panels, split, left, scratch
+    cdef Buffer carry, panels, split, scratch
     try:
         carry = Buffer(l.batch * row)
         l.carry = carry.data
@@ -553,18 +533,12 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
         else:
             memset(l.carry, 0, l.batch * row)
         choose_weight_split(&job)
-        job.cell.measure(l, rows_of_a_thread(&job), &job.sizes)
+        job.cell.measure(l, &job.sizes)
         panels = Buffer(
             job.itemsize * job.sizes.backward_panel * max(job.sizes.hidden_panels, job.sizes.input_panels))
         l.panels_hh = l.panels_ih = panels.data  # one after the other
-        split = Buffer(job.itemsize * max(
-            job.sizes.hidden_panels * job.sizes.split_hidden, job.sizes.input_panels * job.sizes.split_input))
+        split = Buffer(job.itemsize * job.sizes.input_panels * job.sizes.split_backward)
         l.split_panels = split.data
-        if job.sizes.left_backward:
-            parts = 1 if job.by_hidden else job.threads
-            left = Buffer(job.itemsize * job.sizes.left_backward * parts)
-            memset(left.data, 0, job.itemsize * job.sizes.left_backward * parts)
-            l.left = left.data
         scratch = Buffer(job.itemsize * job.sizes.backward_scratch * job.threads)
         l.scratch = scratch.data
         with nogil:
@@ -600,13 +574,12 @@ def explain(cell, weights, ptrdiff_t steps, ptrdiff_t batch, *, bint tokens, bin
     chains = f"{ISAS[ISA - SPLITS]} multiply-adds, tiles of {rows} rows by 4 vectors of {job.lanes}"
     products = (chains, "split floats on the matrix unit (amx), tiles of 16 by 16")
     chosen = {
-        "threads": f"{job.threads}" + (f", sharing the {'hidden units' if job.by_hidden else 'batch'}" if job.threads > 1 else ""),
+        "threads": f"{job.threads}, sharing the {'hidden units' if job.by_hidden else 'batch'}" if job.threads > 1 else "1",
         "weights": "packed as each step goes" if job.packs_as_it_goes else
                    "packed by an earlier call" if packed and not tape else "packed first",
-        "input product": "columns of weight_ih, gathered" if tokens else
-                         f"{products[l.split_x]}, " + (
-                             f"{min(job.steps, max(steps, 1))} steps ahead" if l.projected else "step by step"),
-        "recurrent product": products[l.split_h],
+        "input product": "columns of weight_ih, gathered" if tokens else products[l.split_x] + (
+            f", {min(job.steps, max(steps, 1))} steps ahead" if l.projected else ", step by step"),
+        "recurrent product": chains,
     }
     if tape:
         chosen["weight gradients"] = "in place, a few rows" if l.few_rows else products[l.split_w]

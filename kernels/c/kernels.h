@@ -58,13 +58,10 @@ typedef struct {
                                             that is not full, and write their gradients in place: packing would cost more */
 
     /* Which products run on split floats, where the instruction set has them: see split.inc.h. The driver decides. */
-    int split_x; /* x weight_ih^T and Z weight_ih */
-    int split_h; /* h weight_hh^T and Z weight_hh */
+    int split_x; /* x weight_ih^T and Z weight_ih; in forward Z is projected then */
     int split_w; /* the gradients of the weights */
+    void *split_panels; /* INOUT weight_ih, split: the x part of panels, made by pack, then panels_ih, by pack_input */
 
-    void *split_panels;     /* INOUT right factors, split: of panels, then of panels_hh or panels_ih, by the same functions */
-    ptrdiff_t split_stride; /* from block to block of it, in forward */
-    void *left;    /* INOUT left factors of the next step, shared by the threads that step through the same batch rows */
     void *scratch; /* INOUT private to the thread */
 } fastrnn_layer;
 
@@ -73,21 +70,19 @@ typedef struct {
     ptrdiff_t panel;                       /* of a block, in panels */
     ptrdiff_t hidden_panels, input_panels; /* how many panels panels_hh and panels_ih have */
     ptrdiff_t backward_panel;              /* one of them */
-    ptrdiff_t split_panel, split_hidden, split_input; /* of split_panels: a block's, and what splits a panel of the others */
-    ptrdiff_t left_forward, left_backward;
+    ptrdiff_t split_forward;               /* of a block, in split_panels */
+    ptrdiff_t split_backward;              /* of a panel of panels_ih there */
     ptrdiff_t forward_scratch, backward_scratch;
 } fastrnn_sizes;
 
 typedef struct {
     ptrdiff_t block_units; /* hidden units of a block: L or 4 * L */
 
-    /* sizes := what a layer needs, whose threads step through up to `rows` batch rows */
-    void (*measure)(const fastrnn_layer *, ptrdiff_t rows, fastrnn_sizes *sizes);
+    /* sizes := what a layer needs */
+    void (*measure)(const fastrnn_layer *, fastrnn_sizes *sizes);
 
     /* panels, bias := the weights of blocks b0 .. b1-1 */
     void (*pack)(const fastrnn_layer *, ptrdiff_t b0, ptrdiff_t b1);
-    /* left := what the first step needs, for the threads of batch rows n0 .. n1-1; NULL where there is nothing to do */
-    void (*start)(const fastrnn_layer *, ptrdiff_t n0, ptrdiff_t n1);
     /* Z := bias + x weight_ih^T, rows row0 .. row1-1 */
     void (*project)(const fastrnn_layer *, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t row0, ptrdiff_t row1);
     /* y[t], c[t + 1], Z[t] := one step of fastrnn.reference.forward, batch rows n0 .. n1-1 */

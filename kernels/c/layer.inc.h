@@ -47,7 +47,7 @@ INLINE REAL *FN(z_at)(const fastrnn_layer *l, ptrdiff_t b, ptrdiff_t row) {
 }
 INLINE ptrdiff_t FN(c_width)(const fastrnn_layer *l) { return ceil_div(l->hidden, LANES) * LANES; }
 
-static void FN(measure)(const fastrnn_layer *l, ptrdiff_t rows, fastrnn_sizes *sizes) {
+static void FN(measure)(const fastrnn_layer *l, fastrnn_sizes *sizes) {
     memset(sizes, 0, sizeof(*sizes));
     sizes->panel = (l->inputs + l->hidden) * PANEL_SLOTS * LANES;
     sizes->hidden_panels = ceil_div(l->hidden, Z_WIDTH);

@@ -39,16 +39,11 @@ static void NAME(unit_acquire)(ptrdiff_t height) {
 }
 static void NAME(unit_release)(void) { __asm__ volatile("tilerelease" :::); }
 
-/* Left tiles of equal height that hold so many rows, the last one perhaps not full: how many, and how high. */
+/* Left tiles that hold so many rows; the last one is perhaps not full. */
 INLINE ptrdiff_t NAME(left_tiles)(ptrdiff_t rows) { return ceil_div(rows, TILE_SIDE); }
-INLINE ptrdiff_t NAME(left_height)(ptrdiff_t rows) { return rows ? ceil_div(rows, NAME(left_tiles)(rows)) : 1; }
 
 /* Elements from row to row of sums of so many columns: no multiple of 4096 bytes, whose rows would share cache sets */
 INLINE ptrdiff_t NAME(sums_row)(ptrdiff_t columns) { return ceil_div(columns, TILE_SIDE) * TILE_SIDE + TILE_SIDE; }
-
-INLINE void NAME(at_least)(ptrdiff_t *size, ptrdiff_t needed) {
-    if (*size < needed) *size = needed;
-}
 
 /* ---- splitting */
 
@@ -87,12 +82,11 @@ INLINE vec NAME(add_split)(vec sum, vec a) {
 }
 
 /* Left tiles [tile][k-block] := rows of a, tile_size apart */
-static void NAME(split_rows)(
-    REAL *tiles, ptrdiff_t tile_size, ptrdiff_t height, const REAL *a, ptrdiff_t columns, ptrdiff_t rows) {
+static void NAME(split_rows)(REAL *tiles, ptrdiff_t tile_size, const REAL *a, ptrdiff_t columns, ptrdiff_t rows) {
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t k = 0; k < ceil_div(columns, TILE_K) * TILE_K; k += LANES)
             NAME(split_left)(
-                tiles + r / height * tile_size + k / TILE_K * SPLIT_SIZE, r % height, k / LANES % 2,
+                tiles + r / TILE_SIDE * tile_size + k / TILE_K * SPLIT_SIZE, r % TILE_SIDE, k / LANES % 2,
                 vec_load_part(a + r * columns + k, columns - k));
 }
 
