@@ -147,16 +147,21 @@ static void FN(project)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1, ptrd
 INLINE void FN(activate)(
     const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t t, ptrdiff_t b, ptrdiff_t n, ptrdiff_t rows) {
     const ptrdiff_t N = l->batch, H = l->hidden, C = FN(c_width)(l);
+    const int units = UNITS == 1 ? 1 : FN(fed)(l, b);
     const REAL *h_prev = t ? (const REAL *)l->y + (t - 1) * N * H : l->h_0;
-    REAL *y = (REAL *)l->y + t * N * H;
+    REAL *y = (REAL *)l->y + t * N * H, *c = (REAL *)l->c + t * l->c_stride + n * C + b * LANES; /* UNITS is 1 with c */
     for (ptrdiff_t r = 0; r < rows; r++)
-        for (int u = 0; u < (UNITS == 1 ? 1 : FN(fed)(l, b)); u++) {
+        for (int u = 0; u < units; u++) {
+            vec c_r = HAS_C ? vec_load(c + r * C) : (vec){0};
+            FN(gates)(acc[r] + u * SLOTS, &c_r);
+            if (HAS_C) vec_store(c + l->c_stride + r * C, c_r);
+        }
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (int u = 0; u < units; u++) {
             const ptrdiff_t q = b * UNITS + u, left = FN(left)(l, q), at = (n + r) * H + q * LANES;
-            REAL *c_at = (REAL *)l->c + t * l->c_stride + (n + r) * C + q * LANES;
-            vec h, c = HAS_C ? vec_load(c_at) : (vec){0};
-            FN(forward)(acc[r] + u * SLOTS, &h, &c, READS_H ? vec_load_part(h_prev + at, left) : (vec){0});
+            const vec c_r = HAS_C ? vec_load(c + l->c_stride + r * C) : (vec){0};
+            const vec h = FN(output)(acc[r] + u * SLOTS, c_r, READS_H ? vec_load_part(h_prev + at, left) : (vec){0});
             vec_store_part(y + at, h, left);
-            if (HAS_C) vec_store(c_at + l->c_stride, c);
         }
     if (l->keep) memcpy(FN(z_at)(l, b, t * N + n), acc, (size_t)rows * sizeof(*acc));
 }

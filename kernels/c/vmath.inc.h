@@ -5,9 +5,9 @@
  *   exp(r) = (Q + r) / (Q - r),  Q = r coth(r / 2) = 2 + r^2 / 6 - ...
  *
  * is a ratio of an even function that takes two coefficients in float and five in double (a relative error of 3e-9 and
- * 8e-19, by Remez exchange), and costs nothing, since sigmoid and tanh end in a division. That is no slower on AVX-512
- * than the estimate of a reciprocal with a Newton step (61 and 59 cycles for the five functions of 16 LSTM cells), and
- * more accurate. */
+ * 8e-19, by Remez exchange), and costs nothing, since sigmoid and tanh end in a division. The estimate of a reciprocal
+ * with a Newton step in place of that would save 2 of 61 cycles of 16 LSTM cells with AVX-512, add 1 to the 25 of their
+ * backward function, and cost accuracy. tests/exhaustive_ulp.py measures the error: 2.7 ulp at the most. */
 
 #if REAL_BYTES == 4
 #define MANTISSA_BITS 23
@@ -25,7 +25,8 @@ static const REAL NAME(coth_series)[] = {1, 0.333332516f, -0.0221340937f};
 #define LN2 0.693147180559945309
 static const REAL NAME(ln2)[] = {6.93145751953125e-1, 1.42860682030941723212e-6};
 static const REAL NAME(coth_series)[] = {
-    1, 0.333333333333332046, -0.0222222222216135948, 0.00211640202298876292, -2.11633953599198733e-4, 2.11873352684476783e-5};
+    1, 0.333333333333332046, -0.0222222222216135948, 0.00211640202298876292, -2.11633953599198733e-4,
+    2.11873352684476783e-5};
 #endif
 
 /* r coth(p r) for |p r| <= ln(2) / 4; p is a constant */
