@@ -1,3 +1,5 @@
+from typing import Literal
+
 from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
 
@@ -21,3 +23,4 @@ def backward(
     cell: Cell, tape: Tape, dy: Array | None, dstate: tuple[Array | None, ...], *, num_threads: int = 1
 ) -> tuple[Array | None, State, tuple[Array, Array, Array | None, Array | None]]: ...
 def multiply(a: Array, b: Array, bias: Array | None = None, *, num_threads: int = 1) -> Array: ...
+def activation(name: Literal["sigmoid", "tanh"], a: Array, isa: str) -> Array: ...

@@ -66,6 +66,8 @@ static const fastrnn_kernels NAME(kernels) = {
     },
     .pack_right = NAME(pack_right),
     .multiply = NAME(multiply),
+    .sigmoid = NAME(sigmoids),
+    .tanh = NAME(tanhs),
 };
 
 #undef ceil_div
