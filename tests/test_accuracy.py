@@ -13,8 +13,8 @@ SHAPES = [shape for shape in GRID if shape[3] <= 256 and shape[:2] != (100, 64)]
 
 # Both sides round at every step and add in another order. The largest of some hundred to some ten thousand errors is a
 # matter of luck, worth a factor of 2 or 3 for one output of one shape; over all of them the luck evens out, and what is
-# left is that PyTorch adds up blocks. Measured: at most 3.6 in these shapes; means in `tolerances`.
-FACTOR, MEAN_FACTOR = 5.0, 1.75
+# left is that PyTorch adds up blocks. Measured: in these shapes 3.6 at the most, means of 0.93 to 1.35.
+FACTOR, MEAN_FACTOR = 5.0, 1.5
 
 
 @pytest.mark.parametrize("backend", ["cython"], indirect=True)
