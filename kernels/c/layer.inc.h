@@ -365,6 +365,10 @@ INLINE void FN(outer_product)(
         const NAME(product) m = {
             .a = left + tile * LEFT_TILE, .a_row = 1, .a_k = LEFT_WIDTH,
             .p = FN(z_at)(l, b, row) + slot * LANES, .p_k = Z_WIDTH, .K = rows, .segments = 1};
+        if (row < FASTRNN_GRADIENT_ROWS) { /* so few rows still make one chain */
+            NAME(accumulate_tile)(FN(fed)(l, b), height, sums + k, &m, 0, 0);
+            continue;
+        }
         vec chunk[TILE_ROWS][4] = {{{0}}};
         NAME(accumulate_tile)(FN(fed)(l, b), height, chunk, &m, 0, 0);
         for (ptrdiff_t i = 0; i < height; i++)
@@ -389,14 +393,15 @@ INLINE void FN(token_sums)(
     const intptr_t *tokens = l->tokens + row;
     for (ptrdiff_t r = 0; r < rows; r++) {
         if (first[tokens[r]] != r) continue;
-        vec chunk[4] = {{0}};
+        vec before[4] = {{0}}, chunk[4] = {{0}}, *sum = sums[tokens[r]];
+        memcpy(row < FASTRNN_GRADIENT_ROWS ? chunk : before, sum, sizeof(chunk));
         ptrdiff_t same = r;
         do {
             const vec *z = (const vec *)FN(z_at)(l, b, row + same);
             for (int slot = 0; slot < FN(fed)(l, b); slot++) chunk[slot] += z[slot];
             same = next[same];
         } while (same);
-        for (int slot = 0; slot < FN(fed)(l, b); slot++) sums[tokens[r]][slot] += chunk[slot];
+        for (int slot = 0; slot < FN(fed)(l, b); slot++) sum[slot] = before[slot] + chunk[slot];
     }
 }
 
