@@ -1,3 +1,5 @@
+from typing import Literal
+
 from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
 
@@ -24,3 +26,4 @@ def explain(
     cell: Cell, weights: Weights, steps: int, batch: int, *, tokens: bool, tape: bool, packed: bool, num_threads: int
 ) -> dict[str, str]: ...
 def multiply(a: Array, b: Array, bias: Array | None = None, *, num_threads: int = 1) -> Array: ...
+def activation(name: Literal["sigmoid", "tanh"], a: Array, isa: str) -> Array: ...

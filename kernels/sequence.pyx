@@ -635,3 +635,33 @@ def multiply(cnp.ndarray a, cnp.ndarray b, bias=None, *, int num_threads=1):
         if job.threads > 1:
             fastrnn_pool_release()
     return out
+
+
+# ---- activations, for the tests
+
+cdef struct Activation:
+    void (*function)(void *, const void *, ptrdiff_t) noexcept nogil
+    void *out
+    const void *a
+    ptrdiff_t count
+
+
+cdef void activation_task(void *context, int part) noexcept nogil:
+    cdef Activation *job = <Activation *> context
+    job.function(job.out, job.a, job.count)
+
+
+def activation(str name, cnp.ndarray a, str isa):
+    """Return sigmoid(a) or tanh(a) as the cells compute it on instruction set `isa`, which must run here."""
+    cdef Activation job
+    cdef int typenum = cnp.PyArray_TYPE(a), at = ISAS.index(isa)
+    if not fastrnn_isa_runs(at):
+        raise ValueError(f"{isa} does not run on this CPU")
+    cdef const fastrnn_kernels *kernels = fastrnn_kernel_table(
+        at, FASTRNN_F32 if typenum == cnp.NPY_FLOAT32 else FASTRNN_F64)
+    cdef cnp.ndarray out = empty(a.ndim, a.shape, typenum)
+    job.function = kernels.sigmoid if name == "sigmoid" else kernels.tanh
+    job.out, job.a, job.count = pointer(out), pointer(a), a.size
+    with nogil:
+        fastrnn_pool_run(activation_task, &job, 1, False)
+    return out

@@ -116,6 +116,9 @@ typedef struct {
     fastrnn_cell cells[FASTRNN_CELLS];
     void (*pack_right)(const fastrnn_product *, ptrdiff_t p0, ptrdiff_t p1);
     void (*multiply)(const fastrnn_product *, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t row0, ptrdiff_t row1);
+    /* out := f(a), elementwise, as the cells compute it: for the tests */
+    void (*sigmoid)(void *out, const void *a, ptrdiff_t count);
+    void (*tanh)(void *out, const void *a, ptrdiff_t count);
 } fastrnn_kernels;
 
 /* Names of the instruction sets, from the most portable to the fastest; the last entry is NULL. */

@@ -39,7 +39,8 @@ static void FN(split_measure)(const fastrnn_layer *l, fastrnn_sizes *sizes) {
     if (l->split_w) {
         const ptrdiff_t sums_row = NAME(sums_row)(FN(column_tiles)(I) * TILE_SIDE + l->hidden);
         const ptrdiff_t of_a_block = 4 * GRADIENT_K * SPLIT_SIZE + Z_WIDTH * (sums_row + (l->tokens ? I : 0));
-        const ptrdiff_t scratch = GRADIENT_GROUP * of_a_block + GRADIENT_COLUMNS * GRADIENT_K * SPLIT_SIZE;
+        const ptrdiff_t scratch = GRADIENT_GROUP * of_a_block + GRADIENT_COLUMNS * GRADIENT_K * SPLIT_SIZE +
+                                  (l->tokens ? FN(column_tiles)(I) * TILE_SIDE : 0);
         if (sizes->backward_scratch < scratch) sizes->backward_scratch = scratch;
     }
 }
@@ -128,6 +129,7 @@ static void FN(split_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptr
     REAL *const right = z_tiles + GRADIENT_GROUP * 4 * GRADIENT_K * SPLIT_SIZE;
     REAL *const sums = right + GRADIENT_COLUMNS * GRADIENT_K * SPLIT_SIZE;
     vec(*const token_sums)[4] = (vec(*)[4])(sums + GRADIENT_GROUP * block_size);
+    int32_t *const first_same = (int32_t *)(token_sums + GRADIENT_GROUP * I); /* by token, of which there are I */
     for (ptrdiff_t first = b0, last; first < b1; first = last) {
         last = least(first + GRADIENT_GROUP, b1);
         memset(sums, 0, (size_t)((last - first) * block_size) * sizeof(REAL));
@@ -148,8 +150,13 @@ static void FN(split_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptr
                         REAL *tile = z_tiles + (((b - first) * 4 + slot) * GRADIENT_K + k / 2) * SPLIT_SIZE;
                         for (ptrdiff_t lane = 0; lane < LANES; lane++) NAME(split_left)(tile, lane, k % 2, turned[lane]);
                     }
-            for (ptrdiff_t b = first; l->tokens && b < last; b++)
-                FN(token_gradients)(l, token_sums + (b - first) * I, b, row, row + count);
+            for (ptrdiff_t r = row, part; l->tokens && r < row + count; r += part) {
+                unsigned char next_same[FASTRNN_GRADIENT_ROWS];
+                part = least(FASTRNN_GRADIENT_ROWS, row + count - r);
+                FN(link_tokens)(l->tokens + r, part, first_same, next_same);
+                for (ptrdiff_t b = first; b < last; b++)
+                    FN(token_sums)(l, token_sums + (b - first) * I, first_same, next_same, b, r, part);
+            }
             for (int part = l->tokens ? 1 : 0; part < 2; part++) { /* x, then h_prev */
                 const ptrdiff_t columns = part ? H : I;
                 for (ptrdiff_t at = 0; at < columns; at += GRADIENT_COLUMNS * TILE_SIDE) {

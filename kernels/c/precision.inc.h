@@ -70,6 +70,8 @@ static const fastrnn_kernels NAME(kernels) = {
     },
     .pack_right = NAME(pack_right),
     .multiply = NAME(multiply),
+    .sigmoid = NAME(sigmoids),
+    .tanh = NAME(tanhs),
 };
 
 #undef CELL_ROW
