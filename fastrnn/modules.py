@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import backends, ops
-from fastrnn.cells import CELLS, Cell
+from fastrnn.cells import CELLS, Cell, State
 from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive, take_array, uniform
 
 __all__ = ["GRU", "LSTM", "RNN", "Tape"]
@@ -64,22 +64,23 @@ class _Recurrent(Parametrized):
             of_layer = ((rows, columns), (rows, self.hidden_size), (rows,), (rows,))
             shapes |= zip(self._names(layer), of_layer, strict=False)  # the biases last, if any
         self._declare(shapes, uniform(1 / math.sqrt(self.hidden_size)), seed)
-        self._weights = self._layer_weights()
+        self._start_caches()
 
     def _names(self, layer: int) -> tuple[str, ...]:
         """torch.nn's names of the fields of `Weights`."""
         fields = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if self.bias else ("weight_ih", "weight_hh")
         return tuple(f"{field}_l{layer}" for field in fields)
 
-    def _layer_weights(self) -> list[ops.LayerWeights]:
-        return [ops.LayerWeights(self._parameters, self._names(layer)) for layer in range(self.num_layers)]
+    def _start_caches(self) -> None:
+        self._weights = [ops.LayerWeights(self._parameters, self._names(layer)) for layer in range(self.num_layers)]
+        self._zeros: tuple[int, list[State]] = (-1, [])  # batch size, each layer's initial state where none is given
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_weights"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_weights", "_zeros")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._weights = self._layer_weights()
+        self._start_caches()
 
     def __repr__(self) -> str:
         options = "".join(
@@ -129,9 +130,8 @@ class _Recurrent(Parametrized):
         backend, num_threads = ops.choose(self.backend, self.num_threads)
         stamp = self._stamp()  # before weights are taken: they count as held
         states_n = []
-        for layer, weights in enumerate(self._weights):
-            state_0 = tuple([s[layer] for s in states])
-            x, state_n = ops.infer(backend, self._cell, x, state_0, weights, stamp=stamp, num_threads=num_threads)
+        for weights, state_0 in zip(self._weights, states, strict=True):
+            x, state_n = ops.infer(backend, self._cell, x, state_0, weights, stamp, num_threads)
             states_n.append(state_n)
         return self._to_caller(x, batched), self._join(states_n, batched)
 
@@ -148,12 +148,11 @@ class _Recurrent(Parametrized):
         """
         x, states, batched = self._take(x, state, lengths)
         if state is not None:
-            states = tuple([s.copy() for s in states])  # the tape outlives the caller's arrays
+            states = [tuple([s.copy() for s in state_0]) for state_0 in states]  # the tape outlives the caller's arrays
         backend, num_threads = ops.choose(self.backend, self.num_threads)
         states_n, tapes = [], []
-        for layer, weights in enumerate(self._weights):
-            state_0 = tuple([s[layer] for s in states])
-            x, state_n, tape = ops.forward(backend, self._cell, x, state_0, weights, num_threads=num_threads)
+        for weights, state_0 in zip(self._weights, states, strict=True):
+            x, state_n, tape = ops.forward(backend, self._cell, x, state_0, weights, num_threads)
             states_n.append(state_n)
             tapes.append(tape)
         x.flags.writeable = False
@@ -219,15 +218,27 @@ class _Recurrent(Parametrized):
             grads,
         )
 
-    def _take(self, x: Any, state: Any, lengths: Any) -> tuple[Array, tuple[Array, ...], bool]:
-        """Validate what a call is given: x as (T, N, I) or tokens (T, N), the states, and whether there was a batch."""
+    def _take(self, x: Any, state: Any, lengths: Any) -> tuple[Array, list[State], bool]:
+        """Validate what a call is given: x as (T, N, I) or tokens (T, N), each layer's initial state, was there a batch."""
         if lengths is not None:
             raise NotImplementedError("lengths is not implemented yet; expected None")
-        x, batched = self._take_input(x)
-        shape = (self.num_layers, x.shape[1], self.hidden_size)
+        batched = True
+        if self.batch_first or not ops.is_ready(x, self.dtype, (self.input_size,), 2):
+            x, batched = self._take_input(x)
+        batch_size = x.shape[1]
         if state is None:
-            return x, tuple([np.zeros(shape, self.dtype) for _ in self._cell.states]), batched
-        return x, self._as_states(self._cell.states_0, state, shape, batched), batched
+            of_size, zeros = self._zeros  # read, and below written, at once: other threads do so too
+            if of_size != batch_size:
+                zero = np.zeros((batch_size, self.hidden_size), self.dtype)
+                zero.flags.writeable = False  # one for all
+                zeros = [(zero,) * len(self._cell.states)] * self.num_layers
+                self._zeros = batch_size, zeros
+            return x, zeros, batched
+        shape = (self.num_layers, batch_size, self.hidden_size)
+        states = self._as_states(self._cell.states_0, state, shape, batched)
+        if self.num_layers == 1:
+            return x, [tuple([s[0] for s in states])], batched
+        return x, list(zip(*states, strict=True)), batched
 
     def _take_input(self, x: Any) -> tuple[Array, bool]:
         """Validate x; return it as (T, N, I) or tokens (T, N), and whether it came with a batch axis."""
@@ -269,7 +280,7 @@ class _Recurrent(Parametrized):
             return array[:, 0]
         return array.swapaxes(0, 1) if self.batch_first else array
 
-    def _join(self, per_layer: list[tuple[Array, ...]], batched: bool) -> Any:
+    def _join(self, per_layer: list[State], batched: bool) -> Any:
         """Join the layers' (N, H) states to (L, N, H), in the form in which the caller gives them."""
         if self.num_layers == 1:
             joined = [s[None] for s in per_layer[0]]

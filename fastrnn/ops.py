@@ -24,6 +24,7 @@ __all__ = [
     "choose",
     "forward",
     "infer",
+    "is_ready",
     "is_tokens",
     "multiply",
 ]
@@ -32,6 +33,14 @@ __all__ = [
 def is_tokens(x: Array) -> bool:
     """Whether x holds token indices (integers) rather than real input."""
     return x.dtype.kind in "iu"
+
+
+def is_ready(value: Any, dtype: np.dtype[Any], shape: tuple[int, ...], free: int = 0) -> bool:
+    """Whether `as_real` would return `value` as it is: all that most calls need to know, at a third of the cost.
+
+    False also for some that it would (read-only ones): it is for `as_real` to find out, and to say what is wrong.
+    """
+    return type(value) is np.ndarray and value.dtype is dtype and value.shape[free:] == shape and value.flags.carray
 
 
 def as_real(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...], letters: str, free: int = 0) -> Array:
@@ -87,7 +96,9 @@ def as_states(
         raise TypeError(f"the state is {_describe(values)}; expected a tuple ({', '.join(names)})")
     states = []
     for i, value in enumerate(values):
-        states.append(None if optional and value is None else as_real(names[i], value, dtype, shape, letters))
+        if not is_ready(value, dtype, shape) and not (optional and value is None):
+            value = as_real(names[i], value, dtype, shape, letters)
+        states.append(value)
     return tuple(states)
 
 
@@ -143,7 +154,6 @@ def infer(
     x: Array,
     state: State,
     weights: LayerWeights,
-    *,
     stamp: int | None,
     num_threads: int,
 ) -> tuple[Array, State]:
@@ -157,7 +167,7 @@ def infer(
 
 
 def forward(
-    backend: ModuleType, cell: Cell, x: Array, state: State, weights: LayerWeights, *, num_threads: int
+    backend: ModuleType, cell: Cell, x: Array, state: State, weights: LayerWeights, num_threads: int
 ) -> tuple[Array, State, Tape]:
     """Run one layer over a sequence and keep a tape: `fastrnn.reference.forward` on a backend."""
     y, state_n, kept = backend.forward(cell, x, state, weights.arrays(), tape=True, num_threads=num_threads)
