@@ -219,11 +219,11 @@ class _Recurrent(Parametrized):
         )
 
     def _take(self, x: Any, state: Any, lengths: Any) -> tuple[Array, list[State], bool]:
-        """Validate what a call is given: x as (T, N, I) or tokens (T, N), each layer's initial state, was there a batch."""
+        """Validate what a call is given: x as (T, N, I) or tokens (T, N), each layer's state, whether it is a batch."""
         if lengths is not None:
             raise NotImplementedError("lengths is not implemented yet; expected None")
         batched = True
-        if self.batch_first or not ops.is_ready(x, self.dtype, (self.input_size,), 2):
+        if self.batch_first or not ops.are_ready((x,), self.dtype, (self.input_size,), 2):
             x, batched = self._take_input(x)
         batch_size = x.shape[1]
         if state is None:
@@ -236,9 +236,13 @@ class _Recurrent(Parametrized):
             return x, zeros, batched
         shape = (self.num_layers, batch_size, self.hidden_size)
         states = self._as_states(self._cell.states_0, state, shape, batched)
-        if self.num_layers == 1:
-            return x, [tuple([s[0] for s in states])], batched
-        return x, list(zip(*states, strict=True)), batched
+        if self.num_layers > 1:
+            per_layer = [tuple([s[layer] for s in states]) for layer in range(self.num_layers)]
+        elif len(states) > 1:
+            per_layer = [(states[0][0], states[1][0])]  # a comprehension costs more than the rest of the function
+        else:
+            per_layer = [(states[0][0],)]
+        return x, per_layer, batched
 
     def _take_input(self, x: Any) -> tuple[Array, bool]:
         """Validate x; return it as (T, N, I) or tokens (T, N), and whether it came with a batch axis."""
@@ -282,13 +286,16 @@ class _Recurrent(Parametrized):
 
     def _join(self, per_layer: list[State], batched: bool) -> Any:
         """Join the layers' (N, H) states to (L, N, H), in the form in which the caller gives them."""
-        if self.num_layers == 1:
-            joined = [s[None] for s in per_layer[0]]
+        if len(per_layer) > 1:
+            per_state = tuple([np.stack(layers) for layers in zip(*per_layer, strict=True)])
+        elif len(per_layer[0]) > 1:
+            h, c = per_layer[0]
+            per_state = h[None], c[None]
         else:
-            joined = [np.stack(layers) for layers in zip(*per_layer, strict=True)]
+            per_state = (per_layer[0][0][None],)
         if not batched:
-            joined = [s[:, 0] for s in joined]
-        return tuple(joined) if len(joined) > 1 else joined[0]
+            per_state = tuple([s[:, 0] for s in per_state])
+        return per_state if len(per_state) > 1 else per_state[0]
 
 
 def _to_time_major(array: Array) -> Array:

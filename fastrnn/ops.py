@@ -17,6 +17,7 @@ from fastrnn.threads import get_num_threads
 __all__ = [
     "LayerWeights",
     "Tape",
+    "are_ready",
     "as_real",
     "as_states",
     "as_tokens",
@@ -24,7 +25,6 @@ __all__ = [
     "choose",
     "forward",
     "infer",
-    "is_ready",
     "is_tokens",
     "multiply",
 ]
@@ -35,12 +35,20 @@ def is_tokens(x: Array) -> bool:
     return x.dtype.kind in "iu"
 
 
-def is_ready(value: Any, dtype: np.dtype[Any], shape: tuple[int, ...], free: int = 0) -> bool:
-    """Whether `as_real` would return `value` as it is: all that most calls need to know, at a third of the cost.
+def are_ready(values: Sequence[Any], dtype: np.dtype[Any], shape: tuple[int, ...], free: int = 0) -> bool:
+    """Whether `as_real` would return each value as it is: all that most calls need to know, at a third of the cost.
 
     False also for some that it would (read-only ones): it is for `as_real` to find out, and to say what is wrong.
     """
-    return type(value) is np.ndarray and value.dtype is dtype and value.shape[free:] == shape and value.flags.carray
+    for value in values:
+        if (
+            type(value) is not np.ndarray
+            or value.dtype is not dtype
+            or value.shape[free:] != shape
+            or not value.flags.carray
+        ):
+            return False
+    return True
 
 
 def as_real(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...], letters: str, free: int = 0) -> Array:
@@ -94,11 +102,11 @@ def as_states(
         values = (values,)
     elif not isinstance(values, (tuple, list)) or len(values) != len(names):
         raise TypeError(f"the state is {_describe(values)}; expected a tuple ({', '.join(names)})")
+    if are_ready(values, dtype, shape):
+        return tuple(values)
     states = []
     for i, value in enumerate(values):
-        if not is_ready(value, dtype, shape) and not (optional and value is None):
-            value = as_real(names[i], value, dtype, shape, letters)
-        states.append(value)
+        states.append(None if optional and value is None else as_real(names[i], value, dtype, shape, letters))
     return tuple(states)
 
 

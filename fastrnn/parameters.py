@@ -52,11 +52,8 @@ def uniform(bound: float) -> Draw:
     return lambda rng, shape: rng.uniform(-bound, bound, shape)
 
 
-def _most_references(arrays: Mapping[str, Array]) -> int:
-    return max(map(sys.getrefcount, arrays.values()))
-
-
-_OWN_REFERENCES = _most_references({"": np.empty(0)})
+# What `Parametrized._stamp` counts for an array that only its dictionary refers to.
+_OWN_REFERENCES = max(map(sys.getrefcount, {"": np.empty(0)}.values()))
 
 
 class _Store(dict[str, Array]):
@@ -94,7 +91,8 @@ class Parametrized:
         `parameters` only. So what was derived from the parameters under a stamp holds while the stamp is the same.
         """
         parameters = self._parameters
-        return None if _most_references(parameters) > _OWN_REFERENCES else parameters.handed_out
+        held = max(map(sys.getrefcount, parameters.values())) > _OWN_REFERENCES
+        return None if held else parameters.handed_out
 
     def state_dict(self) -> dict[str, Array]:
         """A copy of every parameter, by torch's name."""
