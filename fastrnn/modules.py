@@ -76,7 +76,7 @@ class _Recurrent(Parametrized):
         self._zeros: tuple[int, list[State]] = (-1, [])  # batch size, each layer's initial state where none is given
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_weights", "_zeros")}
+        return {name: value for name, value in super().__getstate__().items() if name not in ("_weights", "_zeros")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
