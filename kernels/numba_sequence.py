@@ -52,7 +52,7 @@ class Tape(NamedTuple):
     c: Array | None
 
 
-_PARALLEL_WORK = 16e6  # multiplications above which a second thread pays: some 200 us of one core
+_PARALLEL_WORK = 5e6  # multiplications above which a second thread pays: some 100 us of one core
 _STREAMED = 1 << 23  # bytes of weights above which no cache near a core holds them
 _ROWS_TO_STREAM = 8  # rows whose products take as long as reading the weights once from far away
 _PROJECTED_BYTES = 1 << 19  # of the tape that are projected ahead at a time: they stay in the second-level cache
@@ -65,7 +65,7 @@ def _compiled(dispatcher: Any, arrays: type, dtype: np.dtype[Any]) -> Callable[.
     real = Pointer(numba.from_dtype(dtype))
     fields = [Pointer(types.intp) if field == "tokens" else real for field in arrays._fields]
     sizes = types.NamedUniTuple(types.intp, len(Sizes._fields), Sizes)
-    signature = (sizes, types.NamedTuple(fields, arrays), Pointer(SYNC), types.intp, types.intp)
+    signature = (sizes, types.NamedTuple(fields, arrays), Pointer(SYNC), types.intp)
     dispatcher.compile(signature)
     return dispatcher.get_overload(signature)
 
