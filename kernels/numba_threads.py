@@ -35,7 +35,8 @@ _TICKET = 0  # generation << 32 | places << 16 | places taken: a late worker nev
 _TASK, _CONTEXT = 8, 16  # addresses: of the function to call, and of its arguments
 _TEAM = 24  # how many take part, once that is settled
 _ARRIVALS = 32
-_AWAKE = 40  # a word for each worker
+_CALLER, _CPU = 40, 48  # the calling thread, for the system, and where it runs
+_AWAKE = 56  # a word for each worker
 _MOST_WORKERS = 255
 _SPINS_BEFORE_YIELD = 500  # some 30 us
 _SPINS_FOR_TEAM = 1000  # and as many system calls again
@@ -48,6 +49,7 @@ class _Pool:
     def __init__(self) -> None:
         memory = np.zeros(_AWAKE + 8 * (_MOST_WORKERS + 1), np.int64)
         self.words = memory[-memory.ctypes.data % 64 // 8 :]
+        self.words[_CPU] = -1
         self.held = threading.Lock()  # by the call that has the workers
         self.workers: list[tuple[threading.Thread, SimpleQueue[bool]]] = []
         atexit.register(self.end)
@@ -85,6 +87,7 @@ def run(function: Callable[..., None], arguments: tuple[Any, ...], num_threads: 
                 num_threads = min(num_threads, _MOST_WORKERS + 1)
                 with contextlib.suppress(RuntimeError):  # the interpreter is going down: no thread starts any more
                     pool.wake(num_threads - 1)
+                pool.words[_CALLER] = threading.get_native_id()
                 function(*arguments, pool.words, num_threads)
             finally:
                 pool.held.release()
@@ -92,16 +95,31 @@ def run(function: Callable[..., None], arguments: tuple[Any, ...], num_threads: 
     function(*arguments, None, 1)
 
 
-def _work(serve: Callable[..., None], words: Any, number: int, queue: SimpleQueue[bool]) -> None:
+def _work(serve: Callable[..., bool], words: Any, number: int, queue: SimpleQueue[bool]) -> None:
+    anywhere = False
     while queue.get():
-        serve(words, number)
+        while serve(words, number, anywhere):
+            anywhere = not _leave_callers_cpu(words)
+
+
+def _leave_callers_cpu(words: Any) -> bool:
+    """Leave the caller's CPU to the caller; return whether there is another.
+
+    Where other CPUs are busy the system may wake a worker on the caller's and leave it there, and the two take turns.
+    """
+    try:
+        others = os.sched_getaffinity(int(words[_CALLER])) - {int(words[_CPU])}
+        os.sched_setaffinity(0, others)
+    except OSError:  # none left, or the caller is gone
+        return False
+    return True
 
 
 @functools.cache
-def _compiled_serve() -> Callable[..., None]:
-    signature = (Pointer(SYNC), types.intp)
+def _compiled_serve() -> Callable[..., bool]:
+    signature = (Pointer(SYNC), types.intp, types.boolean)
     _serve.compile(signature)
-    function: Callable[..., None] = _serve.get_overload(signature)
+    function: Callable[..., bool] = _serve.get_overload(signature)
     return function
 
 
@@ -171,6 +189,20 @@ def _yield(typing: Any) -> Any:
     return types.void(), generate
 
 
+@intrinsic
+def _current_cpu(typing: Any) -> Any:
+    """The CPU that runs this; -1 where the system lets no thread choose."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        if sys.platform != "linux":
+            return word(-1)
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.IntType(32), []), "sched_getcpu")
+        return builder.sext(builder.call(function, []), word)
+
+    return types.int64(), generate
+
+
 @inlined
 def _pause(spins):
     _relax()
@@ -224,6 +256,7 @@ def gather(pool, wanted):
     """Wait a little for so many threads with the caller; return how many have come to do the task that was offered."""
     _exchange(pool + _TEAM, 0)
     _exchange(pool + _ARRIVALS, 0)
+    _exchange(pool + _CPU, _current_cpu())
     generation = ((_fetch(pool + _TICKET) >> 32) + 1) << 32
     _exchange(pool + _TICKET, generation | (wanted - 1) << 16)
     spins = 0
@@ -236,13 +269,18 @@ def gather(pool, wanted):
 
 
 @kernel
-def _serve(pool, number):
-    """A worker's time awake."""
+def _serve(pool, number, anywhere):
+    """A worker's time awake, or until it should move; return whether it should."""
     spins = 0
     while spins < _SPINS_BEFORE_SLEEP:
         ticket = _fetch(pool + _TICKET)
         taken = ticket & 0xFFFF
-        if taken < ticket >> 16 & 0xFFFF and _replace(pool + _TICKET, ticket, ticket + 1):
+        open_places = taken < ticket >> 16 & 0xFFFF
+        if not anywhere and (open_places or spins == 0):
+            cpu = _current_cpu()
+            if cpu >= 0 and cpu == _fetch(pool + _CPU):
+                return True
+        if open_places and _replace(pool + _TICKET, ticket, ticket + 1):
             spins = 0
             while _fetch(pool + _TEAM) == 0:
                 _pause(spins)
@@ -252,6 +290,7 @@ def _serve(pool, number):
         _relax()
         spins += 1
     _exchange(pool + (_AWAKE + 8 * number), 0)
+    return False
 
 
 @inlined
