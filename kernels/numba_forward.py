@@ -235,7 +235,7 @@ def _forward(s, a, sync, thread, team):
     z_row = s.slots * W
     panels, tape = aligned(a.panels), aligned(a.z)
     turn = 0
-    if s.packed:
+    if s.packed and not s.ready:
         low, high = share(s.blocks, thread, team)
         for block in range(low, high):
             _pack_panel(s, a, block, panels + block * _panel_size(s, W))

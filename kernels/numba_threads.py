@@ -50,6 +50,7 @@ class _Pool:
         memory = np.zeros(_AWAKE + 8 * (_MOST_WORKERS + 1), np.int64)
         self.words = memory[-memory.ctypes.data % 64 // 8 :]
         self.words[_CPU] = -1
+        self.process = os.getpid()
         self.held = threading.Lock()  # by the call that has the workers
         self.workers: list[tuple[threading.Thread, SimpleQueue[bool]]] = []
         atexit.register(self.end)
@@ -69,6 +70,8 @@ class _Pool:
 
     def end(self) -> None:
         """Let no worker be in compiled code while the interpreter frees it."""
+        if self.process != os.getpid():
+            return  # a child made by fork has none of them
         for _, queue in self.workers:
             queue.put(False)
         for thread, _ in self.workers:
