@@ -6,9 +6,10 @@ A backend is a module with two functions, `forward` and `backward`, of the signa
     dx, dstate_0, dweights = backward(cell, tape, dy, dstate_n, num_threads=...)
 
 Arrays given to it are validated, C-contiguous and aligned, and are not written; arrays it returns are new. It says what
-it is in `describe()` and, where it may be unfit, why in `why_not_runnable()`. Two functions it may have besides, that
-`fastrnn.ops` does without otherwise: `pack(cell, weights)`, whose result `forward(..., tape=False, packed=...)` takes
-in place of the weights, which are None then, and `multiply(a, b, bias)` for dense layers.
+it is in `describe()` and, where it may be unfit, why in `why_not_runnable()`. Three functions it may have besides, that
+`fastrnn` does without otherwise: `pack(cell, weights)`, whose result `forward(..., tape=False, packed=...)` takes
+in place of the weights, which are None then, `multiply(a, b, bias)` for dense layers, and `explain(...)`, which says
+what it would choose for a call.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -36,7 +38,7 @@ BACKENDS: dict[str, str] = {
 }
 
 _chosen: str | None = None  # by use_backend
-_loaded: dict[str, ModuleType | BackendError] = {}
+_loaded: dict[str | None, ModuleType | BackendError] = {}  # by name; under None the first that runs here
 
 
 def _why_not_built(name: str, error: ImportError) -> str:
@@ -95,10 +97,30 @@ def _automatic() -> tuple[str, ModuleType]:
     raise AssertionError("the numpy backend always loads")
 
 
+def _environment() -> tuple[Mapping[Any, Any], Any]:
+    """Where to look FASTRNN_BACKEND up, and under which key.
+
+    In CPython that is the dictionary which os.environ keeps: os.environ itself raises and catches an error for a name
+    that is not set, which took a tenth of a call of one small step.
+    """
+    try:
+        return os.environ._data, os.environ.encodekey("FASTRNN_BACKEND")  # type: ignore[attr-defined]
+    except AttributeError:
+        return os.environ, "FASTRNN_BACKEND"
+
+
+_VARIABLES, _KEY = _environment()
+
+
 def resolve(name: str | None = None) -> ModuleType:
     """The backend to use: `name`, else `use_backend`'s, else FASTRNN_BACKEND's, else the first that runs here."""
-    wanted = name or _chosen or os.environ.get("FASTRNN_BACKEND")
-    return load(wanted) if wanted else _automatic()[1]
+    wanted = name or _chosen or (_VARIABLES.get(_KEY) and os.environ["FASTRNN_BACKEND"])
+    if wanted:
+        return load(wanted)
+    found = _loaded.get(None)
+    if not isinstance(found, ModuleType):
+        found = _loaded[None] = _automatic()[1]
+    return found
 
 
 class use_backend:  # noqa: N801  (reads as a statement)

@@ -33,13 +33,13 @@ def explain_layer(
 ) -> str:
     """Say how one layer runs: what the backend chooses, how much work it is, and what bounds its time.
 
-    Work counts the matrix products alone, a multiply-add as two flops; bytes are those of the arrays that go in and out,
-    and of what a training step keeps.
+    Work counts the matrix products alone, a multiply-add as two flops; bytes are those of the arrays that go in and
+    out, and of what a training step keeps.
     """
-    weight_ih, weight_hh = weights.weight_ih, weights.weight_hh
+    weight_ih, weight_hh = weights.ih, weights.hh
     (rows, columns), hidden, size = weight_ih.shape, weight_hh.shape[1], weight_hh.dtype.itemsize
-    of_input, of_recurrence = 2.0 * steps * batch * weight_ih.size, 2.0 * steps * batch * weight_hh.size
-    flops = of_recurrence + (0.0 if tokens else of_input)
+    of_input, of_recurrence = 2 * steps * batch * weight_ih.size, 2 * steps * batch * weight_hh.size
+    flops = of_recurrence + (0 if tokens else of_input)
     read = size * steps * batch * (columns + hidden)
     lines = {"products": f"{_count(flops)}flop forward"}
     if training:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import backends, ops
-from fastrnn.cells import CELLS, Cell
+from fastrnn import backends, explain, ops
+from fastrnn.cells import CELLS, Cell, State
 from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive, take_array, uniform
 
 __all__ = ["GRU", "LSTM", "RNN", "Tape"]
@@ -64,22 +64,23 @@ class _Recurrent(Parametrized):
             of_layer = ((rows, columns), (rows, self.hidden_size), (rows,), (rows,))
             shapes |= zip(self._names(layer), of_layer, strict=False)  # the biases last, if any
         self._declare(shapes, uniform(1 / math.sqrt(self.hidden_size)), seed)
-        self._weights = self._layer_weights()
+        self._start_caches()
 
     def _names(self, layer: int) -> tuple[str, ...]:
         """torch.nn's names of the fields of `Weights`."""
         fields = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if self.bias else ("weight_ih", "weight_hh")
         return tuple(f"{field}_l{layer}" for field in fields)
 
-    def _layer_weights(self) -> list[ops.LayerWeights]:
-        return [ops.LayerWeights(self._parameters, self._names(layer)) for layer in range(self.num_layers)]
+    def _start_caches(self) -> None:
+        self._weights = [ops.LayerWeights(self._parameters, self._names(layer)) for layer in range(self.num_layers)]
+        self._zeros: tuple[int, list[State]] = (-1, [])  # batch size, each layer's initial state where none is given
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_weights"}
+        return {name: value for name, value in super().__getstate__().items() if name not in ("_weights", "_zeros")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._weights = self._layer_weights()
+        self._start_caches()
 
     def __repr__(self) -> str:
         options = "".join(
@@ -126,12 +127,13 @@ class _Recurrent(Parametrized):
             If a shape differs, or a token is out of range.
         """
         x, states, batched = self._take(x, state, lengths)
+        if explain.WANTED:
+            explain.say_once(self._explanation(x.shape[0], x.shape[1], tokens=x.ndim == 2, training=False))
         backend, num_threads = ops.choose(self.backend, self.num_threads)
         stamp = self._stamp()  # before weights are taken: they count as held
         states_n = []
-        for layer, weights in enumerate(self._weights):
-            state_0 = tuple([s[layer] for s in states])
-            x, state_n = ops.infer(backend, self._cell, x, state_0, weights, stamp=stamp, num_threads=num_threads)
+        for weights, state_0 in zip(self._weights, states, strict=True):
+            x, state_n = ops.infer(backend, self._cell, x, state_0, weights, stamp, num_threads)
             states_n.append(state_n)
         return self._to_caller(x, batched), self._join(states_n, batched)
 
@@ -148,12 +150,13 @@ class _Recurrent(Parametrized):
         """
         x, states, batched = self._take(x, state, lengths)
         if state is not None:
-            states = tuple([s.copy() for s in states])  # the tape outlives the caller's arrays
+            states = [tuple([s.copy() for s in state_0]) for state_0 in states]  # the tape outlives the caller's arrays
+        if explain.WANTED:
+            explain.say_once(self._explanation(x.shape[0], x.shape[1], tokens=x.ndim == 2, training=True))
         backend, num_threads = ops.choose(self.backend, self.num_threads)
         states_n, tapes = [], []
-        for layer, weights in enumerate(self._weights):
-            state_0 = tuple([s[layer] for s in states])
-            x, state_n, tape = ops.forward(backend, self._cell, x, state_0, weights, num_threads=num_threads)
+        for weights, state_0 in zip(self._weights, states, strict=True):
+            x, state_n, tape = ops.forward(backend, self._cell, x, state_0, weights, num_threads)
             states_n.append(state_n)
             tapes.append(tape)
         x.flags.writeable = False
@@ -219,15 +222,80 @@ class _Recurrent(Parametrized):
             grads,
         )
 
-    def _take(self, x: Any, state: Any, lengths: Any) -> tuple[Array, tuple[Array, ...], bool]:
-        """Validate what a call is given: x as (T, N, I) or tokens (T, N), the states, and whether there was a batch."""
+    def explain(self, shape: Sequence[int], *, tokens: bool = False, training: bool = False) -> str:
+        """Say how a call on x of a shape would run here: what the backend chooses, how much work it is, what bounds it.
+
+        With FASTRNN_EXPLAIN=1 in the environment every new kind of call says so on stderr.
+
+        Parameters
+        ----------
+        shape
+            Of x: (T, N, I), or (N, T, I) with `batch_first`, or (T, I); for tokens (T, N), (N, T) or (T,).
+        tokens
+            Whether x holds token indices.
+        training
+            Whether `forward` and `backward` are meant, not an inference call.
+
+        Raises
+        ------
+        ValueError
+            If no x can have this shape.
+        """
+        sizes = list(shape)[: len(shape) if tokens else -1]
+        if len(sizes) not in (1, 2) or min(shape) < 0 or not (tokens or shape[-1] == self.input_size):
+            letters = "(T, N) or (T,)" if tokens else f"(T, N, I) or (T, I), I = {self.input_size}"
+            raise ValueError(f"shape is {tuple(shape)}; expected {letters}")
+        steps, batch = sizes[::-1] if self.batch_first and len(sizes) == 2 else [*sizes, 1][:2]
+        return self._explanation(steps, batch, tokens=tokens, training=training)
+
+    def _explanation(self, steps: int, batch: int, *, tokens: bool, training: bool) -> str:
+        backend, num_threads = ops.choose(self.backend, self.num_threads)
+        kind = "training" if training else "inference"
+        name = next(name for name, module in backends.BACKENDS.items() if module == backend.__name__)
+        lines = [f"{self!r}, {kind}, T = {steps}, N = {batch}, backend {name}"]
+        packed = self._stamp() is not None
+        for layer, weights in enumerate(self._weights):
+            lines += [f"layer {layer}"] if self.num_layers > 1 else []
+            lines.append(
+                explain.explain_layer(
+                    backend,
+                    self._cell,
+                    weights.arrays(),
+                    steps,
+                    batch,
+                    tokens=tokens and layer == 0,
+                    training=training,
+                    packed=packed,
+                    num_threads=num_threads,
+                )
+            )
+        return "\n".join(lines)
+
+    def _take(self, x: Any, state: Any, lengths: Any) -> tuple[Array, list[State], bool]:
+        """Validate what a call is given: x as (T, N, I) or tokens (T, N), each layer's state, whether it is a batch."""
         if lengths is not None:
             raise NotImplementedError("lengths is not implemented yet; expected None")
-        x, batched = self._take_input(x)
-        shape = (self.num_layers, x.shape[1], self.hidden_size)
+        batched = True
+        if self.batch_first or not ops.are_ready((x,), self.dtype, (self.input_size,), 2):
+            x, batched = self._take_input(x)
+        batch_size = x.shape[1]
         if state is None:
-            return x, tuple([np.zeros(shape, self.dtype) for _ in self._cell.states]), batched
-        return x, self._as_states(self._cell.states_0, state, shape, batched), batched
+            of_size, zeros = self._zeros  # read, and below written, at once: other threads do so too
+            if of_size != batch_size:
+                zero = np.zeros((batch_size, self.hidden_size), self.dtype)
+                zero.flags.writeable = False  # one for all
+                zeros = [(zero,) * len(self._cell.states)] * self.num_layers
+                self._zeros = batch_size, zeros
+            return x, zeros, batched
+        shape = (self.num_layers, batch_size, self.hidden_size)
+        states = self._as_states(self._cell.states_0, state, shape, batched)
+        if self.num_layers > 1:
+            per_layer = [tuple([s[layer] for s in states]) for layer in range(self.num_layers)]
+        elif len(states) > 1:
+            per_layer = [(states[0][0], states[1][0])]  # a comprehension costs more than the rest of the function
+        else:
+            per_layer = [(states[0][0],)]
+        return x, per_layer, batched
 
     def _take_input(self, x: Any) -> tuple[Array, bool]:
         """Validate x; return it as (T, N, I) or tokens (T, N), and whether it came with a batch axis."""
@@ -269,15 +337,18 @@ class _Recurrent(Parametrized):
             return array[:, 0]
         return array.swapaxes(0, 1) if self.batch_first else array
 
-    def _join(self, per_layer: list[tuple[Array, ...]], batched: bool) -> Any:
+    def _join(self, per_layer: list[State], batched: bool) -> Any:
         """Join the layers' (N, H) states to (L, N, H), in the form in which the caller gives them."""
-        if self.num_layers == 1:
-            joined = [s[None] for s in per_layer[0]]
+        if len(per_layer) > 1:
+            per_state = tuple([np.stack(layers) for layers in zip(*per_layer, strict=True)])
+        elif len(per_layer[0]) > 1:
+            h, c = per_layer[0]
+            per_state = h[None], c[None]
         else:
-            joined = [np.stack(layers) for layers in zip(*per_layer, strict=True)]
+            per_state = (per_layer[0][0][None],)
         if not batched:
-            joined = [s[:, 0] for s in joined]
-        return tuple(joined) if len(joined) > 1 else joined[0]
+            per_state = tuple([s[:, 0] for s in per_state])
+        return per_state if len(per_state) > 1 else per_state[0]
 
 
 def _to_time_major(array: Array) -> Array:

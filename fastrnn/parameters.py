@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -52,17 +54,24 @@ def uniform(bound: float) -> Draw:
     return lambda rng, shape: rng.uniform(-bound, bound, shape)
 
 
-def _most_references(arrays: Mapping[str, Array]) -> int:
-    return max(map(sys.getrefcount, arrays.values()))
+# What `Parametrized._stamp` counts for an array that only its dictionary refers to.
+_OWN_REFERENCES = max(map(sys.getrefcount, {"": np.empty(0)}.values()))
 
 
-_OWN_REFERENCES = _most_references({"": np.empty(0)})
+_handings_out = itertools.count(1)  # of any parameters; next() on it is one step for all threads
 
 
 class _Store(dict[str, Array]):
-    """Parameter arrays by name, and how often they were handed out; shallow copies of a module share it."""
+    """Parameter arrays by name, shared by a module and its shallow copies, and what `Parametrized._stamp` knows."""
 
-    handed_out = 0
+    handed_out = 0  # the number of the last time that references went out
+    proved = -1  # for which of these numbers nothing but the dictionary led to an array
+
+    def hand_out(self) -> dict[str, Array]:
+        """A plain dict of the arrays. They count as held from before the number changes, so no thread sees it early."""
+        arrays = dict(self)
+        self.handed_out = next(_handings_out)
+        return arrays
 
 
 class Parametrized:
@@ -83,18 +92,34 @@ class Parametrized:
 
     @property
     def parameters(self) -> dict[str, Array]:
-        """The live parameter arrays by name: write into them (`p -= ...`) to train; the dict itself is a copy."""
-        self._parameters.handed_out += 1
-        return dict(self._parameters)
+        """The live parameter arrays by name: write into them (`p -= ...`) to train; the dict itself is a copy.
+
+        Modules keep packed copies of them between calls and notice writes by anyone who refers to an array; do not
+        write to a bare address (`p.ctypes.data`) once the array itself has been let go.
+        """
+        return self._parameters.hand_out()
 
     def _stamp(self) -> int | None:
         """A number that stays the same as long as nobody can have written to a parameter; None while somebody could.
 
-        Nobody can write to an array without a reference to it (a view holds one), and references are handed out by
-        `parameters` only. So what was derived from the parameters under a stamp holds while the stamp is the same.
+        Whoever writes to an array holds a reference to it, itself or through a view, buffer or tensor, and `hand_out`
+        is where references come from. So while no array has a reference beyond the dictionary's, nobody writes; and
+        while the number of the last handing-out is the same, nobody has come and gone in between. What leads to an
+        array without a reference, a weak one, is looked for once per number. An address is not noticed.
         """
         parameters = self._parameters
-        return None if _most_references(parameters) > _OWN_REFERENCES else parameters.handed_out
+        number = parameters.handed_out  # before the look at references, lest a thread take and return some in between
+        if max(map(sys.getrefcount, parameters.values())) > _OWN_REFERENCES:
+            return None
+        if parameters.proved != number:
+            if any(map(weakref.getweakrefcount, parameters.values())):
+                return None
+            parameters.proved = number
+        return number
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._parameters.hand_out()  # the state has the arrays, and so have a pickler's buffers and a deepcopy's memo
+        return self.__dict__.copy()
 
     def state_dict(self) -> dict[str, Array]:
         """A copy of every parameter, by torch's name."""
@@ -127,6 +152,6 @@ class Parametrized:
                 raise ValueError(f"state_dict[{name!r}] has shape {value.shape}; expected {expected}")
             if value.dtype.kind not in "fiu":
                 raise TypeError(f"state_dict[{name!r}] has dtype {value.dtype}; expected real numbers")
-        self._parameters.handed_out += 1
+        parameters = self._parameters.hand_out()  # held until all are written: no other thread keeps a mixture
         for name, value in values.items():
-            np.copyto(self._parameters[name], value, casting="unsafe")
+            np.copyto(parameters[name], value, casting="unsafe")

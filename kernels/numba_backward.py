@@ -24,7 +24,7 @@ from fastrnn.kernels.numba_layout import (
 )
 from fastrnn.kernels.numba_options import helper, kernel
 from fastrnn.kernels.numba_pack import pack_columns, unpack_rows
-from fastrnn.kernels.numba_threads import barrier, flush_denormals, join, restore_denormals, share
+from fastrnn.kernels.numba_threads import barrier, finish, flush_denormals, gather, offer, restore_denormals, share
 from fastrnn.kernels.numba_tile import product
 from fastrnn.kernels.numba_vector import aligned, load, load_part, null_like, splat, store, store_part, width
 from fastrnn.parameters import Array
@@ -423,26 +423,34 @@ def _input(s, a, thread, team, scratch):
                     store_part(a.dx + ((r + i) * s.I + k), load(scratch + (i * vectors + v) * W), s.I - k)
 
 
+@helper
+def _backward_part(s, a, sync, thread, team):
+    """One thread's part, from its first to its last wait."""
+    setting = flush_denormals()
+    turn = _through_time(s, a, sync, thread, team)
+    turn = barrier(sync, team, turn)
+    scratch = aligned(a.scratch) + thread * s.scratch
+    sums = aligned(a.sums)
+    for side in (X, RECURRENT):
+        if side == X and a.tokens:
+            _weights_of_tokens(s, a, thread, team, scratch)
+        elif s.T * s.N <= _SUMMED:
+            _weights_of_few_rows(s, a, side, thread, team, scratch)
+        else:
+            _weights_of_many_rows(s, a, side, thread, team, sums + side * s.sums, scratch)
+    if a.dbias_ih:
+        _biases(s, a, thread, team, scratch)
+    if a.dx:
+        _input(s, a, thread, team, scratch)
+    restore_denormals(setting)
+    finish(sync, team, turn, thread)
+
+
 @kernel
-def backward_kernel(s, a, sync, worker, wanted):
-    """`fastrnn.reference.backward`, for each of the threads that `numba_threads.run` sends."""
-    thread, team = join(sync, worker, wanted)
-    if team:
-        setting = flush_denormals()
-        turn = _through_time(s, a, sync, thread, team)
-        turn = barrier(sync, team, turn)
-        scratch = aligned(a.scratch) + thread * s.scratch
-        sums = aligned(a.sums)
-        for side in (X, RECURRENT):
-            if side == X and a.tokens:
-                _weights_of_tokens(s, a, thread, team, scratch)
-            elif s.T * s.N <= _SUMMED:
-                _weights_of_few_rows(s, a, side, thread, team, scratch)
-            else:
-                _weights_of_many_rows(s, a, side, thread, team, sums + side * s.sums, scratch)
-        if a.dbias_ih:
-            _biases(s, a, thread, team, scratch)
-        if a.dx:
-            _input(s, a, thread, team, scratch)
-        barrier(sync, team, turn)
-        restore_denormals(setting)
+def backward_kernel(s, a, pool, threads):
+    """`fastrnn.reference.backward`, as `numba_threads.run` calls it."""
+    team = 1
+    if threads > 1:
+        offer(pool, _backward_part, s, a)
+        team = gather(pool, threads)
+    _backward_part(s, a, pool, 0, team)

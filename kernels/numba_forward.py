@@ -16,7 +16,7 @@ from fastrnn.kernels.numba_cells import GRU, LSTM, point_forward
 from fastrnn.kernels.numba_layout import RECURRENT, X, block_units, fed, side_slots, slot_rows, tiles
 from fastrnn.kernels.numba_options import VECTOR_BYTES, helper, kernel
 from fastrnn.kernels.numba_pack import CHUNK, pack_rows, pack_sums
-from fastrnn.kernels.numba_threads import barrier, flush_denormals, join, restore_denormals, share
+from fastrnn.kernels.numba_threads import barrier, finish, flush_denormals, gather, offer, restore_denormals, share
 from fastrnn.kernels.numba_tile import dot, product
 from fastrnn.kernels.numba_vector import aligned, load, load_part, null_like, store, store_part, width
 from fastrnn.parameters import Array
@@ -235,7 +235,7 @@ def _forward(s, a, sync, thread, team):
     z_row = s.slots * W
     panels, tape = aligned(a.panels), aligned(a.z)
     turn = 0
-    if s.packed:
+    if s.packed and not s.ready:
         low, high = share(s.blocks, thread, team)
         for block in range(low, high):
             _pack_panel(s, a, block, panels + block * _panel_size(s, W))
@@ -282,12 +282,20 @@ def _forward(s, a, sync, thread, team):
     return turn
 
 
+@helper
+def _forward_part(s, a, sync, thread, team):
+    """One thread's part, from its first to its last wait."""
+    setting = flush_denormals()
+    turn = _forward(s, a, sync, thread, team)
+    restore_denormals(setting)
+    finish(sync, team, turn, thread)
+
+
 @kernel
-def forward_kernel(s, a, sync, worker, wanted):
-    """`fastrnn.reference.forward`, for each of the threads that `numba_threads.run` sends."""
-    thread, team = join(sync, worker, wanted)
-    if team:
-        setting = flush_denormals()
-        turn = _forward(s, a, sync, thread, team)
-        barrier(sync, team, turn)
-        restore_denormals(setting)
+def forward_kernel(s, a, pool, threads):
+    """`fastrnn.reference.forward`, as `numba_threads.run` calls it."""
+    team = 1
+    if threads > 1:
+        offer(pool, _forward_part, s, a)
+        team = gather(pool, threads)
+    _forward_part(s, a, pool, 0, team)

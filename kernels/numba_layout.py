@@ -45,6 +45,7 @@ class Sizes(NamedTuple):
     columns: int  # of weight_ih that take part: I, or with fewer tokens than that, one for each token
     tape: int  # whether the tape holds all steps, or only those projected at a time
     packed: int  # whether all weights are packed ahead, or a chunk of them where it is used
+    ready: int  # whether an earlier call has packed them
     split_units: int  # whether threads share the units, and meet after each step, or the batch; always, if not packed
     projected: int  # steps whose x product is made ahead, 0 for none: then it is made with the step's h product
     scratch: int  # elements of each thread's scratch

@@ -27,7 +27,7 @@ from fastrnn.kernels.numba_threads import SYNC, run
 from fastrnn.kernels.numba_vector import Pointer
 from fastrnn.parameters import Array
 
-__all__ = ["backward", "describe", "explain", "forward", "why_not_runnable"]
+__all__ = ["backward", "describe", "explain", "forward", "pack", "why_not_runnable"]
 
 
 def describe() -> str:
@@ -52,7 +52,8 @@ class Tape(NamedTuple):
     c: Array | None
 
 
-_PARALLEL_WORK = 16e6  # multiplications above which a second thread pays: some 200 us of one core
+_PARALLEL_WORK = 5e6  # multiplications above which a second thread pays: some 100 us of one core
+_PACKED_ALONE = 1 << 18  # weights up to which one thread packs them
 _STREAMED = 1 << 23  # bytes of weights above which no cache near a core holds them
 _ROWS_TO_STREAM = 8  # rows whose products take as long as reading the weights once from far away
 _PROJECTED_BYTES = 1 << 19  # of the tape that are projected ahead at a time: they stay in the second-level cache
@@ -65,7 +66,7 @@ def _compiled(dispatcher: Any, arrays: type, dtype: np.dtype[Any]) -> Callable[.
     real = Pointer(numba.from_dtype(dtype))
     fields = [Pointer(types.intp) if field == "tokens" else real for field in arrays._fields]
     sizes = types.NamedUniTuple(types.intp, len(Sizes._fields), Sizes)
-    signature = (sizes, types.NamedTuple(fields, arrays), Pointer(SYNC), types.intp, types.intp)
+    signature = (sizes, types.NamedTuple(fields, arrays), Pointer(SYNC), types.intp)
     dispatcher.compile(signature)
     return dispatcher.get_overload(signature)
 
@@ -74,14 +75,16 @@ def _ceil(count: int, size: int) -> int:
     return -(-count // size)
 
 
-def _split(T: int, N: int, weights: int, itemsize: int, num_threads: int) -> tuple[int, bool, bool]:
-    """Return how many threads, whether to pack the weights ahead, and whether threads share units or the batch.
+def _split(
+    T: int, N: int, weights: int, itemsize: int, num_threads: int, *, ready: bool = False
+) -> tuple[int, bool, bool]:
+    """Return how many threads, whether the weights are packed ahead, and whether threads share units or the batch.
 
-    `weights` is how many of them a row meets.
+    `weights` is how many of them a row meets, and `ready` whether they are packed already.
     """
     large = weights * itemsize > _LARGE
     never = N == 1 and weights * itemsize > _STREAMED  # reading them in either order takes as long
-    packed = not never and (8 if N == 1 else 4 if large else 2) < T
+    packed = ready or (not never and (8 if N == 1 else 4 if large else 2) < T)
     rows = N if packed else max(N, _ROWS_TO_STREAM)
     threads = num_threads if T * rows * weights > _PARALLEL_WORK else 1
     few_rows = 4 * threads > N
@@ -109,18 +112,19 @@ def _plan_forward(
     real: bool,
     dtype: np.dtype[Any],
     tape: bool,
+    ready: bool,
     num_threads: int,
 ) -> ForwardPlan:
-    """Plan a call; `real` tells whether x is real input or tokens."""
+    """Plan a call; `real` tells whether x is real input or tokens, `ready` whether the weights are packed already."""
     W = lanes(dtype)
     vectors = _ceil(H, W)
     units = 1 if cell >= LSTM else min(4, vectors)
     slots = 4 if cell >= LSTM else units
     blocks = _ceil(vectors, units)
-    columns = I if real else min(I, T * N)
+    columns = I if real or ready else min(I, T * N)
     product_row = (3 if cell == GRU else slots) * W
     weights = blocks * product_row * (I * real + H)
-    threads, packed, split_units = _split(T, N, weights, dtype.itemsize, num_threads)
+    threads, packed, split_units = _split(T, N, weights, dtype.itemsize, num_threads, ready=ready)
     projected = 0 if packed else T
     if packed and real and (N < 5 or (N < 16 and weights * dtype.itemsize > _LARGE) or H >= 768):
         projected = min(T, max(1, _PROJECTED_BYTES // max(1, N * blocks * slots * W * dtype.itemsize)))
@@ -141,6 +145,7 @@ def _plan_forward(
         columns=columns,
         tape=tape,
         packed=packed,
+        ready=ready,
         split_units=split_units,
         projected=projected,
         scratch=panel,
@@ -150,18 +155,54 @@ def _plan_forward(
     return ForwardPlan(sizes, threads, blocks * block_stride + W, c, (blocks if packed else threads) * panel + W)
 
 
-def forward(
-    cell: Cell, x: Array, state: State, weights: Weights, *, tape: bool, num_threads: int
-) -> tuple[Array, State, Tape | None]:
-    """Run a cell over a sequence: `fastrnn.reference.forward`."""
+class Packed(NamedTuple):
+    """A layer's weights in the order in which forward reads them."""
+
+    panels: Array
+    I: int
+    H: int
+
+
+def pack(cell: Cell, weights: Weights, *, num_threads: int) -> Packed:
+    """Pack a layer's weights once for many calls of `forward`; the caller sees to it that they have not changed."""
     ih, hh, bias_ih, bias_hh = weights
-    dtype, (T, N), real = hh.dtype, x.shape[:2], x.ndim == 3
-    I, H = ih.shape[1], hh.shape[1]
-    plan = _plan_forward(CELL_IDS[cell.name], T, N, I, H, real, dtype, tape, num_threads)
-    h_0, c_0, c, c_n = state[0], None, None, None
+    dtype, I, H = hh.dtype, ih.shape[1], hh.shape[1]
+    plan = _plan_forward(CELL_IDS[cell.name], 0, 0, I, H, True, dtype, False, True, num_threads)
+    panels, nothing = np.empty(plan.panels, dtype), np.empty(plan.z, dtype)
+    arrays = ForwardArrays(
+        nothing, None, ih, hh, bias_ih, bias_hh, nothing, nothing, nothing, nothing, nothing, nothing, panels
+    )
+    threads = num_threads if panels.size > _PACKED_ALONE else 1
+    run(_compiled(forward_kernel, ForwardArrays, dtype), (plan.sizes._replace(ready=False), arrays), threads)
+    return Packed(panels, I, H)
+
+
+def forward(
+    cell: Cell,
+    x: Array,
+    state: State,
+    weights: Weights | None,
+    *,
+    tape: bool,
+    num_threads: int,
+    packed: Packed | None = None,
+) -> tuple[Array, State, Tape | None]:
+    """Run a cell over a sequence: `fastrnn.reference.forward`; without a tape, `packed` may replace the weights."""
+    h_0 = state[0]
+    dtype, (T, N), real = h_0.dtype, x.shape[:2], x.ndim == 3
+    if tape or packed is None:
+        packed = None  # backward reads the weights themselves
+        ih, hh, bias_ih, bias_hh = weights
+        I, H = ih.shape[1], hh.shape[1]
+    else:
+        ih = hh = bias_ih = bias_hh = None
+        I, H = packed.I, packed.H
+    plan = _plan_forward(CELL_IDS[cell.name], T, N, I, H, real, dtype, tape, packed is not None, num_threads)
+    c_0, c, c_n = None, None, None
     if len(state) == 2:
         c_0, c, c_n = state[1], np.empty(plan.c, dtype), np.empty((N, H), dtype)
-    y, z, panels = np.empty((T, N, H), dtype), np.empty(plan.z, dtype), np.empty(plan.panels, dtype)
+    y, z = np.empty((T, N, H), dtype), np.empty(plan.z, dtype)
+    panels = np.empty(plan.panels, dtype) if packed is None else packed.panels
     arrays = ForwardArrays(
         x if real else None, None if real else x, ih, hh, bias_ih, bias_hh, h_0, c_0, y, c_n, z, c, panels
     )
@@ -174,14 +215,21 @@ def explain(
     cell: Cell, weights: Weights, steps: int, batch: int, *, tokens: bool, tape: bool, packed: bool, num_threads: int
 ) -> dict[str, str]:
     """What `forward`, and after one with a tape `backward`, would choose for x of a size: a dict of words."""
-    dtype, columns, hidden = weights.weight_hh.dtype, weights.weight_ih.shape[1], weights.weight_hh.shape[1]
-    plan = _plan_forward(CELL_IDS[cell.name], steps, batch, columns, hidden, not tokens, dtype, tape, num_threads)
+    dtype, columns, hidden = weights.hh.dtype, weights.ih.shape[1], weights.hh.shape[1]
+    ready = packed and not tape
+    plan = _plan_forward(
+        CELL_IDS[cell.name], steps, batch, columns, hidden, not tokens, dtype, tape, ready, num_threads
+    )
     sizes, projected = plan.sizes, plan.sizes.projected
     product = f"multiply-adds of LLVM for {CPU}, vectors of {lanes(dtype)}"
     shared = f", sharing the {'hidden units' if sizes.split_units else 'batch'}" if plan.threads > 1 else ""
     chosen = {
         "threads": f"{plan.threads}{shared}",
-        "weights": "packed first" if sizes.packed else "packed as each step goes",
+        "weights": "packed by an earlier call"
+        if ready
+        else "packed first"
+        if sizes.packed
+        else "packed as each step goes",
         "input product": "columns of weight_ih, gathered"
         if tokens
         else f"{product}, {f'{projected} steps ahead' if projected else 'step by step'}",

@@ -1,17 +1,22 @@
 """Several threads in one kernel: who takes part, where they wait for each other, and how denormals are flushed.
 
-Python's threads enter a kernel one after another, whenever the scheduler and the interpreter's lock let them. The
-caller closes the team once all have come or a short wait is over; who comes later finds it closed and leaves. So a
-busy machine costs speed, never a deadlock, and since no result depends on the number of threads, never a bit either.
+Workers are Python threads that spend their lives in `_serve`, without the interpreter's lock: there they look for a
+call to take part in, for some 50 us after the last one; then they sleep in Python. A call writes down what is to be
+done, where its arguments are, and how many places there are, and closes the team once all have come or a short wait is
+over: who comes later finds no place. So a busy machine costs speed, never a deadlock, and since no result depends on
+the number of threads, never a bit either. One call at a time has the workers; another meanwhile runs alone.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import sys
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -20,36 +25,105 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastrnn.kernels.numba_options import X86, inlined
+from fastrnn.kernels.numba_options import X86, inlined, kernel
+from fastrnn.kernels.numba_vector import Pointer
 
-__all__ = ["SYNC", "barrier", "flush_denormals", "join", "restore_denormals", "run", "share"]
+__all__ = ["SYNC", "barrier", "finish", "flush_denormals", "gather", "offer", "restore_denormals", "run", "share"]
 
-SYNC = types.int64  # the words of one call: tickets, team size, arrivals, each on a cache line of its own
-_TEAM, _ARRIVALS, _WORDS = 8, 16, 24
-_CLOSED = 1 << 32
+SYNC = types.int64  # the words of a pool, each on a cache line of its own
+_TICKET = 0  # generation << 32 | places << 16 | places taken: a late worker never takes the next call for its own
+_TASK, _CONTEXT = 8, 16  # addresses: of the function to call, and of its arguments
+_TEAM = 24  # how many take part, once that is settled
+_ARRIVALS = 32
+_CALLER, _CPU = 40, 48  # the calling thread, for the system, and where it runs
+_AWAKE = 56  # a word for each worker
+_MOST_WORKERS = 255
 _SPINS_BEFORE_YIELD = 500  # some 30 us
 _SPINS_FOR_TEAM = 1000  # and as many system calls again
+_SPINS_BEFORE_SLEEP = 2000  # some 50 us of pauses; waking a sleeping worker takes 40 to 240 us
 
-_pool: tuple[int, int, ThreadPoolExecutor] | None = None  # process, threads, pool
+
+class _Pool:
+    """The workers of this process."""
+
+    def __init__(self) -> None:
+        memory = np.zeros(_AWAKE + 8 * (_MOST_WORKERS + 1), np.int64)
+        self.words = memory[-memory.ctypes.data % 64 // 8 :]
+        self.words[_CPU] = -1
+        self.process = os.getpid()
+        self.held = threading.Lock()  # by the call that has the workers
+        self.workers: list[tuple[threading.Thread, SimpleQueue[bool]]] = []
+        atexit.register(self.end)
+
+    def wake(self, count: int) -> None:
+        """See to it that so many workers look for a call, or soon will."""
+        for number in range(count):
+            if number == len(self.workers):
+                queue: SimpleQueue[bool] = SimpleQueue()
+                own = (_compiled_serve(), self.words, number, queue)
+                thread = threading.Thread(target=_work, args=own, name="fastrnn", daemon=True)
+                thread.start()
+                self.workers.append((thread, queue))
+            if not self.words[_AWAKE + 8 * number]:
+                self.words[_AWAKE + 8 * number] = 1
+                self.workers[number][1].put(True)
+
+    def end(self) -> None:
+        """Let no worker be in compiled code while the interpreter frees it."""
+        if self.process != os.getpid():
+            return  # a child made by fork has none of them
+        for _, queue in self.workers:
+            queue.put(False)
+        for thread, _ in self.workers:
+            thread.join(1)
 
 
-def run(kernel: Callable[..., None], arguments: tuple[Any, ...], num_threads: int) -> None:
-    """Call ``kernel(*arguments, sync, worker, num_threads)`` on this thread and, if it takes several, on others."""
-    sync = None
+_pools: dict[int, _Pool] = {}  # by process: a child made by fork has none of its parent's threads
+
+
+def run(function: Callable[..., None], arguments: tuple[Any, ...], num_threads: int) -> None:
+    """Call ``function(*arguments, pool, threads)``: a kernel that asks for workers with `offer` and `gather`."""
     if num_threads > 1:
-        sync, pool = np.zeros(_WORDS, np.int64), _workers(num_threads - 1)
-        with contextlib.suppress(RuntimeError):  # the interpreter is going down: the caller computes alone
-            for _ in range(num_threads - 1):
-                pool.submit(kernel, *arguments, sync, 1, num_threads)
-    kernel(*arguments, sync, 0, num_threads)
+        pool = _pools.get(os.getpid()) or _pools.setdefault(os.getpid(), _Pool())
+        if pool.held.acquire(blocking=False):
+            try:
+                num_threads = min(num_threads, _MOST_WORKERS + 1)
+                with contextlib.suppress(RuntimeError):  # the interpreter is going down: no thread starts any more
+                    pool.wake(num_threads - 1)
+                pool.words[_CALLER] = threading.get_native_id()
+                function(*arguments, pool.words, num_threads)
+            finally:
+                pool.held.release()
+            return
+    function(*arguments, None, 1)
 
 
-def _workers(count: int) -> ThreadPoolExecutor:
-    """A pool of at least `count` threads of this process: a child made by fork has none of its parent's."""
-    global _pool
-    if _pool is None or _pool[0] != os.getpid() or _pool[1] < count:
-        _pool = (os.getpid(), count, ThreadPoolExecutor(count, "fastrnn"))
-    return _pool[2]
+def _work(serve: Callable[..., bool], words: Any, number: int, queue: SimpleQueue[bool]) -> None:
+    anywhere = False
+    while queue.get():
+        while serve(words, number, anywhere):
+            anywhere = not _leave_callers_cpu(words)
+
+
+def _leave_callers_cpu(words: Any) -> bool:
+    """Leave the caller's CPU to the caller; return whether there is another.
+
+    Where other CPUs are busy the system may wake a worker on the caller's and leave it there, and the two take turns.
+    """
+    try:
+        others = os.sched_getaffinity(int(words[_CALLER])) - {int(words[_CPU])}
+        os.sched_setaffinity(0, others)
+    except OSError:  # none left, or the caller is gone
+        return False
+    return True
+
+
+@functools.cache
+def _compiled_serve() -> Callable[..., bool]:
+    signature = (Pointer(SYNC), types.intp, types.boolean)
+    _serve.compile(signature)
+    function: Callable[..., bool] = _serve.get_overload(signature)
+    return function
 
 
 @intrinsic
@@ -70,6 +144,26 @@ def _fetch(typing: Any, pointer: Any) -> Any:
         return builder.load_atomic(args[0], "seq_cst", 8)
 
     return types.int64(pointer), generate
+
+
+@intrinsic
+def _exchange(typing: Any, pointer: Any, value: Any) -> Any:
+    """Store atomically; return what was there."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.atomic_rmw("xchg", args[0], args[1], "seq_cst")
+
+    return types.int64(pointer, types.int64), generate
+
+
+@intrinsic
+def _replace(typing: Any, pointer: Any, before: Any, after: Any) -> Any:
+    """Store `after` if `before` is there, atomically; return whether it was."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.extract_value(builder.cmpxchg(args[0], args[1], args[2], "seq_cst"), 1)
+
+    return types.boolean(pointer, types.int64, types.int64), generate
 
 
 @intrinsic
@@ -98,6 +192,20 @@ def _yield(typing: Any) -> Any:
     return types.void(), generate
 
 
+@intrinsic
+def _current_cpu(typing: Any) -> Any:
+    """The CPU that runs this; -1 where the system lets no thread choose."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        if sys.platform != "linux":
+            return word(-1)
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.IntType(32), []), "sched_getcpu")
+        return builder.sext(builder.call(function, []), word)
+
+    return types.int64(), generate
+
+
 @inlined
 def _pause(spins):
     _relax()
@@ -105,27 +213,87 @@ def _pause(spins):
         _yield()
 
 
+_TASK_ARGUMENTS = (types.voidptr, types.intp, types.intp)  # context, thread, team
+
+
+@intrinsic
+def offer(typing: Any, pool: Any, part: Any, s: Any, a: Any) -> Any:
+    """Write down ``part(s, a, pool, thread, team)`` as the task. The arguments lie in the frame of the kernel."""
+    part_signature = part.get_call_type(typing, (s, a, pool, types.intp, types.intp), {})
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        arguments = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, [args[2], args[3], args[0]]))
+        function_type = context.call_conv.get_function_type(types.none, _TASK_ARGUMENTS)
+        task = ir.Function(builder.module, function_type, f"{builder.function.name}.task")
+        task.linkage = "internal"
+        inner = ir.IRBuilder(task.append_basic_block())
+        where, thread, team = context.call_conv.get_arguments(task)
+        kept = inner.load(inner.bitcast(where, arguments.type))
+        own = [inner.extract_value(kept, i) for i in range(3)]
+        context.get_function(part, part_signature)(inner, [*own, thread, team])
+        context.call_conv.return_value(inner, context.get_dummy_value())
+        for place, address in ((_TASK, task), (_CONTEXT, arguments)):
+            builder.store(builder.ptrtoint(address, word), builder.gep(args[0], [word(place)]))
+        return context.get_dummy_value()
+
+    return types.void(pool, part, s, a), generate
+
+
+@intrinsic
+def _call(typing: Any, task: Any, arguments: Any, thread: Any, team: Any) -> Any:
+    """Do a thread's part of the task that `offer` wrote down."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = context.call_conv.get_function_type(types.none, _TASK_ARGUMENTS)
+        function = builder.inttoptr(args[0], kind.as_pointer())
+        where = builder.inttoptr(args[1], context.get_value_type(types.voidptr))
+        context.call_conv.call_function(builder, function, types.none, _TASK_ARGUMENTS, [where, args[2], args[3]])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.intp, types.intp), generate
+
+
 @inlined
-def join(sync, worker, wanted):
-    """Enter a kernel; return this thread's number and how many there are, 0 of them for one that came too late."""
-    if wanted == 1:
-        return 0, 1
-    if worker:
-        ticket = _fetch_add(sync, 1)
-        if ticket >= _CLOSED:
-            return 0, 0
-        spins = 0
-        while _fetch(sync + _TEAM) == 0:
-            _pause(spins)
-            spins += 1
-        return ticket + 1, _fetch(sync + _TEAM)
+def gather(pool, wanted):
+    """Wait a little for so many threads with the caller; return how many have come to do the task that was offered."""
+    _exchange(pool + _TEAM, 0)
+    _exchange(pool + _ARRIVALS, 0)
+    _exchange(pool + _CPU, _current_cpu())
+    generation = ((_fetch(pool + _TICKET) >> 32) + 1) << 32
+    _exchange(pool + _TICKET, generation | (wanted - 1) << 16)
     spins = 0
-    while _fetch(sync) < wanted - 1 and spins < _SPINS_FOR_TEAM:
+    while _fetch(pool + _TICKET) & 0xFFFF < wanted - 1 and spins < _SPINS_FOR_TEAM:
         _pause(spins)
         spins += 1
-    team = _fetch_add(sync, _CLOSED) + 1
-    _fetch_add(sync + _TEAM, team)
-    return 0, team
+    team = (_exchange(pool + _TICKET, generation) & 0xFFFF) + 1
+    _exchange(pool + _TEAM, team)
+    return team
+
+
+@kernel
+def _serve(pool, number, anywhere):
+    """A worker's time awake, or until it should move; return whether it should."""
+    spins = 0
+    while spins < _SPINS_BEFORE_SLEEP:
+        ticket = _fetch(pool + _TICKET)
+        taken = ticket & 0xFFFF
+        open_places = taken < ticket >> 16 & 0xFFFF
+        if not anywhere and (open_places or spins == 0):
+            cpu = _current_cpu()
+            if cpu >= 0 and cpu == _fetch(pool + _CPU):
+                return True
+        if open_places and _replace(pool + _TICKET, ticket, ticket + 1):
+            spins = 0
+            while _fetch(pool + _TEAM) == 0:
+                _pause(spins)
+                spins += 1
+            _call(_fetch(pool + _TASK), _fetch(pool + _CONTEXT), taken + 1, _fetch(pool + _TEAM))
+            spins = 0
+        _relax()
+        spins += 1
+    _exchange(pool + (_AWAKE + 8 * number), 0)
+    return False
 
 
 @inlined
@@ -138,6 +306,15 @@ def barrier(sync, team, turn):
             _pause(spins)
             spins += 1
     return turn + 1
+
+
+@inlined
+def finish(sync, team, turn, thread):
+    """End a thread's part; the caller's waits for the others, who must not touch anything afterwards."""
+    if thread == 0:
+        barrier(sync, team, turn)
+    else:
+        _fetch_add(sync + _ARRIVALS, 1)
 
 
 @inlined

@@ -408,8 +408,11 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
     try:
         if has_c:
             l.c_stride = l.batch * C if tape else 0
-            c = Buffer(job.itemsize * (l.steps * l.c_stride + l.batch * C))
-            l.c = c.data
+            if tape or C != l.hidden:
+                c = Buffer(job.itemsize * (l.steps * l.c_stride + l.batch * C))
+                l.c = c.data
+            else:
+                l.c = cnp.PyArray_DATA(c_n)
             copy_rows(l.c, C * job.itemsize, pointer(state[1]), row, l.batch)
         if packed is None and not job.packs_as_it_goes:
             packed = run_pack(&job)
@@ -427,7 +430,7 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
 
     memcpy(
         cnp.PyArray_DATA(h_n), <char *> l.y + (l.steps - 1) * l.batch * row if l.steps else l.h_0, l.batch * row)
-    if has_c:
+    if c is not None:
         copy_rows(
             cnp.PyArray_DATA(c_n), row, <char *> l.c + l.steps * l.c_stride * job.itemsize, C * job.itemsize, l.batch)
     state_n = (h_n, c_n) if has_c else (h_n,)

@@ -213,7 +213,7 @@ def test_same_bits_for_chunks_of_time(
 def test_same_bits_for_tokens_and_one_hot_rows(
     backend: str, cell: str, dtype: str, bias: bool, shape: tuple[int, int, int, int]
 ) -> None:
-    """The products of one-hot rows are exact; but what is summed over rows is summed in another order where it is split."""
+    """The products of one-hot rows are exact, but sums over rows have another order where they are split."""
     problem = make(cell, *shape, dtype=dtype, tokens=True, bias=bias)
     want = run(backend, problem.dense())
     splits = dtype == "float32" and "amx: used" in load(backend).describe()
@@ -275,7 +275,7 @@ def assert_passes_again(backend: str, used: str, chosen: str, folder: Path, **en
 def test_again_on_every_instruction_set_of_cython(backend: str, level: str, tmp_path: Path) -> None:
     """The lesser ones; and with `amx`, every product on split floats, which otherwise only large ones are."""
     state = re.search(rf"\b{level}: ([^,;]*)", load(backend).describe())
-    if state is None or state[1] != "runs" and (state[1], level) != ("used", "amx"):
+    if state is None or (state[1] != "runs" and (state[1], level) != ("used", "amx")):
         pytest.skip(f"{level} is {'not of this machine' if state is None else state[1]}")
     chosen = "not no_bias" if level == "amx" else "not (large or inference or no_bias)"
     assert_passes_again(backend, f"{level}: used", chosen, tmp_path, FASTRNN_ISA=level)
@@ -284,7 +284,7 @@ def test_again_on_every_instruction_set_of_cython(backend: str, level: str, tmp_
 @pytest.mark.parametrize("backend", ["cython"], indirect=True)
 def test_unknown_instruction_set_is_refused(backend: str, tmp_path: Path) -> None:
     environ = {"FASTRNN_ISA": "sse9"}
-    text = r"backend 'cython' cannot run here: FASTRNN_ISA is 'sse9'; expected one of (baseline, avx2, avx512, amx|neon)\n$"
+    text = r"cannot run here: FASTRNN_ISA is 'sse9'; expected one of (baseline, avx2, avx512, amx|neon)\n$"
     chosen = run_python("import fastrnn; fastrnn.use_backend('cython')", tmp_path, **environ)
     assert re.search(text, chosen.stderr)
     automatic = run_python("import fastrnn; print(fastrnn.info().used)", tmp_path, **environ)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -260,17 +262,138 @@ def test_call_sees_every_write_to_a_parameter(backend: str, kind: str, write: st
         before = after
 
 
+def buffers(module: Any) -> Array:
+    """An array over the memory that a pickler hands out."""
+    handed: list[pickle.PickleBuffer] = []
+    pickle.dumps(module, 5, buffer_callback=handed.append)
+    return next(a for b in handed if (a := np.frombuffer(b.raw(), np.float32)).size == 4 * 20 * 20)
+
+
+def weight(module: Any) -> Array:
+    return module.parameters["weight_hh_l0"]
+
+
+# What somebody may keep of a parameter, and the array that it leads to.
+KEPT: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "array": (weight, lambda kept: kept),
+    "view": (lambda module: weight(module)[5:, :1], lambda kept: kept),
+    "view_of_view": (lambda module: weight(module).T[1:].reshape(-1)[::2], lambda kept: kept),
+    "memoryview": (lambda module: memoryview(weight(module)), np.asarray),
+    "dlpack": (lambda module: np.from_dlpack(weight(module)), lambda kept: kept),
+    "ctypes": (lambda module: np.ctypeslib.as_ctypes(weight(module)), np.ctypeslib.as_array),
+    "iterator": (lambda module: weight(module).flat, lambda kept: kept),
+    "weak_reference": (lambda module: weakref.ref(weight(module)), lambda kept: kept()),
+    "pickled_buffer": (buffers, lambda kept: kept),
+    "shallow_copy": (copy.copy, weight),
+    "memo": (lambda module: copy.deepcopy(module, memo := {}) and memo, lambda kept: memorised(kept)),
+}
+
+
+def memorised(memo: dict[int, Any]) -> Array:
+    """A module's parameter from the memo that deepcopy keeps the originals alive in."""
+    originals = memo[id(memo)]
+    return next(a for a in originals if isinstance(a, np.ndarray) and a.shape == (80, 20))
+
+
+def assert_up_to_date(module: Any, x: Array) -> None:
+    fresh = make("lstm", 3, 20, backend=module.backend)
+    fresh.load_state_dict(module.state_dict())
+    assert_same_bits("y", module(x)[0], fresh(x)[0])
+
+
 @backends
-def test_call_sees_writes_through_what_was_kept(backend: str) -> None:
-    module, fresh = (make("lstm", 3, 20, backend=backend) for _ in range(2))
+@pytest.mark.parametrize("kept", list(KEPT))
+def test_call_sees_writes_through_what_was_kept(backend: str, kept: str) -> None:
+    module = make("lstm", 3, 20, backend=backend)
     x = np.ones((2, 3, 3), np.float32)
-    held = module.parameters["weight_hh_l0"][5:, :1]  # a view: the module hands the array itself to nobody
+    keep, lead = KEPT[kept]
+    module(x)
+    held = keep(module)
     for value in (1.0, 2.0, 3.0):
         for _ in range(2):
             module(x)
-        held[...] = value
-        fresh.load_state_dict(module.state_dict())
-        assert_same_bits("y", module(x)[0], fresh(x)[0])
+        lead(held)[...] = value
+        assert_up_to_date(module, x)
+    module(x)
+    lead(held)[...] = 4.0
+    del held
+    assert_up_to_date(module, x)
+
+
+@backends
+def test_call_sees_writes_through_tensors(backend: str, torch: ModuleType) -> None:
+    module = make("lstm", 3, 20, backend=backend)
+    x = np.ones((2, 3, 3), np.float32)
+    for share in (torch.from_numpy, torch.from_dlpack):
+        tensor = share(weight(module))[2:, ::3]
+        for _ in range(2):
+            module(x)
+            tensor += 0.5
+            assert_up_to_date(module, x)
+        module(x)
+        tensor.zero_()
+        del tensor
+        assert_up_to_date(module, x)
+
+
+def test_call_sees_a_write_by_a_thread_that_comes_between() -> None:
+    """Another thread takes a parameter while a call looks whether anybody holds one, and writes after that call."""
+    module = make("lstm", 3, 20)
+    x = np.ones((2, 3, 3), np.float32)
+    held: list[Array] = []
+
+    class Interrupted(type(module._parameters)):
+        """Hands a parameter out just before one of the two things that a call looks at."""
+
+        at = ""
+
+        def come_between(self, place: str) -> None:
+            if place == self.at:
+                self.at = ""
+                held.append(weight(module))
+
+        def values(self) -> Any:
+            self.come_between("before the count")
+            return super().values()
+
+        @property
+        def handed_out(self) -> int:
+            self.come_between("before the number")
+            return self.number
+
+        @handed_out.setter
+        def handed_out(self, number: int) -> None:
+            self.number = number
+
+    store = Interrupted(module._parameters)
+    store.handed_out = 0
+    module._parameters = store
+    module.__setstate__({})
+    for at in ("before the count", "before the number"):
+        module(x)
+        store.at = at
+        module(x)
+        assert held, at
+        held.pop()[...] += 0.5
+        assert_up_to_date(module, x)
+
+
+def test_calls_by_another_thread_do_not_keep_a_half_loaded_state() -> None:
+    module = make("lstm", 3, 20)
+    x = np.ones((2, 3, 3), np.float32)
+    state = {name: value + 0.5 for name, value in module.state_dict().items()}
+
+    def call_between_lines(frame: Any, event: str, argument: Any) -> Any:
+        if frame.f_code is not fastrnn.LSTM.load_state_dict.__code__:
+            return None
+        module(x)
+        return call_between_lines
+
+    before = sys.gettrace()
+    sys.settrace(call_between_lines)
+    module.load_state_dict(state)
+    sys.settrace(before)
+    assert_up_to_date(module, x)
 
 
 def test_weights_packed_late_do_not_replace_newer_ones() -> None:

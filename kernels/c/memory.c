@@ -15,9 +15,10 @@
 
 enum { HUGE_PAGE = 2 * 1024 * 1024, SPARES = 16 };
 
-/* A block is a line that holds its size, and `size` bytes after it. */
+/* A block is a line that holds its size, and `size` bytes after it; both lie in what the C library gave. */
 typedef struct {
     size_t size;
+    void *whole;
 } header;
 
 static struct {
@@ -60,20 +61,27 @@ static int keep_spare(header *h) {
     memory.oldest = (memory.oldest + 1) % SPARES;
     memory.kept += h->size;
     pthread_mutex_unlock(&memory.held);
-    while (drops) free(dropped[--drops]);
+    while (drops) free(dropped[--drops]); /* spares are large: each is what the C library gave */
     return 1;
 }
 
 void *fastrnn_take(size_t size) {
     header *h = take_spare(size);
     if (h) return block_of(h);
+    if (size < FASTRNN_RECYCLED) { /* aligned here, for aligned_alloc takes ten times as long as malloc */
+        void *whole = malloc(size + 2 * FASTRNN_LINE);
+        if (!whole) return NULL;
+        h = (header *)(((uintptr_t)whole + FASTRNN_LINE - 1) / FASTRNN_LINE * FASTRNN_LINE);
+        *h = (header){size, whole};
+        return block_of(h);
+    }
     const size_t alignment = size >= 2 * HUGE_PAGE ? HUGE_PAGE : FASTRNN_LINE;
     if (size > SIZE_MAX - FASTRNN_LINE - alignment) return NULL;
     const size_t whole = (size + FASTRNN_LINE + alignment - 1) / alignment * alignment;
     h = aligned_alloc(alignment, whole);
     if (!h) return NULL;
     if (alignment == HUGE_PAGE) ADVISE_HUGE_PAGES(h, whole);
-    h->size = whole - FASTRNN_LINE;
+    *h = (header){whole - FASTRNN_LINE, h};
     return block_of(h);
 }
 
@@ -90,5 +98,5 @@ void *fastrnn_retake(void *block, size_t size) {
 }
 
 void fastrnn_give(void *block) {
-    if (block && !keep_spare(header_of(block))) free(header_of(block));
+    if (block && !keep_spare(header_of(block))) free(header_of(block)->whole);
 }
