@@ -164,11 +164,9 @@ static void FN(split_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptr
                     for (ptrdiff_t k = 0; k < blocks; k++) {
                         const REAL *of_rows[TILE_K] = {NULL};
                         for (ptrdiff_t r = k * TILE_K; r < least((k + 1) * TILE_K, count); r++)
-                            of_rows[r % TILE_K] = part ? FN(h_prev_row)(l, row + r) : (const REAL *)l->x + (row + r) * I;
-                        for (ptrdiff_t j = 0; j < FN(column_tiles)(width); j++)
-                            NAME(split_row_pairs)(
-                                right + (j * GRADIENT_K + k) * SPLIT_SIZE, of_rows, at + j * TILE_SIDE,
-                                columns - at - j * TILE_SIDE);
+                            of_rows[r % TILE_K] =
+                                at + (part ? FN(h_prev_row)(l, row + r) : (const REAL *)l->x + (row + r) * I);
+                        NAME(split_row_pairs)(right + k * SPLIT_SIZE, GRADIENT_K * SPLIT_SIZE, of_rows, width);
                     }
                     for (ptrdiff_t b = first; b < last; b++) {
                         const int slot = part ? HIDDEN_SLOT : 0;

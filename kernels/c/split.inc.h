@@ -90,12 +90,16 @@ static void NAME(split_rows)(REAL *tiles, ptrdiff_t tile_size, const REAL *a, pt
                 vec_load_part(a + r * columns + k, columns - k));
 }
 
-/* A right tile := up to 16 columns of 32 rows; NULL is a row of zeros */
-INLINE void NAME(split_row_pairs)(REAL *tile, const REAL *const rows[TILE_K], ptrdiff_t column, ptrdiff_t columns) {
-    for (ptrdiff_t k = 0; k < TILE_K; k += 2)
-        NAME(split_right)(
-            tile, k / 2, rows[k] ? vec_load_part(rows[k] + column, columns) : (vec){0},
-            rows[k + 1] ? vec_load_part(rows[k + 1] + column, columns) : (vec){0});
+/* Right tiles, tile_size apart, := so many columns of 32 rows; NULL is a row of zeros. Four tiles at a time, so that
+ * reading goes along the rows for a while, and writing along the tiles. */
+static void NAME(split_row_pairs)(
+    REAL *tiles, ptrdiff_t tile_size, const REAL *const rows[TILE_K], ptrdiff_t columns) {
+    for (ptrdiff_t c = 0; c < columns; c += 4 * LANES)
+        for (ptrdiff_t k = 0; k < TILE_K; k += 2)
+            for (ptrdiff_t v = c; v < least(columns, c + 4 * LANES); v += LANES)
+                NAME(split_right)(
+                    tiles + v / LANES * tile_size, k / 2, rows[k] ? vec_load_part(rows[k] + v, columns - v) : (vec){0},
+                    rows[k + 1] ? vec_load_part(rows[k + 1] + v, columns - v) : (vec){0});
 }
 
 /* Right tiles [vector][k-block], tile_size from vector to vector, := a panel [k][vector][16] of K k's, p_k from k to k */
