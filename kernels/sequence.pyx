@@ -183,11 +183,14 @@ cdef enum:
     # From this many rows on, a tile is high enough to take the input product in with the recurrent one; below,
     # projecting whole chunks of time reads the weights less often (1.3 to 1.5x at N = 1).
     ROWS_WORTH_FUSING = 5
-    # From how many bytes on weight_ih is worth splitting.
-    SPLIT_BYTES = 128 * 1024
-    # Columns and rows (of all steps) from which on a product fills the tiles.
-    SPLIT_COLUMNS = 32
+    # From how many bytes and inputs on weight_ih is worth splitting: at 128 KB an RNN with N = 1 lost a tenth of a
+    # training step, an LSTM with N = 32 gained nothing.
+    SPLIT_BYTES = 192 * 1024
+    SPLIT_INPUTS = 32
+    # From how many rows, of all steps, and hidden units on the gradients of the weights are: with 32 units at N = 32 to
+    # 64 steps took up to 1.24 times as long, with 64 they gained 1.05.
     SPLIT_ROWS = 128
+    SPLIT_HIDDEN = 64
     # Bytes of Z that a projection fills at once: they stay in L2 until the steps read them.
     PROJECTION_BYTES = 512 * 1024
     # Up to this many steps the weights are packed as each step goes, into L1: packing all of them to memory first
@@ -211,7 +214,7 @@ cdef void choose_splits(Job *job, bint tape) noexcept:
     cdef ptrdiff_t weight = job.itemsize * job.gates * l.hidden
     if not SPLITS or job.typenum != cnp.NPY_FLOAT32:
         return
-    l.split_x = SPLITS_ALL or (tape and weight * l.inputs >= SPLIT_BYTES and l.inputs >= SPLIT_COLUMNS)
+    l.split_x = SPLITS_ALL or (tape and weight * l.inputs >= SPLIT_BYTES and l.inputs >= SPLIT_INPUTS)
 
 
 cdef void choose_weight_split(Job *job) noexcept:
@@ -220,7 +223,7 @@ cdef void choose_weight_split(Job *job) noexcept:
     cdef ptrdiff_t rows = l.steps * l.batch
     l.few_rows = rows <= FASTRNN_FEW_ROWS
     if SPLITS and job.typenum == cnp.NPY_FLOAT32 and not l.few_rows:
-        l.split_w = SPLITS_ALL or rows >= SPLIT_ROWS and l.hidden >= SPLIT_COLUMNS
+        l.split_w = SPLITS_ALL or rows >= SPLIT_ROWS and l.hidden >= SPLIT_HIDDEN
 
 
 cdef inline int itemsize_of(int typenum) noexcept:

@@ -5,18 +5,11 @@
  * split_panels: right tiles, in forward [block][slot][k-block], in backward [16 inputs][k-block of Z order].
  * Z order, as one product runs over it, is cut into "chunks" of a slot's 16 lanes, two to a k-block. */
 
-enum {
-    FN(blocks_at_once) = 32,   /* k-blocks after which sums go to memory: left tiles of a few row tiles stay in L2 */
-    FN(rows_at_once) = 128,    /* rows that share one pass over the weights of an input product or gradient */
-    FN(gradient_rows) = 256,   /* rows whose products a weight gradient sums before its sums go to memory */
-    FN(gradient_columns) = 16, /* tiles of 16 columns of x or h_prev that are split together, to stay in L2 */
-    FN(gradient_group) = 8,    /* blocks that share this splitting */
-};
-#define BLOCKS_AT_ONCE FN(blocks_at_once)
-#define ROWS_AT_ONCE FN(rows_at_once)
-#define GRADIENT_ROWS FN(gradient_rows)
-#define GRADIENT_COLUMNS FN(gradient_columns)
-#define GRADIENT_GROUP FN(gradient_group)
+#define BLOCKS_AT_ONCE 32   /* k-blocks after which sums go to memory: left tiles of a few row tiles stay in L2 */
+#define ROWS_AT_ONCE 128    /* rows that share one pass over the weights of an input product or gradient */
+#define GRADIENT_ROWS 256   /* rows whose products a weight gradient sums before its sums go to memory */
+#define GRADIENT_COLUMNS 16 /* tiles of 16 columns of x or h_prev that are split together, to stay in L2 */
+#define GRADIENT_GROUP 8    /* blocks that share this splitting */
 #define GRADIENT_K (GRADIENT_ROWS / TILE_K)
 
 INLINE ptrdiff_t FN(k_blocks)(ptrdiff_t columns) { return ceil_div(columns, TILE_K); }
