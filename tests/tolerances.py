@@ -15,18 +15,18 @@ tanh of 5 ulp, and products of up to four of them in a gate gradient, whose erro
 random problems NumPy's reference in float32 stayed below 0.6 units of itself in float64, and the kernels below 1.1.
 A wrong formula is off by some 1e4 units in float32.
 
-Measured beside that: the largest errors of the C kernels (AVX-512) and of PyTorch 2.13 in float32 against the float64
+Measured beside that: the largest errors of the C kernels (AMX and AVX-512) and of PyTorch 2.13 in float32 against the float64
 reference, on the problems of `problems.make` over the benchmarks' grid (python tests/accuracy.py). 1e-7 times the
 errors at T 100, N 32, I = H = 128, the larger of the outputs of a row; and ours over PyTorch's on all 13 shapes, as
 geometric mean and largest (of H = 1024, or of a single step). Each element is one chain of additions here, where
 PyTorch adds up blocks; on Numba, whose chains for gradients are longer, the mean over all is 1.6, 3.3 and 2.3.
 
                     LSTM                     GRU                      RNN
-    y, h_n, c_n     11 / 11    1.2 (2.8)     13 / 11    1.6 (2.4)     20 / 15    1.6 (2.4)
-    dx, dh_0, dc_0  6.4 / 5.4  1.6 (4.8)     10 / 7.6   1.8 (4.0)     9.7 / 7.6  1.5 (2.6)
-    dweights        260 / 410  1.0 (2.4)     290 / 360  1.2 (3.6)     530 / 570  1.4 (3.1)
-    dbiases         140 / 510  0.5 (1.3)     160 / 120  1.4 (3.4)     320 / 250  1.6 (3.2)
-    all                        1.1                      1.5                      1.5
+    y, h_n, c_n     11 / 11    1.0 (2.1)     9.8 / 11   1.4 (2.4)     20 / 15    1.4 (2.4)
+    dx, dh_0, dc_0  4.1 / 5.4  1.4 (4.3)     8.1 / 7.6  1.3 (2.4)     9.7 / 7.6  1.4 (2.5)
+    dweights        240 / 410  0.9 (1.5)     210 / 360  1.0 (3.6)     550 / 570  1.2 (3.1)
+    dbiases         130 / 510  0.5 (1.3)     170 / 120  1.4 (3.4)     320 / 250  1.5 (3.2)
+    all                        0.9                      1.3                      1.4
 """
 
 from __future__ import annotations

@@ -101,13 +101,25 @@ INLINE const REAL *FN(h_prev_row)(const fastrnn_layer *l, ptrdiff_t row) {
 }
 
 /* sums [slot of the block][16][sums_row] += Z^T left, for columns of x or h_prev, over a chunk of rows that lie split in
- * z_tiles [slot][k-block] and in right tiles [column tile][k-block] */
+ * z_tiles [slot][k-block] and in right tiles [column tile][k-block]. Chunks are summed on their own first, which makes
+ * errors a third at 3,200 rows. */
 INLINE void FN(split_outer_product)(
     REAL *sums, ptrdiff_t sums_row, const REAL *z_tiles, int slots, const REAL *right, ptrdiff_t columns, ptrdiff_t rows) {
-    const NAME(split_product) m = {
-        .left = z_tiles, .left_tile = GRADIENT_K * SPLIT_SIZE, .right = right, .right_tile = GRADIENT_K * SPLIT_SIZE,
-        .K = rows, .sums = sums, .sums_row = sums_row, .height = TILE_SIDE};
-    NAME(split_multiply)(&m, slots, columns);
+    enum { tile_size = GRADIENT_K * SPLIT_SIZE };
+    for (ptrdiff_t j = 0; j < columns; j += 2) {
+        const ptrdiff_t width = least(2, columns - j);
+        vec chunk[4 * TILE_SIDE][2];
+        memset(chunk, 0, sizeof(chunk));
+        const NAME(split_product) m = {
+            .left = z_tiles, .left_tile = tile_size, .right = right + j * tile_size, .right_tile = tile_size, .K = rows,
+            .sums = (REAL *)chunk, .sums_row = 2 * LANES, .height = TILE_SIDE};
+        NAME(split_multiply)(&m, slots, width);
+        for (ptrdiff_t r = 0; r < slots * TILE_SIDE; r++)
+            for (ptrdiff_t v = 0; v < width; v++) {
+                REAL *sum = sums + r * sums_row + (j + v) * LANES;
+                vec_store(sum, vec_load(sum) + chunk[r][v]);
+            }
+    }
 }
 
 static void FN(split_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
