@@ -15,9 +15,9 @@ tanh of 5 ulp, and products of up to four of them in a gate gradient, whose erro
 random problems NumPy's reference in float32 stayed below 0.6 units of itself in float64, and the kernels below 1.1.
 A wrong formula is off by some 1e4 units in float32.
 
-Measured beside that: the largest errors of the C kernels (AMX and AVX-512) and of PyTorch 2.13 in float32 against the float64
-reference, on the problems of `problems.make` over the benchmarks' grid (python tests/accuracy.py). 1e-7 times the
-errors at T 100, N 32, I = H = 128, the larger of the outputs of a row; and ours over PyTorch's on all 13 shapes, as
+Measured beside that: the largest errors of the C kernels (AMX and AVX-512) and of PyTorch 2.13 in float32 against the
+float64 reference, on the problems of `problems.make` over the benchmarks' grid (python tests/accuracy.py). 1e-7 times
+the errors at T 100, N 32, I = H = 128, the larger of the outputs of a row; and ours over PyTorch's on all 13 shapes, as
 geometric mean and largest (of H = 1024, or of a single step). Each element is one chain of additions here, where
 PyTorch adds up blocks; on Numba, whose chains for gradients are longer, the mean over all is 1.6, 3.3 and 2.3.
 
