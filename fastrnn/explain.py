@@ -6,6 +6,8 @@ import os
 import sys
 from types import ModuleType
 
+import numpy as np
+
 from fastrnn.cells import Cell, Weights
 
 __all__ = ["WANTED", "explain_layer", "say_once"]
@@ -38,13 +40,13 @@ def explain_layer(
     """
     weight_ih, weight_hh = weights.ih, weights.hh
     (rows, columns), hidden, size = weight_ih.shape, weight_hh.shape[1], weight_hh.dtype.itemsize
-    of_input, of_recurrence = 2 * steps * batch * weight_ih.size, 2 * steps * batch * weight_hh.size
-    flops = of_recurrence + (0 if tokens else of_input)
-    read = size * steps * batch * (columns + hidden)
+    flops = 2 * steps * batch * (weight_hh.size + (0 if tokens else weight_ih.size))
+    of_x = np.intp().itemsize if tokens else size * columns
     lines = {"products": f"{_count(flops)}flop forward"}
     if training:
         lines["products"] += f", {_count(2 * flops)}flop backward"
-    lines["memory"] = f"x and y {_count(read)}B, weights {_count(size * (weight_ih.size + weight_hh.size))}B"
+    in_and_out = steps * batch * (of_x + size * hidden)
+    lines["memory"] = f"x and y {_count(in_and_out)}B, weights {_count(size * (weight_ih.size + weight_hh.size))}B"
     if training:
         lines["memory"] += f", tape {_count(size * steps * batch * (rows + hidden))}B"
     if flops < SHORT_CALL:

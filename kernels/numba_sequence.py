@@ -223,16 +223,12 @@ def explain(
     sizes, projected = plan.sizes, plan.sizes.projected
     product = f"multiply-adds of LLVM for {CPU}, vectors of {lanes(dtype)}"
     shared = f", sharing the {'hidden units' if sizes.split_units else 'batch'}" if plan.threads > 1 else ""
+    before = "packed by an earlier call" if ready else "packed first"
+    ahead = f"{projected} steps ahead" if projected else "step by step"
     chosen = {
         "threads": f"{plan.threads}{shared}",
-        "weights": "packed by an earlier call"
-        if ready
-        else "packed first"
-        if sizes.packed
-        else "packed as each step goes",
-        "input product": "columns of weight_ih, gathered"
-        if tokens
-        else f"{product}, {f'{projected} steps ahead' if projected else 'step by step'}",
+        "weights": before if sizes.packed else "packed as each step goes",
+        "input product": "columns of weight_ih, gathered" if tokens else f"{product}, {ahead}",
         "recurrent product": product,
     }
     if tape:

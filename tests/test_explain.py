@@ -52,6 +52,7 @@ def test_choices(backend: str) -> None:
     del held
     assert "columns of weight_ih, gathered" in module.explain((50, 64), tokens=True)
     assert "Gflop" not in module.explain((50,), tokens=True)
+    assert "x and y 3.87 MB" in module.explain((50, 64), tokens=True), "a token is 8 bytes, not a row of 40 floats"
     batch_first = fastrnn.GRU(40, 300, batch_first=True, backend=backend)
     assert "T = 5, N = 7" in batch_first.explain((7, 5, 40))
 
