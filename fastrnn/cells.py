@@ -18,6 +18,8 @@ sigmoid.
     c_t = f * c_{t-1} + i * g
     h_t = o * tanh(c_t)
 
+with a projection (Sak et al., 2014) ``h_t = (o * tanh(c_t)) weight_hr^T``, of P instead of H columns.
+
 ``gru`` (Cho et al., 2014), G = 3, gates r, z, n::
 
     r = s(a_x.r + a_h.r)    z = s(a_x.z + a_h.z)    n = tanh(a_x.n + r * a_h.n)
@@ -38,16 +40,17 @@ from fastrnn.parameters import Array
 
 __all__ = ["CELLS", "Cell", "State", "Weights"]
 
-State = tuple[Array, ...]  # (h,) or (h, c), each (N, H)
+State = tuple[Array, ...]  # (h,) or (h, c): h (N, P), c (N, H)
 
 
 class Weights(NamedTuple):
     """The parameters of one layer in one direction, or their gradients."""
 
     ih: Array  # (G*H, I)
-    hh: Array  # (G*H, H)
+    hh: Array  # (G*H, P); P is H where there is no projection
     bias_ih: Array | None = None  # (G*H,)
     bias_hh: Array | None = None  # (G*H,), None exactly when bias_ih is
+    hr: Array | None = None  # (P, H), the projection of an lstm
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from fastrnn import backends, explain, ops
+from fastrnn import backends, explain, ops, stack
 from fastrnn.cells import CELLS, Cell, State
 from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive, take_array, uniform
+from fastrnn.steps import Ragged
 
 __all__ = ["GRU", "LSTM", "RNN", "Tape"]
 
@@ -18,10 +21,11 @@ __all__ = ["GRU", "LSTM", "RNN", "Tape"]
 class Tape:
     """What a module's `forward` keeps for its `backward`; it serves once, as backward works in place on it."""
 
-    def __init__(self, module: Parametrized, layers: list[ops.Tape], y_shape: tuple[int, ...]) -> None:
+    def __init__(self, module: Parametrized, kept: stack.Tape, y_shape: tuple[int, ...], ragged: Ragged | None) -> None:
         self._module = module
-        self._layers = layers  # emptied by backward
+        self._kept: stack.Tape | None = kept  # None once used
         self._y_shape = y_shape  # as the caller sees y
+        self._ragged = ragged
 
 
 class _Recurrent(Parametrized):
@@ -38,41 +42,68 @@ class _Recurrent(Parametrized):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        proj_size: int = 0,
         *,
         dtype: Any = "float32",
         seed: Any = None,
         backend: str | None = None,
         num_threads: int | None = None,
     ) -> None:
-        _not_yet("dropout", dropout, 0.0)
-        _not_yet("bidirectional", bidirectional, False)
         self.input_size = check_positive("input_size", input_size)
         self.hidden_size = check_positive("hidden_size", hidden_size)
         self.num_layers = check_positive("num_layers", num_layers)
         self.bias = bool(bias)
         self.batch_first = bool(batch_first)
+        self.dropout = _check_share("dropout", dropout)
+        if self.dropout and self.num_layers == 1:
+            warnings.warn(
+                f"dropout={dropout} has no effect on one layer: it is between layers", UserWarning, stacklevel=3
+            )
+        self.bidirectional = bool(bidirectional)
+        self.directions = 2 if self.bidirectional else 1
+        self.proj_size = _check_projection(proj_size, self.hidden_size)
         self.dtype = check_dtype(dtype)
         if backend is not None:
             backends.load(backend)
         self.backend = backend
         self.num_threads = None if num_threads is None else check_positive("num_threads", num_threads)
 
-        rows = len(self._cell.gates) * self.hidden_size
+        self._output_size = self.proj_size or self.hidden_size  # P
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.num_layers):
-            columns = self.input_size if layer == 0 else self.hidden_size
-            of_layer = ((rows, columns), (rows, self.hidden_size), (rows,), (rows,))
-            shapes |= zip(self._names(layer), of_layer, strict=False)  # the biases last, if any
-        self._declare(shapes, uniform(1 / math.sqrt(self.hidden_size)), seed)
+            for reverse in range(self.directions):
+                of_weights = self._shapes(layer)
+                shapes |= {name: of_weights[field] for field, name in self._names(layer, reverse).items()}
+        rng = self._declare(shapes, uniform(1 / math.sqrt(self.hidden_size)), seed)
+        self._dropout = stack.Dropout(self.dropout, rng.spawn(1)[0]) if self.dropout and self.num_layers > 1 else None
         self._start_caches()
 
-    def _names(self, layer: int) -> tuple[str, ...]:
-        """torch.nn's names of the fields of `Weights`."""
-        fields = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if self.bias else ("weight_ih", "weight_hh")
-        return tuple(f"{field}_l{layer}" for field in fields)
+    def _shapes(self, layer: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of a layer's weights, by field of `Weights`."""
+        rows, size = len(self._cell.gates) * self.hidden_size, self._output_size
+        columns = self.input_size if layer == 0 else self.directions * size
+        return {
+            "ih": (rows, columns),
+            "hh": (rows, size),
+            "bias_ih": (rows,),
+            "bias_hh": (rows,),
+            "hr": (size, self.hidden_size),
+        }
+
+    def _names(self, layer: int, reverse: int) -> dict[str, str]:
+        """torch.nn's names of the parameters, by field of `Weights`, in torch.nn's order."""
+        names = {"ih": "weight_ih", "hh": "weight_hh"}
+        if self.bias:
+            names |= {"bias_ih": "bias_ih", "bias_hh": "bias_hh"}
+        if self.proj_size:
+            names["hr"] = "weight_hr"
+        return {field: f"{name}_l{layer}{'_reverse' * reverse}" for field, name in names.items()}
 
     def _start_caches(self) -> None:
-        self._weights = [ops.LayerWeights(self._parameters, self._names(layer)) for layer in range(self.num_layers)]
+        self._weights = [
+            [ops.LayerWeights(self._parameters, self._names(layer, reverse)) for reverse in range(self.directions)]
+            for layer in range(self.num_layers)
+        ]
         self._zeros: tuple[int, list[State]] = (-1, [])  # batch size, each layer's initial state where none is given
 
     def __getstate__(self) -> dict[str, Any]:
@@ -90,6 +121,9 @@ class _Recurrent(Parametrized):
                 ("num_layers", self.num_layers, 1),
                 ("bias", self.bias, True),
                 ("batch_first", self.batch_first, False),
+                ("dropout", self.dropout, 0.0),
+                ("bidirectional", self.bidirectional, False),
+                ("proj_size", self.proj_size, 0),
                 ("dtype", self.dtype.name, "float32"),
                 ("backend", self.backend, None),
                 ("num_threads", self.num_threads, None),
@@ -108,39 +142,48 @@ class _Recurrent(Parametrized):
             An integer array of one dimension less holds token indices: each stands for its one-hot row, and a column
             of weight_ih takes the place of the input product.
         state
-            The initial state, (L, N, H), or (L, H) for a single sequence: h_0, for LSTM the tuple (h_0, c_0).
-            None means zeros.
+            The initial state h_0, (L*D, N, P), where D is 2 if bidirectional and P is H unless there is a projection;
+            for LSTM the tuple (h_0, c_0), c_0 (L*D, N, H). Without N for a single sequence. None means zeros.
         lengths
-            Not implemented yet.
+            (N,) ints from 0 to T in any order: how many of its steps each sequence really has. y is zero beyond them,
+            the final state is that of each last real step, where the reverse direction starts, and the time goes with
+            the sum of the lengths. None means T.
 
         Returns
         -------
         tuple
-            y, x's shape with H in place of I, and the final state, shaped like `state`. T = 0 gives an empty y and
-            the initial state.
+            y, x's shape with D*P in place of I, and the final state, shaped like `state`. A sequence of no steps gives
+            its initial state.
 
         Raises
         ------
         TypeError
             If a dtype differs, or an argument is not an array.
         ValueError
-            If a shape differs, or a token is out of range.
+            If a shape differs, or a token or length is out of range.
         """
-        x, states, batched = self._take(x, state, lengths)
-        if explain.WANTED:
-            explain.say_once(self._explanation(x.shape[0], x.shape[1], tokens=x.ndim == 2, training=False))
-        backend, num_threads = ops.choose(self.backend, self.num_threads)
+        x, states, batched, ragged, steps = self._take(x, state, lengths)
+        setting = self._setting(x, ragged, training=False)
         stamp = self._stamp()  # before weights are taken: they count as held
-        states_n = []
-        for weights, state_0 in zip(self._weights, states, strict=True):
-            x, state_n = ops.infer(backend, self._cell, x, state_0, weights, stamp, num_threads)
-            states_n.append(state_n)
-        return self._to_caller(x, batched), self._join(states_n, batched)
+        y, states_n = stack.infer(setting, self._weights, x, states, stamp)
+        if ragged is not None:
+            y = ragged.unpack(y, steps)
+        return self._to_caller(y, batched), self._join(states_n, batched, ragged)
 
-    def forward(self, x: Any, state: Any = None, *, lengths: Any = None) -> tuple[Array, Any, Tape]:
-        """Run the sequence and keep what `backward` needs.
+    def forward(
+        self, x: Any, state: Any = None, *, lengths: Any = None, checkpoint_every: int | None = None
+    ) -> tuple[Array, Any, Tape]:
+        """Run the sequence and keep what `backward` needs; with dropout between the layers, if the module has it.
 
-        Parameters and errors are those of `__call__`.
+        Parameters and errors are those of `__call__`, and
+
+        Parameters
+        ----------
+        checkpoint_every
+            Keep the state every so many steps (at least: where sums over steps may be cut, about every 128 rows of
+            them), and not everything of every step: backward then runs forward again piece by piece. For T steps the
+            tape has T / k states and k steps instead of T, and the gradients the same bits. Bidirectional modules keep
+            the outputs of their lower layers besides.
 
         Returns
         -------
@@ -148,20 +191,26 @@ class _Recurrent(Parametrized):
             y, the final state, and the tape. The tape refers to x, y and the parameters without a copy: they must not
             change before `backward`; y is read-only for that reason.
         """
-        x, states, batched = self._take(x, state, lengths)
+        if checkpoint_every is not None:
+            checkpoint_every = check_positive("checkpoint_every", checkpoint_every)
+        x, states, batched, ragged, steps = self._take(x, state, lengths)
         if state is not None:
             states = [tuple([s.copy() for s in state_0]) for state_0 in states]  # the tape outlives the caller's arrays
-        if explain.WANTED:
-            explain.say_once(self._explanation(x.shape[0], x.shape[1], tokens=x.ndim == 2, training=True))
+        setting = self._setting(x, ragged, training=True)
+        y, states_n, kept = stack.forward(setting, self._weights, x, states, self._dropout, checkpoint_every)
+        if ragged is not None:
+            y = ragged.unpack(y, steps)
+        y.flags.writeable = False
+        y = self._to_caller(y, batched)
+        return y, self._join(states_n, batched, ragged), Tape(self, kept, y.shape, ragged)
+
+    def _setting(self, x: Array, ragged: Ragged | None, *, training: bool) -> stack.Setting:
+        """What all layers of a call share."""
         backend, num_threads = ops.choose(self.backend, self.num_threads)
-        states_n, tapes = [], []
-        for weights, state_0 in zip(self._weights, states, strict=True):
-            x, state_n, tape = ops.forward(backend, self._cell, x, state_0, weights, num_threads)
-            states_n.append(state_n)
-            tapes.append(tape)
-        x.flags.writeable = False
-        y = self._to_caller(x, batched)
-        return y, self._join(states_n, batched), Tape(self, tapes, y.shape)
+        batch_sizes = None if ragged is None else ragged.batch_sizes
+        if explain.WANTED and ragged is None:
+            explain.say_once(self._explanation(x.shape[0], x.shape[1], tokens=x.dtype.kind != "f", training=training))
+        return stack.Setting(backend, self._cell, num_threads, batch_sizes)
 
     def backward(self, tape: Tape, dy: Any = None, dstate: Any = None) -> tuple[Array | None, Any, dict[str, Array]]:
         """Back-propagate through time: the exact gradients of everything that went into `forward`.
@@ -171,7 +220,8 @@ class _Recurrent(Parametrized):
         tape
             From `forward` of this module; it serves once.
         dy
-            The loss's gradient with respect to y, of y's shape; None means zero.
+            The loss's gradient with respect to y, of y's shape; None means zero. What it holds in the padding of
+            sequences of different lengths does not matter.
         dstate
             The loss's gradient with respect to the final state, shaped like it: dh_n, for LSTM (dh_n, dc_n), each of
             which may be None for zero.
@@ -193,7 +243,7 @@ class _Recurrent(Parametrized):
             raise TypeError(f"tape is a {type(tape).__name__}; expected the tape that forward returned")
         if tape._module is not self:
             raise ValueError("tape is another module's; expected one from this module's forward")
-        if not tape._layers:
+        if tape._kept is None:
             raise ValueError("tape was used before; expected a fresh one: backward works in place, run forward again")
         batched = len(tape._y_shape) == 3
         if dy is not None:
@@ -203,22 +253,27 @@ class _Recurrent(Parametrized):
             elif self.batch_first:
                 dy = _to_time_major(dy)
         batch_size = tape._y_shape[0 if self.batch_first else 1] if batched else 1
+        steps = tape._y_shape[1 if self.batch_first and batched else 0]
         dstates = self._take_dstate(dstate, batch_size, batched)
+        ragged = tape._ragged
+        if ragged is not None:
+            dy = None if dy is None else ragged.pack(dy)
+            dstates = tuple([None if d is None else ragged.sort(d) for d in dstates])
 
-        layers, tape._layers = tape._layers, []
-        dstates_0, dweights = [], []
-        dx: Array | None = dy
-        for layer in reversed(range(self.num_layers)):
-            at_layer = tuple([None if d is None else d[layer] for d in dstates])
-            dx, dstate_0, of_weights = ops.backward(layers[layer], dx, at_layer)
-            dstates_0.append(dstate_0)
-            dweights.append(of_weights)
-        grads: dict[str, Any] = {}
-        for weights, of_weights in zip(self._weights, reversed(dweights), strict=True):
-            grads.update(zip(weights.names, of_weights, strict=False))  # without bias there are more than names
+        kept, tape._kept = tape._kept, None
+        per_layer = [
+            tuple([None if d is None else d[layer] for d in dstates])
+            for layer in range(self.num_layers * self.directions)
+        ]
+        dx, dstates_0, dweights = stack.backward(kept, dy, per_layer)
+        if ragged is not None and dx is not None:
+            dx = ragged.unpack(dx, steps)
+        grads: dict[str, Array] = {}
+        for weights, of_weights in zip(itertools.chain(*self._weights), dweights, strict=True):
+            grads |= {name: getattr(of_weights, field) for field, name in weights.names.items()}
         return (
             None if dx is None else self._to_caller(dx, batched),
-            self._join(dstates_0[::-1], batched),
+            self._join(dstates_0, batched, ragged),
             grads,
         )
 
@@ -254,13 +309,13 @@ class _Recurrent(Parametrized):
         name = next(name for name, module in backends.BACKENDS.items() if module == backend.__name__)
         lines = [f"{self!r}, {kind}, T = {steps}, N = {batch}, backend {name}"]
         packed = self._stamp() is not None
-        for layer, weights in enumerate(self._weights):
+        for layer, directions in enumerate(self._weights):
             lines += [f"layer {layer}"] if self.num_layers > 1 else []
             lines.append(
                 explain.explain_layer(
                     backend,
                     self._cell,
-                    weights.arrays(),
+                    directions[0].arrays(),
                     steps,
                     batch,
                     tokens=tokens and layer == 0,
@@ -269,33 +324,53 @@ class _Recurrent(Parametrized):
                     num_threads=num_threads,
                 )
             )
+        if self.bidirectional:
+            lines.append("each layer twice: the reverse direction runs alike, after the other")
         return "\n".join(lines)
 
-    def _take(self, x: Any, state: Any, lengths: Any) -> tuple[Array, list[State], bool]:
-        """Validate what a call is given: x as (T, N, I) or tokens (T, N), each layer's state, whether it is a batch."""
-        if lengths is not None:
-            raise NotImplementedError("lengths is not implemented yet; expected None")
-        batched = True
+    def _take(self, x: Any, state: Any, lengths: Any) -> tuple[Array, list[State], bool, Ragged | None, int]:
+        """Validate what a call is given.
+
+        Returns x as (T, N, I) or tokens (T, N), or its real rows where lengths differ; each layer's state; whether x is
+        a batch; what lengths say; and T.
+        """
+        batched, ragged = True, None
         if self.batch_first or not ops.are_ready((x,), self.dtype, (self.input_size,), 2):
             x, batched = self._take_input(x)
-        batch_size = x.shape[1]
+        steps, batch_size = x.shape[:2]
+        if lengths is not None:
+            if not batched:
+                raise ValueError(
+                    f"lengths is given, but x has shape {x.shape[:1] + x.shape[2:]}; expected a batch with it"
+                )
+            lengths = ops.as_lengths(lengths, batch_size, steps)
+            if (lengths != steps).any():
+                ragged = Ragged(lengths)
+                x = ragged.pack(x)
         if state is None:
             of_size, zeros = self._zeros  # read, and below written, at once: other threads do so too
             if of_size != batch_size:
-                zero = np.zeros((batch_size, self.hidden_size), self.dtype)
-                zero.flags.writeable = False  # one for all
-                zeros = [(zero,) * len(self._cell.states)] * self.num_layers
+                zeros = [self._zero_state(batch_size)] * (self.num_layers * self.directions)
                 self._zeros = batch_size, zeros
-            return x, zeros, batched
-        shape = (self.num_layers, batch_size, self.hidden_size)
-        states = self._as_states(self._cell.states_0, state, shape, batched)
-        if self.num_layers > 1:
-            per_layer = [tuple([s[layer] for s in states]) for layer in range(self.num_layers)]
+            return x, zeros, batched, ragged, steps
+        states = self._as_states(self._cell.states_0, state, batch_size, batched)
+        if ragged is not None:
+            states = tuple([ragged.sort(s) for s in states])
+        if len(states[0]) > 1:
+            per_layer = [tuple([s[layer] for s in states]) for layer in range(len(states[0]))]
         elif len(states) > 1:
             per_layer = [(states[0][0], states[1][0])]  # a comprehension costs more than the rest of the function
         else:
             per_layer = [(states[0][0],)]
-        return x, per_layer, batched
+        return x, per_layer, batched, ragged, steps
+
+    def _zero_state(self, batch_size: int) -> State:
+        """The initial state of a layer where none is given: one for all calls."""
+        sizes = {"h": self._output_size, "c": self.hidden_size}
+        zero = tuple([np.zeros((batch_size, sizes[name]), self.dtype) for name in self._cell.states])
+        for array in zero:
+            array.flags.writeable = False
+        return zero
 
     def _take_input(self, x: Any) -> tuple[Array, bool]:
         """Validate x; return it as (T, N, I) or tokens (T, N), and whether it came with a batch axis."""
@@ -321,24 +396,24 @@ class _Recurrent(Parametrized):
         names = self._cell.dstates_n
         if dstate is None:
             return (None,) * len(names)
-        shape = (self.num_layers, batch_size, self.hidden_size)
-        return self._as_states(names, dstate, shape, batched, optional=True)
+        return self._as_states(names, dstate, batch_size, batched, optional=True)
 
     def _as_states(
-        self, names: Sequence[str], values: Any, shape: tuple[int, int, int], batched: bool, *, optional: bool = False
+        self, names: Sequence[str], values: Any, batch_size: int, batched: bool, *, optional: bool = False
     ) -> tuple[Any, ...]:
-        if batched:
-            return ops.as_states(names, values, self.dtype, shape, "(L*D, N, H)", optional=optional)
-        states = ops.as_states(names, values, self.dtype, (shape[0], shape[2]), "(L*D, H)", optional=optional)
-        return tuple([None if s is None else s[:, None] for s in states])
+        layers, batch = self.num_layers * self.directions, (batch_size,) if batched else ()
+        shapes = [(layers, *batch, size) for size in (self._output_size, self.hidden_size)]
+        letters = [f"(L*D, {'N, ' * batched}{size})" for size in ("P" if self.proj_size else "H", "H")]
+        states = ops.as_states(names, values, self.dtype, shapes[: len(names)], letters, optional=optional)
+        return states if batched else tuple([None if s is None else s[:, None] for s in states])
 
     def _to_caller(self, array: Array, batched: bool) -> Array:
         if not batched:
             return array[:, 0]
         return array.swapaxes(0, 1) if self.batch_first else array
 
-    def _join(self, per_layer: list[State], batched: bool) -> Any:
-        """Join the layers' (N, H) states to (L, N, H), in the form in which the caller gives them."""
+    def _join(self, per_layer: list[State], batched: bool, ragged: Ragged | None) -> Any:
+        """Join the layers' (N, H) states to (L*D, N, H), in the form in which the caller gives them."""
         if len(per_layer) > 1:
             per_state = tuple([np.stack(layers) for layers in zip(*per_layer, strict=True)])
         elif len(per_layer[0]) > 1:
@@ -346,6 +421,8 @@ class _Recurrent(Parametrized):
             per_state = h[None], c[None]
         else:
             per_state = (per_layer[0][0][None],)
+        if ragged is not None:
+            per_state = tuple([ragged.unsort(s) for s in per_state])
         if not batched:
             per_state = tuple([s[:, 0] for s in per_state])
         return per_state if len(per_state) > 1 else per_state[0]
@@ -355,9 +432,20 @@ def _to_time_major(array: Array) -> Array:
     return np.ascontiguousarray(array.swapaxes(0, 1))
 
 
-def _not_yet(option: str, value: Any, default: Any) -> None:
-    if value != default:
-        raise NotImplementedError(f"{option}={value!r} is not implemented yet; expected {default!r}")
+def _check_share(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} is {value!r}; expected a number from 0 to 1")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value}; expected a number from 0 to 1")
+    return float(value)
+
+
+def _check_projection(proj_size: Any, hidden_size: int) -> int:
+    if isinstance(proj_size, bool) or not isinstance(proj_size, (int, np.integer)):
+        raise TypeError(f"proj_size is {proj_size!r}; expected an integer")
+    if not 0 <= proj_size < hidden_size:
+        raise ValueError(f"proj_size is {proj_size}; expected 0 for none, or less than hidden_size = {hidden_size}")
+    return int(proj_size)
 
 
 class RNN(_Recurrent):
@@ -371,15 +459,18 @@ class RNN(_Recurrent):
         Whether the layers have bias_ih and bias_hh.
     batch_first
         Whether x and y are (N, T, ...) instead of (T, N, ...). States never are.
-    dropout, bidirectional
-        Not implemented yet: anything but the default raises NotImplementedError.
+    dropout
+        The share of the outputs of every layer but the last that `forward` sets to zero, at random; the others are
+        divided by 1 - dropout. Inference keeps all.
+    bidirectional
+        Whether each layer has a second direction, from the last step to the first; y holds both side by side.
     nonlinearity
         "tanh" or "relu".
     dtype
         float32 or float64, of the parameters and of everything that goes in and out.
     seed
-        Of the initial parameters, anything `numpy.random.default_rng` takes; they are drawn from torch.nn's
-        distribution, U(-1/sqrt(H), 1/sqrt(H)).
+        Of the initial parameters and of dropout, anything `numpy.random.default_rng` takes; the parameters are drawn
+        from torch.nn's distribution, U(-1/sqrt(H), 1/sqrt(H)).
     backend
         "cython", "numba" or "numpy"; None leaves the choice to `fastrnn.use_backend`.
     num_threads
@@ -437,7 +528,7 @@ class LSTM(_Recurrent):
     Parameters
     ----------
     proj_size
-        Not implemented yet: anything but 0 raises NotImplementedError.
+        P, less than H: h is projected to so many columns by weight_hr. 0 means no projection.
 
     Examples
     --------
@@ -468,7 +559,6 @@ class LSTM(_Recurrent):
         backend: str | None = None,
         num_threads: int | None = None,
     ) -> None:
-        _not_yet("proj_size", proj_size, 0)
         super().__init__(
             input_size,
             hidden_size,
@@ -477,6 +567,7 @@ class LSTM(_Recurrent):
             batch_first,
             dropout,
             bidirectional,
+            proj_size,
             dtype=dtype,
             seed=seed,
             backend=backend,

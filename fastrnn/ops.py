@@ -18,12 +18,15 @@ __all__ = [
     "LayerWeights",
     "Tape",
     "are_ready",
+    "as_lengths",
     "as_real",
     "as_states",
     "as_tokens",
     "backward",
     "choose",
+    "empty",
     "forward",
+    "gates",
     "infer",
     "is_tokens",
     "multiply",
@@ -85,12 +88,24 @@ def as_tokens(name: str, tokens: Array, limit: int, letters: str) -> Array:
     return np.require(tokens, np.intp, ["C", "A"])
 
 
+def as_lengths(lengths: Any, batch: int, steps: int) -> Array:
+    """Return `lengths` as (N,) ints; TypeError or ValueError unless they are, and 0 <= length <= T."""
+    array = take_array("lengths", lengths)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"lengths has dtype {array.dtype}; expected integers")
+    if array.shape != (batch,):
+        raise ValueError(f"lengths has shape {array.shape}; expected (N,) = ({batch},)")
+    if batch and not 0 <= (low := int(array.min())) <= (high := int(array.max())) <= steps:
+        raise ValueError(f"lengths holds {low if low < 0 else high}; expected 0 <= length <= T = {steps}")
+    return array.astype(np.intp)
+
+
 def as_states(
     names: Sequence[str],
     values: Any,
     dtype: np.dtype[Any],
-    shape: tuple[int, ...],
-    letters: str,
+    shapes: Sequence[tuple[int, ...]],
+    letters: Sequence[str],
     *,
     optional: bool = False,
 ) -> tuple[Any, ...]:
@@ -102,11 +117,11 @@ def as_states(
         values = (values,)
     elif not isinstance(values, (tuple, list)) or len(values) != len(names):
         raise TypeError(f"the state is {_describe(values)}; expected a tuple ({', '.join(names)})")
-    if are_ready(values, dtype, shape):
+    if shapes[0] == shapes[-1] and are_ready(values, dtype, shapes[0]):
         return tuple(values)
     states = []
     for i, value in enumerate(values):
-        states.append(None if optional and value is None else as_real(names[i], value, dtype, shape, letters))
+        states.append(None if optional and value is None else as_real(names[i], value, dtype, shapes[i], letters[i]))
     return tuple(states)
 
 
@@ -123,7 +138,7 @@ def choose(backend: str | None, num_threads: int | None) -> tuple[ModuleType, in
 
 @dataclass(slots=True)
 class Tape:
-    """One layer's tape, with the backend that can read it. Backward overwrites it in place: it serves once."""
+    """The tape of one layer in one direction, with the backend that can read it. Backward overwrites it in place."""
 
     cell: Cell
     backend: ModuleType
@@ -132,20 +147,20 @@ class Tape:
 
 
 class LayerWeights:
-    """One layer's weights: by name among a module's parameters, and as a backend packed them.
+    """The weights of one layer in one direction: by name among a module's parameters, and as a backend packed them.
 
     What was packed is kept as long as the stamp it was packed under is the same; see `Parametrized._stamp`.
     """
 
-    def __init__(self, parameters: Mapping[str, Array], names: Sequence[str]) -> None:
-        self.names = names  # in the order of the fields of Weights
+    def __init__(self, parameters: Mapping[str, Array], names: Mapping[str, str]) -> None:
+        self.names = names  # of parameters, by the fields of Weights that there are
         self._parameters = parameters  # not the arrays: a reference to one would count as held
         self._kept: tuple[ModuleType | None, int | None, Any] = (None, None, None)  # backend, stamp, packed weights
 
     def arrays(self) -> Weights:
         """The live parameter arrays; they count as held for as long as the result is."""
         parameters = self._parameters
-        return Weights(*[parameters[name] for name in self.names])
+        return Weights(**{field: parameters[name] for field, name in self.names.items()})
 
     def packed(self, backend: ModuleType, cell: Cell, stamp: int, num_threads: int) -> Any:
         """The weights as a backend that has `pack` packed them, packed anew if need be."""
@@ -164,31 +179,52 @@ def infer(
     weights: LayerWeights,
     stamp: int | None,
     num_threads: int,
+    **order: Any,
 ) -> tuple[Array, State]:
-    """Run one layer for its outputs only, on packed weights if they cannot have changed since the call before."""
+    """Run one layer for its outputs only, on packed weights if they cannot have changed since the call before.
+
+    `order` is how the sequences run and where y goes: `batch_sizes`, `reverse` and `y` of `fastrnn.reference.forward`.
+    """
     if stamp is None or not hasattr(backend, "pack"):
-        y, state_n, _ = backend.forward(cell, x, state, weights.arrays(), tape=False, num_threads=num_threads)
+        y, state_n, _ = backend.forward(cell, x, state, weights.arrays(), tape=False, num_threads=num_threads, **order)
     else:
         packed = weights.packed(backend, cell, stamp, num_threads)
-        y, state_n, _ = backend.forward(cell, x, state, None, tape=False, num_threads=num_threads, packed=packed)
+        y, state_n, _ = backend.forward(
+            cell, x, state, None, tape=False, num_threads=num_threads, packed=packed, **order
+        )
     return y, state_n
 
 
 def forward(
-    backend: ModuleType, cell: Cell, x: Array, state: State, weights: LayerWeights, num_threads: int
+    backend: ModuleType, cell: Cell, x: Array, state: State, weights: Weights, num_threads: int, **order: Any
 ) -> tuple[Array, State, Tape]:
-    """Run one layer over a sequence and keep a tape: `fastrnn.reference.forward` on a backend."""
-    y, state_n, kept = backend.forward(cell, x, state, weights.arrays(), tape=True, num_threads=num_threads)
+    """Run one layer over a sequence and keep a tape: `fastrnn.reference.forward` on a backend; `order` as in `infer`."""
+    y, state_n, kept = backend.forward(cell, x, state, weights, tape=True, num_threads=num_threads, **order)
     return y, state_n, Tape(cell, backend, kept, num_threads)
 
 
 def backward(
-    tape: Tape, dy: Array | None, dstate: tuple[Array | None, ...]
-) -> tuple[Array | None, State, tuple[Array | None, ...]]:
-    """Differentiate one layer: `fastrnn.reference.backward` on the backend that ran its forward."""
+    tape: Tape, dy: Array | None, dstate: tuple[Array | None, ...], **totals: Any
+) -> tuple[Array | None, State, Weights]:
+    """Differentiate one layer: `fastrnn.reference.backward` on the backend that ran its forward.
+
+    `totals` is what it adds to: `dx`, `dweights` and `rows` there.
+    """
     kept, tape.kept = tape.kept, None
-    dx, dstate_0, dweights = tape.backend.backward(tape.cell, kept, dy, dstate, num_threads=tape.num_threads)
-    return dx, dstate_0, dweights
+    dx, dstate_0, dweights = tape.backend.backward(tape.cell, kept, dy, dstate, num_threads=tape.num_threads, **totals)
+    return dx, dstate_0, Weights(*dweights)
+
+
+def gates(tape: Tape) -> dict[str, Array]:
+    """Every gate and every state but h, of all rows of a tape that has not been used: (R, H) each, by their names."""
+    names = (*tape.cell.gates, *tape.cell.states[1:])
+    return dict(zip(names, tape.backend.gates(tape.cell, tape.kept), strict=True))
+
+
+def empty(backend: ModuleType, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """A new array, on a backend's recycled memory if it has such."""
+    array: Array = getattr(backend, "empty", np.empty)(shape, dtype)
+    return array
 
 
 def multiply(

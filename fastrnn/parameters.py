@@ -82,13 +82,14 @@ class Parametrized:
 
     dtype: np.dtype[Any]
 
-    def _declare(self, shapes: Mapping[str, tuple[int, ...]], draw: Draw, seed: Any) -> None:
-        """Draw every parameter, in the order of `shapes`."""
+    def _declare(self, shapes: Mapping[str, tuple[int, ...]], draw: Draw, seed: Any) -> np.random.Generator:
+        """Draw every parameter, in the order of `shapes`, and return the generator."""
         try:
             rng = np.random.default_rng(seed)
         except (TypeError, ValueError) as error:
             raise type(error)(f"seed is {seed!r}; expected what numpy.random.default_rng takes: {error}") from None
         self._parameters = _Store({name: draw(rng, shape).astype(self.dtype) for name, shape in shapes.items()})
+        return rng
 
     @property
     def parameters(self) -> dict[str, Array]:

@@ -2,7 +2,7 @@
 
 Slow and plain on purpose. Per cell there is one pair of point functions, forward and backward of a single step without
 its matrix products; one sequence forward and one sequence backward (back-propagation through time, Werbos, 1990) serve
-all cells. The letters are T time steps, N batch, I input size, H hidden size, G gates; see `fastrnn.cells` for the
+all cells. The letters are T time steps, N batch, R rows of all steps, I input size, H hidden size, P projection size, G gates; see `fastrnn.cells` for the
 equations.
 """
 
@@ -15,8 +15,9 @@ import numpy as np
 
 from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
+from fastrnn.steps import gradient_groups
 
-__all__ = ["POINT_FUNCTIONS", "Tape", "backward", "describe", "forward", "sigmoid"]
+__all__ = ["POINT_FUNCTIONS", "Tape", "backward", "describe", "forward", "gates", "sigmoid"]
 
 
 def describe() -> str:
@@ -131,14 +132,26 @@ POINT_FUNCTIONS: dict[str, tuple[PointForward, PointBackward]] = {
 class Tape(NamedTuple):
     """What `forward` keeps for `backward`."""
 
-    x: Array  # (T, N, I), or (T, N) token indices
+    x: Array  # (R, I), or (R,) token indices: the rows of all steps
+    shape: tuple[int, ...]  # of x as it was given
     weights: Weights
-    states: list[State]  # T + 1 of them, the initial one first
-    gates: list[Gates]  # T of them
+    steps: list[slice]  # the rows of each step, in the order in which it was taken
+    state_n: State
+    states: list[tuple[State, State]]  # before and after each step, of its rows
+    gates: list[Gates]
 
 
 def forward(
-    cell: Cell, x: Array, state: State, weights: Weights, *, tape: bool = True, num_threads: int = 1
+    cell: Cell,
+    x: Array,
+    state: State,
+    weights: Weights,
+    *,
+    tape: bool = True,
+    num_threads: int = 1,
+    batch_sizes: Array | None = None,
+    reverse: bool = False,
+    y: Array | None = None,
 ) -> tuple[Array, State, Tape | None]:
     """Run a cell over a sequence.
 
@@ -147,42 +160,84 @@ def forward(
     cell
         A row of `fastrnn.cells.CELLS`.
     x
-        (T, N, I), or integer token indices (T, N), which stand for their one-hot rows.
+        (T, N, I), or integer token indices (T, N), which stand for their one-hot rows. With `batch_sizes` (R, I) or
+        (R,), the rows of all steps one after another.
     state
-        The initial states, (N, H) each, in the order of `cell.states`.
+        The initial states, h (N, P) and c (N, H), in the order of `cell.states`.
     weights
         The layer's parameters.
     tape
         Whether to keep what `backward` needs.
     num_threads
         Part of the signature every backend shares; NumPy's matrix products choose their own threads.
+    batch_sizes
+        How many of the batch's first rows each step has, (T,), not increasing; None: all of them. The others keep their
+        states.
+    reverse
+        Whether to start at the last step and to end at the first.
+    y
+        OUT where to write the outputs: contiguous in its last axis, rows evenly apart. None makes a new array.
 
     Returns
     -------
     tuple
-        y (T, N, H), the final states, and the tape or None.
+        y (T, N, P) or (R, P), the final states, and the tape or None.
     """
     point_forward, _ = POINT_FUNCTIONS[cell.name]
     bias_ih, bias_hh = (0, 0) if weights.bias_ih is None else (weights.bias_ih, weights.bias_hh)
-    rows = weights.ih.T[x] if x.ndim == 2 else x @ weights.ih.T  # (T, N, G*H)
-    a_x = rows + bias_ih
-    states, gates = [state], []
-    y = np.empty((*x.shape[:2], weights.hh.shape[1]), weights.hh.dtype)
-    for t in range(len(x)):
-        a_h = states[-1][0] @ weights.hh.T + bias_hh
-        state, step_gates = point_forward(a_x[t], a_h, states[-1])
-        y[t] = state[0]
+    steps = _steps(len(x) if batch_sizes is None else batch_sizes, len(state[0]), reverse)
+    tokens = x.dtype.kind == "i"
+    features = () if tokens else x.shape[-1:]
+    rows = x.reshape(-1, *features)
+    a_x = np.empty((len(rows), len(weights.ih)), weights.ih.dtype)
+    for group in _groups(steps):
+        a_x[group] = (weights.ih.T[rows[group]] if tokens else rows[group] @ weights.ih.T) + bias_ih
+    if y is None:
+        y = np.empty((*x.shape[: x.ndim - len(features)], weights.hh.shape[1]), weights.hh.dtype)
+    h_of_rows = y.reshape(-1, y.shape[-1])
+    state = tuple(s.copy() for s in state)
+    states, gates = [], []
+    for step in steps:
+        before = tuple(s[: step.stop - step.start].copy() for s in state)
+        a_h = before[0] @ weights.hh.T + bias_hh
+        after, step_gates = point_forward(a_x[step], a_h, before)
+        h = after[0] if weights.hr is None else after[0] @ weights.hr.T
+        h_of_rows[step] = h
+        for whole, part in zip(state, (h, *after[1:]), strict=True):
+            whole[: len(part)] = part
         if tape:
-            states.append(state)
+            states.append((before, after))
             gates.append(step_gates)
-        else:
-            states = [state]
-    final = tuple(s.copy() for s in states[-1])
-    return y, final, Tape(x, weights, states, gates) if tape else None
+    return y, state, Tape(rows, x.shape, weights, steps, state, states, gates) if tape else None
+
+
+def _steps(batch_sizes: Array | int, batch: int, reverse: bool) -> list[slice]:
+    """The rows of each step in the order in which they are taken; of an int, that many steps have the whole batch."""
+    counts = np.full(batch_sizes, batch) if isinstance(batch_sizes, int) else batch_sizes
+    ends = np.cumsum(counts)
+    steps = [slice(int(end - count), int(end)) for end, count in zip(ends, counts, strict=True)]
+    return steps[::-1] if reverse else steps
+
+
+def _groups(steps: list[slice]) -> list[slice]:
+    """The rows of each of `gradient_groups`. NumPy's products have the same bits for the same rows at once only."""
+    groups = []
+    for first, last in gradient_groups([step.stop - step.start for step in steps]):
+        ends = steps[first], steps[last - 1]
+        groups.append(slice(min(step.start for step in ends), max(step.stop for step in ends)))
+    return groups
 
 
 def backward(
-    cell: Cell, tape: Tape, dy: Array | None, dstate: tuple[Array | None, ...], *, num_threads: int = 1
+    cell: Cell,
+    tape: Tape,
+    dy: Array | None,
+    dstate: tuple[Array | None, ...],
+    *,
+    num_threads: int = 1,
+    dx: Array | None = None,
+    dweights: Weights | None = None,
+    rows: int | None = None,
 ) -> tuple[Array | None, State, Weights]:
     """Differentiate `forward`: the exact gradients, by back-propagation through time.
 
@@ -191,37 +246,70 @@ def backward(
     cell, tape
         As given to and returned by `forward`.
     dy
-        The loss's gradient with respect to y, (T, N, H), or None for zero.
+        The loss's gradient with respect to y, of its shape, its last axis contiguous, or None for zero.
     dstate
-        The loss's gradients with respect to the final states, (N, H) each or None for zero.
+        The loss's gradients with respect to the final states, of their shapes, or None for zero.
     num_threads
         As in `forward`.
+    dx
+        INOUT to which the gradient of x is added, (T, N, I) or (R, I). None makes a new array; none for tokens.
+    dweights
+        INOUT the same for the weights: what later steps of the sequence have given, see `fastrnn.steps`.
+    rows
+        How many rows the whole sequence has of which this is a part; None: this is all of it. Backends choose by it how
+        they sum.
 
     Returns
     -------
     tuple
-        dx (T, N, I) or None for token input, the gradients of the initial states, and those of the weights.
+        dx, or None for token input, the gradients of the initial states, and those of the weights.
     """
     _, point_backward = POINT_FUNCTIONS[cell.name]
-    x, weights, states, gates = tape
-    h_0 = states[0][0]
-    da_x = np.empty((*x.shape[:2], weights.hh.shape[0]), weights.hh.dtype)
+    weights = tape.weights
+    dy_of_rows = None if dy is None else dy.reshape(-1, dy.shape[-1])
+    carried = tuple(np.zeros_like(s) if d is None else d.copy() for s, d in zip(tape.state_n, dstate, strict=True))
+    da_x = np.empty((len(tape.x), weights.ih.shape[0]), weights.ih.dtype)
     da_h = np.empty_like(da_x)
-    carried: State = tuple(np.zeros_like(h_0) if d is None else d for d in dstate)
-    for t in reversed(range(len(x))):
-        if dy is not None:
-            carried = (carried[0] + dy[t], *carried[1:])
-        da_x[t], da_h[t], bypass = point_backward(gates[t], states[t], states[t + 1], carried)
-        carried = (bypass[0] + da_h[t] @ weights.hh, *bypass[1:])  # a_h = h_prev @ hh.T
-    h_prev = np.array([state[0] for state in states[:-1]], h_0.dtype).reshape(len(x), *h_0.shape)
-    if x.ndim == 2:
-        dx = None
-        dw_ih = np.zeros_like(weights.ih)
-        np.add.at(dw_ih.T, x, da_x)  # a_x = ih[:, token]
-    else:
-        dx = da_x @ weights.ih  # a_x = x @ ih.T
-        dw_ih = np.tensordot(da_x, x, axes=((0, 1), (0, 1)))
-    dw_hh = np.tensordot(da_h, h_prev, axes=((0, 1), (0, 1)))
-    has_bias = weights.bias_ih is not None
-    db_ih, db_hh = (da_x.sum((0, 1)), da_h.sum((0, 1))) if has_bias else (None, None)
-    return dx, tuple(d.copy() for d in carried), Weights(dw_ih, dw_hh, db_ih, db_hh)
+    dh_of_rows = np.empty((len(tape.x), weights.hh.shape[1]), weights.ih.dtype)
+    for step, (before, after), gates in reversed(list(zip(tape.steps, tape.states, tape.gates, strict=True))):
+        dh, *others = (d[: step.stop - step.start] for d in carried)
+        dh_of_rows[step] = dh if dy_of_rows is None else dh + dy_of_rows[step]
+        du = dh_of_rows[step] if weights.hr is None else dh_of_rows[step] @ weights.hr  # h = u @ hr.T
+        da_x[step], da_h[step], bypass = point_backward(gates, before, after, (du, *others))
+        into_h = da_h[step] @ weights.hh  # a_h = h_prev @ hh.T
+        dh[...] = into_h if weights.hr is not None else bypass[0] + into_h
+        for whole, part in zip(others, bypass[1:], strict=True):
+            whole[...] = part
+    if dweights is None:
+        dweights = Weights(*(None if w is None else np.zeros_like(w) for w in weights))
+    if dx is None and tape.x.dtype.kind == "f":
+        dx = np.zeros(tape.shape, weights.ih.dtype)
+    h_prev = np.empty_like(dh_of_rows)
+    u = np.empty((len(tape.x), weights.hh.shape[0] // len(cell.gates)), weights.hh.dtype)
+    for step, (before, after) in zip(tape.steps, tape.states, strict=True):
+        h_prev[step], u[step] = before[0], after[0]
+    for group in _groups(tape.steps):
+        if dx is None:
+            np.add.at(dweights.ih.T, tape.x[group], da_x[group])  # a_x = ih[:, token]
+        else:
+            dx.reshape(-1, dx.shape[-1])[group] += da_x[group] @ weights.ih  # a_x = x @ ih.T
+            dweights.ih[...] += da_x[group].T @ tape.x[group]
+        dweights.hh[...] += da_h[group].T @ h_prev[group]  # a_h = h_prev @ hh.T
+        if dweights.hr is not None:
+            dweights.hr[...] += dh_of_rows[group].T @ u[group]  # h = u @ hr.T
+        if dweights.bias_ih is not None and dweights.bias_hh is not None:
+            dweights.bias_ih[...] += da_x[group].sum(0)
+            dweights.bias_hh[...] += da_h[group].sum(0)
+    return dx, carried, dweights
+
+
+def gates(cell: Cell, tape: Tape) -> tuple[Array, ...]:
+    """Every gate in the order of `cell.gates`, and every state after the first, of all rows: (R, H) each."""
+    names = len(cell.gates)
+    found = [
+        np.empty((len(tape.x), len(tape.weights.hh) // names), tape.x.dtype) for _ in (*cell.gates, *cell.states[1:])
+    ]
+    for step, (_, after), step_gates in zip(tape.steps, tape.states, tape.gates, strict=True):
+        for whole, part in zip(found, (*step_gates[:names], *after[1:]), strict=True):
+            whole[step] = part
+    return tuple(found)

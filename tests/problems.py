@@ -18,7 +18,8 @@ from fastrnn.backends import load
 from fastrnn.cells import CELLS, Cell, State, Weights
 from fastrnn.parameters import Array
 
-PARAMETERS = {"weight_ih": "ih", "weight_hh": "hh", "bias_ih": "bias_ih", "bias_hh": "bias_hh"}  # field of Weights
+# The field of Weights behind each parameter.
+PARAMETERS = {"weight_ih": "ih", "weight_hh": "hh", "bias_ih": "bias_ih", "bias_hh": "bias_hh", "weight_hr": "hr"}
 PAD = 65  # elements around every input; odd, so that arrays are aligned to their items and to nothing more
 
 
@@ -27,11 +28,23 @@ class Problem:
     """One sequence through one layer, and the gradients that come back into it."""
 
     cell: Cell
-    x: Array  # (T, N, I), or tokens (T, N)
+    x: Array  # (T, N, I), or tokens (T, N); with batch_sizes the rows (R, I) or (R,)
     state: State
     weights: Weights
-    dy: Array | None  # (T, N, H)
+    dy: Array | None  # (T, N, P) or (R, P)
     dstate: tuple[Array | None, ...]
+    batch_sizes: Array | None = None  # (T,)
+    reverse: bool = False
+
+    @property
+    def tokens(self) -> bool:
+        """Whether x holds token indices."""
+        return self.x.dtype.kind == "i"
+
+    @property
+    def order(self) -> dict[str, Any]:
+        """How the sequences run, as every backend takes it."""
+        return {"batch_sizes": self.batch_sizes, "reverse": self.reverse}
 
     def inputs(self) -> Outcome:
         """Every array of the problem by name."""
@@ -44,13 +57,13 @@ class Problem:
 
     def with_inputs(self, inputs: Mapping[str, Array]) -> Problem:
         """The same problem made of other arrays, under the names of `inputs`."""
-        return Problem(
-            self.cell,
-            inputs["x"],
-            tuple(inputs[f"{name}_0"] for name in self.cell.states),
-            Weights(*(inputs.get(name) for name in PARAMETERS)),
-            inputs.get("dy"),
-            tuple(inputs.get(f"d{name}_n") for name in self.cell.states),
+        return replace(
+            self,
+            x=inputs["x"],
+            state=tuple(inputs[f"{name}_0"] for name in self.cell.states),
+            weights=Weights(*(inputs.get(name) for name in PARAMETERS)),
+            dy=inputs.get("dy"),
+            dstate=tuple(inputs.get(f"d{name}_n") for name in self.cell.states),
         )
 
     def astype(self, dtype: str) -> Problem:
@@ -61,12 +74,21 @@ class Problem:
 
     def rows(self, rows: slice) -> Problem:
         """Some rows of the batch alone."""
+        x, dy, batch_sizes = self.x, self.dy, self.batch_sizes
+        if batch_sizes is None:
+            x, dy = x[:, rows], None if dy is None else dy[:, rows]
+        else:
+            ranks = np.concatenate([np.arange(n) for n in batch_sizes])
+            kept = np.isin(ranks, np.arange(len(self.state[0]))[rows])
+            x, dy = x[kept], None if dy is None else dy[kept]
+            batch_sizes = np.array([len(range(n)[rows]) for n in batch_sizes])
         return replace(
             self,
-            x=self.x[:, rows],
+            x=x,
             state=tuple(s[rows] for s in self.state),
-            dy=None if self.dy is None else self.dy[:, rows],
+            dy=dy,
             dstate=tuple(None if d is None else d[rows] for d in self.dstate),
+            batch_sizes=batch_sizes,
         )
 
     def dense(self) -> Problem:
@@ -76,7 +98,9 @@ class Problem:
 
     def length(self, name: str) -> int:
         """How many terms the sums behind an element of the outcome have; see `tolerances`."""
-        (T, N), (rows, H) = self.x.shape[:2], self.weights.hh.shape
+        rows, H = self.weights.hh.shape
+        T, N = self.x.shape[:2] if self.batch_sizes is None else (len(self.batch_sizes), len(self.state[0]))
+        H += 0 if self.weights.hr is None else self.weights.hr.shape[1]
         forward = T * (self.weights.ih.shape[1] + H + 2)
         if name in ("y", "h_n", "c_n"):
             return forward
@@ -93,31 +117,44 @@ def make(
     dtype: str = "float64",
     tokens: bool = False,
     bias: bool = True,
+    proj_size: int = 0,
+    ragged: bool = False,
+    reverse: bool = False,
 ) -> Problem:
     """A problem with nonzero states and gradients into every output.
 
-    Weights are O(1) for a few columns and fall with the root of their number, so that pre-activations are O(1) at any
+    `ragged` sequences have lengths of 0 to T, sorted as backends take them. Weights are O(1) for a few columns and fall with the root of their number, so that pre-activations are O(1) at any
     size and a small change of the state does not grow from step to step.
     """
     rng = np.random.default_rng([T, N, I, H])
     row = CELLS[cell]
-    rows = len(row.gates) * H
+    rows, P = len(row.gates) * H, proj_size or H
+    batch_sizes = None
+    leading: tuple[int, ...] = (T, N)
+    if ragged:
+        lengths = rng.integers(0, T + 1, N)
+        lengths[N // 2 : N // 2 + 1] = T
+        batch_sizes = (np.arange(T)[:, None] < lengths).sum(1)
+        leading = (int(batch_sizes.sum()),)
 
     def uniform(bound: float, *shape: int) -> Array:
         return rng.uniform(-bound, bound, shape)
 
     problem = Problem(
         row,
-        rng.integers(I, size=(T, N)) if tokens else uniform(2, T, N, I),
-        tuple(uniform(1, N, H) for _ in row.states),
+        rng.integers(I, size=leading) if tokens else uniform(2, *leading, I),
+        tuple(uniform(1, N, H if name == "c" else P) for name in row.states),
         Weights(
             uniform(1.5 / I**0.5, rows, I),
-            uniform(1.5 / H**0.5, rows, H),
+            uniform(1.5 / P**0.5, rows, P),
             uniform(1, rows) if bias else None,
             uniform(1, rows) if bias else None,
+            uniform(2 / H**0.5, P, H) if proj_size else None,
         ),
-        uniform(1, T, N, H),
-        tuple(uniform(1, N, H) for _ in row.states),
+        uniform(1, *leading, P),
+        tuple(uniform(1, N, H if name == "c" else P) for name in row.states),
+        batch_sizes,
+        reverse,
     )
     return problem.astype(dtype)
 
@@ -141,14 +178,16 @@ def run(backend: str, problem: Problem, *, num_threads: int = 1) -> Outcome:
     before = {name: buffer.tobytes() for name, (_, buffer) in guarded.items()}
     given = problem.with_inputs({name: view for name, (view, _) in guarded.items()})
 
-    y, state_n, tape = module.forward(cell, given.x, given.state, given.weights, tape=True, num_threads=num_threads)
+    y, state_n, tape = module.forward(
+        cell, given.x, given.state, given.weights, tape=True, num_threads=num_threads, **problem.order
+    )
     y_before = y.copy()
     dx, dstate_0, dweights = module.backward(cell, tape, given.dy, given.dstate, num_threads=num_threads)
 
     for name, (_, buffer) in guarded.items():
         assert buffer.tobytes() == before[name], f"{name} was written to"
     assert y.tobytes() == y_before.tobytes(), "backward wrote to y"
-    assert (dx is None) == (problem.x.ndim == 2), "dx is None for tokens and for nothing else"
+    assert (dx is None) == problem.tokens, "dx is None for tokens and for nothing else"
     outcome: Outcome = {"y": y} if dx is None else {"y": y, "dx": dx}
     outcome |= {f"{name}_n": value for name, value in zip(cell.states, state_n, strict=True)}
     outcome |= {f"d{name}_0": value for name, value in zip(cell.states, dstate_0, strict=True)}

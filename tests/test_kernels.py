@@ -12,14 +12,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from problems import assert_outcome, clean_environ, expected, make, run, run_python, solved
+from problems import PARAMETERS, assert_outcome, clean_environ, expected, make, run, run_python, solved
 from tolerances import Outcome, assert_close, assert_same_bits, tolerance
 
 from fastrnn.backends import BACKENDS, load
-from fastrnn.cells import CELLS
+from fastrnn.cells import CELLS, Weights
 
 backends = pytest.mark.parametrize("backend", list(BACKENDS), indirect=True)
 kernels = pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "numpy"], indirect=True)
@@ -72,6 +73,89 @@ def test_equals_reference(
 def test_large_sizes_equal_reference(backend: str, cell: str, dtype: str, shape: tuple[int, int, int, int]) -> None:
     problem, want = solved(cell, *shape, dtype=dtype)
     assert_outcome(problem, run(backend, problem), want)
+
+
+# How sequences may run besides: backwards, with different lengths, with a projection of h.
+ORDERS = [
+    {"reverse": True},
+    {"ragged": True},
+    {"ragged": True, "reverse": True},
+    {"proj_size": 5},
+    {"proj_size": 6, "ragged": True, "reverse": True},
+]
+ORDERED_CELLS = [(cell, order) for cell in CELLS for order in ORDERS if cell == "lstm" or "proj_size" not in order]
+orders = pytest.mark.parametrize(
+    ("cell", "order"), ORDERED_CELLS, ids=lambda of: of if isinstance(of, str) else "-".join(map(str, of))
+)
+ORDERED_SHAPES = [
+    (0, 3, 4, 9),
+    (4, 0, 3, 9),
+    (1, 1, 1, 9),
+    (3, 1, 5, 7),
+    (5, 2, 4, 33),
+    (4, 13, 9, 65),
+    (7, 37, 7, 8),
+    (40, 3, 2, 17),
+    (6, 40, 130, 200),
+]
+
+
+@backends
+@orders
+@dtypes
+@inputs
+@pytest.mark.parametrize("shape", ORDERED_SHAPES, ids=str)
+def test_every_order_equals_reference(
+    backend: str, cell: str, order: dict[str, Any], dtype: str, tokens: bool, shape: tuple[int, int, int, int]
+) -> None:
+    problem, want = solved(cell, *shape, dtype=dtype, tokens=tokens, **order)
+    assert_outcome(problem, run(backend, problem), want)
+
+
+@backends
+@orders
+@dtypes
+def test_writes_beside_and_adds_to_what_is_there(backend: str, cell: str, order: dict[str, Any], dtype: str) -> None:
+    """y and dy as a part of wider rows, dx and the weights' gradients on top of others: as two directions need it."""
+    problem = make(cell, T=30, N=5, I=3, H=17, dtype=dtype, **order)
+    want, P = run(backend, problem), problem.weights.hh.shape[1]
+    wide = np.full((*problem.dy.shape[:-1], 2 * P), 7, dtype)
+    wide_dy = np.concatenate([np.full_like(problem.dy, np.nan), problem.dy], -1)
+    module = load(backend)
+    given = problem.cell, problem.x, problem.state, problem.weights
+    y, _, tape = module.forward(*given, tape=True, num_threads=1, y=wide[..., P:], **problem.order)
+    assert np.may_share_memory(y, wide)
+    assert_same_bits("y", wide[..., P:], want["y"])
+    assert (wide[..., :P] == 7).all()
+    dx = np.ones_like(problem.x)
+    dweights = Weights(*(None if w is None else np.ones_like(w) for w in problem.weights))
+    rows = problem.dy.size // P
+    module.backward(
+        problem.cell, tape, wide_dy[..., P:], problem.dstate, num_threads=1, dx=dx, dweights=dweights, rows=rows
+    )
+    added = {"dx": dx} | {f"d{name}": getattr(dweights, field) for name, field in PARAMETERS.items()}
+    for name, array in added.items():
+        if array is not None:
+            limit = 2 * tolerance(want[name], dtype, problem.length(name))
+            assert_close(name, array - 1, want[name], limit)
+
+
+@backends
+@orders
+@dtypes
+def test_gates_are_those_of_the_reference(backend: str, cell: str, order: dict[str, Any], dtype: str) -> None:
+    problem = make(cell, T=7, N=5, I=3, H=37, dtype=dtype, **order)
+    found = []
+    for name, its in ((backend, problem), ("numpy", problem.astype("float64"))):
+        module = load(name)
+        given = its.cell, its.x, its.state, its.weights
+        tape = module.forward(*given, tape=True, num_threads=2, **its.order)[2]
+        found.append(module.gates(its.cell, tape))
+    names = (*problem.cell.gates, *problem.cell.states[1:])
+    assert len(found[0]) == len(names)
+    for name, got, want in zip(names, *found, strict=True):
+        assert got.dtype == dtype
+        assert_close(name, got, want, tolerance(want, dtype, problem.length("y")))
 
 
 @backends
@@ -182,6 +266,34 @@ def test_same_bits_for_a_row_alone(
         alone = rows_of(run(backend, problem.rows(slice(row, row + 1))), 0)
         for name, want in rows_of(together, row).items():
             assert_same_bits(f"{name} of row {row}", alone[name], want)
+
+
+@kernels
+@orders
+@dtypes
+@cut_shapes
+def test_same_bits_for_every_order(
+    backend: str, cell: str, order: dict[str, Any], dtype: str, shape: tuple[int, int, int, int]
+) -> None:
+    """Of any number of threads, and of a row alone, as above."""
+    problem = make(cell, *shape, dtype=dtype, **order)
+    want = run(backend, problem)
+    for num_threads in (2, 3, 5):
+        for name, array in run(backend, problem, num_threads=num_threads).items():
+            assert_same_bits(f"{name} of {num_threads} threads", array, want[name])
+    if problem.batch_sizes is None:
+        for name, array in rows_of(want, 17).items():
+            alone = rows_of(run(backend, problem.rows(slice(17, 18))), 0)[name]
+            assert_same_bits(f"{name} of row 17", alone, array)
+    else:
+        ranks = np.concatenate([np.arange(n) for n in problem.batch_sizes])
+        for row in (0, 5, 18):
+            alone = run(backend, problem.rows(slice(row, row + 1)))
+            for name in ("y", "dx"):
+                assert_same_bits(f"{name} of row {row}", alone[name], want[name][ranks == row])
+            for name in ("h_n", "c_n", "dh_0", "dc_0"):
+                if name in want:
+                    assert_same_bits(f"{name} of row {row}", alone[name], want[name][row : row + 1])
 
 
 @kernels

@@ -8,7 +8,7 @@ import pickle
 import sys
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -68,14 +68,32 @@ class Call:
     with_state: bool = True
     tokens: bool = False
     dtype: str = "float64"
+    bidirectional: bool = False
+    proj_size: int = 0
+    ragged: bool = False
 
     @property
     def sizes(self) -> tuple[int, int, int]:
         return self.I, self.H, self.num_layers
 
     @property
-    def options(self) -> dict[str, bool]:
-        return {"bias": self.bias, "batch_first": self.batch_first}
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def options(self) -> dict[str, Any]:
+        options = {"bias": self.bias, "batch_first": self.batch_first, "bidirectional": self.bidirectional}
+        return options | ({"proj_size": self.proj_size} if self.proj_size else {})
+
+    @property
+    def lengths(self) -> Array | None:
+        """Of 0 to T: T among them, and 0 where there are two sequences or more."""
+        if not self.ragged:
+            return None
+        lengths = np.random.default_rng(self.N).integers(0, self.T + 1, self.N)
+        lengths[0] = self.T
+        lengths[1:][-1:] = 0
+        return lengths
 
     def arrays(self) -> dict[str, Any]:
         """x, dy, and the tuples state and dstate."""
@@ -87,13 +105,14 @@ class Call:
         leading = (self.T,)
         if self.batched:
             leading = (self.N, self.T) if self.batch_first else (self.T, self.N)
-        state_shape = (self.num_layers, self.N, self.H) if self.batched else (self.num_layers, self.H)
-        states = range(2 if self.kind == "lstm" else 1)
+        P = self.proj_size or self.H
+        of_states = (self.num_layers * self.directions, *([self.N] if self.batched else []))
+        sizes = (P, self.H) if self.kind == "lstm" else (P,)
         return {
             "x": rng.integers(self.I, size=leading) if self.tokens else uniform(2, *leading, self.I),
-            "dy": uniform(1, *leading, self.H),
-            "state": tuple(uniform(1, *state_shape) for _ in states),
-            "dstate": tuple(uniform(1, *state_shape) for _ in states),
+            "dy": uniform(1, *leading, self.directions * P),
+            "state": tuple(uniform(1, *of_states, size) for size in sizes),
+            "dstate": tuple(uniform(1, *of_states, size) for size in sizes),
         }
 
     def parameters(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
@@ -105,7 +124,7 @@ class Call:
         }
 
 
-def run(call: Call, **options: Any) -> Outcome:
+def run(call: Call, checkpoint_every: int | None = None, **options: Any) -> Outcome:
     """The call on our module."""
     module = make(call.kind, *call.sizes, dtype=call.dtype, **call.options, **options)
     parameters = module.parameters
@@ -113,9 +132,10 @@ def run(call: Call, **options: Any) -> Outcome:
         parameters[name][...] = value
     arrays = call.arrays()
     state = as_state(arrays["state"]) if call.with_state else None
-    y, state_n, tape = module.forward(arrays["x"], state)
+    lengths = call.lengths
+    y, state_n, tape = module.forward(arrays["x"], state, lengths=lengths, checkpoint_every=checkpoint_every)
     dx, dstate_0, grads = module.backward(tape, arrays["dy"], as_state(arrays["dstate"]))
-    called_y, called_state_n = module(arrays["x"], state)
+    called_y, called_state_n = module(arrays["x"], state, lengths=lengths)
     assert_same_bits("y of __call__", called_y, y)
     assert_same_bits("h_n of __call__", as_tuple(called_state_n)[0], as_tuple(state_n)[0])
     assert list(grads) == list(parameters)
@@ -140,13 +160,34 @@ def run_torch(torch: ModuleType, call: Call) -> Outcome:
 
     x = tensor(np.eye(call.I)[arrays["x"]] if call.tokens else arrays["x"])
     state = tuple(tensor(s if call.with_state else np.zeros_like(s)) for s in arrays["state"])
-    y, state_n = module(x, as_state(state))
+    if call.ragged:
+        y, state_n = run_rows(torch, module, x, state, call.lengths, call.batch_first)
+    else:
+        y, state_n = module(x, as_state(state))
     incoming = [torch.tensor(array, dtype=torch.float64) for array in (arrays["dy"], *arrays["dstate"])]
     torch.autograd.backward([y, *as_tuple(state_n)], incoming)
     outcome = {"y": y} | ({} if call.tokens else {"dx": x.grad})
     outcome |= {f"d{name}": p.grad for name, p in module.named_parameters()}
     outcome |= named_states(as_tuple(state_n), tuple(s.grad for s in state))
     return {name: value.detach().numpy() for name, value in outcome.items()}
+
+
+def run_rows(
+    torch: ModuleType, module: Any, x: Any, state: tuple[Any, ...], lengths: Array, batch_first: bool
+) -> tuple[Any, tuple[Any, ...]]:
+    """Each sequence of a batch on its own: torch packs none of length 0."""
+    time = 1 if batch_first else 0
+    rows, states_n = [], []
+    for n, length in enumerate(lengths.tolist()):
+        whole = x.narrow(1 - time, n, 1)
+        state_n = tuple(s[:, n : n + 1] for s in state)
+        y = x.new_zeros([*whole.shape[:2], state[0].shape[-1] * (2 if module.bidirectional else 1)])
+        if length:
+            real, state_n = module(whole.narrow(time, 0, length), as_state(state_n))
+            y = torch.cat([real, y.narrow(time, 0, whole.shape[time] - length)], time)
+        rows.append(y)
+        states_n.append(as_tuple(state_n))
+    return torch.cat(rows, 1 - time), tuple(torch.cat(states, 1) for states in zip(*states_n, strict=True))
 
 
 def assert_equals_torch(torch: ModuleType, call: Call, **options: Any) -> None:
@@ -170,8 +211,40 @@ def test_equals_torch(torch: ModuleType, backend: str, kind: str, dtype: str, nu
         assert_equals_torch(torch, call, backend=backend)
 
 
-# Only the first 25 of all option combinations, the same ones in every run.
-@settings(max_examples=25, derandomize=True, deadline=None)
+@backends
+@kinds
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("ragged", [False, True], ids=["dense", "ragged"])
+def test_directions_lengths_and_projections_equal_torch(
+    torch: ModuleType, backend: str, kind: str, dtype: str, num_layers: int, ragged: bool
+) -> None:
+    for bidirectional, projected in itertools.product([True, False], [True, False] if kind == "lstm" else [False]):
+        options = {"bidirectional": bidirectional, "proj_size": 5 if projected else 0, "ragged": ragged}
+        call = Call(kind, 6, 5, 4, 9, num_layers, dtype=dtype, **options)
+        assert_equals_torch(torch, call, backend=backend)
+
+
+@backends
+@kinds
+@pytest.mark.parametrize("tokens", [False, True], ids=["dense", "tokens"])
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"ragged": True, "num_layers": 2}], ids=str)
+def test_checkpoints_change_no_bit(backend: str, kind: str, tokens: bool, options: dict[str, Any]) -> None:
+    call = Call(kind, 19, 40, 3, 17, tokens=tokens, dtype="float32", **options)
+    want = run(call, backend=backend)
+    for every in (1, 5, 100):
+        for name, value in run(call, every, backend=backend).items():
+            assert_same_bits(f"{name}, checkpoint every {every}", value, want[name])
+
+
+def possible(call: Call) -> Call:
+    """The call without what does not go together."""
+    proj_size = min(call.proj_size, call.H - 1) if call.kind == "lstm" else 0
+    return replace(call, proj_size=proj_size, ragged=call.ragged and call.batched)
+
+
+# Only the first 100 of all option combinations, the same ones in every run.
+@settings(max_examples=100, derandomize=True, deadline=None)
 @given(
     call=st.builds(
         Call,
@@ -187,7 +260,10 @@ def test_equals_torch(torch: ModuleType, backend: str, kind: str, dtype: str, nu
         with_state=st.booleans(),
         tokens=st.booleans(),
         dtype=st.sampled_from(["float32", "float64"]),
-    )
+        bidirectional=st.booleans(),
+        proj_size=st.integers(0, 4),
+        ragged=st.booleans(),
+    ).map(possible)
 )
 def test_any_options_equal_torch(torch: ModuleType, call: Call) -> None:
     assert_equals_torch(torch, call)

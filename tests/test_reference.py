@@ -23,7 +23,8 @@ def scale(array: Array) -> float:
 
 def loss(problem: Problem) -> float:
     """A number whose gradients with respect to y and the final states are the problem's dy and dstate."""
-    y, state_n, _ = reference.forward(problem.cell, problem.x, problem.state, problem.weights, tape=False)
+    given = problem.cell, problem.x, problem.state, problem.weights
+    y, state_n, _ = reference.forward(*given, tape=False, **problem.order)
     return float((y * problem.dy).sum() + sum((s * d).sum() for s, d in zip(state_n, problem.dstate, strict=True)))
 
 
@@ -31,7 +32,7 @@ def distance_to_kink(problem: Problem) -> float:
     """The smallest |pre-activation| of a rnn_relu, whose derivative jumps at 0."""
     y, _, _ = reference.forward(problem.cell, problem.x, problem.state, problem.weights, tape=False)
     h_prev = np.concatenate([problem.state[0][None], y[:-1]])
-    ih, hh, bias_ih, bias_hh = problem.weights
+    ih, hh, bias_ih, bias_hh, _ = problem.weights
     bias = 0 if bias_ih is None else bias_ih + bias_hh
     return float(np.abs(problem.x @ ih.T + h_prev @ hh.T + bias).min())
 
@@ -62,6 +63,20 @@ def test_gradients_equal_central_differences(cell: str, bias: bool) -> None:
     problem = make(cell, T=3, N=2, I=3, H=4, bias=bias)
     if cell == "rnn_relu":
         assert distance_to_kink(problem) > 1000 * STEP, "choose another seed: a step would cross the kink"
+    assert_gradients_equal_central_differences(problem)
+
+
+@pytest.mark.parametrize(("cell", "proj_size"), [("rnn_tanh", 0), ("lstm", 0), ("lstm", 3), ("gru", 0)])
+@pytest.mark.parametrize("ragged", [False, True], ids=["dense", "ragged"])
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_gradients_of_every_order_equal_central_differences(
+    cell: str, ragged: bool, reverse: bool, proj_size: int
+) -> None:
+    problem = make(cell, T=4, N=3, I=2, H=4, ragged=ragged, reverse=reverse, proj_size=proj_size)
+    assert_gradients_equal_central_differences(problem)
+
+
+def assert_gradients_equal_central_differences(problem: Problem) -> None:
     got = run("numpy", problem)
     names = ["x", *(f"{name}_0" for name in problem.cell.states), *(p for p in PARAMETERS if p in problem.inputs())]
     for name in names:

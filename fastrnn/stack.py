@@ -1,0 +1,359 @@
+"""Layers on top of one another: directions, dropout between them, and checkpoints instead of a whole tape.
+
+Arrays come validated. x is (T, N, I), or the rows (R, I) of sequences of different lengths (`fastrnn.steps`), or tokens.
+A stack of one direction is one chain of layers; of two, every layer is two chains, which write side by side into y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fastrnn import ops
+from fastrnn.cells import Cell, State, Weights
+from fastrnn.parameters import Array
+from fastrnn.steps import cuts
+
+__all__ = ["Dropout", "Layers", "Setting", "Tape", "backward", "forward", "infer"]
+
+Layers = Sequence[Sequence[ops.LayerWeights]]  # by layer and direction
+DStates = Sequence[tuple[Array | None, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all layers of a call share."""
+
+    backend: ModuleType
+    cell: Cell
+    num_threads: int
+    batch_sizes: Array | None = None  # of sequences of different lengths
+
+
+@dataclass(frozen=True, slots=True)
+class Dropout:
+    """Inverted dropout: what is kept is divided by its share, so that inference needs nothing."""
+
+    p: float
+    rng: np.random.Generator
+
+    def __call__(self, y: Array) -> tuple[Array, Array]:
+        """Return y with a random part of it set to zero, and which elements were kept."""
+        kept = self.rng.random(y.shape, np.float32) >= self.p
+        return self.scale(y, kept), kept
+
+    def scale(self, y: Array, kept: Array) -> Array:
+        """The kept elements of y, scaled; of a gradient likewise."""
+        result: Array = np.multiply(y, kept)
+        result *= 1 / (1 - self.p) if self.p < 1 else 0
+        return result
+
+
+def infer(
+    setting: Setting, layers: Layers, x: Array, states: Sequence[State], stamp: int | None
+) -> tuple[Array, list[State]]:
+    """Run all layers for their outputs only.
+
+    Parameters
+    ----------
+    setting, layers
+        How and on what.
+    x
+        The input of the first layer.
+    states
+        The initial states by layer and direction, h (N, P) and c (N, H).
+    stamp
+        As in `fastrnn.ops.infer`.
+
+    Returns
+    -------
+    tuple
+        y (T, N, D*P), or its rows, and the final states.
+    """
+    backend, cell, num_threads, batch_sizes = setting.backend, setting.cell, setting.num_threads, setting.batch_sizes
+    order: dict[str, Any] = {} if batch_sizes is None else {"batch_sizes": batch_sizes}
+    states_n = []
+    for layer, directions in enumerate(layers):
+        if len(directions) == 1:
+            x, state_n = ops.infer(backend, cell, x, states[layer], directions[0], stamp, num_threads, **order)
+            states_n.append(state_n)
+            continue
+        y, halves = _halves(setting, x, states[2 * layer][0])
+        for reverse, weights in enumerate(directions):
+            state = states[2 * layer + reverse]
+            _, state_n = ops.infer(
+                backend, cell, x, state, weights, stamp, num_threads, reverse=reverse == 1, y=halves[reverse], **order
+            )
+            states_n.append(state_n)
+        x = y
+    return x, states_n
+
+
+def _halves(setting: Setting, x: Array, h: Array) -> tuple[Array, list[Array]]:
+    """A new y of both directions, (..., 2*P), and where each direction writes."""
+    P = h.shape[1]
+    leading = x.shape[:2] if setting.batch_sizes is None else x.shape[:1]
+    y = ops.empty(setting.backend, (*leading, 2 * P), h.dtype)
+    return y, [y[..., :P], y[..., P:]]
+
+
+@dataclass(slots=True)
+class Tape:
+    """What `forward` keeps: how to differentiate each part of the stack, from the first on."""
+
+    setting: Setting
+    layers: Layers
+    parts: list[_Part]
+    dropout: Dropout | None
+
+
+@dataclass(slots=True)
+class _Part:
+    """A layer of one or two directions, or all layers of a stack of one."""
+
+    first: int  # layer
+    last: int
+    chains: list[_Chain | _Segments]  # by direction
+    kept: Array | None  # what dropout kept of its input, if that was dropped outside the chain
+    wide: bool  # whether y is that of two directions
+
+
+def forward(
+    setting: Setting,
+    layers: Layers,
+    x: Array,
+    states: Sequence[State],
+    dropout: Dropout | None = None,
+    checkpoint_every: int | None = None,
+) -> tuple[Array, list[State], Tape]:
+    """Run all layers and keep what `backward` needs; as `infer`, and
+
+    Parameters
+    ----------
+    dropout
+        Between the layers, or None.
+    checkpoint_every
+        About how many steps lie between two kept states, from which backward runs forward again; None keeps all.
+    """
+    weights = [[w.arrays() for w in directions] for directions in layers]
+    run = _forward_chain if checkpoint_every is None else _segmented(checkpoint_every)
+    parts = []
+    if len(layers[0]) == 1:
+        chain_weights = [w for (w,) in weights]
+        x, states_n, chain = run(setting, chain_weights, x, list(states), dropout, False, None)
+        parts.append(_Part(0, len(layers), [chain], None, False))
+        return x, states_n, Tape(setting, layers, parts, dropout)
+    all_states_n = []
+    for layer, directions in enumerate(weights):
+        kept = None
+        if layer and dropout is not None:
+            x, kept = dropout(x)
+        y, halves = _halves(setting, x, states[2 * layer][0])
+        chains = []
+        for reverse, its_weights in enumerate(directions):
+            state = states[2 * layer + reverse]
+            _, (state_n,), chain = run(setting, [its_weights], x, [state], None, reverse == 1, halves[reverse])
+            all_states_n.append(state_n)
+            chains.append(chain)
+        parts.append(_Part(layer, layer + 1, chains, kept, True))
+        x = y
+    return x, all_states_n, Tape(setting, layers, parts, dropout)
+
+
+def backward(tape: Tape, dy: Array | None, dstates: DStates) -> tuple[Array | None, list[State], list[Weights]]:
+    """Differentiate `forward`, whose tape it uses up.
+
+    Parameters
+    ----------
+    tape
+        From `forward`.
+    dy
+        The gradient of y, or None for zero.
+    dstates
+        Those of the final states by layer and direction.
+
+    Returns
+    -------
+    tuple
+        dx (None for tokens), the gradients of the initial states, and those of the weights, both by layer and direction.
+    """
+    parts, tape.parts = tape.parts, []
+    setting = tape.setting
+    dstates_0: list[State] = []
+    dweights: list[Weights] = []
+    for part in reversed(parts):
+        dx: Array | None = None
+        of_part_states: list[State] = []
+        of_part_weights: list[Weights] = []
+        directions = len(part.chains)
+        for reverse, chain in enumerate(part.chains):
+            its_dy = dy
+            if part.wide and dy is not None:
+                P = dy.shape[-1] // 2
+                its_dy = dy[..., reverse * P : (reverse + 1) * P]
+            first = part.first * directions + reverse
+            its_dstates = dstates[first : part.last * directions]
+            dx, its_dstates_0, its_dweights = chain.backward(setting, its_dy, its_dstates, dx)
+            of_part_states += its_dstates_0
+            of_part_weights += its_dweights
+        dstates_0 = of_part_states + dstates_0
+        dweights = of_part_weights + dweights
+        dy = dx
+        if part.kept is not None and tape.dropout is not None and dx is not None:
+            dy = tape.dropout.scale(dx, part.kept)
+    return dy, dstates_0, dweights
+
+
+@dataclass(slots=True)
+class _Chain:
+    """The tapes of layers that run one above the other in one direction."""
+
+    tapes: list[ops.Tape]
+    kept: list[Array | None]  # what dropout kept of each layer's input
+    dropout: Dropout | None
+
+    def backward(
+        self,
+        setting: Setting,
+        dy: Array | None,
+        dstates: DStates,
+        dx: Array | None,
+        dweights: Sequence[Weights] | None = None,
+        rows: int | None = None,
+    ) -> tuple[Array | None, list[State], list[Weights]]:
+        """Differentiate the chain; dx and dweights as in `fastrnn.reference.backward`."""
+        dstates_0: list[State] = []
+        all_dweights: list[Weights] = []
+        for layer in reversed(range(len(self.tapes))):
+            tape, self.tapes[layer] = self.tapes[layer], None  # type: ignore[call-overload]
+            totals: dict[str, Any] = {"dx": dx} if layer == 0 and dx is not None else {}
+            if dweights is not None:
+                totals |= {"dweights": dweights[layer], "rows": rows}
+            dy, dstate_0, of_weights = ops.backward(tape, dy, dstates[layer], **totals)
+            kept = self.kept[layer]
+            if kept is not None and self.dropout is not None and dy is not None:
+                dy = self.dropout.scale(dy, kept)
+            dstates_0.append(dstate_0)
+            all_dweights.append(of_weights)
+        return dy, dstates_0[::-1], all_dweights[::-1]
+
+
+def _forward_chain(
+    setting: Setting,
+    weights: Sequence[Weights],
+    x: Array,
+    states: Sequence[State],
+    dropout: Dropout | None,
+    reverse: bool,
+    y: Array | None,
+) -> tuple[Array, list[State], _Chain]:
+    """Run layers one above the other; y, if given, is where the last of them writes."""
+    states_n, tapes, all_kept = [], [], []
+    for layer, (its_weights, state) in enumerate(zip(weights, states, strict=True)):
+        kept = None
+        if layer and dropout is not None:
+            x, kept = dropout(x)
+        order: dict[str, Any] = {} if setting.batch_sizes is None else {"batch_sizes": setting.batch_sizes}
+        if reverse:
+            order["reverse"] = True
+        if y is not None and layer == len(weights) - 1:
+            order["y"] = y
+        x, state_n, tape = ops.forward(
+            setting.backend, setting.cell, x, state, its_weights, setting.num_threads, **order
+        )
+        states_n.append(state_n)
+        tapes.append(tape)
+        all_kept.append(kept)
+    return x, states_n, _Chain(tapes, all_kept, dropout)
+
+
+# ---- checkpoints
+
+Run = Callable[..., tuple[Array, list[State], Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """Consecutive steps of a chain, and what is needed to run them again."""
+
+    rows: slice  # of x and y: steps, or rows where lengths differ
+    batch_sizes: Array | None
+    states: list[State]
+    random: Any  # the state of dropout's generator
+
+
+@dataclass(slots=True)
+class _Segments:
+    """A chain without tapes: backward runs each segment again, from the last to the first."""
+
+    weights: Sequence[Weights]
+    x: Array
+    y_shape: tuple[int, ...]
+    reverse: bool
+    segments: list[_Segment]
+    dropout: Dropout | None
+
+    def backward(
+        self, setting: Setting, dy: Array | None, dstates: DStates, dx: Array | None
+    ) -> tuple[Array | None, list[State], list[Weights]]:
+        """As `_Chain.backward`, with the same bits."""
+        x = self.x
+        zeros = dx is None
+        if zeros and x.dtype.kind == "f":
+            dx = np.zeros_like(x)
+        dweights = [Weights(*(None if w is None else np.zeros_like(w) for w in its)) for its in self.weights]
+        rows = int(np.prod(self.y_shape[:-1]))
+        dstates_0: Any = dstates
+        for segment in reversed(self.segments):
+            part = Setting(setting.backend, setting.cell, setting.num_threads, segment.batch_sizes)
+            dropout = self.dropout
+            if dropout is not None:
+                dropout = Dropout(dropout.p, np.random.Generator(type(dropout.rng.bit_generator)()))
+                dropout.rng.bit_generator.state = segment.random
+            _, _, chain = _forward_chain(
+                part, self.weights, x[segment.rows], segment.states, dropout, self.reverse, None
+            )
+            its_dy = None if dy is None else dy[segment.rows]
+            its_dx = None if dx is None else dx[segment.rows]
+            _, dstates_0, _ = chain.backward(part, its_dy, dstates_0, its_dx, dweights, rows)
+        return dx, list(dstates_0), dweights
+
+
+def _segmented(every: int) -> Run:
+    """`_forward_chain` with checkpoints."""
+
+    def run(
+        setting: Setting,
+        weights: Sequence[Weights],
+        x: Array,
+        states: list[State],
+        dropout: Dropout | None,
+        reverse: bool,
+        y: Array | None,
+    ) -> tuple[Array, list[State], _Chain | _Segments]:
+        batch_sizes = setting.batch_sizes
+        counts = [states[0][0].shape[0]] * len(x) if batch_sizes is None else batch_sizes.tolist()
+        steps = len(counts)
+        if steps == 0:
+            return _forward_chain(setting, weights, x, states, dropout, reverse, y)
+        if y is None:
+            leading = x.shape[:2] if batch_sizes is None else x.shape[:1]
+            y = ops.empty(setting.backend, (*leading, weights[-1].hh.shape[1]), weights[-1].hh.dtype)
+        segments = []
+        for first, last in cuts(counts[::-1] if reverse else counts, every):
+            first, last = (steps - last, steps - first) if reverse else (first, last)
+            its_sizes, rows = None, slice(first, last)
+            if batch_sizes is not None:
+                its_sizes = batch_sizes[first:last]
+                rows = slice(sum(counts[:first]), sum(counts[:last]))
+            random = None if dropout is None else dropout.rng.bit_generator.state
+            segments.append(_Segment(rows, its_sizes, states, random))
+            part = Setting(setting.backend, setting.cell, setting.num_threads, its_sizes)
+            _, states, _ = _forward_chain(part, weights, x[rows], states, dropout, reverse, y[rows])
+        return y, states, _Segments(weights, x, y.shape, reverse, segments, dropout)
+
+    return run
