@@ -198,7 +198,7 @@ def infer(
 def forward(
     backend: ModuleType, cell: Cell, x: Array, state: State, weights: Weights, num_threads: int, **order: Any
 ) -> tuple[Array, State, Tape]:
-    """Run one layer over a sequence and keep a tape: `fastrnn.reference.forward` on a backend; `order` as in `infer`."""
+    """Run one layer and keep a tape: `fastrnn.reference.forward` on a backend; `order` as in `infer`."""
     y, state_n, kept = backend.forward(cell, x, state, weights, tape=True, num_threads=num_threads, **order)
     return y, state_n, Tape(cell, backend, kept, num_threads)
 

@@ -2,8 +2,8 @@
 
 Slow and plain on purpose. Per cell there is one pair of point functions, forward and backward of a single step without
 its matrix products; one sequence forward and one sequence backward (back-propagation through time, Werbos, 1990) serve
-all cells. The letters are T time steps, N batch, R rows of all steps, I input size, H hidden size, P projection size, G gates; see `fastrnn.cells` for the
-equations.
+all cells. The letters are T time steps, N batch, R rows of all steps, I input size, H hidden size, P projection size,
+G gates; see `fastrnn.cells` for the equations.
 """
 
 from __future__ import annotations
@@ -305,10 +305,8 @@ def backward(
 
 def gates(cell: Cell, tape: Tape) -> tuple[Array, ...]:
     """Every gate in the order of `cell.gates`, and every state after the first, of all rows: (R, H) each."""
-    names = len(cell.gates)
-    found = [
-        np.empty((len(tape.x), len(tape.weights.hh) // names), tape.x.dtype) for _ in (*cell.gates, *cell.states[1:])
-    ]
+    names, hh = len(cell.gates), tape.weights.hh
+    found = [np.empty((len(tape.x), len(hh) // names), hh.dtype) for _ in (*cell.gates, *cell.states[1:])]
     for step, (_, after), step_gates in zip(tape.steps, tape.states, tape.gates, strict=True):
         for whole, part in zip(found, (*step_gates[:names], *after[1:]), strict=True):
             whole[step] = part

@@ -1,7 +1,8 @@
 """Layers on top of one another: directions, dropout between them, and checkpoints instead of a whole tape.
 
-Arrays come validated. x is (T, N, I), or the rows (R, I) of sequences of different lengths (`fastrnn.steps`), or tokens.
-A stack of one direction is one chain of layers; of two, every layer is two chains, which write side by side into y.
+Arrays come validated. x is (T, N, I), or the rows (R, I) of sequences of different lengths (`fastrnn.steps`), or tokens
+in their place. A stack of one direction is one chain of layers; of two, every layer is two chains, which write side by
+side into y.
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ def backward(tape: Tape, dy: Array | None, dstates: DStates) -> tuple[Array | No
     Returns
     -------
     tuple
-        dx (None for tokens), the gradients of the initial states, and those of the weights, both by layer and direction.
+        dx (None for tokens), and by layer and direction the gradients of the initial states and of the weights.
     """
     parts, tape.parts = tape.parts, []
     setting = tape.setting

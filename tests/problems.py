@@ -123,8 +123,9 @@ def make(
 ) -> Problem:
     """A problem with nonzero states and gradients into every output.
 
-    `ragged` sequences have lengths of 0 to T, sorted as backends take them. Weights are O(1) for a few columns and fall with the root of their number, so that pre-activations are O(1) at any
-    size and a small change of the state does not grow from step to step.
+    `ragged` sequences have lengths of 0 to T, sorted as backends take them. Weights are O(1) for a few columns and fall
+    with the root of their number, so that pre-activations are O(1) at any size and a small change of the state does not
+    grow from step to step.
     """
     rng = np.random.default_rng([T, N, I, H])
     row = CELLS[cell]
