@@ -29,7 +29,12 @@ __all__ = [
     "gates",
     "infer",
     "is_tokens",
+    "keep",
+    "kept_sizes",
+    "keeps",
     "multiply",
+    "recall",
+    "run",
 ]
 
 
@@ -186,12 +191,16 @@ def infer(
     `order` is how the sequences run and where y goes: `batch_sizes`, `reverse` and `y` of `fastrnn.reference.forward`.
     """
     if stamp is None or not hasattr(backend, "pack"):
-        y, state_n, _ = backend.forward(cell, x, state, weights.arrays(), tape=False, num_threads=num_threads, **order)
-    else:
-        packed = weights.packed(backend, cell, stamp, num_threads)
-        y, state_n, _ = backend.forward(
-            cell, x, state, None, tape=False, num_threads=num_threads, packed=packed, **order
-        )
+        return run(backend, cell, x, state, weights.arrays(), num_threads, **order)
+    packed = weights.packed(backend, cell, stamp, num_threads)
+    return run(backend, cell, x, state, None, num_threads, packed=packed, **order)
+
+
+def run(
+    backend: ModuleType, cell: Cell, x: Array, state: State, weights: Weights | None, num_threads: int, **order: Any
+) -> tuple[Array, State]:
+    """Run one layer for its outputs only: `fastrnn.reference.forward` on a backend; `order` as in `infer`."""
+    y, state_n, _ = backend.forward(cell, x, state, weights, tape=False, num_threads=num_threads, **order)
     return y, state_n
 
 
@@ -213,6 +222,47 @@ def backward(
     kept, tape.kept = tape.kept, None
     dx, dstate_0, dweights = tape.backend.backward(tape.cell, kept, dy, dstate, num_threads=tape.num_threads, **totals)
     return dx, dstate_0, Weights(*dweights)
+
+
+def keeps(backend: ModuleType) -> bool:
+    """Whether a backend takes tapes apart: whether it has `keep`, `recall` and `kept_sizes`."""
+    return hasattr(backend, "keep")
+
+
+def keep(tape: Tape) -> tuple[Array, ...]:
+    """What a tape owns besides what went into `forward` and y, as 1-D arrays of the weights' dtype, without a copy."""
+    arrays: tuple[Array, ...] = tape.backend.keep(tape.kept)
+    return arrays
+
+
+def recall(
+    backend: ModuleType,
+    cell: Cell,
+    x: Array,
+    state: State,
+    weights: Weights,
+    y: Array,
+    kept: Sequence[Array],
+    num_threads: int,
+    **order: Any,
+) -> Tape:
+    """The tape again whose forward took and gave these arrays, from what `keep` returned; `order` is as it was."""
+    return Tape(cell, backend, backend.recall(cell, x, state, weights, y, tuple(kept), **order), num_threads)
+
+
+def kept_sizes(
+    backend: ModuleType,
+    cell: Cell,
+    steps: int,
+    batch: int,
+    rows: int,
+    hidden: int,
+    proj_size: int,
+    dtype: np.dtype[Any],
+) -> tuple[int, ...]:
+    """How many elements each array has that `keep` returns, of a tape of so many rows in so many steps."""
+    sizes: tuple[int, ...] = backend.kept_sizes(cell, steps, batch, rows, hidden, proj_size, dtype)
+    return sizes
 
 
 def gates(tape: Tape) -> dict[str, Array]:
