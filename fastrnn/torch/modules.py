@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +13,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 
-from fastrnn.torch.operator import DTYPES, is_traced, layer, why_no_tapes
+from fastrnn.torch.operator import DTYPES, is_traced, layer, run_uncompiled, why_no_tapes
 
 __all__ = ["GRU", "LSTM", "RNN"]
+
+
+PLAIN = {Tensor, torch.nn.Parameter}
 
 
 class _Recurrent(torch.nn.RNNBase):
@@ -22,7 +26,8 @@ class _Recurrent(torch.nn.RNNBase):
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """Run the sequence, with the arguments, results and errors of torch.nn."""
-        self._update_flat_weights()
+        if not _are_same(self._parameters.values(), self._flat_weights):
+            self._update_flat_weights()  # does all for which parameters need not be, at ten times the cost
         packed = isinstance(input, PackedSequence)
         x, batch_sizes, sorted_indices, unsorted_indices = input if packed else (input, None, None, None)
         lstm = self.mode == "LSTM"
@@ -88,6 +93,8 @@ class _Recurrent(torch.nn.RNNBase):
         _warn_once(self, f"fastrnn.torch.{type(self).__name__} runs on torch's own kernels here: {reason}")
 
 
+run_uncompiled(_Recurrent.forward)
+
 _warned: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
 
 
@@ -95,6 +102,10 @@ def _warn_once(module: torch.nn.Module, message: str) -> None:
     if module not in _warned:
         _warned.add(module)
         warnings.warn(message, stacklevel=6)  # at the call of the module
+
+
+def _are_same(values: Collection[Any], others: Collection[Any]) -> bool:
+    return len(values) == len(others) and all(map(operator.is_, values, others))
 
 
 def _why_not_this_call(x: Any, states: Any, packed: bool) -> str | None:
@@ -107,6 +118,8 @@ def _why_not_this_call(x: Any, states: Any, packed: bool) -> str | None:
     for state in states:
         if not isinstance(state, Tensor) or state.dim() != dims:
             return "they take states of as many axes as the input"
+    if x.is_nested or (not torch.compiler.is_compiling() and x.is_neg()):
+        return "they take no nested tensors, and none with a negative bit"
     return None if x.numel() else "they take no empty input"
 
 
@@ -124,16 +137,14 @@ def _why_not_here() -> str | None:
 
 def _why_not_these(tensors: Sequence[Tensor]) -> str | None:
     """Why the kernels cannot work on tensors like these, or None."""
-    traced, dtype = is_traced(), tensors[0].dtype
+    dtype = tensors[0].dtype
     for t in tensors:
-        if not (traced or type(t) is Tensor or type(t) is torch.nn.Parameter):
-            return f"they do not know what a {type(t).__name__} does"
         if not t.is_cpu:
             return f"they are for tensors on the CPU, not on {t.device}"
-        if t.dtype not in DTYPES:
-            return f"they are for float32 and float64, not {t.dtype}"
-        if t.dtype is not dtype or t.layout is not torch.strided or t.is_nested or t.is_neg():
-            return "they are for dense tensors of one dtype"
+        if t.dtype is not dtype or t.dtype not in DTYPES or t.layout is not torch.strided:
+            return f"they are for dense tensors, all float32 or all float64, not {t.dtype}"
+        if type(t) not in PLAIN and not is_traced():
+            return f"they do not know what a {type(t).__name__} does"
     return None
 
 

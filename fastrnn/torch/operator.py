@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy
 
 from fastrnn import ops
 from fastrnn.backends import BACKENDS
 from fastrnn.cells import CELLS, Cell, Weights
 from fastrnn.parameters import Array
 
-__all__ = ["DTYPES", "is_traced", "layer", "why_no_tapes"]
+__all__ = ["DTYPES", "is_traced", "layer", "run_uncompiled", "why_no_tapes"]
 
 DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
@@ -71,13 +72,13 @@ def layer(
     """
     taped = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *state, *weights))
     if is_traced():
-        # An exported graph outlives the grad mode of its export: it keeps no tape, and a backward runs forward again.
-        keep = taped and not torch.compiler.is_exporting()
+        # A graph to be kept outlives the grad mode it is made in: it has no tape, and a backward runs forward again.
+        keep = taped and not (torch.compiler.is_exporting() or torch.jit.is_tracing())
         y, state_n, _ = torch.ops.fastrnn.layer(x, batch_sizes, list(state), list(weights), cell, keep)
     elif taped:
         y, *state_n = _Layer.apply(cell, warn, x, batch_sizes, len(state), *state, *weights)
     else:
-        y, state_n, _ = _forward(x.detach(), batch_sizes, _detached(state), _detached(weights), cell, False)
+        y, state_n, _ = _forward(x, batch_sizes, state, weights, cell, False)
     return y, state_n
 
 
@@ -86,14 +87,18 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
 
 
+def run_uncompiled(function: Callable[..., Any]) -> None:
+    """Keep torch.compile from compiling a function, and what it calls, where it is not within a graph already.
+
+    As `torch.compiler.disable`, but a graph may still contain it, and torch._dynamo need not be imported (a second).
+    """
+    set_code_exec_strategy(function.__code__, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP))
+
+
 def why_no_tapes() -> str | None:
     """Why the backend does not keep its tapes in tensors, or None."""
     backend, _ = ops.choose(None, 1)
     return None if ops.keeps(backend) else f"fastrnn's backend is {backend.describe()}"
-
-
-def _detached(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [t.detach() for t in tensors]
 
 
 # ---- on NumPy arrays
@@ -167,7 +172,7 @@ def _forward(
     state: Sequence[Tensor],
     weights: Sequence[Tensor],
     cell: str,
-    keep: bool = False,
+    keep: bool,
 ) -> Outputs:
     """`layer` without its derivative; the tape is empty unless it is to be kept, and ends with its flag."""
     problem = _Problem(x, batch_sizes, state, weights, cell)
@@ -175,7 +180,7 @@ def _forward(
     tape = []
     if keep:
         tape = [torch.from_numpy(array) for its_tape in tapes for array in ops.keep(its_tape)]
-        tape.append(torch.full((1,), FLAGS[problem.backend.__name__], dtype=torch.uint8))
+        tape.append(torch.from_numpy(np.array([FLAGS[problem.backend.__name__]], np.uint8)))
     return torch.from_numpy(y), _tensors(states_n), tape
 
 
@@ -244,24 +249,21 @@ def _weights(tensors: Sequence[Tensor]) -> Weights:
 def _check(
     cell: Cell, x: Array, states: Sequence[tuple[Array, ...]], weights: Sequence[Weights], batch_sizes: Array | None
 ) -> None:
-    """Whether everything fits together: the kernels trust it."""
+    """Raise TypeError or ValueError unless everything fits together: the kernels trust it."""
     N, P = states[0][0].shape
     rows, I = len(weights[0].ih), x.shape[-1]
     H = rows // len(cell.gates)
-    for its in weights:
-        named = zip(
-            Weights._fields,
-            its,
-            ((rows, I), (rows, P), (rows,), (rows,), (P, H)),
-            ("(G*H, I)", "(G*H, P)", "(G*H,)", "(G*H,)", "(P, H)"),
-            strict=True,
-        )
-        for name, value, shape, letters in named:
-            if value is not None:
-                ops.as_real(name, value, x.dtype, shape, letters)
+    state_shapes = ((N, P), (N, H))
+    weight_shapes = ((rows, I), (rows, P), (rows,), (rows,), (P, H))
     for state in states:
-        for name, value, size, letter in zip(cell.states_0, state, (P, H), "PH", strict=False):
-            ops.as_real(name, value, x.dtype, (N, size), f"(N, {letter})")
+        for array, shape in zip(state, state_shapes, strict=False):
+            if array.shape != shape or array.dtype is not x.dtype:
+                ops.as_states(cell.states_0, state, x.dtype, state_shapes[: len(state)], ("(N, P)", "(N, H)"))
+    for its in weights:
+        for at, (array, shape) in enumerate(zip(its, weight_shapes, strict=True)):
+            if array is not None and (array.shape != shape or array.dtype is not x.dtype):
+                letters = ("(G*H, I)", "(G*H, P)", "(G*H,)", "(G*H,)", "(P, H)")
+                ops.as_real(Weights._fields[at], array, x.dtype, shape, letters[at])
     if batch_sizes is None:
         if x.shape[1:-1] != (N,):
             raise ValueError(f"x has shape {x.shape}; expected (T, N, I) with N = {N}, as in h_0")
@@ -322,6 +324,7 @@ class _Layer(torch.autograd.Function):
         return None, None, dx, None, None, *dstate_0, *dweights
 
 
+run_uncompiled(_Layer.backward)
 CREATE_GRAPH = "its kernels have no second derivative (create_graph=True)"
 NOTHING = {dtype: torch.empty(0, dtype=dtype) for dtype in DTYPES}
 
@@ -372,7 +375,7 @@ def _torchs_layer(
 
 torch.library.define(
     "fastrnn::layer",
-    "(Tensor x, Tensor? batch_sizes, Tensor[] state, Tensor[] weights, str cell, bool keep=False) "
+    "(Tensor x, Tensor? batch_sizes, Tensor[] state, Tensor[] weights, str cell, bool keep) "
     "-> (Tensor y, Tensor[] state_n, Tensor[] tape)",
 )
 torch.library.define(
@@ -391,7 +394,7 @@ def _(
     state: Sequence[Tensor],
     weights: Sequence[Tensor],
     cell: str,
-    keep: bool = False,
+    keep: bool,
 ) -> Outputs:
     directions, N, P = state[0].shape
     y = x.new_empty((*x.shape[:-1], directions * P))
