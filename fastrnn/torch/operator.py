@@ -339,20 +339,22 @@ def _differentiable_backward(
     cell: str,
 ) -> tuple[Tensor | None, list[Tensor | None], list[Tensor | None]]:
     """`_backward` as a differentiable function of all its arguments: by torch's own layer."""
-    given = [x, *state, *weights]
-    # Aliases: what led from one of them to another is not part of this layer.
-    tensors = [t.view_as(t) for t in given]
+    # Aliases, since what led from one of these to another is not part of this layer.
+    tensors = [t.view_as(t) for t in (x, *state, *weights)]
     x, state, weights = tensors[0], tensors[1 : 1 + len(state)], tensors[1 + len(state) :]
-    with torch.backends.mkldnn.flags(enabled=False):  # oneDNN's LSTM has no second derivative either
+    onednn = torch.backends.mkldnn.enabled
+    try:
+        torch.backends.mkldnn.enabled = False  # its LSTM has no second derivative either
         outputs = _torchs_layer(x, batch_sizes, state, weights, cell)
-        pairs = [(out, d) for out, d in zip(outputs, (dy, *dstate_n), strict=True) if d is not None]
-        wanted = [t for t in tensors if t.requires_grad]
-        found = iter(
-            torch.autograd.grad(
-                [out for out, _ in pairs], wanted, [d for _, d in pairs], create_graph=True, allow_unused=True
-            )
-        )
-    gradients = [next(found) if t.requires_grad else None for t in tensors]
+    finally:
+        torch.backends.mkldnn.enabled = onednn
+    pairs = [(out, d) for out, d in zip(outputs, (dy, *dstate_n), strict=True) if d is not None]
+    wanted = [t for t in tensors if t.requires_grad]
+    found = torch.autograd.grad(
+        [out for out, _ in pairs], wanted, [d for _, d in pairs], create_graph=True, allow_unused=True
+    )
+    by_tensor = iter(found)
+    gradients = [next(by_tensor) if t.requires_grad else None for t in tensors]
     return gradients[0], gradients[1 : 1 + len(state)], gradients[1 + len(state) :]
 
 
