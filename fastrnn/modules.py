@@ -97,7 +97,7 @@ class _Recurrent(Parametrized):
             names |= {"bias_ih": "bias_ih", "bias_hh": "bias_hh"}
         if self.proj_size:
             names["hr"] = "weight_hr"
-        return {field: f"{name}_l{layer}{'_reverse' * reverse}" for field, name in names.items()}
+        return {field: f"{name}{_suffix(layer, reverse)}" for field, name in names.items()}
 
     def _start_caches(self) -> None:
         self._weights = [
@@ -277,6 +277,39 @@ class _Recurrent(Parametrized):
             grads,
         )
 
+    def trace(self, x: Any, state: Any = None, *, lengths: Any = None) -> dict[str, Array]:
+        """Run the sequence as `forward` does, without dropout, and show every gate and every state of every step.
+
+        Parameters and errors are those of `__call__`.
+
+        Returns
+        -------
+        dict
+            The gates and states of `fastrnn.cells` by name, layer and direction: i_l0, f_l0, g_l0, o_l0, h_l0, c_l0,
+            i_l0_reverse, ... for LSTM; r_l0, z_l0, n_l0, h_l0, ... for GRU; h_l0, ... for RNN. Each is (T, N, H), or h
+            with a projection (T, N, P), the axes in x's order. The values at t belong to x_t in both directions, those
+            beyond a sequence's length are zero.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> gru = fastrnn.GRU(10, 20, bidirectional=True, seed=0)
+        >>> inside = gru.trace(np.zeros((5, 3, 10), np.float32))
+        >>> list(inside)
+        ['r_l0', 'z_l0', 'n_l0', 'h_l0', 'r_l0_reverse', 'z_l0_reverse', 'n_l0_reverse', 'h_l0_reverse']
+        >>> inside["z_l0_reverse"].shape
+        (5, 3, 20)
+        """
+        x, states, batched, ragged, steps = self._take(x, state, lengths)
+        found = stack.trace(self._setting(x, ragged, training=True), self._weights, x, states)
+        inside: dict[str, Array] = {}
+        for index, arrays in enumerate(found):
+            layer, reverse = divmod(index, self.directions)
+            for name, array in arrays.items():
+                whole = array if ragged is None else ragged.unpack(array, steps)
+                inside[f"{name}{_suffix(layer, reverse)}"] = self._to_caller(whole, batched)
+        return inside
+
     def explain(self, shape: Sequence[int], *, tokens: bool = False, training: bool = False) -> str:
         """Say how a call on x of a shape would run here: what the backend chooses, how much work it is, what bounds it.
 
@@ -426,6 +459,11 @@ class _Recurrent(Parametrized):
         if not batched:
             per_state = tuple([s[:, 0] for s in per_state])
         return per_state if len(per_state) > 1 else per_state[0]
+
+
+def _suffix(layer: int, reverse: int) -> str:
+    """What torch.nn ends the names of a layer's and direction's parameters in."""
+    return f"_l{layer}{'_reverse' * reverse}"
 
 
 def _to_time_major(array: Array) -> Array:

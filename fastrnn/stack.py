@@ -19,7 +19,7 @@ from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
 from fastrnn.steps import cuts
 
-__all__ = ["Dropout", "Layers", "Setting", "Tape", "backward", "forward", "infer"]
+__all__ = ["Dropout", "Layers", "Setting", "Tape", "backward", "forward", "infer", "trace"]
 
 Layers = Sequence[Sequence[ops.LayerWeights]]  # by layer and direction
 DStates = Sequence[tuple[Array | None, ...]]
@@ -100,6 +100,32 @@ def _halves(setting: Setting, x: Array, h: Array) -> tuple[Array, list[Array]]:
     leading = x.shape[:2] if setting.batch_sizes is None else x.shape[:1]
     y = ops.empty(setting.backend, (*leading, 2 * P), h.dtype)
     return y, [y[..., :P], y[..., P:]]
+
+
+def trace(setting: Setting, layers: Layers, x: Array, states: Sequence[State]) -> list[dict[str, Array]]:
+    """Run all layers and return what happens inside: by layer and direction, every gate and every state by its name.
+
+    Parameters are those of `infer`. h is (T, N, P) and everything else (T, N, H), or they are rows.
+    """
+    cell = setting.cell
+    order: dict[str, Any] = {} if setting.batch_sizes is None else {"batch_sizes": setting.batch_sizes}
+    found = []
+    for layer, directions in enumerate(layers):
+        wide = len(directions) == 2
+        y, halves = _halves(setting, x, states[2 * layer][0]) if wide else (None, [None])
+        for reverse, weights in enumerate(directions):
+            if wide:
+                order |= {"reverse": reverse == 1, "y": halves[reverse]}
+            state = states[layer * len(directions) + reverse]
+            h, _, tape = ops.forward(setting.backend, cell, x, state, weights.arrays(), setting.num_threads, **order)
+            inside = {"h": h}
+            if cell.gates != cell.states:  # else the only gate is h, which need not be copied
+                inside |= {name: rows.reshape(*h.shape[:-1], rows.shape[-1]) for name, rows in ops.gates(tape).items()}
+            found.append({name: inside[name] for name in dict.fromkeys((*cell.gates, *cell.states))})
+            if not wide:
+                y = h
+        x = y
+    return found
 
 
 @dataclass(slots=True)
