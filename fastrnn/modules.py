@@ -75,7 +75,9 @@ class _Recurrent(Parametrized):
                 of_weights = self._shapes(layer)
                 shapes |= {name: of_weights[field] for field, name in self._names(layer, reverse).items()}
         rng = self._declare(shapes, uniform(1 / math.sqrt(self.hidden_size)), seed)
-        self._dropout = stack.Dropout(self.dropout, rng.spawn(1)[0]) if self.dropout and self.num_layers > 1 else None
+        self._dropout: stack.Dropout | None = None
+        if self.dropout and self.num_layers > 1:
+            self._dropout = stack.Dropout(self.dropout, tuple(rng.spawn(self.num_layers - 1)))
         self._start_caches()
 
     def _shapes(self, layer: int) -> dict[str, tuple[int, ...]]:

@@ -37,14 +37,18 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Dropout:
-    """Inverted dropout: what is kept is divided by its share, so that inference needs nothing."""
+    """Inverted dropout: what is kept is divided by its share, so that inference needs nothing.
+
+    Every layer but the first draws from a generator of its own, so that it does not matter into which parts the steps
+    are cut.
+    """
 
     p: float
-    rng: np.random.Generator
+    rngs: tuple[np.random.Generator, ...]  # (L - 1)
 
-    def __call__(self, y: Array) -> tuple[Array, Array]:
-        """Return y with a random part of it set to zero, and which elements were kept."""
-        kept = self.rng.random(y.shape, np.float32) >= self.p
+    def __call__(self, y: Array, layer: int) -> tuple[Array, Array]:
+        """Return the input y of a layer with a random part of it set to zero, and which elements were kept."""
+        kept = self.rngs[layer - 1].random(y.shape, np.float32) >= self.p
         return self.scale(y, kept), kept
 
     def scale(self, y: Array, kept: Array) -> Array:
@@ -52,6 +56,17 @@ class Dropout:
         result: Array = np.multiply(y, kept)
         result *= 1 / (1 - self.p) if self.p < 1 else 0
         return result
+
+    def now(self) -> list[Any]:
+        """The states of the generators."""
+        return [rng.bit_generator.state for rng in self.rngs]
+
+    def again(self, states: list[Any]) -> Dropout:
+        """One that draws what this one drew from the given states on."""
+        rngs = [np.random.Generator(type(rng.bit_generator)()) for rng in self.rngs]
+        for rng, state in zip(rngs, states, strict=True):
+            rng.bit_generator.state = state
+        return Dropout(self.p, tuple(rngs))
 
 
 def infer(
@@ -178,7 +193,7 @@ def forward(
     for layer, directions in enumerate(weights):
         kept = None
         if layer and dropout is not None:
-            x, kept = dropout(x)
+            x, kept = dropout(x, layer)
         y, halves = _halves(setting, x, states[2 * layer][0])
         chains = []
         for reverse, its_weights in enumerate(directions):
@@ -283,7 +298,7 @@ def _forward_chain(
     for layer, (its_weights, state) in enumerate(zip(weights, states, strict=True)):
         kept = None
         if layer and dropout is not None:
-            x, kept = dropout(x)
+            x, kept = dropout(x, layer)
         order: dict[str, Any] = {} if setting.batch_sizes is None else {"batch_sizes": setting.batch_sizes}
         if reverse:
             order["reverse"] = True
@@ -310,7 +325,7 @@ class _Segment:
     rows: slice  # of x and y: steps, or rows where lengths differ
     batch_sizes: Array | None
     states: list[State]
-    random: Any  # the state of dropout's generator
+    random: list[Any]  # the states of dropout's generators
 
 
 @dataclass(slots=True)
@@ -337,10 +352,7 @@ class _Segments:
         dstates_0: Any = dstates
         for segment in reversed(self.segments):
             part = Setting(setting.backend, setting.cell, setting.num_threads, segment.batch_sizes)
-            dropout = self.dropout
-            if dropout is not None:
-                dropout = Dropout(dropout.p, np.random.Generator(type(dropout.rng.bit_generator)()))
-                dropout.rng.bit_generator.state = segment.random
+            dropout = None if self.dropout is None else self.dropout.again(segment.random)
             _, _, chain = _forward_chain(
                 part, self.weights, x[segment.rows], segment.states, dropout, self.reverse, None
             )
@@ -377,7 +389,7 @@ def _segmented(every: int) -> Run:
             if batch_sizes is not None:
                 its_sizes = batch_sizes[first:last]
                 rows = slice(sum(counts[:first]), sum(counts[:last]))
-            random = None if dropout is None else dropout.rng.bit_generator.state
+            random = [] if dropout is None else dropout.now()
             segments.append(_Segment(rows, its_sizes, states, random))
             part = Setting(setting.backend, setting.cell, setting.num_threads, its_sizes)
             _, states, _ = _forward_chain(part, weights, x[rows], states, dropout, reverse, y[rows])
