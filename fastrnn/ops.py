@@ -18,6 +18,7 @@ __all__ = [
     "LayerWeights",
     "Tape",
     "are_ready",
+    "as_input",
     "as_lengths",
     "as_real",
     "as_states",
@@ -86,6 +87,59 @@ def as_tokens(name: str, tokens: Array, limit: int, letters: str) -> Array:
             f"{name} holds the token {low if low < 0 else high}; expected 0 <= token < {letters} = {limit}"
         )
     return np.require(tokens, np.intp, ["C", "A"])
+
+
+def as_input(
+    x: Any, dtype: np.dtype[Any], input_size: int, leading: tuple[str, ...], *, time_major: bool = True
+) -> tuple[Array, bool]:
+    """Validate the input of a module or cell.
+
+    Parameters
+    ----------
+    x
+        Real input or token indices, with or without the axis N.
+    dtype, input_size
+        Of real input.
+    leading
+        The letters of the axes before I, N among them.
+    time_major
+        Whether time is the first axis, if there are two; else they are swapped.
+
+    Returns
+    -------
+    tuple
+        x with an axis N, the axis before I or the last of tokens, and whether it came with it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is no such input.
+    """
+    x = take_array("x", x)
+    tokens = is_tokens(x)
+    batched = x.ndim == len(leading) + (not tokens)
+    if not batched and x.ndim != len(leading) - 1 + (not tokens):
+        shapes = (_shape(leading, tokens), _shape(tuple(letter for letter in leading if letter != "N"), tokens))
+        wanted = " or ".join(shapes) + ("" if tokens else f", I = {input_size}")
+        kind = "token indices" if tokens else "real input"
+        raise ValueError(f"x has shape {x.shape}; expected {wanted} for {kind} (dtype {x.dtype})")
+    if not tokens and x.shape[-1] != input_size:
+        letters = _shape(leading if batched else tuple(letter for letter in leading if letter != "N"), tokens)
+        wanted = ", ".join(["any"] * (x.ndim - 1) + [str(input_size)])
+        raise ValueError(f"x has shape {x.shape}; expected {letters} = ({wanted})")
+    if batched and not time_major:
+        x = x.swapaxes(0, 1)
+    if tokens:
+        x = as_tokens("x", x, input_size, "input_size")
+        return x if batched else x[..., None], batched
+    x = as_real("x", x, dtype, (input_size,), "I", free=x.ndim - 1)
+    return x if batched else x[..., None, :], batched
+
+
+def _shape(leading: tuple[str, ...], tokens: bool) -> str:
+    """A shape in letters: (T, N, I); of tokens (T,)."""
+    letters = leading if tokens else (*leading, "I")
+    return f"({', '.join(letters)}{',' if len(letters) == 1 else ''})"
 
 
 def as_lengths(lengths: Any, batch: int, steps: int) -> Array:

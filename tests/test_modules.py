@@ -604,9 +604,9 @@ def test_threads_of_a_module_change_no_bit(backend: str, kind: str) -> None:
 def test_doctests_of_the_public_api(restored: None) -> None:
     import doctest
 
-    from fastrnn import backends, modules
+    from fastrnn import backends, cell_modules, modules
 
-    for module in (modules, backends):
+    for module in (modules, cell_modules, backends):
         result = doctest.testmod(module)
         assert result.attempted
         assert not result.failed
