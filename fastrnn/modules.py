@@ -448,10 +448,15 @@ class _Recurrent(Runnable):
     def _as_states(
         self, names: Sequence[str], values: Any, batch_size: int, batched: bool, *, optional: bool = False
     ) -> tuple[Any, ...]:
-        layers, batch = self.num_layers * self.directions, (batch_size,) if batched else ()
+        layers, count = self.num_layers * self.directions, len(names)
+        if batched and not self.proj_size and (count == 1 or type(values) is tuple and len(values) == count):
+            states = (values,) if count == 1 else values
+            if ops.are_ready(states, self.dtype, (layers, batch_size, self.hidden_size)):
+                return states  # as most are: what follows takes as long as a small step
+        batch = (batch_size,) if batched else ()
         shapes = [(layers, *batch, size) for size in (self._output_size, self.hidden_size)]
         letters = [f"(L*D, {'N, ' * batched}{size})" for size in ("P" if self.proj_size else "H", "H")]
-        states = ops.as_states(names, values, self.dtype, shapes[: len(names)], letters, optional=optional)
+        states = ops.as_states(names, values, self.dtype, shapes[:count], letters, optional=optional)
         return states if batched else tuple([None if s is None else s[:, None] for s in states])
 
     def _to_caller(self, array: Array, batched: bool) -> Array:
