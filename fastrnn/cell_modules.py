@@ -186,7 +186,7 @@ class RNNCell(_Cell):
     (3, 20)
     """
 
-    _DEFAULTS: Mapping[str, Any] = {"nonlinearity": None} | _Cell._DEFAULTS  # always shown
+    _DEFAULTS: Mapping[str, Any] = {"nonlinearity": None, **_Cell._DEFAULTS}  # always shown
 
     def __init__(
         self,

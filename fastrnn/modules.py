@@ -14,6 +14,7 @@ from fastrnn import backends, explain, ops, stack
 from fastrnn.cells import CELLS, Cell, State
 from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive, uniform
 from fastrnn.steps import Ragged
+from fastrnn.stream import Stream
 
 __all__ = ["GRU", "LSTM", "RNN", "Tape"]
 
@@ -342,6 +343,33 @@ class _Recurrent(Runnable):
                 inside[f"{name}{_suffix(layer, reverse)}"] = self._to_caller(whole, batched)
         return inside
 
+    def stream(self, batch_size: int | None = 1) -> Stream:
+        """Make an object that takes one step of each sequence at a time and keeps the state, zero at first.
+
+        Parameters
+        ----------
+        batch_size
+            N, how many sequences there are; None for a single one, whose arrays have no axis N.
+
+        Returns
+        -------
+        Stream
+            See `fastrnn.stream.Stream`: `step(x, out=None)`, `state`, `reset(rows=None)`, `refresh()`.
+
+        Raises
+        ------
+        ValueError
+            If the module is bidirectional, or `batch_size` less than 1.
+        TypeError
+            If `batch_size` is not an integer.
+        """
+        if self.bidirectional:
+            raise ValueError("a bidirectional module has no stream: its reverse direction starts at the last step")
+        if batch_size is not None:
+            batch_size = check_positive("batch_size", batch_size)
+        backend, num_threads = ops.choose(self.backend, self.num_threads)
+        return Stream(backend, self._cell, [layer for (layer,) in self._weights], batch_size, num_threads)
+
     def explain(self, shape: Sequence[int], *, tokens: bool = False, training: bool = False) -> str:
         """Say how a call on x of a shape would run here: what the backend chooses, how much work it is, what bounds it.
 
@@ -449,7 +477,7 @@ class _Recurrent(Runnable):
         self, names: Sequence[str], values: Any, batch_size: int, batched: bool, *, optional: bool = False
     ) -> tuple[Any, ...]:
         layers, count = self.num_layers * self.directions, len(names)
-        if batched and not self.proj_size and (count == 1 or type(values) is tuple and len(values) == count):
+        if batched and not self.proj_size and (count == 1 or (type(values) is tuple and len(values) == count)):
             states = (values,) if count == 1 else values
             if ops.are_ready(states, self.dtype, (layers, batch_size, self.hidden_size)):
                 return states  # as most are: what follows takes as long as a small step
@@ -542,7 +570,7 @@ class RNN(_Recurrent):
     ((5, 3, 20), (1, 3, 20))
     """
 
-    _DEFAULTS: Mapping[str, Any] = {"nonlinearity": None} | _Recurrent._DEFAULTS  # always shown
+    _DEFAULTS: Mapping[str, Any] = {"nonlinearity": None, **_Recurrent._DEFAULTS}  # always shown
 
     def __init__(
         self,

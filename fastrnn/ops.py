@@ -72,8 +72,7 @@ def as_real(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...],
     if given is not dtype and given.newbyteorder("=") != dtype:
         raise TypeError(f"{name} has dtype {given}; expected {dtype}")
     if array.shape[free:] != shape:
-        wanted = ", ".join(["any"] * free + [str(n) for n in shape])
-        raise ValueError(f"{name} has shape {array.shape}; expected {letters} = ({wanted})")
+        raise ValueError(f"{name} has shape {array.shape}; expected {letters} = {_listed(['any'] * free, shape)}")
     flags = array.flags
     if flags.c_contiguous and flags.aligned and given.isnative:
         return array
@@ -125,8 +124,8 @@ def as_input(
         raise ValueError(f"x has shape {x.shape}; expected {wanted} for {kind} (dtype {x.dtype})")
     if not tokens and x.shape[-1] != input_size:
         letters = _shape(leading if batched else tuple(letter for letter in leading if letter != "N"), tokens)
-        wanted = ", ".join(["any"] * (x.ndim - 1) + [str(input_size)])
-        raise ValueError(f"x has shape {x.shape}; expected {letters} = ({wanted})")
+        wanted = _listed(["any"] * (x.ndim - 1), [input_size])
+        raise ValueError(f"x has shape {x.shape}; expected {letters} = {wanted}")
     if batched and not time_major:
         x = x.swapaxes(0, 1)
     if tokens:
@@ -138,8 +137,13 @@ def as_input(
 
 def _shape(leading: tuple[str, ...], tokens: bool) -> str:
     """A shape in letters: (T, N, I); of tokens (T,)."""
-    letters = leading if tokens else (*leading, "I")
-    return f"({', '.join(letters)}{',' if len(letters) == 1 else ''})"
+    return _listed(leading, () if tokens else ("I",))
+
+
+def _listed(*parts: Sequence[str | int]) -> str:
+    """What a tuple of all parts looks like, without quotes."""
+    items = [str(item) for part in parts for item in part]
+    return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
 
 
 def as_lengths(lengths: Any, batch: int, steps: int) -> Array:

@@ -47,7 +47,7 @@ class Dropout:
 
     def __call__(self, y: Array, layer: int) -> tuple[Array, Array]:
         """Return the input y of a layer with a random part of it set to zero, and which elements were kept."""
-        kept = self.rngs[layer - 1].random(y.shape, np.float32) >= self.p
+        kept: Array = np.greater_equal(self.rngs[layer - 1].random(y.shape, np.float32), self.p)
         return self.scale(y, kept), kept
 
     def scale(self, y: Array, kept: Array) -> Array:
@@ -125,10 +125,11 @@ def trace(setting: Setting, layers: Layers, x: Array, states: Sequence[State]) -
     order: dict[str, Any] = {} if setting.batch_sizes is None else {"batch_sizes": setting.batch_sizes}
     found = []
     for layer, directions in enumerate(layers):
-        wide = len(directions) == 2
-        y, halves = _halves(setting, x, states[2 * layer][0]) if wide else (None, [None])
+        both, halves = x, list[Array]()
+        if len(directions) == 2:
+            both, halves = _halves(setting, x, states[2 * layer][0])
         for reverse, weights in enumerate(directions):
-            if wide:
+            if halves:
                 order |= {"reverse": reverse == 1, "y": halves[reverse]}
             state = states[layer * len(directions) + reverse]
             h, _, tape = ops.forward(setting.backend, cell, x, state, weights.arrays(), setting.num_threads, **order)
@@ -136,9 +137,7 @@ def trace(setting: Setting, layers: Layers, x: Array, states: Sequence[State]) -
             if cell.gates != cell.states:  # else the only gate is h, which need not be copied
                 inside |= {name: rows.reshape(*h.shape[:-1], rows.shape[-1]) for name, rows in ops.gates(tape).items()}
             found.append({name: inside[name] for name in dict.fromkeys((*cell.gates, *cell.states))})
-            if not wide:
-                y = h
-        x = y
+        x = both if halves else h
     return found
 
 
@@ -346,7 +345,7 @@ class _Segments:
         zeros = dx is None
         if zeros and x.dtype.kind == "f":
             dx = np.zeros_like(x)
-        dweights = [Weights(*(None if w is None else np.zeros_like(w) for w in its)) for its in self.weights]
+        dweights = [Weights._make(None if w is None else np.zeros_like(w) for w in its) for its in self.weights]
         rows = int(np.prod(self.y_shape[:-1]))
         dstates_0: Any = dstates
         for segment in reversed(self.segments):

@@ -604,9 +604,9 @@ def test_threads_of_a_module_change_no_bit(backend: str, kind: str) -> None:
 def test_doctests_of_the_public_api(restored: None) -> None:
     import doctest
 
-    from fastrnn import backends, cell_modules, modules
+    from fastrnn import backends, cell_modules, modules, stream
 
-    for module in (modules, cell_modules, backends):
+    for module in (modules, cell_modules, stream, backends):
         result = doctest.testmod(module)
         assert result.attempted
         assert not result.failed
