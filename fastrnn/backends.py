@@ -4,7 +4,7 @@ A backend is a module with two functions, `forward` and `backward`, of the signa
 
     y, state_n, tape = forward(cell, x, state, weights, tape=..., num_threads=..., batch_sizes=..., reverse=..., y=...)
     dx, dstate_0, dweights = backward(cell, tape, dy, dstate_n, num_threads=..., dx=..., dweights=..., rows=...)
-    gate_arrays = gates(cell, tape)
+    gate_arrays = gates(cell, tape, num_threads=...)
 
 Arrays given to it are validated, C-contiguous (y and dy perhaps only in their last axis) and aligned, and are not
 written unless they are to be; arrays it returns are new. It says what it is in `describe()` and, where it may be unfit,
@@ -12,7 +12,7 @@ why in `why_not_runnable()`. Functions it may have besides, that `fastrnn` does 
 
 - `pack(cell, weights)`, whose result `forward(..., tape=False, packed=...)` takes in place of the weights, then None;
 - `keep(tape)`, `recall(...)` and `kept_sizes(...)`, which take a tape apart into arrays and put it together again;
-- `empty(shape, dtype)`, a new array on memory that it recycles;
+- `new_array(shape, dtype)`, a new array on memory that it recycles;
 - `multiply(a, b, bias)` for dense layers;
 - `explain(...)`, which says what it would choose for a call;
 - `Stepper(cell, weights, batch_size, dtype, num_threads, validate)`, a class that takes single steps without allocating

@@ -303,7 +303,7 @@ def backward(
     return dx, carried, dweights
 
 
-def gates(cell: Cell, tape: Tape) -> tuple[Array, ...]:
+def gates(cell: Cell, tape: Tape, *, num_threads: int = 1) -> tuple[Array, ...]:
     """Every gate in the order of `cell.gates`, and every state after the first, of all rows: (R, H) each."""
     names, hh = len(cell.gates), tape.weights.hh
     found = [np.empty((len(tape.x), len(hh) // names), hh.dtype) for _ in (*cell.gates, *cell.states[1:])]

@@ -11,10 +11,14 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_F32
         FASTRNN_F64
         FASTRNN_FEW_ROWS
+        FASTRNN_GRADIENT_ROWS
 
     ctypedef struct fastrnn_layer:
-        ptrdiff_t steps, batch, inputs, hidden
+        ptrdiff_t steps, batch, inputs, hidden, outputs, rows
+        const ptrdiff_t *offsets
+        int reverse
         void *y
+        void *u
         void *z
         void *c
         const void *x
@@ -26,7 +30,7 @@ cdef extern from "kernels.h" nogil:
         const void *bias_hh
         void *panels
         void *bias
-        ptrdiff_t z_stride, z_row, c_stride, panel_stride
+        ptrdiff_t y_row, z_stride, z_row, panel_stride
         int keep, projected
         void *dx
         void *dh_0
@@ -34,9 +38,15 @@ cdef extern from "kernels.h" nogil:
         void *dweight_hh
         void *dbias_ih
         void *dbias_hh
+        int dx_add, dweight_add
         void *carry
+        void *dh
+        const void *du
         const void *dy
         const void *dh_n
+        ptrdiff_t dy_row
+        const ptrdiff_t *chunks
+        ptrdiff_t chunk_count
         void *panels_hh
         void *panels_ih
         int few_rows
@@ -54,9 +64,12 @@ cdef extern from "kernels.h" nogil:
         void (*pack)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*project)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*read_tape)(const fastrnn_layer *, void *, void *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*pack_hidden)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*pack_input)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_back)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*step_back_gates)(
+            const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*weight_gradients)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*input_gradient)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
 
@@ -67,7 +80,8 @@ cdef extern from "kernels.h" nogil:
         const void *b
         const void *bias
         void *panels
-        ptrdiff_t a_row, a_k, b_k, b_column
+        ptrdiff_t out_row, a_row, a_k, b_k, b_column
+        int add
 
     ctypedef struct fastrnn_kernels:
         ptrdiff_t lanes, tile_rows
@@ -80,6 +94,11 @@ cdef extern from "kernels.h" nogil:
     const char *const fastrnn_isa_names[]
     int fastrnn_isa_runs(int isa)
     const fastrnn_kernels *fastrnn_kernel_table(int isa, int precision)
+
+cdef extern from "steps.h" nogil:
+    ptrdiff_t fastrnn_step_row(const fastrnn_layer *, ptrdiff_t s)
+    ptrdiff_t fastrnn_step_count(const fastrnn_layer *, ptrdiff_t s)
+    ptrdiff_t fastrnn_carried(const fastrnn_layer *, ptrdiff_t s)
 
 cdef extern from "memory.h" nogil:
     enum:

@@ -1,4 +1,6 @@
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
@@ -18,10 +20,38 @@ def forward(
     tape: bool = True,
     num_threads: int = 1,
     packed: Packed | None = None,
+    batch_sizes: Array | None = None,
+    reverse: bool = False,
+    y: Array | None = None,
 ) -> tuple[Array, State, Tape | None]: ...
 def backward(
-    cell: Cell, tape: Tape, dy: Array | None, dstate: tuple[Array | None, ...], *, num_threads: int = 1
-) -> tuple[Array | None, State, tuple[Array, Array, Array | None, Array | None]]: ...
+    cell: Cell,
+    tape: Tape,
+    dy: Array | None,
+    dstate: tuple[Array | None, ...],
+    *,
+    num_threads: int = 1,
+    dx: Array | None = None,
+    dweights: Weights | None = None,
+    rows: int | None = None,
+) -> tuple[Array | None, State, tuple[Array, Array, Array | None, Array | None, Array | None]]: ...
+def gates(cell: Cell, tape: Tape, *, num_threads: int = 1) -> tuple[Array, ...]: ...
+def keep(tape: Tape) -> tuple[Array, ...]: ...
+def kept_sizes(
+    cell: Cell, steps: int, batch: int, rows: int, hidden: int, proj_size: int, dtype: np.dtype[Any]
+) -> tuple[int, ...]: ...
+def recall(
+    cell: Cell,
+    x: Array,
+    state: State,
+    weights: Weights,
+    y: Array,
+    kept: tuple[Array, ...],
+    *,
+    batch_sizes: Array | None = None,
+    reverse: bool = False,
+) -> Tape: ...
+def new_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array: ...
 def explain(
     cell: Cell, weights: Weights, steps: int, batch: int, *, tokens: bool, tape: bool, packed: bool, num_threads: int
 ) -> dict[str, str]: ...

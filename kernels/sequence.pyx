@@ -16,6 +16,7 @@ from c_kernels cimport (
     FASTRNN_F32,
     FASTRNN_F64,
     FASTRNN_FEW_ROWS,
+    FASTRNN_GRADIENT_ROWS,
     FASTRNN_GRU,
     FASTRNN_LSTM,
     FASTRNN_RECYCLED,
@@ -34,6 +35,8 @@ from c_kernels cimport (
     fastrnn_pool_run,
     fastrnn_product,
     fastrnn_sizes,
+    fastrnn_step_count,
+    fastrnn_step_row,
     fastrnn_take,
 )
 
@@ -110,8 +113,10 @@ cdef class Buffer:
     """Uninitialised memory aligned to a cache line."""
 
     cdef void *data
+    cdef size_t size
 
     def __cinit__(self, size_t size):
+        self.size = size
         self.data = fastrnn_take(size)
         if self.data == NULL:
             raise MemoryError(f"no {size} bytes of memory for the kernels")
@@ -138,6 +143,15 @@ cdef cnp.ndarray empty(int dimensions, cnp.npy_intp *shape, int typenum):
         PyDataMem_SetHandler(others)
 
 
+def new_array(tuple shape, dtype):
+    """A new array, a large one on memory that is recycled."""
+    cdef cnp.npy_intp sizes[4]
+    cdef int i
+    for i in range(len(shape)):
+        sizes[i] = shape[i]
+    return empty(len(shape), sizes, cnp.NPY_FLOAT32 if dtype.itemsize == 4 else cnp.NPY_FLOAT64)
+
+
 cdef inline void *pointer(object array) noexcept:
     return NULL if array is None else cnp.PyArray_DATA(<cnp.ndarray> array)
 
@@ -161,6 +175,8 @@ cdef void copy_rows(
 cdef struct Job:
     fastrnn_layer layer
     const fastrnn_cell *cell
+    const fastrnn_kernels *kernels
+    fastrnn_product projection  # y := u weight_hr^T in forward, du := dh weight_hr in backward; rows of one step
     int typenum
     ptrdiff_t gates
     ptrdiff_t blocks    # of hidden units, in Z
@@ -220,10 +236,9 @@ cdef void choose_splits(Job *job, bint tape) noexcept:
     l.split_x = SPLITS_ALL or (tape and weight * l.inputs >= SPLIT_BYTES and l.inputs >= SPLIT_INPUTS)
 
 
-cdef void choose_weight_split(Job *job) noexcept:
-    """The same of the gradients of the weights. They are sums over T and N, whose bits are a matter of both anyhow."""
+cdef void choose_weight_split(Job *job, ptrdiff_t rows) noexcept:
+    """The same of the gradients of the weights. They are sums over all rows, whose bits are a matter of those anyhow."""
     cdef fastrnn_layer *l = &job.layer
-    cdef ptrdiff_t rows = l.steps * l.batch
     l.few_rows = rows <= FASTRNN_FEW_ROWS
     if SPLITS and job.typenum == cnp.NPY_FLOAT32 and not l.few_rows:
         l.split_w = SPLITS_ALL or rows >= SPLIT_ROWS and l.hidden >= SPLIT_HIDDEN
@@ -238,26 +253,85 @@ cdef void describe_layer(Job *job, object cell, weights, bint tape) except *:
     cdef fastrnn_layer *l = &job.layer
     cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1]
     memset(job, 0, sizeof(Job))
-    l.inputs, l.hidden = weight_ih.shape[1], weight_hh.shape[1]
+    l.inputs, l.outputs = weight_ih.shape[1], weight_hh.shape[1]
     l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh = (
         pointer(weight_ih), pointer(weight_hh), pointer(weights[2]), pointer(weights[3]))
+    job.gates = len(cell.gates)
+    l.hidden = weight_hh.shape[0] // job.gates
     job.typenum = cnp.PyArray_TYPE(weight_hh)
     job.itemsize = itemsize_of(job.typenum)
-    job.gates = weight_hh.shape[0] // l.hidden
     choose_splits(job, tape)
-    cdef const fastrnn_kernels *kernels = kernels_of(job.typenum)
-    job.cell = &kernels.cells[<int> CELL_IDS[cell.name]]
-    job.lanes = kernels.lanes
+    job.kernels = kernels_of(job.typenum)
+    job.cell = &job.kernels.cells[<int> CELL_IDS[cell.name]]
+    job.lanes = job.kernels.lanes
     job.blocks = round_up(l.hidden, job.cell.block_units) // job.cell.block_units
     job.cell.measure(l, &job.sizes)
     l.panel_stride = job.sizes.panel
+    if weights[4] is not None:
+        job.projection.b = pointer(weights[4])
+        describe_projection(job, l.hidden, l.outputs, 1, l.hidden)
+
+
+cdef void describe_projection(Job *job, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t b_k, ptrdiff_t b_column) noexcept:
+    """Make the projection's product one with a right factor (K, columns), of rows that are contiguous."""
+    cdef fastrnn_product *m = &job.projection
+    m.K, m.columns, m.b_k, m.b_column, m.a_row, m.a_k = K, columns, b_k, b_column, K, 1
+
+
+cdef ptrdiff_t panels_of(const Job *job, const fastrnn_product *m) noexcept nogil:
+    """How many panels the right factor of a product has."""
+    return round_up(m.columns, 4 * job.lanes) // (4 * job.lanes)
+
+
+cdef Buffer panels_of_projection(Job *job):
+    """Memory for the packed right factor of the projection; None without one."""
+    if job.projection.b == NULL:
+        return None
+    cdef Buffer panels = Buffer(
+        job.itemsize * panels_of(job, &job.projection) * job.projection.K * 4 * job.lanes)
+    job.projection.panels = panels.data
+    return panels
+
+
+cdef Buffer describe_input(Job *job, cnp.ndarray x, cnp.ndarray h_0, batch_sizes, bint reverse):
+    """Fill in how the sequences run; the rows at which steps begin, which the layer points to, or None."""
+    cdef fastrnn_layer *l = &job.layer
+    cdef Buffer offsets = None
+    cdef ptrdiff_t *rows
+    cdef const cnp.npy_intp *counts
+    cdef ptrdiff_t t
+    l.batch, l.reverse = h_0.shape[0], reverse
+    l.h_0 = cnp.PyArray_DATA(h_0)
+    if cnp.PyArray_TYPE(x) == job.typenum:
+        l.x, l.tokens = cnp.PyArray_DATA(x), NULL
+    else:
+        l.x, l.tokens = NULL, <const intptr_t *> cnp.PyArray_DATA(x)
+    if batch_sizes is None:
+        l.steps, l.rows, l.offsets = x.shape[0], x.shape[0] * l.batch, NULL
+    else:
+        l.steps, l.rows = len(batch_sizes), x.shape[0]
+        offsets = Buffer(sizeof(ptrdiff_t) * (l.steps + 1))
+        rows, counts = <ptrdiff_t *> offsets.data, <const cnp.npy_intp *> pointer(batch_sizes)
+        rows[0] = 0
+        for t in range(l.steps):
+            rows[t + 1] = rows[t] + counts[t]
+        l.offsets = rows
+    return offsets
+
+
+cdef ptrdiff_t row_stride(const Job *job, cnp.ndarray rows) noexcept:
+    """Elements from row to row of y or dy, whose axes but the last are those of rows that lie evenly."""
+    cdef int axis = rows.ndim - 2
+    if axis == 1 and rows.shape[1] == 1:
+        axis = 0  # the other one's stride may be anything
+    return rows.strides[axis] // job.itemsize
 
 
 cdef int threads_worth(const Job *job, int num_threads) noexcept:
     """How many of so many threads are worth waking."""
     cdef const fastrnn_layer *l = &job.layer
-    cdef double weights = job.gates * l.hidden * (l.hidden + (0 if l.x == NULL else l.inputs))
-    return 1 if weights * (2 * l.steps * l.batch + FLOPS_OF_PACKING) < FLOPS_WORTH_A_THREAD else num_threads
+    cdef double weights = job.gates * l.hidden * (l.outputs + (0 if l.x == NULL else l.inputs))
+    return 1 if weights * (2 * l.rows + FLOPS_OF_PACKING) < FLOPS_WORTH_A_THREAD else num_threads
 
 
 cdef void split_over(Job *job, int threads) noexcept:
@@ -283,12 +357,21 @@ cdef class Packed:
     """A layer's weights in the order in which the forward kernels read them, and a job that is to run on them."""
 
     cdef Job job
-    cdef Buffer panels, bias, split
+    cdef Buffer panels, bias, split, projection
 
 
 cdef void pack_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
     job.cell.pack(&job.layer, start(job.blocks, job.threads, part), start(job.blocks, job.threads, part + 1))
+    pack_projection_task(context, part)
+
+
+cdef void pack_projection_task(void *context, int part) noexcept nogil:
+    cdef Job *job = <Job *> context
+    cdef ptrdiff_t panels = panels_of(job, &job.projection)
+    if job.projection.b != NULL:
+        job.kernels.pack_right(
+            &job.projection, start(panels, job.threads, part), start(panels, job.threads, part + 1))
 
 
 cdef Packed run_pack(Job *job):
@@ -299,6 +382,7 @@ cdef Packed run_pack(Job *job):
     if job.layer.split_x and job.layer.tokens == NULL:
         packed.split = Buffer(job.itemsize * job.blocks * job.sizes.split_forward)
         job.layer.split_panels = packed.split.data
+    packed.projection = panels_of_projection(job)
     with nogil:
         fastrnn_pool_run(pack_task, job, job.threads, False)
     return packed
@@ -339,37 +423,80 @@ cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
         if l.split_x:
             job.steps = max(job.steps, SPLIT_ROWS // max(1, l.batch))
     if tape or l.projected:
-        l.z_stride = 4 * job.lanes * l.batch * (l.steps if tape else min(l.steps, job.steps))
-        if l.z_stride * job.itemsize % 4096 == 0:
-            l.z_stride += 1536 // job.itemsize  # else the same row of all blocks falls on the same cache sets
+        l.z_stride = stride_of_blocks(job, l.rows if tape else min(l.rows, job.steps * l.batch))
+
+
+cdef ptrdiff_t stride_of_blocks(const Job *job, ptrdiff_t rows) noexcept:
+    """Elements from block to block of a Z of so many rows."""
+    cdef ptrdiff_t stride = 4 * job.lanes * rows
+    if stride * job.itemsize % 4096 == 0:
+        stride += 1536 // job.itemsize  # else the same row of all blocks falls on the same cache sets
+    return stride
+
+
+cdef ptrdiff_t batch_start(const Job *job, int part, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    """Where the batch rows of a part begin, if all parts are to have as many rows of steps first .. last - 1."""
+    cdef const fastrnn_layer *l = &job.layer
+    cdef ptrdiff_t n, s, rows = 0, total = 0
+    if l.offsets == NULL:
+        return start(l.batch, job.threads, part)
+    for s in range(first, last):
+        total += fastrnn_step_count(l, s)
+    for n in range(l.batch):
+        if rows * job.threads >= total * part:
+            return n
+        while first < last and fastrnn_step_count(l, first) <= n:
+            first += 1  # steps that have row n are at one end: their rows grow or shrink from step to step
+        while first < last and fastrnn_step_count(l, last - 1) <= n:
+            last -= 1
+        rows += last - first
+    return l.batch
+
+
+cdef void project_step(Job *job, fastrnn_layer *l, ptrdiff_t s, int part, ptrdiff_t n0, ptrdiff_t n1) noexcept nogil:
+    """y := u weight_hr^T, for a step's batch rows n0 .. n1 - 1, or a part of their columns."""
+    cdef fastrnn_product m = job.projection
+    cdef ptrdiff_t p0 = 0, p1 = panels_of(job, &m), row = fastrnn_step_row(l, s)
+    if job.by_hidden:
+        fastrnn_pool_barrier(job.threads)  # u is of all threads
+        p0, p1 = start(p1, job.threads, part), start(p1, job.threads, part + 1)
+    m.a = <char *> l.u + (row * l.hidden * job.itemsize if l.keep else 0)
+    m.out, m.out_row = <char *> l.y + row * l.y_row * job.itemsize, l.y_row
+    job.kernels.multiply(&m, p0, p1, n0, min(n1, fastrnn_step_count(l, s)))
 
 
 cdef void forward_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
     cdef fastrnn_layer layer = job.layer
-    cdef ptrdiff_t t, rows, b0 = 0, b1 = job.blocks, n0 = 0, n1 = layer.batch
+    cdef ptrdiff_t s, last, lowest, highest, row, rows, b0 = 0, b1 = job.blocks, n0 = 0, n1 = layer.batch
     if job.by_hidden:
         b0 = start(job.blocks, job.threads, part)
         b1 = start(job.blocks, job.threads, part + 1)
     else:
-        n0 = start(layer.batch, job.threads, part)
-        n1 = start(layer.batch, job.threads, part + 1)
+        n0 = batch_start(job, part, 0, layer.steps)
+        n1 = batch_start(job, part + 1, 0, layer.steps)
     layer.scratch = <char *> layer.scratch + part * job.sizes.forward_scratch * job.itemsize
-    for t in range(layer.steps):
-        if layer.projected and t % job.steps == 0:
+    for s in range(layer.steps):
+        if layer.projected and s % job.steps == 0:
+            last = min(s + job.steps, layer.steps)
+            lowest, highest = (last - 1, s) if layer.reverse else (s, last - 1)
+            row = fastrnn_step_row(&layer, lowest)
+            rows = fastrnn_step_row(&layer, highest) + fastrnn_step_count(&layer, highest) - row
             if not layer.keep:
-                layer.z_row = t * layer.batch
-            rows = (min(t + job.steps, layer.steps) - t) * layer.batch
+                layer.z_row = row
             if job.by_hidden:
-                job.cell.project(&layer, b0, b1, t * layer.batch, t * layer.batch + rows)
+                job.cell.project(&layer, b0, b1, row, row + rows)
             else:
-                if t:
+                if s:
                     fastrnn_pool_barrier(job.threads)  # Z may be read still
                 job.cell.project(
-                    &layer, b0, b1, t * layer.batch + start(rows, job.threads, part),
-                    t * layer.batch + start(rows, job.threads, part + 1))
+                    &layer, b0, b1, row + start(rows, job.threads, part), row + start(rows, job.threads, part + 1))
                 fastrnn_pool_barrier(job.threads)
-        job.cell.step(&layer, t, b0, b1, n0, n1)
+                n0 = batch_start(job, part, s, last)
+                n1 = batch_start(job, part + 1, s, last)
+        job.cell.step(&layer, s, b0, b1, n0, n1)
+        if layer.u != NULL:
+            project_step(job, &layer, s, part, n0, n1)
         if job.by_hidden:
             fastrnn_pool_barrier(job.threads)
 
@@ -379,10 +506,44 @@ cdef class Tape:
 
     cdef Job job
     cdef object x, y, h_0, weights
-    cdef Buffer z, c
+    cdef object arrays  # that own z, c and u, if `recall` has made the tape
+    cdef Buffer z, c, u, offsets
 
 
-def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1, Packed packed=None):
+cdef cnp.ndarray new_y(Job *job, cnp.ndarray x, y):
+    """The array for y, a new one unless there is one; the layer points to it."""
+    cdef cnp.npy_intp *shape = [x.shape[0], job.layer.batch, job.layer.outputs]
+    cdef cnp.ndarray out
+    if y is None:
+        if job.layer.offsets != NULL:
+            shape[1] = job.layer.outputs
+        out = empty(3 if job.layer.offsets == NULL else 2, shape, job.typenum)
+        job.layer.y_row = job.layer.outputs
+    else:
+        out = y
+        job.layer.y_row = row_stride(job, out)
+    job.layer.y = cnp.PyArray_DATA(out)
+    return out
+
+
+cdef void copy_final(
+    const fastrnn_layer *l, char *out, size_t out_row, const char *state_0, size_t row_0, const char *rows, size_t row
+) noexcept:
+    """out[n] := out_row bytes of the last row of each sequence n, or of state_0[n] where it has none."""
+    cdef ptrdiff_t n, s = l.steps - 1
+    for n in range(l.batch):
+        while s > 0 and not l.reverse and fastrnn_step_count(l, s) <= n:
+            s -= 1
+        if fastrnn_step_count(l, s) > n:
+            memcpy(out + n * out_row, rows + (fastrnn_step_row(l, s) + n) * row, out_row)
+        else:
+            memcpy(out + n * out_row, state_0 + n * row_0, out_row)
+
+
+def forward(
+    cell, x, tuple state, weights, *, bint tape=True, int num_threads=1, Packed packed=None, batch_sizes=None,
+    bint reverse=False, y=None
+):
     """`fastrnn.reference.forward` on the C kernels; without a tape, `packed`, made of the weights, may replace them."""
     cdef Job job
     if tape:
@@ -392,37 +553,36 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
     else:
         job = packed.job
     cdef fastrnn_layer *l = &job.layer
-    cdef cnp.ndarray input_array = x, h_0 = state[0]
+    cdef cnp.ndarray h_0 = state[0]
     cdef bint has_c = len(state) > 1
-    l.steps, l.batch = input_array.shape[0], input_array.shape[1]
-    if cnp.PyArray_NDIM(input_array) == 2:
-        l.tokens = <const intptr_t *> cnp.PyArray_DATA(input_array)
-    else:
-        l.x = cnp.PyArray_DATA(input_array)
-    l.h_0 = cnp.PyArray_DATA(h_0)
-
-    cdef cnp.npy_intp *shape = [l.steps, l.batch, l.hidden]
-    cdef cnp.ndarray y = empty(3, shape, job.typenum)
-    cdef cnp.ndarray h_n = empty(2, shape + 1, job.typenum)
-    cdef cnp.ndarray c_n = empty(2, shape + 1, job.typenum) if has_c else None
-    l.y = cnp.PyArray_DATA(y)
+    cdef Buffer offsets = describe_input(&job, x, h_0, batch_sizes, reverse)
+    cdef cnp.ndarray y_array = new_y(&job, x, y)
+    cdef cnp.npy_intp *c_shape = [l.batch, l.hidden]
+    cdef cnp.ndarray h_n = empty(2, h_0.shape, job.typenum)
+    cdef cnp.ndarray c_n = empty(2, c_shape, job.typenum) if has_c else None
 
     share(&job, num_threads)
     plan_forward(&job, tape, packed is not None)
-    cdef ptrdiff_t C = round_up(l.hidden, job.lanes)
-    cdef size_t row = l.hidden * job.itemsize
-    cdef Buffer z = None, c = None, scratch = None
+    cdef size_t row = l.hidden * job.itemsize, c_row = round_up(l.hidden, job.lanes) * job.itemsize
+    cdef size_t h_row = l.outputs * job.itemsize, y_row = l.y_row * job.itemsize
+    cdef Buffer z = None, c = None, u = None, scratch = None, projection = None
     try:
         if has_c:
-            l.c_stride = l.batch * C if tape else 0
-            if tape or C != l.hidden:
-                c = Buffer(job.itemsize * (l.steps * l.c_stride + l.batch * C))
+            if tape or c_row != row:
+                c = Buffer(c_row * (l.batch + (l.rows if tape else 0)))
                 l.c = c.data
             else:
                 l.c = cnp.PyArray_DATA(c_n)
-            copy_rows(l.c, C * job.itemsize, pointer(state[1]), row, l.batch)
+            copy_rows(l.c, c_row, pointer(state[1]), row, l.batch)
+        if job.projection.b != NULL:
+            u = Buffer(row * (l.rows if tape else l.batch))
+            l.u = u.data
         if packed is None and not job.packs_as_it_goes:
             packed = run_pack(&job)
+        elif packed is None and l.u != NULL:
+            projection = panels_of_projection(&job)
+            with nogil:
+                fastrnn_pool_run(pack_projection_task, &job, job.threads, False)
         if l.z_stride:
             z = Buffer(job.itemsize * job.blocks * l.z_stride)
             l.z = z.data
@@ -435,19 +595,117 @@ def forward(cell, x, tuple state, weights, *, bint tape=True, int num_threads=1,
         if job.threads > 1:
             fastrnn_pool_release()
 
-    memcpy(
-        cnp.PyArray_DATA(h_n), <char *> l.y + (l.steps - 1) * l.batch * row if l.steps else l.h_0, l.batch * row)
-    if c is not None:
+    if l.offsets == NULL and l.steps:
         copy_rows(
-            cnp.PyArray_DATA(c_n), row, <char *> l.c + l.steps * l.c_stride * job.itemsize, C * job.itemsize, l.batch)
+            cnp.PyArray_DATA(h_n), h_row, <char *> l.y + fastrnn_step_row(l, l.steps - 1) * y_row, y_row, l.batch)
+    else:
+        copy_final(l, <char *> pointer(h_n), h_row, <const char *> l.h_0, h_row, <char *> l.y, y_row)
+    if c is not None and tape:
+        copy_final(l, <char *> pointer(c_n), row, <char *> l.c, c_row, <char *> l.c + l.batch * c_row, c_row)
+    elif c is not None:
+        copy_rows(cnp.PyArray_DATA(c_n), row, l.c, c_row, l.batch)
     state_n = (h_n, c_n) if has_c else (h_n,)
     if not tape:
-        return y, state_n, None
+        return y_array, state_n, None
     cdef Tape kept = Tape()
     kept.job = job
     kept.job.layer.panels = kept.job.layer.bias = kept.job.layer.split_panels = NULL
-    kept.x, kept.y, kept.h_0, kept.weights, kept.z, kept.c = x, y, h_0, weights, z, c
-    return y, state_n, kept
+    kept.x, kept.y, kept.h_0, kept.weights = x, y_array, h_0, weights
+    kept.z, kept.c, kept.u, kept.offsets = z, c, u, offsets
+    return y_array, state_n, kept
+
+
+# ---- what a tape holds
+
+cdef struct Reading:
+    const Job *job
+    void *gates
+    void *c
+
+
+cdef void read_task(void *context, int part) noexcept nogil:
+    cdef Reading *reading = <Reading *> context
+    cdef const Job *job = reading.job
+    job.cell.read_tape(
+        &job.layer, reading.gates, reading.c, start(job.layer.rows, job.threads, part),
+        start(job.layer.rows, job.threads, part + 1))
+
+
+def gates(cell, Tape tape, *, int num_threads=1):
+    """`fastrnn.reference.gates` of a tape that backward has not used."""
+    cdef Job job = tape.job
+    cdef Reading reading
+    cdef cnp.npy_intp *shape = [job.gates, job.layer.rows, job.layer.hidden]
+    cdef cnp.ndarray found = empty(3, shape, job.typenum)
+    cdef cnp.ndarray c = None if job.layer.c == NULL else empty(2, shape + 1, job.typenum)
+    share(&job, num_threads)
+    reading.job, reading.gates, reading.c = &job, cnp.PyArray_DATA(found), pointer(c)
+    with nogil:
+        fastrnn_pool_run(read_task, &reading, job.threads, False)
+        if job.threads > 1:
+            fastrnn_pool_release()
+    return (*found,) if c is None else (*found, c)
+
+
+cdef cnp.ndarray array_of(Buffer buffer, int typenum):
+    """A buffer's memory as an array that keeps it alive."""
+    cdef cnp.npy_intp size = buffer.size // itemsize_of(typenum)
+    cdef cnp.ndarray array = cnp.PyArray_SimpleNewFromData(1, &size, typenum, buffer.data)
+    cnp.set_array_base(array, buffer)
+    return array
+
+
+def keep(Tape tape):
+    """Take a tape apart: flat arrays that hold what it has besides what forward was given, and y. `recall` inverts it."""
+    return tuple([array_of(buffer, tape.job.typenum) for buffer in (tape.z, tape.c, tape.u) if buffer is not None])
+
+
+def kept_sizes(cell, ptrdiff_t steps, ptrdiff_t batch, ptrdiff_t rows, ptrdiff_t hidden, ptrdiff_t proj_size, dtype):
+    """How many elements each array of `keep` has."""
+    cdef Job job
+    cdef int typenum = cnp.NPY_FLOAT32 if dtype.itemsize == 4 else cnp.NPY_FLOAT64
+    cdef const fastrnn_kernels *kernels = kernels_of(typenum)
+    cdef ptrdiff_t units = kernels.cells[<int> CELL_IDS[cell.name]].block_units
+    memset(&job, 0, sizeof(Job))
+    job.lanes, job.itemsize = kernels.lanes, itemsize_of(typenum)
+    sizes = [round_up(hidden, units) // units * stride_of_blocks(&job, rows)]
+    if len(cell.states) > 1:
+        sizes.append((batch + rows) * round_up(hidden, job.lanes))
+    if proj_size:
+        sizes.append(rows * hidden)
+    return tuple(sizes)
+
+
+def recall(cell, x, tuple state, weights, y, tuple kept, *, batch_sizes=None, bint reverse=False):
+    """Put together the tape of a `forward` with these arguments from its y and what `keep` said of it.
+
+    The arrays become the tape's memory, if they are aligned to cache lines; else it gets a copy.
+    """
+    cdef Tape tape = Tape()
+    cdef fastrnn_layer *l = &tape.job.layer
+    describe_layer(&tape.job, cell, weights, True)
+    tape.offsets = describe_input(&tape.job, x, state[0], batch_sizes, reverse)
+    new_y(&tape.job, x, y)
+    tape.x, tape.y, tape.h_0, tape.weights = x, y, state[0], weights
+    l.keep = True
+    l.z_stride = stride_of_blocks(&tape.job, l.rows)
+    memory = [aligned(array) for array in kept]
+    tape.arrays = memory
+    l.z = pointer(memory[0])
+    if len(state) > 1:
+        l.c = pointer(memory[1])
+    if weights[4] is not None:
+        l.u = pointer(memory[len(memory) - 1])
+    return tape
+
+
+cdef cnp.ndarray aligned(cnp.ndarray array):
+    """The array, or a copy that is aligned as the kernels need it."""
+    if <size_t> cnp.PyArray_DATA(array) % 64 == 0:
+        return array
+    cdef Buffer buffer = Buffer(array.nbytes)
+    memcpy(buffer.data, cnp.PyArray_DATA(array), array.nbytes)
+    return array_of(buffer, cnp.PyArray_TYPE(array))
 
 
 # ---- backward
@@ -459,9 +717,10 @@ cdef inline ptrdiff_t first_to_pack(const Job *job, ptrdiff_t columns) noexcept 
 
 cdef void pack_hidden_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
-    cdef ptrdiff_t first = first_to_pack(job, job.layer.hidden), count = job.sizes.hidden_panels - first
+    cdef ptrdiff_t first = first_to_pack(job, job.layer.outputs), count = job.sizes.hidden_panels - first
     job.cell.pack_hidden(
         &job.layer, first + start(count, job.threads, part), first + start(count, job.threads, part + 1))
+    pack_projection_task(context, part)
 
 
 cdef void pack_input_task(void *context, int part) noexcept nogil:
@@ -479,20 +738,54 @@ cdef inline fastrnn_layer layer_of_part(Job *job, int part) noexcept nogil:
     return layer
 
 
+cdef void unproject_step(Job *job, fastrnn_layer *l, ptrdiff_t s, int part, ptrdiff_t n0, ptrdiff_t n1) noexcept nogil:
+    """du := dh weight_hr, and Z from it, for a step's batch rows n0 .. n1 - 1, or a part of their columns."""
+    cdef fastrnn_product m = job.projection
+    cdef ptrdiff_t p0 = 0, p1 = panels_of(job, &m), b0 = 0, b1 = job.blocks
+    if job.by_hidden:
+        fastrnn_pool_barrier(job.threads)  # dh is of all threads
+        p0, p1 = start(p1, job.threads, part), start(p1, job.threads, part + 1)
+        b0, b1 = start(b1, job.threads, part), start(b1, job.threads, part + 1)
+    m.a = <char *> l.dh + fastrnn_step_row(l, s) * l.outputs * job.itemsize
+    m.out, m.out_row = <void *> l.du, l.hidden
+    job.kernels.multiply(&m, p0, p1, n0, min(n1, fastrnn_step_count(l, s)))
+    if job.by_hidden:
+        fastrnn_pool_barrier(job.threads)
+    job.cell.step_back_gates(l, s, b0, b1, n0, n1)
+
+
 cdef void backward_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
     cdef fastrnn_layer layer = layer_of_part(job, part)
-    cdef ptrdiff_t t, p0 = 0, p1 = job.sizes.hidden_panels, n0 = 0, n1 = layer.batch
+    cdef ptrdiff_t s, p0 = 0, p1 = job.sizes.hidden_panels, n0 = 0, n1 = layer.batch
     if job.by_hidden:
         p0 = start(job.sizes.hidden_panels, job.threads, part)
         p1 = start(job.sizes.hidden_panels, job.threads, part + 1)
     else:
-        n0 = start(layer.batch, job.threads, part)
-        n1 = start(layer.batch, job.threads, part + 1)
-    for t in range(layer.steps - 1, -2, -1):
-        job.cell.step_back(&layer, t, p0, p1, n0, n1)
+        n0 = batch_start(job, part, 0, layer.steps)
+        n1 = batch_start(job, part + 1, 0, layer.steps)
+    for s in range(layer.steps - 1, -2, -1):
+        job.cell.step_back(&layer, s, p0, p1, n0, n1)
+        if layer.u != NULL and s >= 0:
+            unproject_step(job, &layer, s, part, n0, n1)
         if job.by_hidden:
             fastrnn_pool_barrier(job.threads)
+
+
+cdef void projection_gradient_task(void *context, int part) noexcept nogil:
+    """dweight_hr += dh^T u, chunk by chunk: some panels of columns."""
+    cdef Job *job = <Job *> context
+    cdef fastrnn_layer *l = &job.layer
+    cdef fastrnn_product m = job.projection
+    cdef ptrdiff_t i, row, p0, p1 = panels_of(job, &m)
+    m.panels = <char *> m.panels + part * p1 * FASTRNN_GRADIENT_ROWS * 4 * job.lanes * job.itemsize
+    p0, p1 = start(p1, job.threads, part), start(p1, job.threads, part + 1)
+    for i in range(l.chunk_count):
+        row, m.K = l.chunks[2 * i], l.chunks[2 * i + 1]
+        m.a = <char *> l.dh + row * l.outputs * job.itemsize
+        m.b = <char *> l.u + row * l.hidden * job.itemsize
+        job.kernels.pack_right(&m, p0, p1)
+        job.kernels.multiply(&m, p0, p1, 0, l.outputs)
 
 
 cdef void weight_task(void *context, int part) noexcept nogil:
@@ -504,37 +797,70 @@ cdef void weight_task(void *context, int part) noexcept nogil:
 cdef void input_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
     cdef fastrnn_layer layer = layer_of_part(job, part)
-    cdef ptrdiff_t rows = layer.steps * layer.batch
-    job.cell.input_gradient(&layer, start(rows, job.threads, part), start(rows, job.threads, part + 1))
+    job.cell.input_gradient(
+        &layer, start(layer.rows, job.threads, part), start(layer.rows, job.threads, part + 1))
 
 
-def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
+cdef Buffer cut_chunks(fastrnn_layer *l):
+    """The chunks of rows that gradients of weights are summed by: see `fastrnn.steps.gradient_groups`."""
+    cdef Buffer memory = Buffer(2 * sizeof(ptrdiff_t) * (l.steps + l.rows // FASTRNN_GRADIENT_ROWS))
+    cdef ptrdiff_t *chunks = <ptrdiff_t *> memory.data
+    cdef ptrdiff_t first, last = l.steps, rows, row, count = 0
+    while last > 0:
+        first = last - 1
+        rows = fastrnn_step_count(l, first)
+        while first > 0 and rows + fastrnn_step_count(l, first - 1) <= FASTRNN_GRADIENT_ROWS:
+            first -= 1
+            rows += fastrnn_step_count(l, first)
+        row = fastrnn_step_row(l, last - 1 if l.reverse else first)
+        while rows > 0:
+            chunks[2 * count], chunks[2 * count + 1] = row, min(rows, FASTRNN_GRADIENT_ROWS)
+            row += chunks[2 * count + 1]
+            rows -= chunks[2 * count + 1]
+            count += 1
+        last = first
+    l.chunks, l.chunk_count = chunks, count
+    return memory
+
+
+def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1, dx=None, dweights=None, rows=None):
     """`fastrnn.reference.backward` on the C kernels. Overwrites the tape: it serves once."""
     cdef Job job = tape.job
     cdef fastrnn_layer *l = &job.layer
-    cdef cnp.ndarray weight_ih = tape.weights[0], weight_hh = tape.weights[1], h_0 = tape.h_0
+    cdef cnp.ndarray weight_ih = tape.weights[0], weight_hh = tape.weights[1], h_0 = tape.h_0, x = tape.x
     cdef int typenum = job.typenum
     cdef bint has_c = l.c != NULL
     l.dy = pointer(dy)
+    l.dy_row = 0 if dy is None else row_stride(&job, dy)
     l.dh_n = pointer(dstate[0])
 
-    cdef cnp.npy_intp *dx_shape = [l.steps, l.batch, l.inputs]
-    dx = None if l.x == NULL else empty(3, dx_shape, typenum)
-    dweight_ih = empty(2, weight_ih.shape, typenum)
-    dweight_hh = empty(2, weight_hh.shape, typenum)
-    dbias_ih = dbias_hh = None
-    if l.bias_ih != NULL:
-        dbias_ih = empty(1, weight_ih.shape, typenum)
-        dbias_hh = empty(1, weight_ih.shape, typenum)
+    l.dx_add, l.dweight_add = dx is not None, dweights is not None
+    if dx is None and l.x != NULL:
+        dx = empty(x.ndim, x.shape, typenum)
+    cdef cnp.npy_intp *hr_shape = [l.outputs, l.hidden]
+    dbias_ih = dbias_hh = dweight_hr = None
+    if dweights is not None:
+        dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr = dweights
+    else:
+        dweight_ih = empty(2, weight_ih.shape, typenum)
+        dweight_hh = empty(2, weight_hh.shape, typenum)
+        if l.bias_ih != NULL:
+            dbias_ih = empty(1, weight_ih.shape, typenum)
+            dbias_hh = empty(1, weight_ih.shape, typenum)
+        if l.u != NULL:
+            dweight_hr = cnp.PyArray_ZEROS(2, hr_shape, typenum, 0)
+    cdef cnp.npy_intp *c_shape = [l.batch, l.hidden]
     dh_0 = empty(2, h_0.shape, typenum)
-    dc_0 = empty(2, h_0.shape, typenum) if has_c else None
+    dc_0 = empty(2, c_shape, typenum) if has_c else None
     l.dx, l.dh_0 = pointer(dx), pointer(dh_0)
     l.dweight_ih, l.dweight_hh, l.dbias_ih, l.dbias_hh = (
         pointer(dweight_ih), pointer(dweight_hh), pointer(dbias_ih), pointer(dbias_hh))
 
     share(&job, num_threads)
-    cdef size_t L = job.lanes, row = round_up(l.hidden, L) * job.itemsize, packed_row = l.hidden * job.itemsize
-    cdef Buffer carry, panels, split, scratch
+    cdef size_t row = round_up(l.hidden, job.lanes) * job.itemsize, packed_row = l.hidden * job.itemsize
+    cdef size_t h_row = l.outputs * job.itemsize
+    cdef ptrdiff_t begun = fastrnn_step_count(l, l.steps - 1 if l.reverse else 0)  # sequences of a step or more
+    cdef Buffer carry, panels, split, scratch, chunks, projection = None, dh = None, du = None
     try:
         carry = Buffer(l.batch * row)
         l.carry = carry.data
@@ -542,7 +868,12 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
             copy_rows(l.carry, row, pointer(dstate[1]), packed_row, l.batch)
         else:
             memset(l.carry, 0, l.batch * row)
-        choose_weight_split(&job)
+        if l.dh_n == NULL:
+            memset(<char *> l.dh_0 + begun * h_row, 0, (l.batch - begun) * h_row)
+        else:
+            memcpy(<char *> l.dh_0 + begun * h_row, <char *> l.dh_n + begun * h_row, (l.batch - begun) * h_row)
+        choose_weight_split(&job, l.rows if rows is None else rows)
+        chunks = cut_chunks(l)
         job.cell.measure(l, &job.sizes)
         panels = Buffer(
             job.itemsize * job.sizes.backward_panel * max(job.sizes.hidden_panels, job.sizes.input_panels))
@@ -551,6 +882,11 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
         l.split_panels = split.data
         scratch = Buffer(job.itemsize * job.sizes.backward_scratch * job.threads)
         l.scratch = scratch.data
+        if l.u != NULL:
+            describe_projection(&job, l.outputs, l.hidden, l.hidden, 1)
+            projection = panels_of_projection(&job)
+            dh, du = Buffer(l.rows * h_row), Buffer(l.batch * packed_row)
+            l.dh, l.du = dh.data, du.data
         with nogil:
             fastrnn_pool_run(pack_hidden_task, &job, job.threads, False)
             fastrnn_pool_run(backward_task, &job, job.threads, job.by_hidden)
@@ -558,13 +894,21 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1):
             if l.dx != NULL:
                 fastrnn_pool_run(pack_input_task, &job, job.threads, False)
                 fastrnn_pool_run(input_task, &job, job.threads, False)
+        if l.u != NULL:
+            job.projection.a_row, job.projection.a_k = 1, l.outputs
+            job.projection.out, job.projection.out_row, job.projection.add = pointer(dweight_hr), l.hidden, True
+            projection = Buffer(
+                job.itemsize * job.threads * panels_of(&job, &job.projection) * FASTRNN_GRADIENT_ROWS * 4 * job.lanes)
+            job.projection.panels = projection.data
+            with nogil:
+                fastrnn_pool_run(projection_gradient_task, &job, job.threads, False)
     finally:
         if job.threads > 1:
             fastrnn_pool_release()
 
     if has_c:
         copy_rows(pointer(dc_0), packed_row, l.carry, row, l.batch)
-    return dx, (dh_0, dc_0) if has_c else (dh_0,), (dweight_ih, dweight_hh, dbias_ih, dbias_hh)
+    return dx, (dh_0, dc_0) if has_c else (dh_0,), (dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr)
 
 
 # ---- explanation
@@ -574,12 +918,12 @@ def explain(cell, weights, ptrdiff_t steps, ptrdiff_t batch, *, bint tokens, bin
     cdef Job job
     describe_layer(&job, cell, weights, tape)
     cdef fastrnn_layer *l = &job.layer
-    l.steps, l.batch = steps, batch
+    l.steps, l.batch, l.rows = steps, batch, steps * batch
     if not tokens:
         l.x = l.weight_ih  # anything but NULL
     split_over(&job, threads_worth(&job, num_threads))
     plan_forward(&job, tape, packed and not tape)
-    choose_weight_split(&job)
+    choose_weight_split(&job, l.rows)
     rows = kernels_of(job.typenum).tile_rows
     chains = f"{ISAS[ISA - SPLITS]} multiply-adds, tiles of {rows} rows by 4 vectors of {job.lanes}"
     products = (chains, "split floats on the matrix unit (amx), tiles of 16 by 16")
@@ -631,7 +975,7 @@ def multiply(cnp.ndarray a, cnp.ndarray b, bias=None, *, int num_threads=1):
     m.a, m.b, m.bias = cnp.PyArray_DATA(a), cnp.PyArray_DATA(b), pointer(bias)
     cdef cnp.npy_intp *shape = [m.rows, m.columns]
     cdef cnp.ndarray out = empty(2, shape, typenum)
-    m.out = cnp.PyArray_DATA(out)
+    m.out, m.out_row = cnp.PyArray_DATA(out), m.columns
     cdef ptrdiff_t width = 4 * job.kernels.lanes
     job.panels = round_up(m.columns, width) // width
     cdef Buffer panels = Buffer(itemsize * job.panels * m.K * width)

@@ -150,7 +150,7 @@ def test_gates_are_those_of_the_reference(backend: str, cell: str, order: dict[s
         module = load(name)
         given = its.cell, its.x, its.state, its.weights
         tape = module.forward(*given, tape=True, num_threads=2, **its.order)[2]
-        found.append(module.gates(its.cell, tape))
+        found.append(module.gates(its.cell, tape, num_threads=2))
     names = (*problem.cell.gates, *problem.cell.states[1:])
     assert len(found[0]) == len(names)
     for name, got, want in zip(names, *found, strict=True):

@@ -129,7 +129,7 @@ INLINE void NAME(accumulate_pair)(const int vectors, vec (*acc)[4], const NAME(p
  * step. For the same reason tiles are a line more apart than their rows need. */
 #define LEFT_WIDTH (TILE_ROWS > 4 ? 8 : 4)
 #define LEFT_TILE (FASTRNN_GRADIENT_ROWS * LEFT_WIDTH + 64 / REAL_BYTES)
-static void NAME(pack_left)(REAL *left, const REAL *a, ptrdiff_t columns, ptrdiff_t rows) {
+static void NAME(pack_left)(REAL *left, const REAL *const *a, ptrdiff_t columns, ptrdiff_t rows) {
     enum { few = 8 };
     for (ptrdiff_t r0 = 0; r0 < rows; r0 += few)
         for (ptrdiff_t tile = 0; tile < NAME(tile_count)(columns); tile++) {
@@ -138,9 +138,9 @@ static void NAME(pack_left)(REAL *left, const REAL *a, ptrdiff_t columns, ptrdif
             const int whole = k + LEFT_WIDTH <= columns; /* then a copy of fixed length stays in the row */
             for (ptrdiff_t r = r0; r < least(r0 + few, rows); r++)
                 if (whole)
-                    memcpy(out + r * LEFT_WIDTH, a + r * columns + k, LEFT_WIDTH * sizeof(REAL));
+                    memcpy(out + r * LEFT_WIDTH, a[r] + k, LEFT_WIDTH * sizeof(REAL));
                 else
-                    memcpy(out + r * LEFT_WIDTH, a + r * columns + k, (size_t)height * sizeof(REAL));
+                    memcpy(out + r * LEFT_WIDTH, a[r] + k, (size_t)height * sizeof(REAL));
         }
 }
 
@@ -270,10 +270,13 @@ static void NAME(multiply)(
                     .K = least(chunk, m->K - k), .segments = 1};
                 NAME(accumulate)(vectors, rows, sums, &part);
             }
-            REAL *out = (REAL *)m->out + row * m->columns + p * 4 * LANES;
+            REAL *out = (REAL *)m->out + row * m->out_row + p * 4 * LANES;
             for (ptrdiff_t r = 0; r < rows; r++)
-                for (int v = 0; v < vectors; v++)
-                    vec_store_part(out + r * m->columns + v * LANES, sums[r][v], left - v * LANES);
+                for (int v = 0; v < vectors; v++) {
+                    REAL *at = out + r * m->out_row + v * LANES;
+                    if (m->add) sums[r][v] += vec_load_part(at, left - v * LANES);
+                    vec_store_part(at, sums[r][v], left - v * LANES);
+                }
         }
     }
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "steps.h"
 
 #define PASTE2(a, b) a##_##b
 #define PASTE(a, b) PASTE2(a, b)

@@ -1,6 +1,8 @@
 /* What the C kernels offer to the Cython driver: one table of functions per precision and instruction set.
  *
- * Letters: T steps, N batch, I inputs, H hidden units, G gates, L lanes of a vector; a row is one (t, n), t * N + n.
+ * Letters: T steps, N batch, R rows of all steps, I inputs, H hidden units, P outputs (columns of h: H unless it is
+ * projected), G gates, L lanes of a vector. A row is one (t, n): t * N + n, or offsets[t] + n where sequences differ in
+ * length. Steps are counted in the order in which forward takes them: see steps.h.
  * "Unit vector" q means hidden units q*L .. q*L + L-1. A block has four vectors ("slots") per row:
  *
  *   lstm  one unit vector, slots i, f, g, o
@@ -23,38 +25,50 @@ enum { FASTRNN_F32, FASTRNN_F64, FASTRNN_PRECISIONS };
 /* One layer over one sequence. void * are float or double arrays, C-contiguous; strides count elements.
  * The caller owns all memory; panels, bias, Z, c and carry are aligned to 64 bytes. */
 typedef struct {
-    ptrdiff_t steps, batch, inputs, hidden; /* T, N, I, H; complex.h owns the name I */
+    ptrdiff_t steps, batch, inputs, hidden, outputs; /* T, N, I, H, P; complex.h owns the name I */
+    ptrdiff_t rows;                                  /* R */
+    const ptrdiff_t *offsets; /* IN    (T + 1): the row at which each step's begin; NULL: at t * N */
+    int reverse;              /* whether forward begins with the last step */
 
     /* forward */
-    void *y;                       /* OUT   (T, N, H) */
+    void *y;                       /* OUT   (R, P) */
+    void *u;                       /* INOUT (R, H), (N, H) unless kept: h before its projection; NULL without one */
     void *z;                       /* INOUT [block][row - z_row][4 * L], or NULL: nothing is kept */
-    void *c;                       /* INOUT (T + 1, N, C), C = H rounded up to L; (N, C) when c_stride is 0; lstm */
-    const void *x;                 /* IN    (T, N, I), or NULL when tokens are given */
-    const intptr_t *tokens;        /* IN    (T, N) */
-    const void *h_0;               /* IN    (N, H) */
+    void *c;                       /* INOUT (N + R, C), the initial state first, C = H rounded up to L; (N, C) unless
+                                      kept; lstm */
+    const void *x;                 /* IN    (R, I), or NULL when tokens are given */
+    const intptr_t *tokens;        /* IN    (R) */
+    const void *h_0;               /* IN    (N, P) */
     const void *weight_ih;         /* IN    (G*H, I) */
-    const void *weight_hh;         /* IN    (G*H, H) */
+    const void *weight_hh;         /* IN    (G*H, P) */
     const void *bias_ih, *bias_hh; /* IN    (G*H), or both NULL */
-    void *panels;                  /* INOUT [block][I + H][panel slots][L], made by pack; NULL: step packs as it goes */
+    void *panels;                  /* INOUT [block][I + P][panel slots][L], made by pack; NULL: step packs as it goes */
     void *bias;                    /* INOUT [block][4][L], made by pack */
+    ptrdiff_t y_row;               /* from row to row of y */
     ptrdiff_t z_stride;            /* from block to block of Z */
     ptrdiff_t z_row;               /* the row at which Z starts */
-    ptrdiff_t c_stride;            /* from step to step of c: N * C, or 0 to overwrite */
     ptrdiff_t panel_stride;        /* from block to block of panels */
-    int keep;                      /* whether the activated gates go to Z */
+    int keep;                      /* whether the activated gates go to Z, and c and u of every row are kept */
     int projected;                 /* whether Z holds bias and input product already */
 
     /* backward */
-    void *dx;                            /* OUT   (T, N, I) */
-    void *dh_0;                          /* OUT   (N, H) */
+    void *dx;                            /* OUT   (R, I) */
+    void *dh_0;                          /* OUT   (N, P) */
     void *dweight_ih, *dweight_hh;       /* OUT   shapes of the weights */
     void *dbias_ih, *dbias_hh;           /* OUT   or NULL */
+    int dx_add, dweight_add;             /* whether dx, and the gradients of weights and biases, are added to: INOUT */
     void *carry;                         /* INOUT (N, C): lstm dc, gru the part of dh that bypasses the product */
-    const void *dy;                      /* IN    (T, N, H), or NULL for zero */
-    const void *dh_n;                    /* IN    (N, H), or NULL for zero */
+    void *dh;                            /* INOUT (R, P), the gradient of y and of what follows from it; projected only */
+    const void *du;                      /* IN    (N, H), dh of a step times weight_hr */
+    const void *dy;                      /* IN    (R, P), or NULL for zero */
+    const void *dh_n;                    /* IN    (N, P), or NULL for zero */
+    ptrdiff_t dy_row;                    /* from row to row of dy */
+    const ptrdiff_t *chunks;             /* IN    (chunk_count, 2): first row and number of rows of each sum that goes into
+                                            the gradients of the weights, in the order in which they are added */
+    ptrdiff_t chunk_count;
     void *panels_hh;                     /* INOUT [panel of 4 unit vectors][Z order][4 * L], made by pack_hidden */
     void *panels_ih;                     /* INOUT [panel of 4 * L inputs][Z order][4 * L], made by pack_input */
-    int few_rows;                        /* T * N <= FASTRNN_FEW_ROWS: read weights in place, save for a last panel
+    int few_rows;                        /* R <= FASTRNN_FEW_ROWS: read weights in place, save for a last panel
                                             that is not full, and write their gradients in place: packing would cost more */
 
     /* Which products run on split floats, where the instruction set has them: see split.inc.h. The driver decides. */
@@ -85,21 +99,26 @@ typedef struct {
     void (*pack)(const fastrnn_layer *, ptrdiff_t b0, ptrdiff_t b1);
     /* Z := bias + x weight_ih^T, rows row0 .. row1-1 */
     void (*project)(const fastrnn_layer *, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t row0, ptrdiff_t row1);
-    /* y[t], c[t + 1], Z[t] := one step of fastrnn.reference.forward, batch rows n0 .. n1-1 */
-    void (*step)(const fastrnn_layer *, ptrdiff_t t, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
+    /* y (or u), c, Z := step s of fastrnn.reference.forward without its projection, batch rows n0 .. n1-1 */
+    void (*step)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
+
+    /* gates [gate](R, H), c (R, H) := what forward has kept of rows row0 .. row1-1; c is lstm's */
+    void (*read_tape)(const fastrnn_layer *, void *gates, void *c, ptrdiff_t row0, ptrdiff_t row1);
 
     /* panels_hh, panels_ih := the weights in Z order, panels p0 .. p1-1 */
     void (*pack_hidden)(const fastrnn_layer *, ptrdiff_t p0, ptrdiff_t p1);
     void (*pack_input)(const fastrnn_layer *, ptrdiff_t p0, ptrdiff_t p1);
-    /* Z[t] := one step of fastrnn.reference.backward, from t = T - 1 down; t = -1 writes dh_0 and the final carry */
-    void (*step_back)(const fastrnn_layer *, ptrdiff_t t, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1);
+    /* Z := step s of fastrnn.reference.backward, from s = T - 1 down to -1; dh_0 of the rows that step s + 1 began with.
+     * With a projection dh instead of Z, and then, once the caller has made du of it, step_back_gates. */
+    void (*step_back)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1);
+    void (*step_back_gates)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
     /* dweights, dbiases := sum over rows */
     void (*weight_gradients)(const fastrnn_layer *, ptrdiff_t b0, ptrdiff_t b1);
     /* dx := Z weight_ih */
     void (*input_gradient)(const fastrnn_layer *, ptrdiff_t row0, ptrdiff_t row1);
 } fastrnn_cell;
 
-/* out := a b + bias: out (rows, columns) contiguous, a (rows, K) of any strides, b (K, columns) with one stride of 1. */
+/* out := a b + bias: out (rows, columns), a (rows, K) of any strides, b (K, columns) with one stride of 1. */
 typedef struct {
     ptrdiff_t rows, columns, K;
     void *out;        /* OUT */
@@ -107,7 +126,8 @@ typedef struct {
     const void *b;    /* IN */
     const void *bias; /* IN    (columns), or NULL */
     void *panels;     /* INOUT [panel of 4 * L columns][K][4 * L], made by pack_right */
-    ptrdiff_t a_row, a_k, b_k, b_column;
+    ptrdiff_t out_row, a_row, a_k, b_k, b_column;
+    int add; /* whether out is added to: INOUT */
 } fastrnn_product;
 
 typedef struct {

@@ -27,7 +27,7 @@ static const int FN(x_gates)[4] = OF_CELL(X_GATES), FN(h_gates)[4] = OF_CELL(H_G
 INLINE ptrdiff_t FN(blocks)(const fastrnn_layer *l) { return ceil_div(l->hidden, UNITS * LANES); }
 /* Blocks whose weight gradients are summed together */
 INLINE ptrdiff_t FN(gradient_blocks)(const fastrnn_layer *l) {
-    const ptrdiff_t fit = GRADIENT_BYTES / (REAL_BYTES * (l->inputs + l->hidden) * Z_WIDTH);
+    const ptrdiff_t fit = GRADIENT_BYTES / (REAL_BYTES * (l->inputs + l->outputs) * Z_WIDTH);
     return fit < 1 ? 1 : least(fit, FN(blocks)(l));
 }
 /* Hidden units in unit vector q and beyond: what the part loads and stores of q may touch. */
@@ -49,12 +49,40 @@ INLINE ptrdiff_t FN(c_width)(const fastrnn_layer *l) { return ceil_div(l->hidden
 
 static void FN(measure)(const fastrnn_layer *l, fastrnn_sizes *sizes) {
     memset(sizes, 0, sizeof(*sizes));
-    sizes->panel = (l->inputs + l->hidden) * PANEL_SLOTS * LANES;
-    sizes->hidden_panels = ceil_div(l->hidden, Z_WIDTH);
+    sizes->panel = (l->inputs + l->outputs) * PANEL_SLOTS * LANES;
+    sizes->hidden_panels = ceil_div(l->outputs, Z_WIDTH);
     sizes->input_panels = ceil_div(l->inputs, Z_WIDTH);
     sizes->backward_panel = FN(blocks)(l) * PANEL_SLOTS * LANES * Z_WIDTH;
-    sizes->backward_scratch = FN(gradient_blocks)(l) * (l->inputs + l->hidden) * Z_WIDTH +
-                              (NAME(tile_count)(l->inputs) + NAME(tile_count)(l->hidden)) * LEFT_TILE;
+    sizes->backward_scratch = FN(gradient_blocks)(l) * (l->inputs + l->outputs) * Z_WIDTH +
+                              (NAME(tile_count)(l->inputs) + NAME(tile_count)(l->outputs)) * LEFT_TILE;
+}
+
+/* Rows n0 .. n1 - 1 of a step that all follow rows of the step before, or all begin with the initial state. Pointers
+ * belong to n = 0. */
+typedef struct {
+    ptrdiff_t n0, n1, row; /* the row of n = 0 */
+    const REAL *h_prev, *c_prev;
+    ptrdiff_t h_row, out_row;
+    REAL *out, *c; /* y, or u where that is projected to y */
+} FN(piece);
+
+/* Step s's rows among n0 .. n1 - 1, in as few pieces as there are: 0 to 2. */
+INLINE int FN(cut_step)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n0, ptrdiff_t n1, FN(piece) pieces[2]) {
+    const ptrdiff_t carried = fastrnn_carried(l, s), row = fastrnn_step_row(l, s), C = FN(c_width)(l);
+    const ptrdiff_t row_before = s ? fastrnn_step_row(l, s - 1) : 0, N = l->batch;
+    FN(piece) piece = {.row = row, .out_row = l->u ? l->hidden : l->y_row};
+    int count = 0;
+    piece.out = l->u ? (REAL *)l->u + (l->keep ? row * l->hidden : 0) : (REAL *)l->y + row * l->y_row;
+    piece.c = HAS_C ? (REAL *)l->c + (l->keep ? (N + row) * C : 0) : NULL;
+    for (int follows = 1; follows >= 0; follows--) {
+        piece.n0 = follows ? n0 : most(n0, carried);
+        piece.n1 = least(n1, follows ? carried : fastrnn_step_count(l, s));
+        piece.h_prev = follows ? (const REAL *)l->y + row_before * l->y_row : l->h_0;
+        piece.h_row = follows ? l->y_row : l->outputs;
+        piece.c_prev = HAS_C ? (REAL *)l->c + (l->keep && follows ? (N + row_before) * C : 0) : NULL;
+        if (piece.n0 < piece.n1) pieces[count++] = piece;
+    }
+    return count;
 }
 
 /* ---- forward ---- */
@@ -86,7 +114,8 @@ static void FN(pack)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
     for (ptrdiff_t b = b0; b < b1; b++) {
         REAL *panel = (REAL *)l->panels + b * l->panel_stride;
         FN(pack_block)(l, panel, l->weight_ih, FN(x_gates), l->inputs, b, 0, l->inputs);
-        FN(pack_block)(l, panel + l->inputs * PANEL_SLOTS * LANES, l->weight_hh, FN(h_gates), l->hidden, b, 0, l->hidden);
+        FN(pack_block)(
+            l, panel + l->inputs * PANEL_SLOTS * LANES, l->weight_hh, FN(h_gates), l->outputs, b, 0, l->outputs);
         FN(pack_bias)(l, (vec *)l->bias + 4 * b, b);
     }
 }
@@ -121,15 +150,15 @@ INLINE void FN(input_product)(
 
 /* acc += a weight^T for a block whose weights nobody has packed: a chunk of k at a time, which stays in L1. */
 INLINE void FN(unpacked_product)(
-    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t rows, const REAL *a, const REAL *w, const int gates[4],
-    ptrdiff_t columns, ptrdiff_t b) {
+    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t rows, const REAL *a, ptrdiff_t a_row, const REAL *w,
+    const int gates[4], ptrdiff_t columns, ptrdiff_t b) {
     enum { chunk = 4 * LANES };
     vec panel[chunk * PANEL_SLOTS];
     for (ptrdiff_t k = 0, end; k < columns; k = end) {
         end = least(k + chunk, columns);
         FN(pack_block)(l, (REAL *)panel, w, gates, columns, b, k, end);
         const NAME(product) m = {
-            .a = a + k, .a_row = columns, .a_k = 1, .p = (const REAL *)panel, .p_k = PANEL_SLOTS * LANES, .K = end - k,
+            .a = a + k, .a_row = a_row, .a_k = 1, .p = (const REAL *)panel, .p_k = PANEL_SLOTS * LANES, .K = end - k,
             .segments = 1};
         NAME(accumulate)(FN(fed)(l, b), rows, acc, &m);
     }
@@ -151,7 +180,7 @@ INLINE void FN(unpacked_input_product)(
         }
     }
     if (!l->tokens)
-        FN(unpacked_product)(l, acc, rows, (const REAL *)l->x + row * I, l->weight_ih, FN(x_gates), I, b);
+        FN(unpacked_product)(l, acc, rows, (const REAL *)l->x + row * I, I, l->weight_ih, FN(x_gates), I, b);
 }
 
 static void FN(project)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t row0, ptrdiff_t row1) {
@@ -166,56 +195,52 @@ static void FN(project)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1, ptrd
         }
 }
 
-/* Rows n .. n + rows - 1 of step t in block b: from the sums acc to y, c and Z. */
+/* Rows n .. n + rows - 1 of a piece in block b: from the sums acc to y (or u), c and Z. */
 INLINE void FN(activate)(
-    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t t, ptrdiff_t b, ptrdiff_t n, ptrdiff_t rows) {
-    const ptrdiff_t N = l->batch, H = l->hidden, C = FN(c_width)(l);
+    const fastrnn_layer *l, vec (*acc)[4], const FN(piece) *piece, ptrdiff_t b, ptrdiff_t n, ptrdiff_t rows) {
+    const ptrdiff_t C = FN(c_width)(l), c_at = n * C + b * LANES; /* UNITS is 1 with c */
     const int units = UNITS == 1 ? 1 : FN(fed)(l, b);
-    const REAL *h_prev = t ? (const REAL *)l->y + (t - 1) * N * H : l->h_0;
-    REAL *y = (REAL *)l->y + t * N * H, *c = (REAL *)l->c + t * l->c_stride + n * C + b * LANES; /* UNITS is 1 with c */
     for (ptrdiff_t r = 0; r < rows; r++)
         for (int u = 0; u < units; u++) {
-            vec c_r = HAS_C ? vec_load(c + r * C) : (vec){0};
+            vec c_r = HAS_C ? vec_load(piece->c_prev + c_at + r * C) : (vec){0};
             FN(gates)(acc[r] + u * SLOTS, &c_r);
-            if (HAS_C) vec_store(c + l->c_stride + r * C, c_r);
+            if (HAS_C) vec_store(piece->c + c_at + r * C, c_r);
         }
     for (ptrdiff_t r = 0; r < rows; r++)
         for (int u = 0; u < units; u++) {
-            const ptrdiff_t q = b * UNITS + u, left = FN(left)(l, q), at = (n + r) * H + q * LANES;
-            const vec c_r = HAS_C ? vec_load(c + l->c_stride + r * C) : (vec){0};
-            const vec h = FN(output)(acc[r] + u * SLOTS, c_r, READS_H ? vec_load_part(h_prev + at, left) : (vec){0});
-            vec_store_part(y + at, h, left);
+            const ptrdiff_t q = b * UNITS + u, left = FN(left)(l, q), at = q * LANES;
+            const vec c_r = HAS_C ? vec_load(piece->c + c_at + r * C) : (vec){0};
+            const vec h_prev =
+                READS_H ? vec_load_part(piece->h_prev + (n + r) * piece->h_row + at, left) : (vec){0};
+            vec_store_part(piece->out + (n + r) * piece->out_row + at, FN(output)(acc[r] + u * SLOTS, c_r, h_prev), left);
         }
-    if (l->keep) memcpy(FN(z_at)(l, b, t * N + n), acc, (size_t)rows * sizeof(*acc));
+    if (l->keep) memcpy(FN(z_at)(l, b, piece->row + n), acc, (size_t)rows * sizeof(*acc));
 }
 
-static void FN(step_unpacked)(
-    const fastrnn_layer *l, ptrdiff_t t, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
-    const ptrdiff_t N = l->batch, H = l->hidden;
-    const REAL *h_prev = t ? (const REAL *)l->y + (t - 1) * N * H : l->h_0;
+INLINE void FN(step_unpacked)(const fastrnn_layer *l, const FN(piece) *piece, ptrdiff_t b0, ptrdiff_t b1) {
     for (ptrdiff_t b = b0; b < b1; b++)
-        for (ptrdiff_t n = n0; n < n1; n += UNPACKED_ROWS) {
-            const ptrdiff_t rows = least(UNPACKED_ROWS, n1 - n);
+        for (ptrdiff_t n = piece->n0; n < piece->n1; n += UNPACKED_ROWS) {
+            const ptrdiff_t rows = least(UNPACKED_ROWS, piece->n1 - n), row = piece->row + n;
             vec acc[UNPACKED_ROWS][4], (*fed_by_h)[4] = (vec(*)[4])(*acc + HIDDEN_SLOT);
             if (l->projected)
-                memcpy(acc, FN(z_at)(l, b, t * N + n), (size_t)rows * sizeof(*acc));
+                memcpy(acc, FN(z_at)(l, b, row), (size_t)rows * sizeof(*acc));
             else
-                FN(unpacked_input_product)(l, acc, b, t * N + n, rows);
-            FN(unpacked_product)(l, fed_by_h, rows, h_prev + n * H, l->weight_hh, FN(h_gates), H, b);
-            FN(activate)(l, acc, t, b, n, rows);
+                FN(unpacked_input_product)(l, acc, b, row, rows);
+            FN(unpacked_product)(
+                l, fed_by_h, rows, piece->h_prev + n * piece->h_row, piece->h_row, l->weight_hh, FN(h_gates), l->outputs, b);
+            FN(activate)(l, acc, piece, b, n, rows);
         }
 }
 
-/* A step of the single batch row n: two blocks at once, save for one that is left over. */
-static void FN(step_row)(const fastrnn_layer *l, ptrdiff_t t, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n) {
-    const ptrdiff_t N = l->batch, H = l->hidden, row = t * N + n, groups = ceil_div(b1 - b0, 2);
-    const REAL *h_prev = t ? (const REAL *)l->y + (t - 1) * N * H : l->h_0;
+/* A step of a single batch row: two blocks at once, save for one that is left over. */
+INLINE void FN(step_row)(const fastrnn_layer *l, ptrdiff_t s, const FN(piece) *piece, ptrdiff_t b0, ptrdiff_t b1) {
+    const ptrdiff_t n = piece->n0, row = piece->row + n, groups = ceil_div(b1 - b0, 2);
     for (ptrdiff_t i = 0; i < groups; i++) {
-        const ptrdiff_t b = b0 + 2 * (t % 2 ? groups - 1 - i : i), count = least(2, b1 - b); /* turns as FN(step) does */
+        const ptrdiff_t b = b0 + 2 * (s % 2 ? groups - 1 - i : i), count = least(2, b1 - b); /* turns as FN(step) does */
         const NAME(product) m = {
-            .a = h_prev + n * H, .a_k = 1,
+            .a = piece->h_prev + n * piece->h_row, .a_k = 1,
             .p = (const REAL *)l->panels + b * l->panel_stride + l->inputs * PANEL_SLOTS * LANES,
-            .p_k = PANEL_SLOTS * LANES, .K = H, .segments = 1};
+            .p_k = PANEL_SLOTS * LANES, .K = l->outputs, .segments = 1};
         vec acc[2][4], (*fed_by_h)[4] = (vec(*)[4])(*acc + HIDDEN_SLOT);
         for (ptrdiff_t j = 0; j < count; j++)
             if (l->projected)
@@ -231,46 +256,65 @@ static void FN(step_row)(const fastrnn_layer *l, ptrdiff_t t, ptrdiff_t b0, ptrd
                 NAME(accumulate_tile)(FN(fed)(l, b + j), 1, fed_by_h + j, &one, 0, 0);
             }
         }
-        for (ptrdiff_t j = 0; j < count; j++) FN(activate)(l, acc + j, t, b + j, n, 1);
+        for (ptrdiff_t j = 0; j < count; j++) FN(activate)(l, acc + j, piece, b + j, n, 1);
     }
 }
 
 static void FN(step)(
-    const fastrnn_layer *l, ptrdiff_t t, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
-    if (!l->panels) {
-        FN(step_unpacked)(l, t, b0, b1, n0, n1);
-        return;
-    }
-    if (n1 - n0 == 1) {
-        FN(step_row)(l, t, b0, b1, n0);
-        return;
-    }
+    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
     enum { p_k = PANEL_SLOTS * LANES };
-    const ptrdiff_t N = l->batch, H = l->hidden;
-    const ptrdiff_t x_size = l->tokens || l->projected ? 0 : l->inputs * p_k, h_size = H * p_k;
+    FN(piece) pieces[2];
+    const int count = FN(cut_step)(l, s, n0, n1, pieces);
+    if (!l->panels || (count == 1 && pieces[0].n1 - pieces[0].n0 == 1)) {
+        for (int i = 0; i < count; i++)
+            if (l->panels)
+                FN(step_row)(l, s, pieces + i, b0, b1);
+            else
+                FN(step_unpacked)(l, pieces + i, b0, b1);
+        return;
+    }
+    const ptrdiff_t P = l->outputs, x_size = l->tokens || l->projected ? 0 : l->inputs * p_k, h_size = P * p_k;
     const int fetch = (b1 - b0) * (x_size + h_size) * REAL_BYTES > FETCH_BYTES;
-    const REAL *h_prev = t ? (const REAL *)l->y + (t - 1) * N * H : l->h_0;
     for (ptrdiff_t i = 0; i < b1 - b0; i++) {
         /* Odd steps go backwards: they start with the panels that the step before has left in the cache. */
-        const ptrdiff_t b = t % 2 ? b1 - 1 - i : b0 + i, after = t % 2 ? b - 1 : b + 1;
+        const ptrdiff_t b = s % 2 ? b1 - 1 - i : b0 + i, after = s % 2 ? b - 1 : b + 1;
         const REAL *panel = (const REAL *)l->panels + b * l->panel_stride + l->inputs * p_k;
         const REAL *next = (const REAL *)l->panels + after * l->panel_stride;
         const int fetch_next = fetch && i < b1 - b0 - 1;
-        for (ptrdiff_t tile = 0; tile < NAME(tile_count)(n1 - n0); tile++) {
-            const ptrdiff_t n = n0 + NAME(tile_start)(n1 - n0, tile), row = t * N + n;
-            const ptrdiff_t rows = n0 + NAME(tile_start)(n1 - n0, tile + 1) - n;
-            const NAME(product) m = {
-                .a = h_prev + n * H, .a_row = H, .a_k = 1, .p = panel, .p_k = p_k, .K = H, .segments = 1,
-                .next = next + l->inputs * p_k, .next_size = fetch_next ? h_size : 0};
-            vec acc[TILE_ROWS][4];
-            if (l->projected)
-                memcpy(acc, FN(z_at)(l, b, row), (size_t)rows * sizeof(acc[0]));
-            else
-                FN(input_product)(l, acc, b, row, rows, tile, next, fetch_next ? x_size : 0);
-            NAME(accumulate_tile)(FN(fed)(l, b), rows, (vec(*)[4])(*acc + HIDDEN_SLOT), &m, 0, tile);
-            FN(activate)(l, acc, t, b, n, rows);
+        for (const FN(piece) *piece = pieces; piece < pieces + count; piece++) {
+            const ptrdiff_t height = piece->n1 - piece->n0;
+            for (ptrdiff_t tile = 0; tile < NAME(tile_count)(height); tile++) {
+                const ptrdiff_t n = piece->n0 + NAME(tile_start)(height, tile), row = piece->row + n;
+                const ptrdiff_t rows = piece->n0 + NAME(tile_start)(height, tile + 1) - n;
+                const NAME(product) m = {
+                    .a = piece->h_prev + n * piece->h_row, .a_row = piece->h_row, .a_k = 1, .p = panel, .p_k = p_k, .K = P,
+                    .segments = 1, .next = next + l->inputs * p_k, .next_size = fetch_next ? h_size : 0};
+                vec acc[TILE_ROWS][4];
+                if (l->projected)
+                    memcpy(acc, FN(z_at)(l, b, row), (size_t)rows * sizeof(acc[0]));
+                else
+                    FN(input_product)(l, acc, b, row, rows, tile, next, fetch_next ? x_size : 0);
+                NAME(accumulate_tile)(FN(fed)(l, b), rows, (vec(*)[4])(*acc + HIDDEN_SLOT), &m, 0, tile);
+                FN(activate)(l, acc, piece, b, n, rows);
+            }
         }
     }
+}
+
+static void FN(read_tape)(const fastrnn_layer *l, void *gates, void *c, ptrdiff_t row0, ptrdiff_t row1) {
+    enum { at_once = 16 }; /* rows that are gathered from all blocks before the next ones */
+    const ptrdiff_t H = l->hidden, C = FN(c_width)(l);
+    for (ptrdiff_t low = row0; low < row1; low += at_once)
+        for (ptrdiff_t b = 0; b < FN(blocks)(l); b++)
+            for (int slot = 0; slot < FN(fed)(l, b); slot++) {
+                ptrdiff_t lanes;
+                const ptrdiff_t at = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes), unit = at % H;
+                REAL *out = (REAL *)gates + at / H * l->rows * H + unit;
+                for (ptrdiff_t row = low; row < least(low + at_once, row1); row++)
+                    vec_store_part(out + row * H, vec_load(FN(z_at)(l, b, row) + slot * LANES), lanes);
+            }
+    for (ptrdiff_t row = row0; HAS_C && row < row1; row++)
+        memcpy((REAL *)c + row * H, (const REAL *)l->c + (l->batch + row) * C, (size_t)H * sizeof(REAL));
 }
 
 /* ---- backward ---- */
@@ -295,7 +339,7 @@ INLINE void FN(pack_columns)(
 }
 
 static void FN(pack_hidden)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
-    FN(pack_columns)(l, l->panels_hh, l->weight_hh, FN(h_gates), l->hidden, p0, p1);
+    FN(pack_columns)(l, l->panels_hh, l->weight_hh, FN(h_gates), l->outputs, p0, p1);
 }
 
 static void FN(pack_input)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
@@ -338,43 +382,94 @@ INLINE void FN(z_product)(
     }
 }
 
+/* Z of row n of step s, units q * L and on: from the gates to the gradients of their sums, given the gradient of h or u. */
+INLINE void FN(gates_back)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n, ptrdiff_t q, vec dh) {
+    const ptrdiff_t C = FN(c_width)(l), left = FN(left)(l, q), at = q * LANES, row = fastrnn_step_row(l, s) + n;
+    const int follows = n < fastrnn_carried(l, s);
+    const ptrdiff_t row_before = follows ? fastrnn_step_row(l, s - 1) + n : 0;
+    const REAL *h_prev = follows ? (const REAL *)l->y + row_before * l->y_row : (const REAL *)l->h_0 + n * l->outputs;
+    const REAL *c_prev = (const REAL *)l->c + (follows ? l->batch + row_before : n) * C + at;
+    const REAL *c = (const REAL *)l->c + (l->batch + row) * C + at;
+    vec *carry = (vec *)((REAL *)l->carry + n * C + at), *z_at = (vec *)FN(z_at)(l, q / UNITS, row) + q % UNITS * SLOTS;
+    vec z[SLOTS];
+    for (int slot = 0; slot < SLOTS; slot++) z[slot] = z_at[slot];
+    FN(backward)(
+        z, carry, dh, READS_H ? vec_load_part(h_prev + at, left) : (vec){0}, HAS_C ? vec_load(c_prev) : (vec){0},
+        HAS_C ? vec_load(c) : (vec){0});
+    /* Lanes beyond H must be zero, whatever they held: the products run over them. */
+    for (int slot = 0; slot < SLOTS; slot++) z_at[slot] = vec_load_part((const REAL *)&z[slot], left);
+}
+
 static void FN(step_back)(
-    const fastrnn_layer *l, ptrdiff_t t, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1) {
+    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1) {
     enum { at_once = 48 }; /* rows whose accumulators stay in L1 over the chunks of k */
-    const ptrdiff_t N = l->batch, H = l->hidden, C = FN(c_width)(l);
-    const REAL *h_prev = t > 0 ? (const REAL *)l->y + (t - 1) * N * H : l->h_0;
+    const ptrdiff_t P = l->outputs, C = FN(c_width)(l);
+    const ptrdiff_t here = fastrnn_step_count(l, s), after = fastrnn_step_count(l, s + 1);
+    const ptrdiff_t row = here ? fastrnn_step_row(l, s) : 0, row_after = after ? fastrnn_step_row(l, s + 1) : 0;
+    n1 = least(n1, most(here, after));
     for (ptrdiff_t p = p0; p < p1; p++) {
-        const int vectors = (int)least(4, ceil_div(FN(left)(l, 4 * p), LANES));
+        const int vectors = (int)least(4, ceil_div(P - p * Z_WIDTH, LANES));
         for (ptrdiff_t n = n0; n < n1; n += at_once) {
-            const ptrdiff_t rows = least(at_once, n1 - n);
+            const ptrdiff_t rows = least(at_once, n1 - n), going_on = most(0, least(rows, after - n));
             vec acc[at_once][4];
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) acc[r][v] = (vec){0};
-            if (t < l->steps - 1)
+            if (going_on)
                 FN(z_product)(
-                    l, vectors, acc, (t + 1) * N + n, rows, HIDDEN_SLOT, l->panels_hh, l->weight_hh, FN(h_gates), H, p);
+                    l, vectors, acc, row_after + n, going_on, HIDDEN_SLOT, l->panels_hh, l->weight_hh, FN(h_gates), P, p);
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) {
-                    const ptrdiff_t q = 4 * p + v, left = FN(left)(l, q), at = (n + r) * H + q * LANES;
-                    vec *carry = (vec *)((REAL *)l->carry + (n + r) * C + q * LANES);
-                    if (t >= 0 && l->dy) acc[r][v] += vec_load_part((const REAL *)l->dy + t * N * H + at, left);
-                    if (t == l->steps - 1 && l->dh_n) acc[r][v] += vec_load_part((const REAL *)l->dh_n + at, left);
-                    if (t < 0) {
-                        if (READS_H) acc[r][v] += *carry;
-                        vec_store_part((REAL *)l->dh_0 + at, acc[r][v], left);
+                    const ptrdiff_t q = 4 * p + v, left = P - q * LANES, at = q * LANES;
+                    if (n + r >= here) { /* the step after began with the initial state */
+                        if (READS_H) acc[r][v] += *(vec *)((REAL *)l->carry + (n + r) * C + at);
+                        vec_store_part((REAL *)l->dh_0 + (n + r) * P + at, acc[r][v], left);
                         continue;
                     }
-                    vec *z_at = (vec *)FN(z_at)(l, q / UNITS, t * N + n + r) + q % UNITS * SLOTS;
-                    const REAL *c = (const REAL *)l->c + t * l->c_stride + (n + r) * C + q * LANES;
-                    vec z[SLOTS];
-                    for (int slot = 0; slot < SLOTS; slot++) z[slot] = z_at[slot];
-                    FN(backward)(
-                        z, carry, acc[r][v], READS_H ? vec_load_part(h_prev + at, left) : (vec){0},
-                        HAS_C ? vec_load(c) : (vec){0}, HAS_C ? vec_load(c + l->c_stride) : (vec){0});
-                    /* Lanes beyond H must be zero, whatever they held: the products run over them. */
-                    for (int slot = 0; slot < SLOTS; slot++) z_at[slot] = vec_load_part((const REAL *)&z[slot], left);
+                    if (l->dy) acc[r][v] += vec_load_part((const REAL *)l->dy + (row + n + r) * l->dy_row + at, left);
+                    if (r >= going_on && l->dh_n)
+                        acc[r][v] += vec_load_part((const REAL *)l->dh_n + (n + r) * P + at, left);
+                    if (l->u)
+                        vec_store_part((REAL *)l->dh + (row + n + r) * P + at, acc[r][v], left);
+                    else
+                        FN(gates_back)(l, s, n + r, q, acc[r][v]);
                 }
         }
+    }
+}
+
+static void FN(step_back_gates)(
+    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
+    n1 = least(n1, fastrnn_step_count(l, s));
+    for (ptrdiff_t n = n0; n < n1; n++)
+        for (ptrdiff_t q = b0 * UNITS; q < least(b1 * UNITS, ceil_div(l->hidden, LANES)); q++)
+            FN(gates_back)(
+                l, s, n, q, vec_load_part((const REAL *)l->du + n * l->hidden + q * LANES, FN(left)(l, q)));
+}
+
+/* rows[i] := what h was before row first + i */
+INLINE void FN(rows_before)(const fastrnn_layer *l, const REAL **rows, ptrdiff_t first, ptrdiff_t count) {
+    const ptrdiff_t N = l->batch, P = l->outputs;
+    const REAL *y = l->y, *h_0 = l->h_0;
+    if (!l->offsets) {
+        for (ptrdiff_t i = 0; i < count; i++) {
+            const ptrdiff_t row = first + i, start = l->reverse ? row - (l->rows - N) : row; /* n, of the first step */
+            const ptrdiff_t before = l->reverse ? row + N : row - N;
+            rows[i] = start >= 0 && start < N ? h_0 + start * P : y + before * l->y_row;
+        }
+        return;
+    }
+    ptrdiff_t low = 0, high = l->steps; /* offsets[low] <= first < offsets[high] */
+    while (high - low > 1) {
+        const ptrdiff_t middle = (low + high) / 2;
+        if (l->offsets[middle] <= first)
+            low = middle;
+        else
+            high = middle;
+    }
+    for (ptrdiff_t i = 0, t = low; i < count; i++) {
+        while (first + i >= l->offsets[t + 1]) t++;
+        const ptrdiff_t s = l->reverse ? l->steps - 1 - t : t, n = first + i - l->offsets[t];
+        rows[i] = n < fastrnn_carried(l, s) ? y + (fastrnn_step_row(l, s - 1) + n) * l->y_row : h_0 + n * P;
     }
 }
 
@@ -382,13 +477,13 @@ static void FN(step_back)(
  * chunks keep the error of many rows small: with one chain over all of them it was 3 to 9 times PyTorch's. */
 INLINE void FN(outer_product)(
     const fastrnn_layer *l, vec (*sums)[4], ptrdiff_t columns, const REAL *left, ptrdiff_t b, int slot, ptrdiff_t row,
-    ptrdiff_t rows) {
+    ptrdiff_t rows, int first) {
     for (ptrdiff_t tile = 0; tile < NAME(tile_count)(columns); tile++) {
         const ptrdiff_t k = NAME(tile_start)(columns, tile), height = NAME(tile_start)(columns, tile + 1) - k;
         const NAME(product) m = {
             .a = left + tile * LEFT_TILE, .a_row = 1, .a_k = LEFT_WIDTH,
             .p = FN(z_at)(l, b, row) + slot * LANES, .p_k = Z_WIDTH, .K = rows, .segments = 1};
-        if (row < FASTRNN_GRADIENT_ROWS) { /* so few rows still make one chain */
+        if (first) { /* the sums are zero still */
             NAME(accumulate_tile)(FN(fed)(l, b), height, sums + k, &m, 0, 0);
             continue;
         }
@@ -416,37 +511,43 @@ INLINE void FN(token_sums)(
     const intptr_t *tokens = l->tokens + row;
     for (ptrdiff_t r = 0; r < rows; r++) {
         if (first[tokens[r]] != r) continue;
-        vec before[4] = {{0}}, chunk[4] = {{0}}, *sum = sums[tokens[r]];
-        memcpy(row < FASTRNN_GRADIENT_ROWS ? chunk : before, sum, sizeof(chunk));
+        vec chunk[4] = {{0}}, *sum = sums[tokens[r]];
         ptrdiff_t same = r;
         do {
             const vec *z = (const vec *)FN(z_at)(l, b, row + same);
             for (int slot = 0; slot < FN(fed)(l, b); slot++) chunk[slot] += z[slot];
             same = next[same];
         } while (same);
-        for (int slot = 0; slot < FN(fed)(l, b); slot++) sum[slot] = before[slot] + chunk[slot];
+        for (int slot = 0; slot < FN(fed)(l, b); slot++) sum[slot] += chunk[slot];
     }
 }
 
-/* dw[lane] := sum of z[row][lane] * left[row] over a few rows, for the real lanes of a slot */
+/* dw[lane] (+)= sum of z[row][lane] * left[row] over a few rows, for the real lanes of a slot */
 INLINE void FN(few_outer_products)(
-    REAL *dw, ptrdiff_t columns, const REAL *const *left, const REAL *z, ptrdiff_t rows, ptrdiff_t lanes) {
+    REAL *dw, ptrdiff_t columns, const REAL *const *left, const REAL *z, ptrdiff_t rows, ptrdiff_t lanes, int add) {
     for (ptrdiff_t lane = 0; lane < lanes; lane++, dw += columns)
         for (ptrdiff_t k = 0; k < columns; k += LANES) {
             vec sum = {0};
             for (ptrdiff_t r = 0; r < rows; r++)
                 sum = vec_fma(vec_splat(z[r * Z_WIDTH + lane]), vec_load_part(left[r] + k, columns - k), sum);
+            if (add) sum += vec_load_part(dw + k, columns - k);
             vec_store_part(dw + k, sum, columns - k);
         }
 }
 
+/* db (+)= sum, for the real lanes of a slot */
+INLINE void FN(store_bias)(void *db, ptrdiff_t row, vec sum, ptrdiff_t lanes, int add) {
+    REAL *out = (REAL *)db + row;
+    if (add) sum += vec_load_part(out, lanes);
+    vec_store_part(out, sum, lanes);
+}
+
 static void FN(few_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
-    const ptrdiff_t N = l->batch, I = l->inputs, H = l->hidden, rows = l->steps * N;
+    const ptrdiff_t I = l->inputs, P = l->outputs, rows = l->rows;
+    const int add = l->dweight_add;
     const REAL *x[FASTRNN_FEW_ROWS], *h_prev[FASTRNN_FEW_ROWS];
-    for (ptrdiff_t r = 0; r < rows; r++) {
-        if (!l->tokens) x[r] = (const REAL *)l->x + r * I;
-        h_prev[r] = r < N ? (const REAL *)l->h_0 + r * H : (const REAL *)l->y + (r - N) * H;
-    }
+    for (ptrdiff_t r = 0; !l->tokens && r < rows; r++) x[r] = (const REAL *)l->x + r * I;
+    FN(rows_before)(l, h_prev, 0, rows);
     for (ptrdiff_t b = b0; b < b1; b++)
         for (int slot = 0; slot < FN(fed)(l, b); slot++) {
             ptrdiff_t lanes;
@@ -455,21 +556,21 @@ static void FN(few_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdi
             const REAL *x_z = FN(z_at)(l, b, 0) + slot * LANES, *h_z = x_z + HIDDEN_SLOT * LANES;
             REAL *dw = (REAL *)l->dweight_ih + x_row * I;
             if (l->tokens) {
-                memset(dw, 0, (size_t)(lanes * I) * sizeof(REAL));
+                if (!add) memset(dw, 0, (size_t)(lanes * I) * sizeof(REAL));
                 for (ptrdiff_t r = 0; r < rows; r++)
                     for (ptrdiff_t lane = 0; lane < lanes; lane++) dw[lane * I + l->tokens[r]] += x_z[r * Z_WIDTH + lane];
             } else {
-                FN(few_outer_products)(dw, I, x, x_z, rows, lanes);
+                FN(few_outer_products)(dw, I, x, x_z, rows, lanes, add);
             }
-            FN(few_outer_products)((REAL *)l->dweight_hh + h_row * H, H, h_prev, h_z, rows, lanes);
+            FN(few_outer_products)((REAL *)l->dweight_hh + h_row * P, P, h_prev, h_z, rows, lanes, add);
             if (l->dbias_ih) {
                 vec x_sum = {0}, h_sum = {0};
                 for (ptrdiff_t r = 0; r < rows; r++) {
                     x_sum += vec_load(x_z + r * Z_WIDTH);
                     h_sum += vec_load(h_z + r * Z_WIDTH);
                 }
-                vec_store_part((REAL *)l->dbias_ih + x_row, x_sum, lanes);
-                vec_store_part((REAL *)l->dbias_hh + h_row, h_sum, lanes);
+                FN(store_bias)(l->dbias_ih, x_row, x_sum, lanes, add);
+                FN(store_bias)(l->dbias_hh, h_row, h_sum, lanes, add);
             }
         }
 }
@@ -484,12 +585,29 @@ INLINE void FN(unpack_gradient)(
     }
 }
 
+/* The inverse: sums := the rows of block b in dw */
+INLINE void FN(pack_gradient)(
+    const fastrnn_layer *l, REAL *sums, const REAL *dw, ptrdiff_t columns, ptrdiff_t b, const int gates[4]) {
+    for (int slot = 0; slot < FN(fed)(l, b); slot++) {
+        ptrdiff_t lanes;
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, gates[slot], &lanes);
+        NAME(pack_slot)(sums + slot * LANES, Z_WIDTH, dw + row * columns, columns, columns, lanes);
+    }
+}
+
 static void FN(bias_gradients)(const fastrnn_layer *l, ptrdiff_t b) {
     vec sums[4] = {{0}};
     if (!l->dbias_ih) return;
-    for (ptrdiff_t row = 0, end, rows = l->steps * l->batch; row < rows; row = end) {
+    for (int slot = 0; l->dweight_add && slot < FN(fed)(l, b); slot++) { /* of a slot that both feed they are the same */
+        ptrdiff_t lanes;
+        const ptrdiff_t x_row = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes);
+        const ptrdiff_t h_row = FN(weight_row)(l, b, slot, FN(h_gates)[slot], &lanes);
+        sums[slot] = vec_load_part((const REAL *)l->dbias_ih + x_row, lanes);
+        sums[slot + HIDDEN_SLOT] = vec_load_part((const REAL *)l->dbias_hh + h_row, lanes);
+    }
+    for (ptrdiff_t i = 0; i < l->chunk_count; i++) {
+        const ptrdiff_t row = l->chunks[2 * i], end = row + l->chunks[2 * i + 1];
         vec chunk[4] = {{0}};
-        end = least(row + FASTRNN_GRADIENT_ROWS, rows);
         for (ptrdiff_t r = row; r < end; r++)
             for (int slot = 0; slot < 4; slot++) chunk[slot] += ((const vec *)FN(z_at)(l, b, r))[slot];
         for (int slot = 0; slot < 4; slot++) sums[slot] += chunk[slot];
@@ -508,38 +626,46 @@ static void FN(weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t
         FN(few_weight_gradients)(l, b0, b1);
         return;
     }
-    enum { chunk = FASTRNN_GRADIENT_ROWS };
-    const ptrdiff_t N = l->batch, I = l->inputs, H = l->hidden, rows = l->steps * N, together = FN(gradient_blocks)(l);
+    const ptrdiff_t I = l->inputs, P = l->outputs, together = FN(gradient_blocks)(l);
     vec(*const sums)[4] = l->scratch;
-    REAL *const x_left = (REAL *)(sums + together * (I + H));
+    REAL *const x_left = (REAL *)(sums + together * (I + P));
     REAL *const h_left = x_left + NAME(tile_count)(I) * LEFT_TILE;
     int32_t *const first_same = (int32_t *)x_left; /* by token, of which there are I */
-    unsigned char next_same[chunk];
+    unsigned char next_same[FASTRNN_GRADIENT_ROWS];
     if (l->tokens) memset(first_same, 0, (size_t)I * sizeof(*first_same));
     for (ptrdiff_t first = b0, last; first < b1; first = last) {
         last = least(first + together, b1);
-        memset(sums, 0, (size_t)((last - first) * (I + H)) * sizeof(*sums));
-        for (ptrdiff_t row = 0, end; row < rows; row = end) {
-            end = least(row + chunk, row < N ? least(N, rows) : rows); /* h_0 precedes the first N rows, y the others */
-            const REAL *h_prev = row < N ? (const REAL *)l->h_0 + row * H : (const REAL *)l->y + (row - N) * H;
-            if (l->tokens)
-                FN(link_tokens)(l->tokens + row, end - row, first_same, next_same);
-            else
-                NAME(pack_left)(x_left, (const REAL *)l->x + row * I, I, end - row);
-            NAME(pack_left)(h_left, h_prev, H, end - row);
+        memset(sums, 0, (size_t)((last - first) * (I + P)) * sizeof(*sums));
+        for (ptrdiff_t b = first; l->dweight_add && b < last; b++) {
+            REAL *x_sums = (REAL *)(sums + (b - first) * (I + P));
+            FN(pack_gradient)(l, x_sums, l->dweight_ih, I, b, FN(x_gates));
+            FN(pack_gradient)(l, x_sums + I * Z_WIDTH, l->dweight_hh, P, b, FN(h_gates));
+        }
+        for (ptrdiff_t i = 0; i < l->chunk_count; i++) {
+            const ptrdiff_t row = l->chunks[2 * i], rows = l->chunks[2 * i + 1];
+            const int from_zero = i == 0 && !l->dweight_add;
+            const REAL *left[FASTRNN_GRADIENT_ROWS];
+            if (l->tokens) {
+                FN(link_tokens)(l->tokens + row, rows, first_same, next_same);
+            } else {
+                for (ptrdiff_t r = 0; r < rows; r++) left[r] = (const REAL *)l->x + (row + r) * I;
+                NAME(pack_left)(x_left, left, I, rows);
+            }
+            FN(rows_before)(l, left, row, rows);
+            NAME(pack_left)(h_left, left, P, rows);
             for (ptrdiff_t b = first; b < last; b++) {
-                vec(*x_sums)[4] = sums + (b - first) * (I + H);
+                vec(*x_sums)[4] = sums + (b - first) * (I + P);
                 if (l->tokens)
-                    FN(token_sums)(l, x_sums, first_same, next_same, b, row, end - row);
+                    FN(token_sums)(l, x_sums, first_same, next_same, b, row, rows);
                 else
-                    FN(outer_product)(l, x_sums, I, x_left, b, 0, row, end - row);
-                FN(outer_product)(l, x_sums + I, H, h_left, b, HIDDEN_SLOT, row, end - row);
+                    FN(outer_product)(l, x_sums, I, x_left, b, 0, row, rows, from_zero);
+                FN(outer_product)(l, x_sums + I, P, h_left, b, HIDDEN_SLOT, row, rows, from_zero);
             }
         }
         for (ptrdiff_t b = first; b < last; b++) {
-            const REAL *x_sums = (const REAL *)(sums + (b - first) * (I + H));
+            const REAL *x_sums = (const REAL *)(sums + (b - first) * (I + P));
             FN(unpack_gradient)(l, l->dweight_ih, x_sums, I, b, FN(x_gates));
-            FN(unpack_gradient)(l, l->dweight_hh, x_sums + I * Z_WIDTH, H, b, FN(h_gates));
+            FN(unpack_gradient)(l, l->dweight_hh, x_sums + I * Z_WIDTH, P, b, FN(h_gates));
             FN(bias_gradients)(l, b);
         }
     }
@@ -559,7 +685,9 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) {
                     const ptrdiff_t column = (4 * p + v) * LANES;
-                    vec_store_part((REAL *)l->dx + (row + r) * l->inputs + column, acc[r][v], l->inputs - column);
+                    REAL *dx = (REAL *)l->dx + (row + r) * l->inputs + column;
+                    if (l->dx_add) acc[r][v] += vec_load_part(dx, l->inputs - column);
+                    vec_store_part(dx, acc[r][v], l->inputs - column);
                 }
         }
     }
@@ -573,9 +701,10 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
     {                                                                                                       \
         .block_units = NAME(cell##_units) * LANES, .measure = NAME(cell##_measure),                         \
         .pack = NAME(cell##_pack), .project = NAME(cell##_project), .step = NAME(cell##_step),              \
+        .read_tape = NAME(cell##_read_tape),                                                                \
         .pack_hidden = NAME(cell##_pack_hidden), .pack_input = NAME(cell##_pack_input),                     \
-        .step_back = NAME(cell##_step_back), .weight_gradients = NAME(cell##_weight_gradients),             \
-        .input_gradient = NAME(cell##_input_gradient),                                                      \
+        .step_back = NAME(cell##_step_back), .step_back_gates = NAME(cell##_step_back_gates),               \
+        .weight_gradients = NAME(cell##_weight_gradients), .input_gradient = NAME(cell##_input_gradient),   \
     }
 #endif
 

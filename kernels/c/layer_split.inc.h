@@ -7,10 +7,9 @@
 
 #define BLOCKS_AT_ONCE 32   /* k-blocks after which sums go to memory: left tiles of a few row tiles stay in L2 */
 #define ROWS_AT_ONCE 128    /* rows that share one pass over the weights of an input product or gradient */
-#define GRADIENT_ROWS 256   /* rows whose products a weight gradient sums before its sums go to memory */
 #define GRADIENT_COLUMNS 16 /* tiles of 16 columns of x or h_prev that are split together, to stay in L2 */
 #define GRADIENT_GROUP 8    /* blocks that share this splitting */
-#define GRADIENT_K (GRADIENT_ROWS / TILE_K)
+#define GRADIENT_K (FASTRNN_GRADIENT_ROWS / TILE_K)
 
 INLINE ptrdiff_t FN(k_blocks)(ptrdiff_t columns) { return ceil_div(columns, TILE_K); }
 INLINE ptrdiff_t FN(column_tiles)(ptrdiff_t columns) { return ceil_div(columns, TILE_SIDE); }
@@ -30,7 +29,7 @@ static void FN(split_measure)(const fastrnn_layer *l, fastrnn_sizes *sizes) {
         if (sizes->backward_scratch < sums + left) sizes->backward_scratch = sums + left;
     }
     if (l->split_w) {
-        const ptrdiff_t sums_row = NAME(sums_row)(FN(column_tiles)(I) * TILE_SIDE + l->hidden);
+        const ptrdiff_t sums_row = NAME(sums_row)(FN(column_tiles)(I) * TILE_SIDE + l->outputs);
         const ptrdiff_t of_a_block = 4 * GRADIENT_K * SPLIT_SIZE + Z_WIDTH * (sums_row + (l->tokens ? I : 0));
         const ptrdiff_t scratch = GRADIENT_GROUP * of_a_block + GRADIENT_COLUMNS * GRADIENT_K * SPLIT_SIZE +
                                   (l->tokens ? FN(column_tiles)(I) * TILE_SIDE : 0);
@@ -95,11 +94,6 @@ static void FN(split_pack_input)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t
             FN(chunks)(l) * LANES, least(4, FN(column_tiles)(l->inputs) - 4 * p));
 }
 
-/* Row `row` of what stands before the rows of y: h_prev of every step */
-INLINE const REAL *FN(h_prev_row)(const fastrnn_layer *l, ptrdiff_t row) {
-    return row < l->batch ? (const REAL *)l->h_0 + row * l->hidden : (const REAL *)l->y + (row - l->batch) * l->hidden;
-}
-
 /* sums [slot of the block][16][sums_row] += Z^T left, for columns of x or h_prev, over a chunk of rows that lie split in
  * z_tiles [slot][k-block] and in right tiles [column tile][k-block]. Chunks are summed on their own first, which makes
  * errors a third at 3,200 rows. */
@@ -122,14 +116,47 @@ INLINE void FN(split_outer_product)(
     }
 }
 
+/* Columns first and on of all blocks' sums := what the gradient dw (G*H, columns) of x or h_prev holds */
+INLINE void FN(split_pack_gradient)(
+    const fastrnn_layer *l, REAL *sums, ptrdiff_t sums_row, const REAL *dw, ptrdiff_t columns, ptrdiff_t b, int slot0,
+    const int gates[4]) {
+    for (int slot = 0; slot < FN(fed)(l, b); slot++) {
+        ptrdiff_t lanes;
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, gates[slot], &lanes);
+        for (ptrdiff_t lane = 0; lane < lanes; lane++)
+            memcpy(
+                sums + ((slot0 + slot) * TILE_SIDE + lane) * sums_row, dw + (row + lane) * columns,
+                (size_t)columns * sizeof(REAL));
+    }
+}
+
+/* The inverse; with a NULL for dw, whether there is a NaN among them. */
+INLINE int FN(split_unpack_gradient)(
+    const fastrnn_layer *l, const REAL *sums, ptrdiff_t sums_row, REAL *dw, ptrdiff_t columns, ptrdiff_t b, int slot0,
+    const int gates[4]) {
+    int spoilt = 0;
+    for (int slot = 0; slot < FN(fed)(l, b); slot++) {
+        ptrdiff_t lanes;
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, gates[slot], &lanes);
+        for (ptrdiff_t lane = 0; lane < lanes; lane++) {
+            const REAL *its = sums + ((slot0 + slot) * TILE_SIDE + lane) * sums_row;
+            if (dw)
+                memcpy(dw + (row + lane) * columns, its, (size_t)columns * sizeof(REAL));
+            else
+                spoilt |= NAME(any_nan)(its, FN(column_tiles)(columns));
+        }
+    }
+    return spoilt;
+}
+
 static void FN(split_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
     if (!l->split_w) {
         FN(weight_gradients)(l, b0, b1);
         return;
     }
-    const ptrdiff_t I = l->inputs, H = l->hidden, rows = l->steps * l->batch;
+    const ptrdiff_t I = l->inputs, P = l->outputs;
     const ptrdiff_t x_width = l->tokens ? 0 : FN(column_tiles)(I) * TILE_SIDE;
-    const ptrdiff_t sums_row = NAME(sums_row)(x_width + H), block_size = Z_WIDTH * sums_row;
+    const ptrdiff_t sums_row = NAME(sums_row)(x_width + P), block_size = Z_WIDTH * sums_row;
     REAL *const z_tiles = l->scratch;
     REAL *const right = z_tiles + GRADIENT_GROUP * 4 * GRADIENT_K * SPLIT_SIZE;
     REAL *const sums = right + GRADIENT_COLUMNS * GRADIENT_K * SPLIT_SIZE;
@@ -139,10 +166,19 @@ static void FN(split_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptr
         last = least(first + GRADIENT_GROUP, b1);
         memset(sums, 0, (size_t)((last - first) * block_size) * sizeof(REAL));
         if (l->tokens) memset(token_sums, 0, (size_t)((last - first) * I) * sizeof(*token_sums));
+        for (ptrdiff_t b = first; l->dweight_add && b < last; b++) {
+            REAL *block = sums + (b - first) * block_size;
+            if (l->tokens)
+                FN(pack_gradient)(l, (REAL *)token_sums[(b - first) * I], l->dweight_ih, I, b, FN(x_gates));
+            else
+                FN(split_pack_gradient)(l, block, sums_row, l->dweight_ih, I, b, 0, FN(x_gates));
+            FN(split_pack_gradient)(l, block + x_width, sums_row, l->dweight_hh, P, b, HIDDEN_SLOT, FN(h_gates));
+        }
         NAME(unit_acquire)(TILE_SIDE);
-        for (ptrdiff_t row = 0, count; row < rows; row += count) {
-            count = least(GRADIENT_ROWS, rows - row);
-            const ptrdiff_t blocks = FN(k_blocks)(count);
+        for (ptrdiff_t i = 0; i < l->chunk_count; i++) {
+            const ptrdiff_t row = l->chunks[2 * i], count = l->chunks[2 * i + 1], blocks = FN(k_blocks)(count);
+            const REAL *h_prev[FASTRNN_GRADIENT_ROWS];
+            FN(rows_before)(l, h_prev, row, count);
             for (ptrdiff_t b = first; b < last; b++)
                 for (int slot = 0; slot < 4; slot++)
                     for (ptrdiff_t k = 0; k < 2 * blocks; k++) {
@@ -155,22 +191,20 @@ static void FN(split_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptr
                         REAL *tile = z_tiles + (((b - first) * 4 + slot) * GRADIENT_K + k / 2) * SPLIT_SIZE;
                         for (ptrdiff_t lane = 0; lane < LANES; lane++) NAME(split_left)(tile, lane, k % 2, turned[lane]);
                     }
-            for (ptrdiff_t r = row, part; l->tokens && r < row + count; r += part) {
+            if (l->tokens) {
                 unsigned char next_same[FASTRNN_GRADIENT_ROWS];
-                part = least(FASTRNN_GRADIENT_ROWS, row + count - r);
-                FN(link_tokens)(l->tokens + r, part, first_same, next_same);
+                FN(link_tokens)(l->tokens + row, count, first_same, next_same);
                 for (ptrdiff_t b = first; b < last; b++)
-                    FN(token_sums)(l, token_sums + (b - first) * I, first_same, next_same, b, r, part);
+                    FN(token_sums)(l, token_sums + (b - first) * I, first_same, next_same, b, row, count);
             }
             for (int part = l->tokens ? 1 : 0; part < 2; part++) { /* x, then h_prev */
-                const ptrdiff_t columns = part ? H : I;
+                const ptrdiff_t columns = part ? P : I;
                 for (ptrdiff_t at = 0; at < columns; at += GRADIENT_COLUMNS * TILE_SIDE) {
                     const ptrdiff_t width = least(GRADIENT_COLUMNS * TILE_SIDE, columns - at);
                     for (ptrdiff_t k = 0; k < blocks; k++) {
                         const REAL *of_rows[TILE_K] = {NULL};
                         for (ptrdiff_t r = k * TILE_K; r < least((k + 1) * TILE_K, count); r++)
-                            of_rows[r % TILE_K] =
-                                at + (part ? FN(h_prev_row)(l, row + r) : (const REAL *)l->x + (row + r) * I);
+                            of_rows[r % TILE_K] = at + (part ? h_prev[r] : (const REAL *)l->x + (row + r) * I);
                         NAME(split_row_pairs)(right + k * SPLIT_SIZE, GRADIENT_K * SPLIT_SIZE, of_rows, width);
                     }
                     for (ptrdiff_t b = first; b < last; b++) {
@@ -187,20 +221,16 @@ static void FN(split_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptr
         int spoilt = 0;
         for (ptrdiff_t b = first; b < last; b++) {
             const REAL *block = sums + (b - first) * block_size;
-            if (l->tokens) FN(unpack_gradient)(l, l->dweight_ih, (REAL *)token_sums[(b - first) * I], I, b, FN(x_gates));
-            for (int slot = 0; slot < FN(fed)(l, b); slot++) {
-                ptrdiff_t lanes;
-                const ptrdiff_t x_row = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes);
-                const ptrdiff_t h_row = FN(weight_row)(l, b, slot, FN(h_gates)[slot], &lanes);
-                for (ptrdiff_t lane = 0; lane < lanes; lane++) {
-                    const REAL *x_sums = block + (slot * TILE_SIDE + lane) * sums_row;
-                    const REAL *h_sums = x_sums + HIDDEN_SLOT * TILE_SIDE * sums_row + x_width;
-                    if (!l->tokens) memcpy((REAL *)l->dweight_ih + (x_row + lane) * I, x_sums, (size_t)I * sizeof(REAL));
-                    memcpy((REAL *)l->dweight_hh + (h_row + lane) * H, h_sums, (size_t)H * sizeof(REAL));
-                    spoilt |= NAME(any_nan)(x_sums, x_width / TILE_SIDE);
-                    spoilt |= NAME(any_nan)(h_sums, FN(column_tiles)(H));
-                }
-            }
+            if (!l->tokens) spoilt |= FN(split_unpack_gradient)(l, block, sums_row, NULL, I, b, 0, FN(x_gates));
+            spoilt |= FN(split_unpack_gradient)(l, block + x_width, sums_row, NULL, P, b, HIDDEN_SLOT, FN(h_gates));
+        }
+        for (ptrdiff_t b = first; !spoilt && b < last; b++) {
+            const REAL *block = sums + (b - first) * block_size;
+            if (l->tokens)
+                FN(unpack_gradient)(l, l->dweight_ih, (REAL *)token_sums[(b - first) * I], I, b, FN(x_gates));
+            else
+                FN(split_unpack_gradient)(l, block, sums_row, l->dweight_ih, I, b, 0, FN(x_gates));
+            FN(split_unpack_gradient)(l, block + x_width, sums_row, l->dweight_hh, P, b, HIDDEN_SLOT, FN(h_gates));
             FN(bias_gradients)(l, b);
         }
         if (spoilt) FN(weight_gradients)(l, first, last);
@@ -243,7 +273,9 @@ static void FN(split_input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptr
                     FN(z_product)(l, 4, acc, row + r, 1, 0, l->panels_ih, l->weight_ih, FN(x_gates), I, q / 4);
                     sum = (const REAL *)&acc[0][q % 4];
                 }
-                vec_store_part(dx, vec_load(sum), I - q * LANES);
+                vec total = vec_load(sum);
+                if (l->dx_add) total += vec_load_part(dx, I - q * LANES);
+                vec_store_part(dx, total, I - q * LANES);
             }
     }
     NAME(unit_release)();
@@ -251,7 +283,6 @@ static void FN(split_input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptr
 
 #undef BLOCKS_AT_ONCE
 #undef ROWS_AT_ONCE
-#undef GRADIENT_ROWS
 #undef GRADIENT_COLUMNS
 #undef GRADIENT_GROUP
 #undef GRADIENT_K
@@ -260,7 +291,8 @@ static void FN(split_input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptr
     {                                                                                                                   \
         .block_units = NAME(cell##_units) * LANES, .measure = NAME(cell##_split_measure),                               \
         .pack = NAME(cell##_split_pack), .project = NAME(cell##_split_project), .step = NAME(cell##_step),              \
+        .read_tape = NAME(cell##_read_tape),                                                                            \
         .pack_hidden = NAME(cell##_pack_hidden), .pack_input = NAME(cell##_split_pack_input),                           \
-        .step_back = NAME(cell##_step_back), .weight_gradients = NAME(cell##_split_weight_gradients),                   \
-        .input_gradient = NAME(cell##_split_input_gradient),                                                            \
+        .step_back = NAME(cell##_step_back), .step_back_gates = NAME(cell##_step_back_gates),                           \
+        .weight_gradients = NAME(cell##_split_weight_gradients), .input_gradient = NAME(cell##_split_input_gradient),   \
     }

@@ -36,8 +36,10 @@ INLINE void NAME(store_part)(REAL *p, vec a, ptrdiff_t count) {
 
 INLINE ptrdiff_t NAME(ceil_div)(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
 INLINE ptrdiff_t NAME(least)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+INLINE ptrdiff_t NAME(most)(ptrdiff_t a, ptrdiff_t b) { return a < b ? b : a; }
 #define ceil_div NAME(ceil_div)
 #define least NAME(least)
+#define most NAME(most)
 
 #include "vmath.inc.h"
 #include "gemm.inc.h"
@@ -77,6 +79,7 @@ static const fastrnn_kernels NAME(kernels) = {
 #undef CELL_ROW
 #undef ceil_div
 #undef least
+#undef most
 #undef vec_load_part
 #undef vec_store_part
 #undef vec_splat
