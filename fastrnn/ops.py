@@ -237,18 +237,38 @@ def infer(
     weights: LayerWeights,
     stamp: int | None,
     num_threads: int,
-    **order: Any,
+    batch_sizes: Array | None = None,
+    reverse: bool = False,
+    y: Array | None = None,
 ) -> tuple[Array, State]:
     """Run one layer for its outputs only, on packed weights if they cannot have changed since the call before.
 
-    `order` is how the sequences run and where y goes: `batch_sizes`, `reverse` and `y` of `fastrnn.reference.forward`.
+    `batch_sizes`, `reverse` and `y` are those of `fastrnn.reference.forward`.
     """
     if stamp is None or not hasattr(backend, "pack"):
-        y, state_n, _ = backend.forward(cell, x, state, weights.arrays(), tape=False, num_threads=num_threads, **order)
-    else:
-        packed = weights.packed(backend, cell, stamp, num_threads)
         y, state_n, _ = backend.forward(
-            cell, x, state, None, tape=False, num_threads=num_threads, packed=packed, **order
+            cell,
+            x,
+            state,
+            weights.arrays(),
+            tape=False,
+            num_threads=num_threads,
+            batch_sizes=batch_sizes,
+            reverse=reverse,
+            y=y,
+        )
+    else:
+        y, state_n, _ = backend.forward(
+            cell,
+            x,
+            state,
+            None,
+            tape=False,
+            num_threads=num_threads,
+            batch_sizes=batch_sizes,
+            reverse=reverse,
+            y=y,
+            packed=weights.packed(backend, cell, stamp, num_threads),
         )
     return y, state_n
 

@@ -90,18 +90,17 @@ def infer(
         y (T, N, D*P), or its rows, and the final states.
     """
     backend, cell, num_threads, batch_sizes = setting
-    order: dict[str, Any] = {} if batch_sizes is None else {"batch_sizes": batch_sizes}
     states_n = []
     for layer, directions in enumerate(layers):
         if len(directions) == 1:
-            x, state_n = ops.infer(backend, cell, x, states[layer], directions[0], stamp, num_threads, **order)
+            x, state_n = ops.infer(backend, cell, x, states[layer], directions[0], stamp, num_threads, batch_sizes)
             states_n.append(state_n)
             continue
         y, halves = _halves(setting, x, states[2 * layer][0])
         for reverse, weights in enumerate(directions):
             state = states[2 * layer + reverse]
             _, state_n = ops.infer(
-                backend, cell, x, state, weights, stamp, num_threads, reverse=reverse == 1, y=halves[reverse], **order
+                backend, cell, x, state, weights, stamp, num_threads, batch_sizes, reverse == 1, halves[reverse]
             )
             states_n.append(state_n)
         x = y
