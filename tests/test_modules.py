@@ -370,7 +370,7 @@ def test_calls_by_another_thread_do_not_keep_a_half_loaded_state() -> None:
 def test_weights_packed_late_do_not_replace_newer_ones() -> None:
     """A thread that is overtaken by a write and another thread's call leaves nothing stale."""
     module = make("gru", 3, 20)
-    (layer,) = module._weights
+    ((layer,),) = module._weights
     backend = ModuleType("slow_to_pack")
 
     def pack(cell: Any, weights: Any, *, num_threads: int) -> str:
