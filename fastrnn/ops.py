@@ -18,6 +18,7 @@ __all__ = [
     "LayerWeights",
     "Tape",
     "are_ready",
+    "as_input",
     "as_lengths",
     "as_real",
     "as_states",
@@ -71,8 +72,7 @@ def as_real(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...],
     if given is not dtype and given.newbyteorder("=") != dtype:
         raise TypeError(f"{name} has dtype {given}; expected {dtype}")
     if array.shape[free:] != shape:
-        wanted = ", ".join(["any"] * free + [str(n) for n in shape])
-        raise ValueError(f"{name} has shape {array.shape}; expected {letters} = ({wanted})")
+        raise ValueError(f"{name} has shape {array.shape}; expected {letters} = {_listed(['any'] * free, shape)}")
     flags = array.flags
     if flags.c_contiguous and flags.aligned and given.isnative:
         return array
@@ -86,6 +86,64 @@ def as_tokens(name: str, tokens: Array, limit: int, letters: str) -> Array:
             f"{name} holds the token {low if low < 0 else high}; expected 0 <= token < {letters} = {limit}"
         )
     return np.require(tokens, np.intp, ["C", "A"])
+
+
+def as_input(
+    x: Any, dtype: np.dtype[Any], input_size: int, leading: tuple[str, ...], *, time_major: bool = True
+) -> tuple[Array, bool]:
+    """Validate the input of a module or cell.
+
+    Parameters
+    ----------
+    x
+        Real input or token indices, with or without the axis N.
+    dtype, input_size
+        Of real input.
+    leading
+        The letters of the axes before I, N among them.
+    time_major
+        Whether time is the first axis, if there are two; else they are swapped.
+
+    Returns
+    -------
+    tuple
+        x with an axis N, the axis before I or the last of tokens, and whether it came with it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is no such input.
+    """
+    x = take_array("x", x)
+    tokens = is_tokens(x)
+    batched = x.ndim == len(leading) + (not tokens)
+    if not batched and x.ndim != len(leading) - 1 + (not tokens):
+        shapes = (_shape(leading, tokens), _shape(tuple(letter for letter in leading if letter != "N"), tokens))
+        wanted = " or ".join(shapes) + ("" if tokens else f", I = {input_size}")
+        kind = "token indices" if tokens else "real input"
+        raise ValueError(f"x has shape {x.shape}; expected {wanted} for {kind} (dtype {x.dtype})")
+    if not tokens and x.shape[-1] != input_size:
+        letters = _shape(leading if batched else tuple(letter for letter in leading if letter != "N"), tokens)
+        wanted = _listed(["any"] * (x.ndim - 1), [input_size])
+        raise ValueError(f"x has shape {x.shape}; expected {letters} = {wanted}")
+    if batched and not time_major:
+        x = x.swapaxes(0, 1)
+    if tokens:
+        x = as_tokens("x", x, input_size, "input_size")
+        return x if batched else x[..., None], batched
+    x = as_real("x", x, dtype, (input_size,), "I", free=x.ndim - 1)
+    return x if batched else x[..., None, :], batched
+
+
+def _shape(leading: tuple[str, ...], tokens: bool) -> str:
+    """A shape in letters: (T, N, I); of tokens (T,)."""
+    return _listed(leading, () if tokens else ("I",))
+
+
+def _listed(*parts: Sequence[str | int]) -> str:
+    """What a tuple of all parts looks like, without quotes."""
+    items = [str(item) for part in parts for item in part]
+    return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
 
 
 def as_lengths(lengths: Any, batch: int, steps: int) -> Array:
@@ -179,18 +237,38 @@ def infer(
     weights: LayerWeights,
     stamp: int | None,
     num_threads: int,
-    **order: Any,
+    batch_sizes: Array | None = None,
+    reverse: bool = False,
+    y: Array | None = None,
 ) -> tuple[Array, State]:
     """Run one layer for its outputs only, on packed weights if they cannot have changed since the call before.
 
-    `order` is how the sequences run and where y goes: `batch_sizes`, `reverse` and `y` of `fastrnn.reference.forward`.
+    `batch_sizes`, `reverse` and `y` are those of `fastrnn.reference.forward`.
     """
     if stamp is None or not hasattr(backend, "pack"):
-        y, state_n, _ = backend.forward(cell, x, state, weights.arrays(), tape=False, num_threads=num_threads, **order)
-    else:
-        packed = weights.packed(backend, cell, stamp, num_threads)
         y, state_n, _ = backend.forward(
-            cell, x, state, None, tape=False, num_threads=num_threads, packed=packed, **order
+            cell,
+            x,
+            state,
+            weights.arrays(),
+            tape=False,
+            num_threads=num_threads,
+            batch_sizes=batch_sizes,
+            reverse=reverse,
+            y=y,
+        )
+    else:
+        y, state_n, _ = backend.forward(
+            cell,
+            x,
+            state,
+            None,
+            tape=False,
+            num_threads=num_threads,
+            batch_sizes=batch_sizes,
+            reverse=reverse,
+            y=y,
+            packed=weights.packed(backend, cell, stamp, num_threads),
         )
     return y, state_n
 

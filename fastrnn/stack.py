@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,15 +19,14 @@ from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
 from fastrnn.steps import cuts
 
-__all__ = ["Dropout", "Layers", "Setting", "Tape", "backward", "forward", "infer"]
+__all__ = ["Dropout", "Layers", "Setting", "Tape", "backward", "forward", "infer", "trace"]
 
 Layers = Sequence[Sequence[ops.LayerWeights]]  # by layer and direction
 DStates = Sequence[tuple[Array | None, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What all layers of a call share."""
+class Setting(NamedTuple):
+    """What all layers of a call share. A tuple: a frozen dataclass takes four times as long to make."""
 
     backend: ModuleType
     cell: Cell
@@ -37,14 +36,18 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Dropout:
-    """Inverted dropout: what is kept is divided by its share, so that inference needs nothing."""
+    """Inverted dropout: what is kept is divided by its share, so that inference needs nothing.
+
+    Every layer but the first draws from a generator of its own, so that it does not matter into which parts the steps
+    are cut.
+    """
 
     p: float
-    rng: np.random.Generator
+    rngs: tuple[np.random.Generator, ...]  # (L - 1)
 
-    def __call__(self, y: Array) -> tuple[Array, Array]:
-        """Return y with a random part of it set to zero, and which elements were kept."""
-        kept = self.rng.random(y.shape, np.float32) >= self.p
+    def __call__(self, y: Array, layer: int) -> tuple[Array, Array]:
+        """Return the input y of a layer with a random part of it set to zero, and which elements were kept."""
+        kept: Array = np.greater_equal(self.rngs[layer - 1].random(y.shape, np.float32), self.p)
         return self.scale(y, kept), kept
 
     def scale(self, y: Array, kept: Array) -> Array:
@@ -52,6 +55,17 @@ class Dropout:
         result: Array = np.multiply(y, kept)
         result *= 1 / (1 - self.p) if self.p < 1 else 0
         return result
+
+    def now(self) -> list[Any]:
+        """The states of the generators."""
+        return [rng.bit_generator.state for rng in self.rngs]
+
+    def again(self, states: list[Any]) -> Dropout:
+        """One that draws what this one drew from the given states on."""
+        rngs = [np.random.Generator(type(rng.bit_generator)()) for rng in self.rngs]
+        for rng, state in zip(rngs, states, strict=True):
+            rng.bit_generator.state = state
+        return Dropout(self.p, tuple(rngs))
 
 
 def infer(
@@ -75,19 +89,18 @@ def infer(
     tuple
         y (T, N, D*P), or its rows, and the final states.
     """
-    backend, cell, num_threads, batch_sizes = setting.backend, setting.cell, setting.num_threads, setting.batch_sizes
-    order: dict[str, Any] = {} if batch_sizes is None else {"batch_sizes": batch_sizes}
+    backend, cell, num_threads, batch_sizes = setting
     states_n = []
     for layer, directions in enumerate(layers):
         if len(directions) == 1:
-            x, state_n = ops.infer(backend, cell, x, states[layer], directions[0], stamp, num_threads, **order)
+            x, state_n = ops.infer(backend, cell, x, states[layer], directions[0], stamp, num_threads, batch_sizes)
             states_n.append(state_n)
             continue
         y, halves = _halves(setting, x, states[2 * layer][0])
         for reverse, weights in enumerate(directions):
             state = states[2 * layer + reverse]
             _, state_n = ops.infer(
-                backend, cell, x, state, weights, stamp, num_threads, reverse=reverse == 1, y=halves[reverse], **order
+                backend, cell, x, state, weights, stamp, num_threads, batch_sizes, reverse == 1, halves[reverse]
             )
             states_n.append(state_n)
         x = y
@@ -100,6 +113,31 @@ def _halves(setting: Setting, x: Array, h: Array) -> tuple[Array, list[Array]]:
     leading = x.shape[:2] if setting.batch_sizes is None else x.shape[:1]
     y = ops.empty(setting.backend, (*leading, 2 * P), h.dtype)
     return y, [y[..., :P], y[..., P:]]
+
+
+def trace(setting: Setting, layers: Layers, x: Array, states: Sequence[State]) -> list[dict[str, Array]]:
+    """Run all layers and return what happens inside: by layer and direction, every gate and every state by its name.
+
+    Parameters are those of `infer`. h is (T, N, P) and everything else (T, N, H), or they are rows.
+    """
+    cell = setting.cell
+    order: dict[str, Any] = {} if setting.batch_sizes is None else {"batch_sizes": setting.batch_sizes}
+    found = []
+    for layer, directions in enumerate(layers):
+        both, halves = x, list[Array]()
+        if len(directions) == 2:
+            both, halves = _halves(setting, x, states[2 * layer][0])
+        for reverse, weights in enumerate(directions):
+            if halves:
+                order |= {"reverse": reverse == 1, "y": halves[reverse]}
+            state = states[layer * len(directions) + reverse]
+            h, _, tape = ops.forward(setting.backend, cell, x, state, weights.arrays(), setting.num_threads, **order)
+            inside = {"h": h}
+            if cell.gates != cell.states:  # else the only gate is h, which need not be copied
+                inside |= {name: rows.reshape(*h.shape[:-1], rows.shape[-1]) for name, rows in ops.gates(tape).items()}
+            found.append({name: inside[name] for name in dict.fromkeys((*cell.gates, *cell.states))})
+        x = both if halves else h
+    return found
 
 
 @dataclass(slots=True)
@@ -152,7 +190,7 @@ def forward(
     for layer, directions in enumerate(weights):
         kept = None
         if layer and dropout is not None:
-            x, kept = dropout(x)
+            x, kept = dropout(x, layer)
         y, halves = _halves(setting, x, states[2 * layer][0])
         chains = []
         for reverse, its_weights in enumerate(directions):
@@ -257,7 +295,7 @@ def _forward_chain(
     for layer, (its_weights, state) in enumerate(zip(weights, states, strict=True)):
         kept = None
         if layer and dropout is not None:
-            x, kept = dropout(x)
+            x, kept = dropout(x, layer)
         order: dict[str, Any] = {} if setting.batch_sizes is None else {"batch_sizes": setting.batch_sizes}
         if reverse:
             order["reverse"] = True
@@ -284,7 +322,7 @@ class _Segment:
     rows: slice  # of x and y: steps, or rows where lengths differ
     batch_sizes: Array | None
     states: list[State]
-    random: Any  # the state of dropout's generator
+    random: list[Any]  # the states of dropout's generators
 
 
 @dataclass(slots=True)
@@ -306,15 +344,12 @@ class _Segments:
         zeros = dx is None
         if zeros and x.dtype.kind == "f":
             dx = np.zeros_like(x)
-        dweights = [Weights(*(None if w is None else np.zeros_like(w) for w in its)) for its in self.weights]
+        dweights = [Weights._make(None if w is None else np.zeros_like(w) for w in its) for its in self.weights]
         rows = int(np.prod(self.y_shape[:-1]))
         dstates_0: Any = dstates
         for segment in reversed(self.segments):
             part = Setting(setting.backend, setting.cell, setting.num_threads, segment.batch_sizes)
-            dropout = self.dropout
-            if dropout is not None:
-                dropout = Dropout(dropout.p, np.random.Generator(type(dropout.rng.bit_generator)()))
-                dropout.rng.bit_generator.state = segment.random
+            dropout = None if self.dropout is None else self.dropout.again(segment.random)
             _, _, chain = _forward_chain(
                 part, self.weights, x[segment.rows], segment.states, dropout, self.reverse, None
             )
@@ -351,7 +386,7 @@ def _segmented(every: int) -> Run:
             if batch_sizes is not None:
                 its_sizes = batch_sizes[first:last]
                 rows = slice(sum(counts[:first]), sum(counts[:last]))
-            random = None if dropout is None else dropout.rng.bit_generator.state
+            random = [] if dropout is None else dropout.now()
             segments.append(_Segment(rows, its_sizes, states, random))
             part = Setting(setting.backend, setting.cell, setting.num_threads, its_sizes)
             _, states, _ = _forward_chain(part, weights, x[rows], states, dropout, reverse, y[rows])
