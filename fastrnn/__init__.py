@@ -4,9 +4,22 @@ from importlib.metadata import version as _version
 
 from fastrnn import errors
 from fastrnn.backends import info, use_backend
+from fastrnn.cell_modules import GRUCell, LSTMCell, RNNCell
 from fastrnn.modules import GRU, LSTM, RNN
 from fastrnn.threads import get_num_threads, set_num_threads
 
-__all__ = ["GRU", "LSTM", "RNN", "errors", "get_num_threads", "info", "set_num_threads", "use_backend"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+    "errors",
+    "get_num_threads",
+    "info",
+    "set_num_threads",
+    "use_backend",
+]
 
 __version__ = _version("fastrnn")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastrnn import backends, explain, ops, stack
 from fastrnn.cells import CELLS, Cell, State
-from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive, take_array, uniform
+from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive, uniform
 from fastrnn.steps import Ragged
+from fastrnn.stream import Stream
 
 __all__ = ["GRU", "LSTM", "RNN", "Tape"]
 
@@ -21,17 +22,87 @@ __all__ = ["GRU", "LSTM", "RNN", "Tape"]
 class Tape:
     """What a module's `forward` keeps for its `backward`; it serves once, as backward works in place on it."""
 
-    def __init__(self, module: Parametrized, kept: stack.Tape, y_shape: tuple[int, ...], ragged: Ragged | None) -> None:
+    def __init__(self, module: Parametrized, kept: Any, y_shape: tuple[int, ...], ragged: Ragged | None = None) -> None:
         self._module = module
-        self._kept: stack.Tape | None = kept  # None once used
+        self._kept = kept  # of `stack` or, by a cell, of `ops`; None once used
         self._y_shape = y_shape  # as the caller sees y
         self._ragged = ragged
 
 
-class _Recurrent(Parametrized):
-    """Everything that RNN, LSTM and GRU share."""
+def check_tape(tape: Any, module: Parametrized) -> None:
+    """TypeError or ValueError unless `tape` is one of this module's and has not been used."""
+    if not isinstance(tape, Tape):
+        raise TypeError(f"tape is a {type(tape).__name__}; expected the tape that forward returned")
+    if tape._module is not module:
+        raise ValueError("tape is another module's; expected one from this module's forward")
+    if tape._kept is None:
+        raise ValueError("tape was used before; expected a fresh one: backward works in place, run forward again")
+
+
+class Runnable(Parametrized):
+    """What modules and cells share: a row of the table of cells, sizes, and what to run on."""
 
     _cell: Cell
+    _DEFAULTS: Mapping[str, Any]  # by name, of the arguments that `repr` shows where they differ
+    _CACHES: tuple[str, ...]  # attributes that `_start_caches` sets
+
+    def _configure(
+        self, input_size: int, hidden_size: int, bias: bool, dtype: Any, backend: str | None, num_threads: int | None
+    ) -> None:
+        """Validate and keep the arguments that all have."""
+        self.input_size = check_positive("input_size", input_size)
+        self.hidden_size = check_positive("hidden_size", hidden_size)
+        self.bias = bool(bias)
+        self.dtype = check_dtype(dtype)
+        if backend is not None:
+            backends.load(backend)
+        self.backend = backend
+        self.num_threads = None if num_threads is None else check_positive("num_threads", num_threads)
+
+    def _draw(self, shapes: Mapping[str, tuple[int, ...]], seed: Any) -> np.random.Generator:
+        """Draw the parameters from torch.nn's distribution and return the generator."""
+        rng = self._declare(shapes, uniform(1 / math.sqrt(self.hidden_size)), seed)
+        self._start_caches()
+        return rng
+
+    def _start_caches(self) -> None:
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name not in self._CACHES}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start_caches()
+
+    def __repr__(self) -> str:
+        values = {name: getattr(self, name) for name in self._DEFAULTS} | {"dtype": self.dtype.name}
+        options = [f", {name}={value!r}" for name, value in values.items() if value != self._DEFAULTS[name]]
+        return f"{type(self).__name__}({self.input_size}, {self.hidden_size}{''.join(options)})"
+
+
+def check_nonlinearity(nonlinearity: Any) -> str:
+    """Return "tanh" or "relu"; ValueError for anything else."""
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f"nonlinearity is {nonlinearity!r}; expected 'tanh' or 'relu'")
+    return str(nonlinearity)
+
+
+class _Recurrent(Runnable):
+    """Everything that RNN, LSTM and GRU share."""
+
+    _CACHES = ("_weights", "_zeros")
+    _DEFAULTS: Mapping[str, Any] = {
+        "num_layers": 1,
+        "bias": True,
+        "batch_first": False,
+        "dropout": 0.0,
+        "bidirectional": False,
+        "proj_size": 0,
+        "dtype": "float32",
+        "backend": None,
+        "num_threads": None,
+    }
 
     def __init__(
         self,
@@ -49,10 +120,8 @@ class _Recurrent(Parametrized):
         backend: str | None = None,
         num_threads: int | None = None,
     ) -> None:
-        self.input_size = check_positive("input_size", input_size)
-        self.hidden_size = check_positive("hidden_size", hidden_size)
+        self._configure(input_size, hidden_size, bias, dtype, backend, num_threads)
         self.num_layers = check_positive("num_layers", num_layers)
-        self.bias = bool(bias)
         self.batch_first = bool(batch_first)
         self.dropout = _check_share("dropout", dropout)
         if self.dropout and self.num_layers == 1:
@@ -62,21 +131,16 @@ class _Recurrent(Parametrized):
         self.bidirectional = bool(bidirectional)
         self.directions = 2 if self.bidirectional else 1
         self.proj_size = _check_projection(proj_size, self.hidden_size)
-        self.dtype = check_dtype(dtype)
-        if backend is not None:
-            backends.load(backend)
-        self.backend = backend
-        self.num_threads = None if num_threads is None else check_positive("num_threads", num_threads)
-
         self._output_size = self.proj_size or self.hidden_size  # P
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.num_layers):
             for reverse in range(self.directions):
                 of_weights = self._shapes(layer)
                 shapes |= {name: of_weights[field] for field, name in self._names(layer, reverse).items()}
-        rng = self._declare(shapes, uniform(1 / math.sqrt(self.hidden_size)), seed)
-        self._dropout = stack.Dropout(self.dropout, rng.spawn(1)[0]) if self.dropout and self.num_layers > 1 else None
-        self._start_caches()
+        rng = self._draw(shapes, seed)
+        self._dropout: stack.Dropout | None = None
+        if self.dropout and self.num_layers > 1:
+            self._dropout = stack.Dropout(self.dropout, tuple(rng.spawn(self.num_layers - 1)))
 
     def _shapes(self, layer: int) -> dict[str, tuple[int, ...]]:
         """The shapes of a layer's weights, by field of `Weights`."""
@@ -97,7 +161,7 @@ class _Recurrent(Parametrized):
             names |= {"bias_ih": "bias_ih", "bias_hh": "bias_hh"}
         if self.proj_size:
             names["hr"] = "weight_hr"
-        return {field: f"{name}_l{layer}{'_reverse' * reverse}" for field, name in names.items()}
+        return {field: f"{name}{_suffix(layer, reverse)}" for field, name in names.items()}
 
     def _start_caches(self) -> None:
         self._weights = [
@@ -105,32 +169,6 @@ class _Recurrent(Parametrized):
             for layer in range(self.num_layers)
         ]
         self._zeros: tuple[int, list[State]] = (-1, [])  # batch size, each layer's initial state where none is given
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name not in ("_weights", "_zeros")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._start_caches()
-
-    def __repr__(self) -> str:
-        options = "".join(
-            f", {name}={value!r}"
-            for name, value, default in (
-                ("nonlinearity", getattr(self, "nonlinearity", None), None),
-                ("num_layers", self.num_layers, 1),
-                ("bias", self.bias, True),
-                ("batch_first", self.batch_first, False),
-                ("dropout", self.dropout, 0.0),
-                ("bidirectional", self.bidirectional, False),
-                ("proj_size", self.proj_size, 0),
-                ("dtype", self.dtype.name, "float32"),
-                ("backend", self.backend, None),
-                ("num_threads", self.num_threads, None),
-            )
-            if value != default
-        )
-        return f"{type(self).__name__}({self.input_size}, {self.hidden_size}{options})"
 
     def __call__(self, x: Any, state: Any = None, *, lengths: Any = None) -> tuple[Array, Any]:
         """Run the sequence for its outputs only.
@@ -239,12 +277,7 @@ class _Recurrent(Parametrized):
         TypeError
             If a dtype differs.
         """
-        if not isinstance(tape, Tape):
-            raise TypeError(f"tape is a {type(tape).__name__}; expected the tape that forward returned")
-        if tape._module is not self:
-            raise ValueError("tape is another module's; expected one from this module's forward")
-        if tape._kept is None:
-            raise ValueError("tape was used before; expected a fresh one: backward works in place, run forward again")
+        check_tape(tape, self)
         batched = len(tape._y_shape) == 3
         if dy is not None:
             dy = ops.as_real("dy", dy, self.dtype, tape._y_shape, "y's shape")
@@ -261,21 +294,81 @@ class _Recurrent(Parametrized):
             dstates = tuple([None if d is None else ragged.sort(d) for d in dstates])
 
         kept, tape._kept = tape._kept, None
-        per_layer = [
-            tuple([None if d is None else d[layer] for d in dstates])
-            for layer in range(self.num_layers * self.directions)
-        ]
-        dx, dstates_0, dweights = stack.backward(kept, dy, per_layer)
+        layers = self.num_layers * self.directions
+        per_layer = [dstates] * layers
+        if dstate is not None:
+            per_layer = [tuple([None if d is None else d[layer] for d in dstates]) for layer in range(layers)]
+        dx, dstates_0, dweights = kept.backward(dy, per_layer)
         if ragged is not None and dx is not None:
             dx = ragged.unpack(dx, steps)
         grads: dict[str, Array] = {}
         for weights, of_weights in zip(itertools.chain(*self._weights), dweights, strict=True):
-            grads |= {name: getattr(of_weights, field) for field, name in weights.names.items()}
+            grads |= weights.named(of_weights)
         return (
             None if dx is None else self._to_caller(dx, batched),
             self._join(dstates_0, batched, ragged),
             grads,
         )
+
+    def trace(self, x: Any, state: Any = None, *, lengths: Any = None) -> dict[str, Array]:
+        """Run the sequence as `forward` does, without dropout, and show every gate and every state of every step.
+
+        Parameters and errors are those of `__call__`.
+
+        Returns
+        -------
+        dict
+            The gates and states of `fastrnn.cells` by name, layer and direction: i_l0, f_l0, g_l0, o_l0, h_l0, c_l0,
+            i_l0_reverse, ... for LSTM; r_l0, z_l0, n_l0, h_l0, ... for GRU; h_l0, ... for RNN. Each is (T, N, H), or h
+            with a projection (T, N, P), the axes in x's order. The values at t belong to x_t in both directions, those
+            beyond a sequence's length are zero.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> gru = fastrnn.GRU(10, 20, bidirectional=True, seed=0)
+        >>> inside = gru.trace(np.zeros((5, 3, 10), np.float32))
+        >>> list(inside)
+        ['r_l0', 'z_l0', 'n_l0', 'h_l0', 'r_l0_reverse', 'z_l0_reverse', 'n_l0_reverse', 'h_l0_reverse']
+        >>> inside["z_l0_reverse"].shape
+        (5, 3, 20)
+        """
+        x, states, batched, ragged, steps = self._take(x, state, lengths)
+        found = stack.trace(self._setting(x, ragged, training=True), self._weights, x, states)
+        inside: dict[str, Array] = {}
+        for index, arrays in enumerate(found):
+            layer, reverse = divmod(index, self.directions)
+            for name, array in arrays.items():
+                whole = array if ragged is None else ragged.unpack(array, steps)
+                inside[f"{name}{_suffix(layer, reverse)}"] = self._to_caller(whole, batched)
+        return inside
+
+    def stream(self, batch_size: int | None = 1) -> Stream:
+        """Make an object that takes one step of each sequence at a time and keeps the state, zero at first.
+
+        Parameters
+        ----------
+        batch_size
+            N, how many sequences there are; None for a single one, whose arrays have no axis N.
+
+        Returns
+        -------
+        Stream
+            See `fastrnn.stream.Stream`: `step(x, out=None)`, `state`, `reset(rows=None)`, `refresh()`.
+
+        Raises
+        ------
+        ValueError
+            If the module is bidirectional, or `batch_size` less than 1.
+        TypeError
+            If `batch_size` is not an integer.
+        """
+        if self.bidirectional:
+            raise ValueError("a bidirectional module has no stream: its reverse direction starts at the last step")
+        if batch_size is not None:
+            batch_size = check_positive("batch_size", batch_size)
+        backend, num_threads = ops.choose(self.backend, self.num_threads)
+        return Stream(backend, self._cell, [layer for (layer,) in self._weights], batch_size, num_threads)
 
     def explain(self, shape: Sequence[int], *, tokens: bool = False, training: bool = False) -> str:
         """Say how a call on x of a shape would run here: what the backend chooses, how much work it is, what bounds it.
@@ -336,7 +429,8 @@ class _Recurrent(Parametrized):
         """
         batched, ragged = True, None
         if self.batch_first or not ops.are_ready((x,), self.dtype, (self.input_size,), 2):
-            x, batched = self._take_input(x)
+            leading = ("N", "T") if self.batch_first else ("T", "N")
+            x, batched = ops.as_input(x, self.dtype, self.input_size, leading, time_major=not self.batch_first)
         steps, batch_size = x.shape[:2]
         if lengths is not None:
             if not batched:
@@ -372,25 +466,6 @@ class _Recurrent(Parametrized):
             array.flags.writeable = False
         return zero
 
-    def _take_input(self, x: Any) -> tuple[Array, bool]:
-        """Validate x; return it as (T, N, I) or tokens (T, N), and whether it came with a batch axis."""
-        x = take_array("x", x)
-        tokens = ops.is_tokens(x)
-        features = 0 if tokens else 1
-        batched = x.ndim == 2 + features
-        if not batched and x.ndim != 1 + features:
-            kind = "token indices" if tokens else "real input"
-            letters = "(T, N) or (T,)" if tokens else f"(T, N, I) or (T, I), I = {self.input_size}"
-            raise ValueError(f"x has shape {x.shape}; expected {letters} for {kind} (dtype {x.dtype})")
-        if batched and self.batch_first:
-            x = _to_time_major(x)
-        if tokens:
-            x = ops.as_tokens("x", x, self.input_size, "input_size")
-        else:
-            letters = "(T, N, I)" if batched else "(T, I)"
-            x = ops.as_real("x", x, self.dtype, (self.input_size,), letters, free=x.ndim - 1)
-        return x if batched else x[:, None], batched
-
     def _take_dstate(self, dstate: Any, batch_size: int, batched: bool) -> tuple[Array | None, ...]:
         """Validate the final state's gradient; None stands for zero in whole or in part."""
         names = self._cell.dstates_n
@@ -401,10 +476,15 @@ class _Recurrent(Parametrized):
     def _as_states(
         self, names: Sequence[str], values: Any, batch_size: int, batched: bool, *, optional: bool = False
     ) -> tuple[Any, ...]:
-        layers, batch = self.num_layers * self.directions, (batch_size,) if batched else ()
+        layers, count = self.num_layers * self.directions, len(names)
+        if batched and not self.proj_size and (count == 1 or (type(values) is tuple and len(values) == count)):
+            states = (values,) if count == 1 else values
+            if ops.are_ready(states, self.dtype, (layers, batch_size, self.hidden_size)):
+                return states  # as most are: what follows takes as long as a small step
+        batch = (batch_size,) if batched else ()
         shapes = [(layers, *batch, size) for size in (self._output_size, self.hidden_size)]
         letters = [f"(L*D, {'N, ' * batched}{size})" for size in ("P" if self.proj_size else "H", "H")]
-        states = ops.as_states(names, values, self.dtype, shapes[: len(names)], letters, optional=optional)
+        states = ops.as_states(names, values, self.dtype, shapes[:count], letters, optional=optional)
         return states if batched else tuple([None if s is None else s[:, None] for s in states])
 
     def _to_caller(self, array: Array, batched: bool) -> Array:
@@ -426,6 +506,11 @@ class _Recurrent(Parametrized):
         if not batched:
             per_state = tuple([s[:, 0] for s in per_state])
         return per_state if len(per_state) > 1 else per_state[0]
+
+
+def _suffix(layer: int, reverse: int) -> str:
+    """What torch.nn ends the names of a layer's and direction's parameters in."""
+    return f"_l{layer}{'_reverse' * reverse}"
 
 
 def _to_time_major(array: Array) -> Array:
@@ -485,6 +570,8 @@ class RNN(_Recurrent):
     ((5, 3, 20), (1, 3, 20))
     """
 
+    _DEFAULTS: Mapping[str, Any] = {"nonlinearity": None, **_Recurrent._DEFAULTS}  # always shown
+
     def __init__(
         self,
         input_size: int,
@@ -501,9 +588,7 @@ class RNN(_Recurrent):
         backend: str | None = None,
         num_threads: int | None = None,
     ) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity is {nonlinearity!r}; expected 'tanh' or 'relu'")
-        self.nonlinearity = nonlinearity
+        self.nonlinearity = check_nonlinearity(nonlinearity)
         self._cell = CELLS[f"rnn_{nonlinearity}"]
         super().__init__(
             input_size,
@@ -590,3 +675,32 @@ class GRU(_Recurrent):
     """
 
     _cell = CELLS["gru"]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        dtype: Any = "float32",
+        seed: Any = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            dtype=dtype,
+            seed=seed,
+            backend=backend,
+            num_threads=num_threads,
+        )

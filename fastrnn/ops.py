@@ -18,6 +18,7 @@ __all__ = [
     "LayerWeights",
     "Tape",
     "are_ready",
+    "as_input",
     "as_lengths",
     "as_real",
     "as_states",
@@ -76,8 +77,7 @@ def as_real(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...],
     if given is not dtype and given.newbyteorder("=") != dtype:
         raise TypeError(f"{name} has dtype {given}; expected {dtype}")
     if array.shape[free:] != shape:
-        wanted = ", ".join(["any"] * free + [str(n) for n in shape])
-        raise ValueError(f"{name} has shape {array.shape}; expected {letters} = ({wanted})")
+        raise ValueError(f"{name} has shape {array.shape}; expected {letters} = {_listed(['any'] * free, shape)}")
     flags = array.flags
     if flags.c_contiguous and flags.aligned and given.isnative:
         return array
@@ -91,6 +91,64 @@ def as_tokens(name: str, tokens: Array, limit: int, letters: str) -> Array:
             f"{name} holds the token {low if low < 0 else high}; expected 0 <= token < {letters} = {limit}"
         )
     return np.require(tokens, np.intp, ["C", "A"])
+
+
+def as_input(
+    x: Any, dtype: np.dtype[Any], input_size: int, leading: tuple[str, ...], *, time_major: bool = True
+) -> tuple[Array, bool]:
+    """Validate the input of a module or cell.
+
+    Parameters
+    ----------
+    x
+        Real input or token indices, with or without the axis N.
+    dtype, input_size
+        Of real input.
+    leading
+        The letters of the axes before I, N among them.
+    time_major
+        Whether time is the first axis, if there are two; else they are swapped.
+
+    Returns
+    -------
+    tuple
+        x with an axis N, the axis before I or the last of tokens, and whether it came with it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is no such input.
+    """
+    x = take_array("x", x)
+    tokens = is_tokens(x)
+    batched = x.ndim == len(leading) + (not tokens)
+    if not batched and x.ndim != len(leading) - 1 + (not tokens):
+        shapes = (_shape(leading, tokens), _shape(tuple(letter for letter in leading if letter != "N"), tokens))
+        wanted = " or ".join(shapes) + ("" if tokens else f", I = {input_size}")
+        kind = "token indices" if tokens else "real input"
+        raise ValueError(f"x has shape {x.shape}; expected {wanted} for {kind} (dtype {x.dtype})")
+    if not tokens and x.shape[-1] != input_size:
+        letters = _shape(leading if batched else tuple(letter for letter in leading if letter != "N"), tokens)
+        wanted = _listed(["any"] * (x.ndim - 1), [input_size])
+        raise ValueError(f"x has shape {x.shape}; expected {letters} = {wanted}")
+    if batched and not time_major:
+        x = x.swapaxes(0, 1)
+    if tokens:
+        x = as_tokens("x", x, input_size, "input_size")
+        return x if batched else x[..., None], batched
+    x = as_real("x", x, dtype, (input_size,), "I", free=x.ndim - 1)
+    return x if batched else x[..., None, :], batched
+
+
+def _shape(leading: tuple[str, ...], tokens: bool) -> str:
+    """A shape in letters: (T, N, I); of tokens (T,)."""
+    return _listed(leading, () if tokens else ("I",))
+
+
+def _listed(*parts: Sequence[str | int]) -> str:
+    """What a tuple of all parts looks like, without quotes."""
+    items = [str(item) for part in parts for item in part]
+    return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
 
 
 def as_lengths(lengths: Any, batch: int, steps: int) -> Array:
@@ -158,14 +216,19 @@ class LayerWeights:
     """
 
     def __init__(self, parameters: Mapping[str, Array], names: Mapping[str, str]) -> None:
-        self.names = names  # of parameters, by the fields of Weights that there are
+        """Take the names of parameters by the fields of Weights that there are."""
+        self.names = [names.get(field, "") for field in Weights._fields]
         self._parameters = parameters  # not the arrays: a reference to one would count as held
         self._kept: tuple[ModuleType | None, int | None, Any] = (None, None, None)  # backend, stamp, packed weights
 
     def arrays(self) -> Weights:
         """The live parameter arrays; they count as held for as long as the result is."""
         parameters = self._parameters
-        return Weights(**{field: parameters[name] for field, name in self.names.items()})
+        return Weights(*[parameters[name] if name else None for name in self.names])  # type: ignore[arg-type]
+
+    def named(self, gradients: Sequence[Array | None]) -> dict[str, Array]:
+        """The gradients, in the order of the fields of Weights, by their parameters' names."""
+        return {name: gradient for name, gradient in zip(self.names, gradients, strict=True) if gradient is not None}
 
     def packed(self, backend: ModuleType, cell: Cell, stamp: int, num_threads: int) -> Any:
         """The weights as a backend that has `pack` packed them, packed anew if need be."""
@@ -184,44 +247,84 @@ def infer(
     weights: LayerWeights,
     stamp: int | None,
     num_threads: int,
-    **order: Any,
+    batch_sizes: Array | None = None,
+    reverse: bool = False,
+    y: Array | None = None,
 ) -> tuple[Array, State]:
     """Run one layer for its outputs only, on packed weights if they cannot have changed since the call before.
 
-    `order` is how the sequences run and where y goes: `batch_sizes`, `reverse` and `y` of `fastrnn.reference.forward`.
+    `batch_sizes`, `reverse` and `y` are those of `fastrnn.reference.forward`.
     """
     if stamp is None or not hasattr(backend, "pack"):
-        return run(backend, cell, x, state, weights.arrays(), num_threads, **order)
-    packed = weights.packed(backend, cell, stamp, num_threads)
-    return run(backend, cell, x, state, None, num_threads, packed=packed, **order)
+        return run(backend, cell, x, state, weights.arrays(), num_threads, batch_sizes, reverse, y)
+    y, state_n, _ = backend.forward(
+        cell,
+        x,
+        state,
+        None,
+        tape=False,
+        num_threads=num_threads,
+        batch_sizes=batch_sizes,
+        reverse=reverse,
+        y=y,
+        packed=weights.packed(backend, cell, stamp, num_threads),
+    )
+    return y, state_n
 
 
 def run(
-    backend: ModuleType, cell: Cell, x: Array, state: State, weights: Weights | None, num_threads: int, **order: Any
+    backend: ModuleType,
+    cell: Cell,
+    x: Array,
+    state: State,
+    weights: Weights,
+    num_threads: int,
+    batch_sizes: Array | None = None,
+    reverse: bool = False,
+    y: Array | None = None,
 ) -> tuple[Array, State]:
-    """Run one layer for its outputs only: `fastrnn.reference.forward` on a backend; `order` as in `infer`."""
-    y, state_n, _ = backend.forward(cell, x, state, weights, tape=False, num_threads=num_threads, **order)
+    """Run one layer for its outputs only: `fastrnn.reference.forward` on a backend."""
+    y, state_n, _ = backend.forward(
+        cell, x, state, weights, tape=False, num_threads=num_threads, batch_sizes=batch_sizes, reverse=reverse, y=y
+    )
     return y, state_n
 
 
 def forward(
-    backend: ModuleType, cell: Cell, x: Array, state: State, weights: Weights, num_threads: int, **order: Any
+    backend: ModuleType,
+    cell: Cell,
+    x: Array,
+    state: State,
+    weights: Weights,
+    num_threads: int,
+    batch_sizes: Array | None = None,
+    reverse: bool = False,
+    y: Array | None = None,
 ) -> tuple[Array, State, Tape]:
-    """Run one layer and keep a tape: `fastrnn.reference.forward` on a backend; `order` as in `infer`."""
-    y, state_n, kept = backend.forward(cell, x, state, weights, tape=True, num_threads=num_threads, **order)
+    """Run one layer and keep a tape: `fastrnn.reference.forward` on a backend."""
+    y, state_n, kept = backend.forward(
+        cell, x, state, weights, tape=True, num_threads=num_threads, batch_sizes=batch_sizes, reverse=reverse, y=y
+    )
     return y, state_n, Tape(cell, backend, kept, num_threads)
 
 
 def backward(
-    tape: Tape, dy: Array | None, dstate: tuple[Array | None, ...], **totals: Any
-) -> tuple[Array | None, State, Weights]:
+    tape: Tape,
+    dy: Array | None,
+    dstate: tuple[Array | None, ...],
+    dx: Array | None = None,
+    dweights: Weights | None = None,
+    rows: int | None = None,
+) -> tuple[Array | None, State, Sequence[Array | None]]:
     """Differentiate one layer: `fastrnn.reference.backward` on the backend that ran its forward.
 
-    `totals` is what it adds to: `dx`, `dweights` and `rows` there.
+    The gradients of the weights come in the order of the fields of Weights.
     """
     kept, tape.kept = tape.kept, None
-    dx, dstate_0, dweights = tape.backend.backward(tape.cell, kept, dy, dstate, num_threads=tape.num_threads, **totals)
-    return dx, dstate_0, Weights(*dweights)
+    dx, dstate_0, gradients = tape.backend.backward(
+        tape.cell, kept, dy, dstate, num_threads=tape.num_threads, dx=dx, dweights=dweights, rows=rows
+    )
+    return dx, dstate_0, gradients
 
 
 def keeps(backend: ModuleType) -> bool:
@@ -244,10 +347,12 @@ def recall(
     y: Array,
     kept: Sequence[Array],
     num_threads: int,
-    **order: Any,
+    batch_sizes: Array | None = None,
+    reverse: bool = False,
 ) -> Tape:
-    """The tape again whose forward took and gave these arrays, from what `keep` returned; `order` is as it was."""
-    return Tape(cell, backend, backend.recall(cell, x, state, weights, y, tuple(kept), **order), num_threads)
+    """The tape again whose forward took and gave these arrays, from what `keep` returned."""
+    recalled = backend.recall(cell, x, state, weights, y, tuple(kept), batch_sizes=batch_sizes, reverse=reverse)
+    return Tape(cell, backend, recalled, num_threads)
 
 
 def kept_sizes(

@@ -281,7 +281,7 @@ def backward(
         for whole, part in zip(others, bypass[1:], strict=True):
             whole[...] = part
     if dweights is None:
-        dweights = Weights(*(None if w is None else np.zeros_like(w) for w in weights))
+        dweights = Weights._make(None if w is None else np.zeros_like(w) for w in weights)
     if dx is None and tape.x.dtype.kind == "f":
         dx = np.zeros(tape.shape, weights.ih.dtype)
     h_prev = np.empty_like(dh_of_rows)

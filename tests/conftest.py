@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REQUIRE_ALL = bool(os.environ.get("CI") or os.environ.get("FASTRNN_REQUIRE_ALL"))
 
 sys.path.insert(0, str(ROOT / "tests"))  # import-mode importlib leaves the helpers next to the tests out of reach
-pytest.register_assert_rewrite("problems", "tolerances")
+pytest.register_assert_rewrite("calls", "problems", "tolerances")
 
 
 def pytest_configure(config: pytest.Config) -> None:

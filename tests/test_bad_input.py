@@ -83,9 +83,56 @@ BAD_X: dict[str, Mistake] = {
         ValueError,
         "x holds the token 9223372036854775809; expected 0 <= token",
     ),
-    "lengths": (lambda: lstm()(X, lengths=[5, 3]), NotImplementedError, "lengths is not implemented yet"),
-    "lengths_nan": (lambda: lstm()(X, lengths=[5, np.nan]), NotImplementedError, "lengths is not implemented yet"),
-    "lengths_forward": (lambda: gru().forward(X, lengths=[5, 3]), NotImplementedError, "lengths is not implemented"),
+    "features_batch_first": (
+        lambda: lstm(batch_first=True)(X[..., :2]),
+        ValueError,
+        "x has shape (5, 2, 2); expected (N, T, I) = (any, any, 3)",
+    ),
+}
+
+BAD_LENGTHS: dict[str, Mistake] = {
+    "too_long": (lambda: lstm()(X, lengths=[6, 3]), ValueError, "lengths holds 6; expected 0 <= length <= T = 5"),
+    "negative": (lambda: lstm()(X, lengths=[5, -1]), ValueError, "lengths holds -1; expected 0 <= length <= T = 5"),
+    "beyond_int64": (
+        lambda: lstm()(X, lengths=np.array([5, 2**63], np.uint64)),
+        ValueError,
+        "lengths holds 9223372036854775808; expected 0 <= length",
+    ),
+    "forward": (lambda: gru().forward(X, lengths=[6, 3]), ValueError, "lengths holds 6; expected"),
+    "trace": (lambda: gru().trace(X, lengths=[6, 3]), ValueError, "lengths holds 6; expected"),
+    **{
+        f"{dtype}": (
+            lambda dtype=dtype: lstm()(X, lengths=np.array([5, 3]).astype(dtype)),
+            TypeError,
+            f"lengths has dtype {np.dtype(dtype)}; expected integers",
+        )
+        for dtype in ("float64", "float32", "bool", "complex64", "object", "U5")
+    },
+    "nan": (lambda: lstm()(X, lengths=[5, np.nan]), TypeError, "lengths has dtype float64; expected integers"),
+    "too_many": (lambda: lstm()(X, lengths=[5, 3, 1]), ValueError, "lengths has shape (3,); expected (N,) = (2,)"),
+    "two_axes": (lambda: lstm()(X, lengths=[[5, 3]]), ValueError, "lengths has shape (1, 2); expected (N,) = (2,)"),
+    "one_number": (lambda: lstm()(X, lengths=5), ValueError, "lengths has shape (); expected (N,) = (2,)"),
+    "of_batch_first": (
+        lambda: lstm(batch_first=True)(X, lengths=[1, 2]),
+        ValueError,
+        "lengths has shape (2,); expected (N,) = (5,)",
+    ),
+    "masked": (
+        lambda: lstm()(X, lengths=np.ma.masked_less([5, 3], 4)),
+        TypeError,
+        "lengths is a masked array; expected an array without",
+    ),
+    "ragged": (lambda: lstm()(X, lengths=[[5], [3, 1]]), TypeError, "lengths is a list that NumPy cannot read"),
+    "unbatched": (
+        lambda: lstm()(X[:, 0], lengths=[5]),
+        ValueError,
+        "lengths is given, but x has shape (5, 3); expected a batch with it",
+    ),
+    "unbatched_tokens": (
+        lambda: lstm()(np.zeros(5, int), lengths=[5]),
+        ValueError,
+        "lengths is given, but x has shape (5,); expected a batch with it",
+    ),
 }
 
 BAD_STATE: dict[str, Mistake] = {
@@ -108,6 +155,21 @@ BAD_STATE: dict[str, Mistake] = {
         lambda: lstm()(X, (STATE[:1], STATE)),
         ValueError,
         "h_0 has shape (1, 2, 4); expected (L*D, N, H) = (2, 2, 4)",
+    ),
+    "layers_of_one_direction": (
+        lambda: gru(bidirectional=True)(X, STATE),
+        ValueError,
+        "h_0 has shape (2, 2, 4); expected (L*D, N, H) = (4, 2, 4)",
+    ),
+    "without_projection": (
+        lambda: lstm(proj_size=2)(X, (STATE, STATE)),
+        ValueError,
+        "h_0 has shape (2, 2, 4); expected (L*D, N, P) = (2, 2, 2)",
+    ),
+    "all_projected": (
+        lambda: lstm(proj_size=2)(X, (STATE[..., :2], STATE[..., :2])),
+        ValueError,
+        "c_0 has shape (2, 2, 2); expected (L*D, N, H) = (2, 2, 4)",
     ),
     "batch": (
         lambda: lstm()(X, (STATE, STATE[:, :1])),
@@ -160,13 +222,56 @@ BAD_BACKWARD: dict[str, Mistake] = {
         TypeError,
         "dh_n has dtype float16; expected float32",
     ),
+    "dy_of_one_direction": (
+        lambda: backward(gru(bidirectional=True), DY),
+        ValueError,
+        "dy has shape (5, 2, 4); expected y's shape = (5, 2, 8)",
+    ),
+    "dstate_projected": (
+        lambda: backward(lstm(proj_size=2), DY[..., :2], (STATE, None)),
+        ValueError,
+        "dh_n has shape (2, 2, 4); expected (L*D, N, P) = (2, 2, 2)",
+    ),
+    **{
+        f"checkpoint_every_{value!r}": (
+            lambda value=value: gru().forward(X, checkpoint_every=value),
+            error,
+            f"checkpoint_every is {value!r}; expected an integer of at least 1",
+        )
+        for value, error in ((0, ValueError), (-3, ValueError), (2.0, TypeError), (True, TypeError), ("2", TypeError))
+    },
     "tape": (lambda: lstm().backward([DY]), TypeError, "tape is a list; expected the tape that forward returned"),
 }
 
 BAD_CONSTRUCTION: dict[str, Mistake] = {
-    "bidirectional": (lambda: lstm(bidirectional=True), NotImplementedError, "bidirectional=True is not implemented"),
-    "dropout": (lambda: gru(dropout=0.5), NotImplementedError, "dropout=0.5 is not implemented yet; expected 0.0"),
-    "proj_size": (lambda: lstm(proj_size=2), NotImplementedError, "proj_size=2 is not implemented yet; expected 0"),
+    **{
+        f"dropout_{value!r}": (
+            lambda value=value: gru(dropout=value),
+            error,
+            f"dropout is {value!r}; expected a number from 0 to 1",
+        )
+        for value, error in (
+            (-0.1, ValueError),
+            (1.5, ValueError),
+            (float("nan"), ValueError),
+            (True, TypeError),
+            ("0.5", TypeError),
+            (None, TypeError),
+        )
+    },
+    **{
+        f"proj_size_{value!r}": (lambda value=value: lstm(proj_size=value), error, f"proj_size is {value!r}; expected")
+        for value, error in (
+            (H, ValueError),
+            (H + 1, ValueError),
+            (-1, ValueError),
+            (2.0, TypeError),
+            (True, TypeError),
+            (None, TypeError),
+        )
+    },
+    "proj_size_of_gru": (lambda: gru(proj_size=2), TypeError, "unexpected keyword argument 'proj_size'"),
+    "proj_size_of_rnn": (lambda: fastrnn.RNN(I, H, proj_size=2), TypeError, "unexpected keyword argument 'proj_size'"),
     **{
         f"{name}_{value!r}": (
             lambda name=name, value=value: fastrnn.RNN(**({"input_size": I, "hidden_size": H} | {name: value})),
@@ -212,6 +317,23 @@ def load(**changes: Any) -> None:
 
 
 BAD_STATE_DICT: dict[str, Mistake] = {
+    "of_one_direction": (
+        lambda: lstm(bidirectional=True).load_state_dict(lstm().state_dict()),
+        KeyError,
+        "state_dict: missing ['weight_ih_l0_reverse', 'weight_hh_l0_reverse', 'bias_ih_l0_reverse', "
+        "'bias_hh_l0_reverse', 'weight_ih_l1_reverse', 'weight_hh_l1_reverse', 'bias_ih_l1_reverse', "
+        "'bias_hh_l1_reverse'], unexpected []",
+    ),
+    "of_a_projection": (
+        lambda: lstm().load_state_dict(lstm(proj_size=2).state_dict()),
+        KeyError,
+        "state_dict: missing [], unexpected ['weight_hr_l0', 'weight_hr_l1']",
+    ),
+    "of_a_cell": (
+        lambda: fastrnn.GRUCell(I, H, bias=False).load_state_dict(fastrnn.GRU(I, H, bias=False).state_dict()),
+        KeyError,
+        "state_dict: missing ['weight_ih', 'weight_hh'], unexpected ['weight_ih_l0', 'weight_hh_l0']",
+    ),
     "names": (
         lambda: load(weight_hh_l1=None, weight_hh_l2=STATE),
         KeyError,
@@ -239,16 +361,167 @@ BAD_STATE_DICT: dict[str, Mistake] = {
 }
 
 
+ROWS, ROWS_STATE = X[0], STATE[0]  # of one step
+
+
+def lstm_cell(**options: Any) -> fastrnn.LSTMCell:
+    return fastrnn.LSTMCell(I, H, seed=0, **options)
+
+
+def gru_cell(**options: Any) -> fastrnn.GRUCell:
+    return fastrnn.GRUCell(I, H, seed=0, **options)
+
+
+def cell_backward(cell: Any, dstate: Any) -> Any:
+    return cell.backward(cell.forward(ROWS)[1], dstate)
+
+
+BAD_CELL: dict[str, Mistake] = {
+    "features": (lambda: lstm_cell()(ROWS[:, :2]), ValueError, "x has shape (2, 2); expected (N, I) = (any, 3)"),
+    "features_unbatched": (lambda: gru_cell()(ROWS[0, :2]), ValueError, "x has shape (2,); expected (I,) = (3,)"),
+    "sequence": (lambda: lstm_cell()(X), ValueError, "x has shape (5, 2, 3); expected (N, I) or (I,), I = 3"),
+    "no_axis": (lambda: lstm_cell()(np.float32(1)), ValueError, "x has shape (); expected (N, I) or (I,), I = 3"),
+    "tokens": (lambda: gru_cell()(ROWS.astype(int)), ValueError, "x has shape (2, 3); expected (N,) or () for token"),
+    "token_too_large": (
+        lambda: gru_cell()([0, 3]),
+        ValueError,
+        "x holds the token 3; expected 0 <= token < input_size",
+    ),
+    "dtype": (lambda: lstm_cell()(ROWS.astype(float)), TypeError, "x has dtype float64; expected float32"),
+    "masked": (lambda: lstm_cell()(np.ma.masked_less(ROWS, 0)), TypeError, "x is a masked array"),
+    "state_array_for_lstm": (
+        lambda: lstm_cell()(ROWS, ROWS_STATE),
+        TypeError,
+        "the state is an array of shape (2, 4); expected a tuple (h_0, c_0)",
+    ),
+    "state_with_layers": (lambda: gru_cell()(ROWS, STATE), ValueError, "h_0 has shape (2, 2, 4); expected (N, H)"),
+    "state_batch": (
+        lambda: lstm_cell()(ROWS, (ROWS_STATE, ROWS_STATE[:1])),
+        ValueError,
+        "c_0 has shape (1, 4); expected (N, H) = (2, 4)",
+    ),
+    "state_of_a_batch": (
+        lambda: gru_cell()(ROWS[0], ROWS_STATE),
+        ValueError,
+        "h_0 has shape (2, 4); expected (H,) = (4,)",
+    ),
+    "state_dtype": (lambda: gru_cell()(ROWS, ROWS_STATE.astype(float)), TypeError, "h_0 has dtype float64; expected"),
+    "dstate_array_for_lstm": (
+        lambda: cell_backward(lstm_cell(), ROWS_STATE),
+        TypeError,
+        "expected a tuple (dh_n, dc_n)",
+    ),
+    "dstate_shape": (
+        lambda: cell_backward(gru_cell(), ROWS_STATE[:1]),
+        ValueError,
+        "dh_n has shape (1, 4); expected (N, H) = (2, 4)",
+    ),
+    "tape": (lambda: gru_cell().backward(ROWS, None), TypeError, "tape is a ndarray; expected the tape that forward"),
+    "tape_of_a_module": (
+        lambda: gru_cell().backward(gru().forward(X)[2], None),
+        ValueError,
+        "tape is another module's; expected one from this module's forward",
+    ),
+    "hidden_size": (lambda: fastrnn.RNNCell(I, 0), ValueError, "hidden_size is 0; expected an integer of at least 1"),
+    "nonlinearity": (lambda: fastrnn.RNNCell(I, H, True, "sin"), ValueError, "nonlinearity is 'sin'; expected 'tanh'"),
+    "dtype_of_parameters": (lambda: gru_cell(dtype="float16"), TypeError, "dtype is 'float16'; expected float32"),
+    "num_threads": (lambda: gru_cell(num_threads=0), ValueError, "num_threads is 0; expected an integer of at least 1"),
+    "backend": (lambda: gru_cell(backend="cuda"), BackendError, "backend is 'cuda'; expected one of"),
+}
+
+
+def step(batch_size: int | None = N, *given: Any, **options: Any) -> Any:
+    return gru(**options).stream(batch_size).step(*given)
+
+
+def set_state(module: Any, state: Any) -> None:
+    module.stream(N).state = state
+
+
+OUT = np.zeros((N, H), np.float32)
+BAD_STREAM: dict[str, Mistake] = {
+    "bidirectional": (
+        lambda: gru(bidirectional=True).stream(),
+        ValueError,
+        "a bidirectional module has no stream: its reverse direction starts at the last step",
+    ),
+    **{
+        f"batch_size_{value!r}": (
+            lambda value=value: gru().stream(value),
+            error,
+            f"batch_size is {value!r}; expected an integer of at least 1",
+        )
+        for value, error in ((0, ValueError), (-1, ValueError), (2.0, TypeError), (True, TypeError), ("2", TypeError))
+    },
+    "batch": (lambda: step(3, ROWS), ValueError, "x has shape (2, 3); expected (N, I) = (3, 3)"),
+    "features": (lambda: step(N, ROWS[:, :2]), ValueError, "x has shape (2, 2); expected (N, I) = (2, 3)"),
+    "unbatched": (lambda: step(N, ROWS[0]), ValueError, "x has shape (3,); expected (N, I) = (2, 3)"),
+    "batch_for_none": (lambda: step(None, ROWS), ValueError, "x has shape (2, 3); expected (I,) = (3,)"),
+    "sequence": (lambda: step(N, X), ValueError, "x has shape (5, 2, 3); expected (N, I) = (2, 3)"),
+    "none": (lambda: step(N, None), TypeError, "x has dtype object; expected float32"),
+    "dtype": (lambda: step(N, ROWS.astype(float)), TypeError, "x has dtype float64; expected float32"),
+    "float32_for_float64": (lambda: step(N, ROWS, dtype=float), TypeError, "x has dtype float32; expected float64"),
+    "masked": (lambda: step(N, np.ma.masked_less(ROWS, 0)), TypeError, "x is a masked array"),
+    "device": (lambda: step(N, OnAnotherDevice()), TypeError, "x is a OnAnotherDevice that NumPy cannot read"),
+    "tokens": (lambda: step(N, [0, 1, 2]), ValueError, "x has shape (3,); expected (N,) = (2,) for token indices"),
+    "tokens_for_none": (lambda: step(None, [0]), ValueError, "x has shape (1,); expected () for token indices"),
+    "token_too_large": (lambda: step(N, [0, 3]), ValueError, "x holds the token 3; expected 0 <= token < input_size"),
+    "out_shape": (lambda: step(N, ROWS, OUT[:1]), ValueError, "out has shape (1, 4); expected (N, P) = (2, 4)"),
+    "out_for_none": (lambda: step(None, ROWS[0], OUT), ValueError, "out has shape (2, 4); expected (P,) = (4,)"),
+    "out_dtype": (lambda: step(N, ROWS, OUT.astype(float)), TypeError, "out has dtype float64; expected float32"),
+    "out_byte_swapped": (lambda: step(N, ROWS, OUT.astype(">f4")), TypeError, "out has dtype >f4; expected float32"),
+    "out_list": (lambda: step(N, ROWS, OUT.tolist()), TypeError, "out is a list; expected an array"),
+    "out_read_only": (lambda: step(N, ROWS, np.broadcast_to(OUT, OUT.shape)), ValueError, "out is read-only, not"),
+    "out_spread": (lambda: step(N, ROWS, np.zeros((N, 2 * H), "f4")[:, ::2]), ValueError, "out is read-only, not"),
+    "state_of_a_cell": (
+        lambda: set_state(gru(), ROWS_STATE),
+        ValueError,
+        "h has shape (2, 4); expected (L, N, H) = (2, 2, 4)",
+    ),
+    "state_array_for_lstm": (
+        lambda: set_state(lstm(), STATE),
+        TypeError,
+        "the state is an array of shape (2, 2, 4); expected a tuple (h, c)",
+    ),
+    "state_projected": (
+        lambda: set_state(lstm(proj_size=2), (STATE, STATE)),
+        ValueError,
+        "h has shape (2, 2, 4); expected (L, N, P) = (2, 2, 2)",
+    ),
+    "state_dtype": (lambda: set_state(gru(), STATE.astype(float)), TypeError, "h has dtype float64; expected float32"),
+    "rows_mask": (
+        lambda: gru().stream(N).reset([True]),
+        ValueError,
+        "rows has shape (1,); expected a mask (N,) = (2,)",
+    ),
+    "rows_too_large": (
+        lambda: gru().stream(N).reset([0, 2]),
+        ValueError,
+        "rows holds 2; expected 0 <= row < batch_size = 2",
+    ),
+    "rows_negative": (lambda: gru().stream(N).reset(-1), ValueError, "rows holds -1; expected 0 <= row < batch_size"),
+    "rows_float": (lambda: gru().stream(N).reset([1.0]), TypeError, "rows has dtype float64; expected integers or"),
+    "rows_for_none": (
+        lambda: gru().stream(None).reset([0]),
+        ValueError,
+        "rows is [0], but the stream has no batch; expected None",
+    ),
+}
+
+
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
         pytest.param(*mistake, id=f"{group}-{name}")
         for group, mistakes in {
             "x": BAD_X,
+            "lengths": BAD_LENGTHS,
             "state": BAD_STATE,
             "backward": BAD_BACKWARD,
             "constructor": BAD_CONSTRUCTION,
             "state_dict": BAD_STATE_DICT,
+            "cell": BAD_CELL,
+            "stream": BAD_STREAM,
         }.items()
         for name, mistake in mistakes.items()
     ],
@@ -277,6 +550,68 @@ def test_failed_backward_leaves_the_tape_usable() -> None:
         module.backward(tape, DY, (STATE, STATE[:1]))
     want = backward(lstm(), DY)
     assert_same_bits("dx", module.backward(tape, DY)[0], want[0])
+
+
+@pytest.mark.parametrize("backend", list(BACKENDS), indirect=True)
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"proj_size": 2, "dropout": 0.5}], ids=str)
+def test_module_goes_on_after_mistakes(backend: str, options: dict[str, Any]) -> None:
+    """A call that was refused changes nothing: no parameter, no state, not what dropout draws next."""
+    module, fresh = (lstm(backend=backend, **options) for _ in range(2))
+    mistakes: list[Callable[[], Any]] = [
+        lambda: module(X[..., :2]),
+        lambda: module(X, lengths=[9, 1]),
+        lambda: module(X, (STATE, STATE[:1])),
+        lambda: module.forward(X, lengths=[1.5, 2]),
+        lambda: module.forward(X, checkpoint_every=0),
+        lambda: module.trace(X.astype(float)),
+        lambda: module.load_state_dict({name: p for name, p in fresh.parameters.items() if name != "bias_hh_l1"}),
+        lambda: module.stream(0),
+    ]
+    for mistake in mistakes:
+        with pytest.raises((TypeError, ValueError, KeyError)):
+            mistake()
+    for name, value in fresh.parameters.items():
+        assert_same_bits(name, module.parameters[name], value)
+    assert_same_bits("y", module(X, lengths=[5, 2])[0], fresh(X, lengths=[5, 2])[0])
+    assert_same_bits("y", module.forward(X)[0], fresh.forward(X)[0])
+
+
+@pytest.mark.parametrize("backend", list(BACKENDS), indirect=True)
+def test_stream_goes_on_after_mistakes(backend: str) -> None:
+    stream, fresh = (lstm(backend=backend).stream(N) for _ in range(2))
+    for each in (stream, fresh):
+        each.step(ROWS)
+    mistakes: list[Callable[[], Any]] = [
+        lambda: stream.step(ROWS[:1]),
+        lambda: stream.step(ROWS.astype(float)),
+        lambda: stream.step([0, 9]),
+        lambda: stream.step(ROWS, OUT[:1]),
+        lambda: stream.reset([0, 5]),
+        lambda: setattr(stream, "state", (STATE, STATE[:1])),
+        lambda: setattr(stream, "state", None),
+    ]
+    for mistake in mistakes:
+        with pytest.raises((TypeError, ValueError)):
+            mistake()
+    for one, other in zip(stream.state, fresh.state, strict=True):
+        assert_same_bits("state", one, other)
+    assert_same_bits("y", stream.step(ROWS), fresh.step(ROWS))
+
+
+def test_dropout_of_one_layer_warns() -> None:
+    for module in (fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU):
+        with pytest.warns(UserWarning, match=r"dropout=0.5 has no effect on one layer") as warned:
+            module(I, H, dropout=0.5)
+        assert warned[0].filename == __file__
+
+
+def test_torch_refuses_the_same(torch: ModuleType) -> None:
+    """What is a mistake for torch.nn is one here."""
+    for options in ({"dropout": 1.5}, {"dropout": True}, {"proj_size": H}, {"proj_size": -1}, {"hidden_size": 0}):
+        sizes = {"input_size": I, "hidden_size": H, "num_layers": L} | options
+        for library in (torch.nn, fastrnn):
+            with pytest.raises((TypeError, ValueError)):
+                library.LSTM(**sizes)
 
 
 # Unusual arrays

@@ -8,120 +8,19 @@ import pickle
 import sys
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from calls import KINDS, Call, as_state, as_tuple, backends, kinds, make, make_torch, named_states
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import Outcome, assert_close, assert_same_bits, tolerance
 
 import fastrnn
-from fastrnn.backends import BACKENDS
 from fastrnn.parameters import Array
-
-KINDS = {
-    "rnn_tanh": (fastrnn.RNN, {"nonlinearity": "tanh"}),
-    "rnn_relu": (fastrnn.RNN, {"nonlinearity": "relu"}),
-    "lstm": (fastrnn.LSTM, {}),
-    "gru": (fastrnn.GRU, {}),
-}
-kinds = pytest.mark.parametrize("kind", list(KINDS))
-backends = pytest.mark.parametrize("backend", list(BACKENDS), indirect=True)
-
-
-def make(kind: str, *sizes: int, **options: Any) -> Any:
-    """A module of ours, its parameters from a fixed seed."""
-    cls, nonlinearity = KINDS[kind]
-    return cls(*sizes, **nonlinearity, **({"seed": 0} | options))
-
-
-def make_torch(torch: ModuleType, kind: str, *sizes: int, **options: Any) -> Any:
-    """The same module of torch.nn."""
-    cls, nonlinearity = KINDS[kind]
-    return getattr(torch.nn, cls.__name__)(*sizes, **nonlinearity, **options)
-
-
-def as_tuple(state: Any) -> tuple[Any, ...]:
-    return state if isinstance(state, tuple) else (state,)
-
-
-def as_state(states: tuple[Any, ...]) -> Any:
-    return states if len(states) > 1 else states[0]
-
-
-@dataclass(frozen=True)
-class Call:
-    """One forward and backward of a module, as the caller sees it."""
-
-    kind: str
-    T: int
-    N: int
-    I: int
-    H: int
-    num_layers: int = 1
-    bias: bool = True
-    batch_first: bool = False
-    batched: bool = True
-    with_state: bool = True
-    tokens: bool = False
-    dtype: str = "float64"
-    bidirectional: bool = False
-    proj_size: int = 0
-    ragged: bool = False
-
-    @property
-    def sizes(self) -> tuple[int, int, int]:
-        return self.I, self.H, self.num_layers
-
-    @property
-    def directions(self) -> int:
-        return 2 if self.bidirectional else 1
-
-    @property
-    def options(self) -> dict[str, Any]:
-        options = {"bias": self.bias, "batch_first": self.batch_first, "bidirectional": self.bidirectional}
-        return options | ({"proj_size": self.proj_size} if self.proj_size else {})
-
-    @property
-    def lengths(self) -> Array | None:
-        """Of 0 to T: T among them, and 0 where there are two sequences or more."""
-        if not self.ragged:
-            return None
-        lengths = np.random.default_rng(self.N).integers(0, self.T + 1, self.N)
-        lengths[0] = self.T
-        lengths[1:][-1:] = 0
-        return lengths
-
-    def arrays(self) -> dict[str, Any]:
-        """x, dy, and the tuples state and dstate."""
-        rng = np.random.default_rng([self.T, self.N, self.I, self.H])
-
-        def uniform(bound: float, *shape: int) -> Array:
-            return rng.uniform(-bound, bound, shape).astype(self.dtype)
-
-        leading = (self.T,)
-        if self.batched:
-            leading = (self.N, self.T) if self.batch_first else (self.T, self.N)
-        P = self.proj_size or self.H
-        of_states = (self.num_layers * self.directions, *([self.N] if self.batched else []))
-        sizes = (P, self.H) if self.kind == "lstm" else (P,)
-        return {
-            "x": rng.integers(self.I, size=leading) if self.tokens else uniform(2, *leading, self.I),
-            "dy": uniform(1, *leading, self.directions * P),
-            "state": tuple(uniform(1, *of_states, size) for size in sizes),
-            "dstate": tuple(uniform(1, *of_states, size) for size in sizes),
-        }
-
-    def parameters(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
-        """O(1) weights, by name; see `problems.make`."""
-        rng = np.random.default_rng(1)
-        return {
-            name: rng.uniform(-1.5, 1.5, shape).astype(self.dtype) / np.array(shape[-1] ** 0.5, self.dtype)
-            for name, shape in shapes.items()
-        }
 
 
 def run(call: Call, checkpoint_every: int | None = None, **options: Any) -> Outcome:
@@ -142,10 +41,6 @@ def run(call: Call, checkpoint_every: int | None = None, **options: Any) -> Outc
     assert (dx is None) == call.tokens
     outcome = {"y": y} | ({} if call.tokens else {"dx": dx}) | {f"d{name}": g for name, g in grads.items()}
     return outcome | named_states(as_tuple(state_n), as_tuple(dstate_0))
-
-
-def named_states(state_n: tuple[Any, ...], dstate_0: tuple[Any, ...]) -> dict[str, Any]:
-    return dict(zip(("h_n", "c_n"), state_n)) | dict(zip(("dh_0", "dc_0"), dstate_0))  # noqa: B905  (lstm alone has c)
 
 
 def run_torch(torch: ModuleType, call: Call) -> Outcome:
@@ -475,7 +370,7 @@ def test_calls_by_another_thread_do_not_keep_a_half_loaded_state() -> None:
 def test_weights_packed_late_do_not_replace_newer_ones() -> None:
     """A thread that is overtaken by a write and another thread's call leaves nothing stale."""
     module = make("gru", 3, 20)
-    (layer,) = module._weights
+    ((layer,),) = module._weights
     backend = ModuleType("slow_to_pack")
 
     def pack(cell: Any, weights: Any, *, num_threads: int) -> str:
@@ -709,9 +604,9 @@ def test_threads_of_a_module_change_no_bit(backend: str, kind: str) -> None:
 def test_doctests_of_the_public_api(restored: None) -> None:
     import doctest
 
-    from fastrnn import backends, modules
+    from fastrnn import backends, cell_modules, modules, stream
 
-    for module in (modules, backends):
+    for module in (modules, cell_modules, stream, backends):
         result = doctest.testmod(module)
         assert result.attempted
         assert not result.failed

@@ -7,8 +7,9 @@
  *   h = <cell>_output(z, c, h_prev)    z: INOUT, from there to what the tape keeps
  *   <cell>_backward(z, &carry, dh, h_prev, c_prev, c)    z: IN what the tape keeps, OUT gradients of the pre-activations
  *
- * carry is the gradient that reaches the previous step without the recurrent product; it is INOUT. What a cell does not
- * need is not loaded: arguments that it ignores are dead code once inlined. */
+ * carry is the gradient that reaches the previous step without the recurrent product: of c in the lstm, INOUT; in the gru
+ * it is OUT, as dh has it on entry. What a cell does not need is not loaded: arguments that it ignores are dead code once
+ * inlined. */
 #ifndef CELL_CONSTANTS
 #define CELL_CONSTANTS
 /* UNITS of a block in vectors, SLOTS a product feeds, first slot of the recurrent product, gates of the slots */
@@ -78,7 +79,6 @@ INLINE vec NAME(gru_output)(vec z[4], vec c, vec h_prev) {
 }
 INLINE void NAME(gru_backward)(vec z[4], vec *carry, vec dh, vec h_prev, vec c_prev, vec c) {
     const vec n = z[0], r = z[1], u = z[2], n_h = z[3], one = vec_splat(1);
-    dh = dh + *carry;
     const vec da_n = dh * (one - u) * (one - n * n); /* h = n + u * (h_prev - n),  n = tanh(n_x + r * n_h) */
     z[0] = da_n;                                     /* through n_x */
     z[1] = da_n * n_h * (r * (one - r));             /* r = sigmoid(a_r) */

@@ -420,14 +420,14 @@ static void FN(step_back)(
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) {
                     const ptrdiff_t q = 4 * p + v, left = P - q * LANES, at = q * LANES;
+                    if (r >= going_on && l->dh_n)
+                        acc[r][v] = vec_load_part((const REAL *)l->dh_n + (n + r) * P + at, left);
+                    if (READS_H) acc[r][v] += *(vec *)((REAL *)l->carry + (n + r) * C + at);
                     if (n + r >= here) { /* the step after began with the initial state */
-                        if (READS_H) acc[r][v] += *(vec *)((REAL *)l->carry + (n + r) * C + at);
                         vec_store_part((REAL *)l->dh_0 + (n + r) * P + at, acc[r][v], left);
                         continue;
                     }
                     if (l->dy) acc[r][v] += vec_load_part((const REAL *)l->dy + (row + n + r) * l->dy_row + at, left);
-                    if (r >= going_on && l->dh_n)
-                        acc[r][v] += vec_load_part((const REAL *)l->dh_n + (n + r) * P + at, left);
                     if (l->u)
                         vec_store_part((REAL *)l->dh + (row + n + r) * P + at, acc[r][v], left);
                     else

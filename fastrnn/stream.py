@@ -1,0 +1,236 @@
+"""Step by step: a stack of layers that keeps its state and takes the steps of a sequence as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastrnn import ops
+from fastrnn.cells import Cell, State, Weights
+from fastrnn.parameters import Array, take_array
+
+__all__ = ["Stream"]
+
+Validate = Callable[[Any, Any], Array]
+
+
+class Stepper(Protocol):
+    """What steps; `fastrnn.backends` says how it is made."""
+
+    states: Sequence[State]  # of each layer, h (N, P) and c (N, H), written in place
+
+    def step(self, x: Any, out: Any = None) -> Array:
+        """Take a step."""
+
+    def load(self, weights: Sequence[Weights]) -> None:
+        """Replace each layer's weights."""
+
+
+class Stream:
+    """The steps of N sequences one after the other; `module.stream` makes it.
+
+    Steps are taken on the parameters, the backend and the number of threads as they were when it was made; `refresh`
+    takes the parameters anew. It serves one thread at a time.
+
+    Attributes
+    ----------
+    step
+        ``step(x, out=None)`` takes one step and returns the last layer's outputs, y.
+
+        x is (N, I) of the module's dtype, or (I,) in a stream without a batch; an integer array of one dimension less
+        holds token indices. y is (N, P) or (P,), where P is H unless there is a projection: a new array, or `out`,
+        which is contiguous, of y's shape and dtype, and may be x itself. With `out`, and x a contiguous array, a
+        backend with a stepper of its own allocates nothing. TypeError and ValueError are raised as by `__call__` of the
+        module, and leave the state as it was.
+    batch_size
+        N, or None where arrays have no such axis.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> gru = fastrnn.GRU(10, 20, seed=0)
+    >>> stream = gru.stream(batch_size=3)
+    >>> x, y = np.ones((5, 3, 10), np.float32), np.empty((3, 20), np.float32)
+    >>> for x_t in x:
+    ...     y_t = stream.step(x_t, out=y)
+    >>> y_t is y, bool((y == gru(x)[0][-1]).all())
+    (True, True)
+    >>> stream.reset([1])  # the second sequence starts anew
+    >>> stream.state.shape, stream.state.any(axis=(0, 2)).tolist()
+    ((1, 3, 20), [True, False, True])
+    """
+
+    step: Callable[..., Array]
+
+    def __init__(
+        self,
+        backend: ModuleType,
+        cell: Cell,
+        layers: Sequence[ops.LayerWeights],
+        batch_size: int | None,
+        num_threads: int,
+    ) -> None:
+        self.batch_size = batch_size
+        self._cell = cell
+        self._layers = layers
+        weights = [layer.arrays() for layer in layers]
+        P, dtype = weights[-1].hh.shape[1], weights[-1].hh.dtype
+        validate = partial(_validate, batch_size, weights[0].ih.shape[1], P, dtype)
+        make: Any = getattr(backend, "Stepper", None) or partial(_Stepper, backend)
+        self._stepper: Stepper = make(cell, weights, batch_size, dtype, num_threads, validate)
+        self.step = self._stepper.step  # itself: a function around it would take a tenth of a small step
+
+    def __repr__(self) -> str:
+        sizes = f"batch_size={self.batch_size}, num_layers={len(self._layers)}"
+        return f"<Stream of {self._cell.name}, {sizes}>"
+
+    @property
+    def state(self) -> Any:
+        """The state after the last step: a copy of h (L, N, P), for LSTM of the tuple (h, c), c (L, N, H).
+
+        Without a batch there is no N. Assigning to it replaces the state, and raises TypeError or ValueError where a
+        dtype or shape differs.
+        """
+        states = tuple([np.stack(layers) for layers in zip(*self._stepper.states, strict=True)])
+        if self.batch_size is None:
+            states = tuple([s[:, 0] for s in states])
+        return states if len(states) > 1 else states[0]
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        per_layer = self._stepper.states
+        batch = () if self.batch_size is None else (self.batch_size,)
+        shapes = [(len(per_layer), *batch, kept.shape[1]) for kept in per_layer[0]]
+        size = "P" if any(layer.names[-1] for layer in self._layers) else "H"
+        letters = [f"(L, {'N, ' if batch else ''}{end})" for end in (size, "H")]
+        states = ops.as_states(self._cell.states, state, per_layer[0][0].dtype, shapes, letters)
+        for layer, its in enumerate(per_layer):
+            for kept, given in zip(its, states, strict=True):
+                kept[...] = given[layer]
+
+    def reset(self, rows: Any = None) -> None:
+        """Set the state of some sequences to zero.
+
+        Parameters
+        ----------
+        rows
+            Which of the batch: indices, or a boolean mask (N,). None means all.
+
+        Raises
+        ------
+        TypeError
+            If `rows` holds neither integers nor booleans.
+        ValueError
+            If a mask is not (N,), an index not 0 <= row < N, or there is no batch.
+        """
+        chosen = slice(None) if rows is None else self._as_rows(rows)
+        for its in self._stepper.states:
+            for kept in its:
+                kept[chosen] = 0
+
+    def _as_rows(self, rows: Any) -> Array:
+        """`rows` as a mask or indices; errors as `reset` says."""
+        if self.batch_size is None:
+            raise ValueError(f"rows is {rows!r}, but the stream has no batch; expected None")
+        array = take_array("rows", rows)
+        if array.dtype == bool:
+            if array.shape != (self.batch_size,):
+                raise ValueError(f"rows has shape {array.shape}; expected a mask (N,) = ({self.batch_size},)")
+            return array
+        if array.size == 0:
+            return array.astype(np.intp)  # an empty list is one of float64
+        if array.dtype.kind not in "iu":
+            raise TypeError(f"rows has dtype {array.dtype}; expected integers or booleans")
+        low, high = int(array.min()), int(array.max())
+        if not 0 <= low <= high < self.batch_size:
+            raise ValueError(
+                f"rows holds {low if low < 0 else high}; expected 0 <= row < batch_size = {self.batch_size}"
+            )
+        return array.astype(np.intp)
+
+    def refresh(self) -> None:
+        """Take the module's parameters as they are now; the state stays."""
+        self._stepper.load([layer.arrays() for layer in self._layers])
+
+
+def _validate(
+    batch_size: int | None, input_size: int, output_size: int, dtype: np.dtype[Any], x: Any, out: Any
+) -> Array:
+    """Return x as a contiguous array or intp tokens of the shape that a step takes, if out is one to write to.
+
+    Raises TypeError or ValueError otherwise.
+    """
+    batch, N = ((), "") if batch_size is None else ((batch_size,), "N, ")
+    given = take_array("x", x)
+    if not ops.is_tokens(given):
+        given = ops.as_real("x", given, dtype, (*batch, input_size), f"({N}I)" if N else "(I,)")
+    elif given.shape == batch:
+        given = ops.as_tokens("x", given, input_size, "input_size")
+    else:
+        wanted = "()" if batch_size is None else f"(N,) = ({batch_size},)"
+        raise ValueError(f"x has shape {given.shape}; expected {wanted} for token indices (dtype {given.dtype})")
+    if out is not None:
+        if not isinstance(out, np.ndarray):
+            raise TypeError(f"out is a {type(out).__name__}; expected an array")
+        if out.dtype != dtype:
+            raise TypeError(f"out has dtype {out.dtype}; expected {dtype}")
+        shape = (*batch, output_size)
+        if out.shape != shape:
+            raise ValueError(f"out has shape {out.shape}; expected {f'({N}P)' if N else '(P,)'} = {shape}")
+        if not out.flags.carray:
+            raise ValueError("out is read-only, not contiguous or not aligned; expected an array that can be written")
+    return given
+
+
+class _Stepper:
+    """The stepper of backends without one."""
+
+    def __init__(
+        self,
+        backend: ModuleType,
+        cell: Cell,
+        weights: Sequence[Weights],
+        batch_size: int | None,
+        dtype: np.dtype[Any],
+        num_threads: int,
+        validate: Validate,
+    ) -> None:
+        rows = 1 if batch_size is None else batch_size
+        self._backend, self._cell, self._batched, self._validate = backend, cell, batch_size is not None, validate
+        self._num_threads = num_threads
+        self.states = []
+        for P, H in [(w.hh.shape[1], len(w.hh) // len(cell.gates)) for w in weights]:
+            self.states.append(tuple([np.zeros((rows, H if name == "c" else P), dtype) for name in cell.states]))
+        self.load(weights)
+
+    def load(self, weights: Sequence[Weights]) -> None:
+        """Keep copies of the weights, packed if the backend can do that."""
+        self._weights: list[tuple[Weights | None, dict[str, Any]]] = []
+        for each in weights:
+            if hasattr(self._backend, "pack"):
+                packed = self._backend.pack(self._cell, each, num_threads=self._num_threads)
+                self._weights.append((None, {"packed": packed}))
+            else:
+                self._weights.append((Weights._make(None if w is None else w.copy() for w in each), {}))
+
+    def step(self, x: Any, out: Any = None) -> Array:
+        """Take a step: `forward` of T = 1, layer by layer."""
+        rows = self._validate(x, out)[None]
+        if not self._batched:
+            rows = rows[None]
+        for (weights, packed), state in zip(self._weights, self.states, strict=True):
+            rows, state_n, _ = self._backend.forward(
+                self._cell, rows, state, weights, tape=False, num_threads=self._num_threads, **packed
+            )
+            for kept, new in zip(state, state_n, strict=True):
+                kept[...] = new
+        y: Array = rows[0] if self._batched else rows[0, 0]
+        if out is None:
+            return y
+        out[...] = y
+        result: Array = out
+        return result
