@@ -667,7 +667,7 @@ def test_constructor_refuses_what_torch_refuses() -> None:
         ({"batch_sizes": [3, 3]}, "whose sum is x's number of rows, 5"),
         ({"batch_sizes": [3, 2, 0]}, "at least 1"),
         ({"state": [(1, 3, 5), (1, 3, 6)]}, r"hh has shape \(24, 6\); expected \(G\*H, P\) = \(24, 5\)"),
-        ({"state": [(1, 3, 6), (1, 2, 6)]}, r"c_0 has shape \(2, 6\); expected \(N, H\) = \(3, 6\)"),
+        ({"state": [(1, 3, 6), (1, 2, 6)]}, r"c_0 has shape \(1, 2, 6\); expected \(D, N, H\) = \(1, 3, 6\)"),
         ({"x": (5, 7)}, r"ih has shape \(24, 4\); expected \(G\*H, I\) = \(24, 7\)"),
     ],
 )

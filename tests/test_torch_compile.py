@@ -44,7 +44,7 @@ class Model(nn.Module):
     def __init__(self, kind: str, **options: Any) -> None:
         super().__init__()
         self.rnn = getattr(ours, kind)(I, H, **options)
-        self.out = nn.Linear(H * (1 + self.rnn.bidirectional), 2)
+        self.out = nn.Linear((self.rnn.proj_size or H) * (1 + self.rnn.bidirectional), 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.rnn(x)[0].relu())
@@ -88,9 +88,11 @@ def test_dropout_of_a_compiled_module() -> None:
     assert_equal(train(torch.compile(model, fullgraph=True, backend="aot_eager"), x), train(model, x))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_compiles_once_for_all_sizes(kind: str) -> None:
-    model = Model(kind, **OPTIONS[1]).eval()
+@pytest.mark.parametrize(
+    ("kind", "options"), [("RNN", {}), ("LSTM", {}), ("LSTM", {"proj_size": 2}), ("GRU", OPTIONS[1])]
+)
+def test_compiles_once_for_all_sizes(kind: str, options: dict[str, Any]) -> None:
+    model = Model(kind, **options).eval()
     graphs = CompileCounterWithBackend("aot_eager")
     fast = torch.compile(model, fullgraph=True, backend=graphs, dynamic=True)
     for sizes in ((5, 2), (6, 3), (9, 4)):

@@ -48,24 +48,26 @@ class _Recurrent(torch.nn.RNNBase):
             x = x.unsqueeze(batch_axis)
             states = [state.unsqueeze(1) for state in states]
         if states:
-            hx = self.permute_hidden(tuple(states) if lstm else states[0], sorted_indices)
+            hx = tuple(states) if lstm else states[0]
+            hx = self.permute_hidden(hx, sorted_indices)
             self.check_forward_args(x, hx, batch_sizes)
             states = hx if lstm else (hx,)
         else:
             self.check_input(x, batch_sizes)
         if self.batch_first and not packed:
             x = x.transpose(0, 1)
-        y, states_n = self._run(x.contiguous(), batch_sizes, states)
+        y, state_n = self._run(x.contiguous(), batch_sizes, states)
         if self.batch_first and not packed:
             y = y.transpose(0, 1)
         if packed:
             y = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
         elif not batched:
             y = y.squeeze(batch_axis)
-            states_n = [state.squeeze(1) for state in states_n]
-        return y, self.permute_hidden(tuple(states_n) if lstm else states_n[0], unsorted_indices)
+            state_n = [state.squeeze(1) for state in state_n]
+        hx_n: Any = tuple(state_n) if lstm else state_n[0]
+        return y, self.permute_hidden(hx_n, unsorted_indices)
 
-    def _run(self, x: Tensor, batch_sizes: Tensor | None, states: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+    def _run(self, x: Tensor, batch_sizes: Tensor | None, states: Sequence[Tensor]) -> tuple[Any, Sequence[Tensor]]:
         """All layers, on (T, N, I) or the rows of a packed sequence; states are (L*D, N, K) each, or there are none."""
         L, D = self.num_layers, 2 if self.bidirectional else 1
         of_layers: Any
@@ -77,8 +79,8 @@ class _Recurrent(torch.nn.RNNBase):
         elif L == 1:
             of_layers = [states]
         else:
-            of_layers = zip(*[state.split(D) for state in states], strict=True)
-        weights = self._flat_weights
+            of_layers = zip(*[state.chunk(L) for state in states], strict=True)
+        weights: list[Any] = self._flat_weights
         count = len(weights) // L
         states_n = []
         for at, state in enumerate(of_layers):
@@ -143,7 +145,7 @@ def _why_not_here() -> str | None:
     return why_no_tapes()
 
 
-def _why_not_these(tensors: Sequence[Tensor]) -> str | None:
+def _why_not_these(tensors: Sequence[Any]) -> str | None:
     """Why the kernels cannot work on tensors like these, or None."""
     dtype = tensors[0].dtype
     for t in tensors:
