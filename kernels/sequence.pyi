@@ -1,3 +1,4 @@
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -51,6 +52,21 @@ def recall(
     batch_sizes: Array | None = None,
     reverse: bool = False,
 ) -> Tape: ...
+
+class Stepper:
+    states: list[State]
+    def __init__(
+        self,
+        cell: Cell,
+        weights: Sequence[Weights],
+        batch_size: int | None,
+        dtype: np.dtype[Any],
+        num_threads: int,
+        validate: Callable[[Any, Any], Array],
+    ) -> None: ...
+    def step(self, x: Any, out: Any = None) -> Array: ...
+    def load(self, weights: Sequence[Weights]) -> None: ...
+
 def new_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array: ...
 def explain(
     cell: Cell, weights: Weights, steps: int, batch: int, *, tokens: bool, tape: bool, packed: bool, num_threads: int

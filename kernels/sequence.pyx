@@ -615,6 +615,116 @@ def forward(
     return y_array, state_n, kept
 
 
+# ---- single steps
+
+cdef class Stepper:
+    """Takes the steps of N sequences through all layers without allocating; the contract stands in `fastrnn.backends`."""
+
+    cdef readonly list states
+    cdef object cell, validate
+    cdef list packed, memory  # Packed by layer; Buffers
+    cdef Buffer jobs  # a Job by layer
+    cdef int dimensions, threads, typenum
+    cdef ptrdiff_t batch
+
+    def __init__(self, cell, weights, batch_size, dtype, int num_threads, validate):
+        cdef Job *job
+        cdef fastrnn_layer *l
+        cdef ptrdiff_t C
+        self.cell, self.validate, self.threads = cell, validate, num_threads
+        self.dimensions, self.batch = (1, 1) if batch_size is None else (2, batch_size)
+        self.typenum = cnp.NPY_FLOAT32 if dtype.itemsize == 4 else cnp.NPY_FLOAT64
+        self.jobs = Buffer(len(weights) * sizeof(Job))
+        self.states, self.memory = [], []
+        self.load(weights)
+        for layer in range(len(weights)):
+            job = &(<Job *> self.jobs.data)[layer]
+            l, C = &job.layer, round_up(job.layer.hidden, job.lanes)
+            l.h_0, l.y = self.take(l.outputs * job.itemsize), self.take(l.outputs * job.itemsize)
+            state = (self.state_of(<void *> l.h_0, l.outputs, l.outputs),)
+            if len(cell.states) > 1:
+                l.c = self.take(C * job.itemsize)
+                state += (self.state_of(l.c, l.hidden, C),)
+            self.states.append(state)
+            if job.projection.b != NULL:
+                l.u = self.take(l.hidden * job.itemsize)
+            if l.split_x:
+                plan_forward(job, False, True)
+                l.z = self.take(job.blocks * l.z_stride * job.itemsize)
+                l.scratch = self.take(num_threads * job.sizes.forward_scratch * job.itemsize)
+
+    cdef void *take(self, size_t row) except? NULL:
+        """Zeros for N rows of so many bytes."""
+        cdef Buffer buffer = Buffer(self.batch * row)
+        memset(buffer.data, 0, buffer.size)
+        self.memory.append(buffer)
+        return buffer.data
+
+    cdef cnp.ndarray state_of(self, void *data, cnp.npy_intp columns, cnp.npy_intp row):
+        """The memory of rows that are `row` elements apart as an array (N, columns)."""
+        cdef cnp.npy_intp *shape = [self.batch, row]
+        cdef cnp.ndarray array = cnp.PyArray_SimpleNewFromData(2, shape, self.typenum, data)
+        cnp.set_array_base(array, self.memory[len(self.memory) - 1])
+        return array[:, :columns]
+
+    def load(self, weights):
+        """Replace each layer's weights."""
+        cdef Packed packed
+        cdef fastrnn_layer before
+        cdef Job *job
+        self.packed = [pack(self.cell, each, num_threads=self.threads) for each in weights]
+        for layer, packed in enumerate(self.packed):
+            job = &(<Job *> self.jobs.data)[layer]
+            before = job.layer
+            job[0] = packed.job
+            job.layer.steps, job.layer.batch, job.layer.rows = 1, self.batch, self.batch
+            job.layer.y_row = job.layer.outputs
+            if self.states:
+                job.layer.h_0, job.layer.y, job.layer.c, job.layer.u = before.h_0, before.y, before.c, before.u
+                job.layer.z, job.layer.scratch = before.z, before.scratch
+
+    cdef bint fits(self, object array, ptrdiff_t columns, bint written) noexcept:
+        """Whether an array can be used as it is: (N, columns) of the dtype."""
+        if not cnp.PyArray_CheckExact(array):
+            return False
+        cdef cnp.ndarray a = array
+        return (
+            cnp.PyArray_TYPE(a) == self.typenum and a.ndim == self.dimensions
+            and a.shape[self.dimensions - 1] == columns and (self.dimensions == 1 or a.shape[0] == self.batch)
+            and (cnp.PyArray_ISCARRAY(a) if written else cnp.PyArray_ISCARRAY_RO(a)))
+
+    def step(self, x, out=None):
+        """Take one step and return the last layer's outputs."""
+        cdef int layer, count = len(self.packed)
+        cdef Job *jobs = <Job *> self.jobs.data
+        cdef Job *job
+        cdef fastrnn_layer *l
+        cdef const void *before
+        cdef cnp.npy_intp *shape = [self.batch, jobs[count - 1].layer.outputs]
+        if not self.fits(x, jobs[0].layer.inputs, False) or (out is not None and not self.fits(out, shape[1], True)):
+            x = self.validate(x, out)
+        if out is None:
+            out = empty(self.dimensions, shape + 2 - self.dimensions, self.typenum)
+        before = pointer(x)
+        for layer in range(count):
+            job = jobs + layer
+            l = &job.layer
+            if layer == 0 and cnp.PyArray_TYPE(<cnp.ndarray> x) != self.typenum:
+                l.x, l.tokens = NULL, <const intptr_t *> before
+            else:
+                l.x, l.tokens = before, NULL
+            share(job, self.threads)
+            plan_forward(job, False, True)
+            with nogil:
+                fastrnn_pool_run(forward_task, job, job.threads, job.by_hidden or l.projected)
+                if job.threads > 1:
+                    fastrnn_pool_release()
+            memcpy(<void *> l.h_0, l.y, l.batch * l.outputs * job.itemsize)
+            before = l.h_0
+        memcpy(pointer(out), before, shape[0] * shape[1] * itemsize_of(self.typenum))
+        return out
+
+
 # ---- what a tape holds
 
 cdef struct Reading:
