@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -211,6 +212,10 @@ def _torch(
     for leaf in (x, *states):
         leaf.requires_grad_(training)
     leaves = [x, *states, *parameters.values()]
+    if case.proj_size:
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")
+            run(x, state)  # torch tells once that oneDNN has no projection
 
     def infer() -> Any:
         return run(x, state)
