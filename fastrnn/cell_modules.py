@@ -128,8 +128,8 @@ class _Cell(Runnable):
             dstates = self._as_states(names, dstate, shape, optional=True)
         kept, tape._kept = tape._kept, None
         dx, dstates_0, dweights = ops.backward(kept, None, dstates)
-        grads = {name: getattr(dweights, field) for field, name in self._weights.names.items()}
-        return None if dx is None else (dx[0] if batched else dx[0, 0]), _to_caller(dstates_0, batched), grads
+        dx = None if dx is None else (dx[0] if batched else dx[0, 0])
+        return dx, _to_caller(dstates_0, batched), self._weights.named(dweights)
 
     def _take(self, x: Any, state: Any) -> tuple[Array, State, bool]:
         """Validate what a step is given; return x (N, I) or tokens (N,), the state, and whether x is a batch."""

@@ -294,16 +294,16 @@ class _Recurrent(Runnable):
             dstates = tuple([None if d is None else ragged.sort(d) for d in dstates])
 
         kept, tape._kept = tape._kept, None
-        per_layer = [
-            tuple([None if d is None else d[layer] for d in dstates])
-            for layer in range(self.num_layers * self.directions)
-        ]
-        dx, dstates_0, dweights = stack.backward(kept, dy, per_layer)
+        layers = self.num_layers * self.directions
+        per_layer = [dstates] * layers
+        if dstate is not None:
+            per_layer = [tuple([None if d is None else d[layer] for d in dstates]) for layer in range(layers)]
+        dx, dstates_0, dweights = kept.backward(dy, per_layer)
         if ragged is not None and dx is not None:
             dx = ragged.unpack(dx, steps)
         grads: dict[str, Array] = {}
         for weights, of_weights in zip(itertools.chain(*self._weights), dweights, strict=True):
-            grads |= {name: getattr(of_weights, field) for field, name in weights.names.items()}
+            grads |= weights.named(of_weights)
         return (
             None if dx is None else self._to_caller(dx, batched),
             self._join(dstates_0, batched, ragged),

@@ -211,14 +211,19 @@ class LayerWeights:
     """
 
     def __init__(self, parameters: Mapping[str, Array], names: Mapping[str, str]) -> None:
-        self.names = names  # of parameters, by the fields of Weights that there are
+        """Take the names of parameters by the fields of Weights that there are."""
+        self.names = [names.get(field, "") for field in Weights._fields]
         self._parameters = parameters  # not the arrays: a reference to one would count as held
         self._kept: tuple[ModuleType | None, int | None, Any] = (None, None, None)  # backend, stamp, packed weights
 
     def arrays(self) -> Weights:
         """The live parameter arrays; they count as held for as long as the result is."""
         parameters = self._parameters
-        return Weights(**{field: parameters[name] for field, name in self.names.items()})
+        return Weights(*[parameters[name] if name else None for name in self.names])  # type: ignore[arg-type]
+
+    def named(self, gradients: Sequence[Array | None]) -> dict[str, Array]:
+        """The gradients, in the order of the fields of Weights, by their parameters' names."""
+        return {name: gradient for name, gradient in zip(self.names, gradients, strict=True) if gradient is not None}
 
     def packed(self, backend: ModuleType, cell: Cell, stamp: int, num_threads: int) -> Any:
         """The weights as a backend that has `pack` packed them, packed anew if need be."""
@@ -274,23 +279,40 @@ def infer(
 
 
 def forward(
-    backend: ModuleType, cell: Cell, x: Array, state: State, weights: Weights, num_threads: int, **order: Any
+    backend: ModuleType,
+    cell: Cell,
+    x: Array,
+    state: State,
+    weights: Weights,
+    num_threads: int,
+    batch_sizes: Array | None = None,
+    reverse: bool = False,
+    y: Array | None = None,
 ) -> tuple[Array, State, Tape]:
-    """Run one layer and keep a tape: `fastrnn.reference.forward` on a backend; `order` as in `infer`."""
-    y, state_n, kept = backend.forward(cell, x, state, weights, tape=True, num_threads=num_threads, **order)
+    """Run one layer and keep a tape: `fastrnn.reference.forward` on a backend."""
+    y, state_n, kept = backend.forward(
+        cell, x, state, weights, tape=True, num_threads=num_threads, batch_sizes=batch_sizes, reverse=reverse, y=y
+    )
     return y, state_n, Tape(cell, backend, kept, num_threads)
 
 
 def backward(
-    tape: Tape, dy: Array | None, dstate: tuple[Array | None, ...], **totals: Any
-) -> tuple[Array | None, State, Weights]:
+    tape: Tape,
+    dy: Array | None,
+    dstate: tuple[Array | None, ...],
+    dx: Array | None = None,
+    dweights: Weights | None = None,
+    rows: int | None = None,
+) -> tuple[Array | None, State, Sequence[Array | None]]:
     """Differentiate one layer: `fastrnn.reference.backward` on the backend that ran its forward.
 
-    `totals` is what it adds to: `dx`, `dweights` and `rows` there.
+    The gradients of the weights come in the order of the fields of Weights.
     """
     kept, tape.kept = tape.kept, None
-    dx, dstate_0, dweights = tape.backend.backward(tape.cell, kept, dy, dstate, num_threads=tape.num_threads, **totals)
-    return dx, dstate_0, Weights(*dweights)
+    dx, dstate_0, gradients = tape.backend.backward(
+        tape.cell, kept, dy, dstate, num_threads=tape.num_threads, dx=dx, dweights=dweights, rows=rows
+    )
+    return dx, dstate_0, gradients
 
 
 def gates(tape: Tape) -> dict[str, Array]:

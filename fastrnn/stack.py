@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,10 +19,11 @@ from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
 from fastrnn.steps import cuts
 
-__all__ = ["Dropout", "Layers", "Setting", "Tape", "backward", "forward", "infer", "trace"]
+__all__ = ["Dropout", "Layers", "Setting", "Tape", "forward", "infer", "trace"]
 
 Layers = Sequence[Sequence[ops.LayerWeights]]  # by layer and direction
 DStates = Sequence[tuple[Array | None, ...]]
+Gradients = Sequence[Array | None]  # in the order of the fields of Weights
 
 
 class Setting(NamedTuple):
@@ -140,25 +141,24 @@ def trace(setting: Setting, layers: Layers, x: Array, states: Sequence[State]) -
     return found
 
 
-@dataclass(slots=True)
-class Tape:
-    """What `forward` keeps: how to differentiate each part of the stack, from the first on."""
+class Tape(Protocol):
+    """What `forward` keeps: it can differentiate the stack, once."""
 
-    setting: Setting
-    layers: Layers
-    parts: list[_Part]
-    dropout: Dropout | None
+    def backward(self, dy: Array | None, dstates: DStates) -> tuple[Array | None, list[State], list[Gradients]]:
+        """Differentiate `forward`.
 
+        Parameters
+        ----------
+        dy
+            The gradient of y, or None for zero.
+        dstates
+            Those of the final states by layer and direction.
 
-@dataclass(slots=True)
-class _Part:
-    """A layer of one or two directions, or all layers of a stack of one."""
-
-    first: int  # layer
-    last: int
-    chains: list[_Chain | _Segments]  # by direction
-    kept: Array | None  # what dropout kept of its input, if that was dropped outside the chain
-    wide: bool  # whether y is that of two directions
+        Returns
+        -------
+        tuple
+            dx (None for tokens), and by layer and direction the gradients of the initial states and of the weights.
+        """
 
 
 def forward(
@@ -169,7 +169,7 @@ def forward(
     dropout: Dropout | None = None,
     checkpoint_every: int | None = None,
 ) -> tuple[Array, list[State], Tape]:
-    """Run all layers and keep what `backward` needs; as `infer`, and
+    """Run all layers and keep what is needed to differentiate them; as `infer`, and
 
     Parameters
     ----------
@@ -178,73 +178,63 @@ def forward(
     checkpoint_every
         About how many steps lie between two kept states, from which backward runs forward again; None keeps all.
     """
-    weights = [[w.arrays() for w in directions] for directions in layers]
     run = _forward_chain if checkpoint_every is None else _segmented(checkpoint_every)
-    parts = []
     if len(layers[0]) == 1:
-        chain_weights = [w for (w,) in weights]
-        x, states_n, chain = run(setting, chain_weights, x, list(states), dropout, False, None)
-        parts.append(_Part(0, len(layers), [chain], None, False))
-        return x, states_n, Tape(setting, layers, parts, dropout)
-    all_states_n = []
-    for layer, directions in enumerate(weights):
+        return run(setting, [w.arrays() for (w,) in layers], x, states, dropout)
+    pairs, states_n = [], []
+    for layer, directions in enumerate(layers):
         kept = None
         if layer and dropout is not None:
             x, kept = dropout(x, layer)
         y, halves = _halves(setting, x, states[2 * layer][0])
         chains = []
-        for reverse, its_weights in enumerate(directions):
+        for reverse, weights in enumerate(directions):
             state = states[2 * layer + reverse]
-            _, (state_n,), chain = run(setting, [its_weights], x, [state], None, reverse == 1, halves[reverse])
-            all_states_n.append(state_n)
+            _, (state_n,), chain = run(setting, [weights.arrays()], x, [state], None, reverse == 1, halves[reverse])
+            states_n.append(state_n)
             chains.append(chain)
-        parts.append(_Part(layer, layer + 1, chains, kept, True))
+        pairs.append(_Pair(chains, kept))
         x = y
-    return x, all_states_n, Tape(setting, layers, parts, dropout)
+    return x, states_n, _Pairs(pairs, dropout)
 
 
-def backward(tape: Tape, dy: Array | None, dstates: DStates) -> tuple[Array | None, list[State], list[Weights]]:
-    """Differentiate `forward`, whose tape it uses up.
+@dataclass(slots=True)
+class _Pair:
+    """A layer of two directions."""
 
-    Parameters
-    ----------
-    tape
-        From `forward`.
-    dy
-        The gradient of y, or None for zero.
-    dstates
-        Those of the final states by layer and direction.
+    chains: list[_Chain | _Segments]
+    kept: Array | None  # what dropout kept of its input
 
-    Returns
-    -------
-    tuple
-        dx (None for tokens), and by layer and direction the gradients of the initial states and of the weights.
-    """
-    parts, tape.parts = tape.parts, []
-    setting = tape.setting
-    dstates_0: list[State] = []
-    dweights: list[Weights] = []
-    for part in reversed(parts):
-        dx: Array | None = None
-        of_part_states: list[State] = []
-        of_part_weights: list[Weights] = []
-        directions = len(part.chains)
-        for reverse, chain in enumerate(part.chains):
-            its_dy = dy
-            if part.wide and dy is not None:
-                P = dy.shape[-1] // 2
-                its_dy = dy[..., reverse * P : (reverse + 1) * P]
-            first = part.first * directions + reverse
-            its_dstates = dstates[first : part.last * directions]
-            dx, its_dstates_0, its_dweights = chain.backward(setting, its_dy, its_dstates, dx)
-            of_part_states += its_dstates_0
-            of_part_weights += its_dweights
-        dstates_0 = of_part_states + dstates_0
-        dweights = of_part_weights + dweights
-        dy = dx
-        if part.kept is not None and tape.dropout is not None and dx is not None:
-            dy = tape.dropout.scale(dx, part.kept)
-    return dy, dstates_0, dweights
+
+@dataclass(slots=True)
+class _Pairs:
+    """The tape of layers of two directions."""
+
+    pairs: list[_Pair]
+    dropout: Dropout | None
+
+    def backward(self, dy: Array | None, dstates: DStates) -> tuple[Array | None, list[State], list[Gradients]]:
+        """As `Tape` says."""
+        dstates_0: list[State] = []
+        dweights: list[Gradients] = []
+        while self.pairs:
+            pair = self.pairs.pop()
+            dx: Array | None = None
+            of_states, of_weights = [], []
+            for reverse, chain in enumerate(pair.chains):
+                at, its_dy = 2 * len(self.pairs) + reverse, dy
+                if dy is not None:
+                    P = dy.shape[-1] // 2
+                    its_dy = dy[..., reverse * P : (reverse + 1) * P]
+                dx, its_dstates_0, its_dweights = chain.backward(its_dy, dstates[at : at + 1], dx)
+                of_states += its_dstates_0
+                of_weights += its_dweights
+            dstates_0 = of_states + dstates_0
+            dweights = of_weights + dweights
+            dy = dx
+            if pair.kept is not None and self.dropout is not None and dx is not None:
+                dy = self.dropout.scale(dx, pair.kept)
+        return dy, dstates_0, dweights
 
 
 @dataclass(slots=True)
@@ -257,28 +247,25 @@ class _Chain:
 
     def backward(
         self,
-        setting: Setting,
         dy: Array | None,
         dstates: DStates,
-        dx: Array | None,
+        dx: Array | None = None,
         dweights: Sequence[Weights] | None = None,
         rows: int | None = None,
-    ) -> tuple[Array | None, list[State], list[Weights]]:
-        """Differentiate the chain; dx and dweights as in `fastrnn.reference.backward`."""
-        dstates_0: list[State] = []
-        all_dweights: list[Weights] = []
-        for layer in reversed(range(len(self.tapes))):
-            tape, self.tapes[layer] = self.tapes[layer], None  # type: ignore[call-overload]
-            totals: dict[str, Any] = {"dx": dx} if layer == 0 and dx is not None else {}
-            if dweights is not None:
-                totals |= {"dweights": dweights[layer], "rows": rows}
-            dy, dstate_0, of_weights = ops.backward(tape, dy, dstates[layer], **totals)
+    ) -> tuple[Array | None, list[State], list[Gradients]]:
+        """As `Tape` says; dx, dweights and rows as in `fastrnn.reference.backward`."""
+        dstates_0, gradients = [], []
+        while self.tapes:
+            tape, layer = self.tapes.pop(), len(self.tapes)
+            its_dx = dx if layer == 0 else None
+            its_dweights = None if dweights is None else dweights[layer]
+            dy, dstate_0, of_weights = ops.backward(tape, dy, dstates[layer], its_dx, its_dweights, rows)
             kept = self.kept[layer]
             if kept is not None and self.dropout is not None and dy is not None:
                 dy = self.dropout.scale(dy, kept)
             dstates_0.append(dstate_0)
-            all_dweights.append(of_weights)
-        return dy, dstates_0[::-1], all_dweights[::-1]
+            gradients.append(of_weights)
+        return dy, dstates_0[::-1], gradients[::-1]
 
 
 def _forward_chain(
@@ -287,22 +274,20 @@ def _forward_chain(
     x: Array,
     states: Sequence[State],
     dropout: Dropout | None,
-    reverse: bool,
-    y: Array | None,
+    reverse: bool = False,
+    y: Array | None = None,
 ) -> tuple[Array, list[State], _Chain]:
     """Run layers one above the other; y, if given, is where the last of them writes."""
     states_n, tapes, all_kept = [], [], []
-    for layer, (its_weights, state) in enumerate(zip(weights, states, strict=True)):
+    backend, cell, num_threads, batch_sizes = setting
+    last = len(weights) - 1
+    for layer, its_weights in enumerate(weights):
         kept = None
         if layer and dropout is not None:
             x, kept = dropout(x, layer)
-        order: dict[str, Any] = {} if setting.batch_sizes is None else {"batch_sizes": setting.batch_sizes}
-        if reverse:
-            order["reverse"] = True
-        if y is not None and layer == len(weights) - 1:
-            order["y"] = y
+        out = y if layer == last else None
         x, state_n, tape = ops.forward(
-            setting.backend, setting.cell, x, state, its_weights, setting.num_threads, **order
+            backend, cell, x, states[layer], its_weights, num_threads, batch_sizes, reverse, out
         )
         states_n.append(state_n)
         tapes.append(tape)
@@ -329,6 +314,7 @@ class _Segment:
 class _Segments:
     """A chain without tapes: backward runs each segment again, from the last to the first."""
 
+    setting: Setting
     weights: Sequence[Weights]
     x: Array
     y_shape: tuple[int, ...]
@@ -337,26 +323,25 @@ class _Segments:
     dropout: Dropout | None
 
     def backward(
-        self, setting: Setting, dy: Array | None, dstates: DStates, dx: Array | None
-    ) -> tuple[Array | None, list[State], list[Weights]]:
+        self, dy: Array | None, dstates: DStates, dx: Array | None = None
+    ) -> tuple[Array | None, list[State], list[Gradients]]:
         """As `_Chain.backward`, with the same bits."""
         x = self.x
-        zeros = dx is None
-        if zeros and x.dtype.kind == "f":
+        if dx is None and x.dtype.kind == "f":
             dx = np.zeros_like(x)
         dweights = [Weights._make(None if w is None else np.zeros_like(w) for w in its) for its in self.weights]
         rows = int(np.prod(self.y_shape[:-1]))
         dstates_0: Any = dstates
         for segment in reversed(self.segments):
-            part = Setting(setting.backend, setting.cell, setting.num_threads, segment.batch_sizes)
+            part = self.setting._replace(batch_sizes=segment.batch_sizes)
             dropout = None if self.dropout is None else self.dropout.again(segment.random)
             _, _, chain = _forward_chain(
                 part, self.weights, x[segment.rows], segment.states, dropout, self.reverse, None
             )
             its_dy = None if dy is None else dy[segment.rows]
             its_dx = None if dx is None else dx[segment.rows]
-            _, dstates_0, _ = chain.backward(part, its_dy, dstates_0, its_dx, dweights, rows)
-        return dx, list(dstates_0), dweights
+            _, dstates_0, _ = chain.backward(its_dy, dstates_0, its_dx, dweights, rows)
+        return dx, dstates_0, list(dweights)
 
 
 def _segmented(every: int) -> Run:
@@ -368,8 +353,8 @@ def _segmented(every: int) -> Run:
         x: Array,
         states: list[State],
         dropout: Dropout | None,
-        reverse: bool,
-        y: Array | None,
+        reverse: bool = False,
+        y: Array | None = None,
     ) -> tuple[Array, list[State], _Chain | _Segments]:
         batch_sizes = setting.batch_sizes
         counts = [states[0][0].shape[0]] * len(x) if batch_sizes is None else batch_sizes.tolist()
@@ -388,8 +373,8 @@ def _segmented(every: int) -> Run:
                 rows = slice(sum(counts[:first]), sum(counts[:last]))
             random = [] if dropout is None else dropout.now()
             segments.append(_Segment(rows, its_sizes, states, random))
-            part = Setting(setting.backend, setting.cell, setting.num_threads, its_sizes)
+            part = setting._replace(batch_sizes=its_sizes)
             _, states, _ = _forward_chain(part, weights, x[rows], states, dropout, reverse, y[rows])
-        return y, states, _Segments(weights, x, y.shape, reverse, segments, dropout)
+        return y, states, _Segments(setting, weights, x, y.shape, reverse, segments, dropout)
 
     return run

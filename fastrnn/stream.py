@@ -105,7 +105,7 @@ class Stream:
         per_layer = self._stepper.states
         batch = () if self.batch_size is None else (self.batch_size,)
         shapes = [(len(per_layer), *batch, kept.shape[1]) for kept in per_layer[0]]
-        size = "P" if any(layer.names.get("hr") for layer in self._layers) else "H"
+        size = "P" if any(layer.names[-1] for layer in self._layers) else "H"
         letters = [f"(L, {'N, ' if batch else ''}{end})" for end in (size, "H")]
         states = ops.as_states(self._cell.states, state, per_layer[0][0].dtype, shapes, letters)
         for layer, its in enumerate(per_layer):
