@@ -205,7 +205,7 @@ class _Recurrent(Runnable):
         stamp = self._stamp()  # before weights are taken: they count as held
         y, states_n = stack.infer(setting, self._weights, x, states, stamp)
         if ragged is not None:
-            y = ragged.unpack(y, steps)
+            y = ragged.unpack(y, steps, setting.empty)
         return self._to_caller(y, batched), self._join(states_n, batched, ragged)
 
     def forward(
@@ -237,7 +237,7 @@ class _Recurrent(Runnable):
         setting = self._setting(x, ragged, training=True)
         y, states_n, kept = stack.forward(setting, self._weights, x, states, self._dropout, checkpoint_every)
         if ragged is not None:
-            y = ragged.unpack(y, steps)
+            y = ragged.unpack(y, steps, setting.empty)
         y.flags.writeable = False
         y = self._to_caller(y, batched)
         return y, self._join(states_n, batched, ragged), Tape(self, kept, y.shape, ragged)
@@ -334,12 +334,13 @@ class _Recurrent(Runnable):
         (5, 3, 20)
         """
         x, states, batched, ragged, steps = self._take(x, state, lengths)
-        found = stack.trace(self._setting(x, ragged, training=True), self._weights, x, states)
+        setting = self._setting(x, ragged, training=True)
+        found = stack.trace(setting, self._weights, x, states)
         inside: dict[str, Array] = {}
         for index, arrays in enumerate(found):
             layer, reverse = divmod(index, self.directions)
             for name, array in arrays.items():
-                whole = array if ragged is None else ragged.unpack(array, steps)
+                whole = array if ragged is None else ragged.unpack(array, steps, setting.empty)
                 inside[f"{name}{_suffix(layer, reverse)}"] = self._to_caller(whole, batched)
         return inside
 
