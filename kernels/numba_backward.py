@@ -1,9 +1,10 @@
 """Back-propagation through time: from the tape's gates to the gradients of everything.
 
-Step by step from the last to the first, dh_t starts at dy_t (and what bypasses the products), takes dZ_{t+1} W_hh in
-the order of Z, and the cell turns the gates of Z_t into the gradients of their sums, in place; with a projection dh_t
-first becomes du_t = dh_t W_hr. Then Z holds all that the rest needs: dx = dZ W_ih in the order of Z, and dW = dZ^T x and
-dZ^T h_prev with the rows ascending in the pieces of `numba_steps.list_rows`, whose sums are added one by one.
+Step by step from the last to the first, dh_t starts at what bypasses the products, or at dh_n, takes dZ_{t+1} W_hh in
+the order of Z, then dy_t, and the cell turns the gates of Z_t into the gradients of their sums, in place; with a
+projection dh_t becomes du_t = dh_t W_hr before. Then Z holds all that the rest needs: dx = dZ W_ih in the order of Z,
+and dW = dZ^T x and dZ^T h_prev with the rows ascending in the pieces of `numba_steps.list_rows`, whose sums are added
+one by one.
 """
 
 from __future__ import annotations
@@ -134,23 +135,6 @@ def _pack_panels(s, side, weights, K, panels, thread, team):
 
 
 @helper
-def _start(s, a, p, step, after_rows, n, rows, dh, dh_row):
-    """dh := what reaches h_t without a product: dy_t, and what bypasses a_h behind it, or dh_n, which is there."""
-    W = width(dh)
-    for v in range(column_vectors(s.P, p, W)):
-        unit = (p * 4 + v) * W
-        count = s.P - unit
-        for i in range(rows):
-            place = dh + (i * dh_row + v * W)
-            total = splat(dh, 0.0)
-            if s.cell == GRU or n + i >= after_rows:
-                total = load(place)
-            if a.dy and n + i < step.rows:
-                total = total + load_part(a.dy + ((step.row + n + i) * s.dy_row + unit), count)
-            store(place, total)
-
-
-@helper
 def _multiply(s, side, p, K, panel, weights, z, rows, out, out_row):
     """out += z W for `rows` rows of Z and the p-th panel of columns of W (G*H, K).
 
@@ -215,9 +199,10 @@ def _multiply(s, side, p, K, panel, weights, z, rows, out, out_row):
 def _differentiate(s, a, p, step, n_low, n_high, tape, dh, dh_row):
     """Turn a step's gates into gradients of their sums, for the units of the p-th panel of columns.
 
-    `dh` is that of batch row 0: the gradient of h_t, or with a projection of u_t.
+    `dh` is that of batch row 0: the gradient of h_t but for dy_t, or with a projection of u_t.
     """
     W = width(dh)
+    dy = null_like(a.hh) if a.hr or not a.dy else a.dy + step.row * s.dy_row
     c_rows = s.N + s.R
     for carried in range(2):
         low, high, h_prev, h_row, c_row = previous(s, a, step, carried, n_low, n_high)
@@ -230,19 +215,25 @@ def _differentiate(s, a, p, step, n_low, n_high, tape, dh, dh_row):
             for n in range(low, high):
                 place, row = dh + (n * dh_row + v * W), z + n * s.slots * W
                 of_h = load(place)
+                if dy:
+                    of_h = of_h + load_part(dy + (n * s.dy_row + u * W), count)
                 bypass = point_backward(s.cell, row, c_prev + n * W, c + n * W, h + n * h_row, count, of_h, dc + n * W)
                 store(place, bypass)
 
 
 @helper
-def _keep_rows(p, block, step, n, rows, dh, dh_row, dh_rows):
-    """Copy dh_t of a projection's block to the rows of its Z."""
+def _keep_rows(p, a, block, step, n, rows, dh, dh_row, dh_rows):
+    """Add dy_t to dh_t, of a projection's block, into the rows of its Z."""
     W = width(dh)
     for v in range(block_units(p, block, W)):
         out = dh_rows + (block * p.block_stride + ((step.row + n) * p.slots + v) * W)
+        column = (block * p.units + v) * W
+        count = p.H - column
         for i in range(rows):
             vector = load(dh + (i * dh_row + v * W))
-            store(out + i * p.slots * W, first(vector, p.H - (block * p.units + v) * W))
+            if a.dy:
+                vector = vector + load_part(a.dy + ((step.row + n + i) * p.dy_row + column), count)
+            store(out + i * p.slots * W, first(vector, count))
 
 
 @helper
@@ -298,14 +289,16 @@ def _through_time(s, q, a, sync, thread, team):
         for i in range(p_low, p_high):
             p = p_low + p_high - 1 - i if t % 2 else i  # back and forth: the last panels are still in the cache
             place = dh + (n * dh_row + p * 4 * W)
-            _start(s, a, p, step, after_rows, n, max(carried, own), place, dh_row)
+            if s.cell != GRU:
+                for row in range(carried):
+                    _clear(place + row * dh_row, column_vectors(s.P, p, W) * W)
             if carried:
                 z_next = tape + (after + n) * s.slots * W
                 panel = panels + p * size if s.packed else scratch
                 weights = null_like(a.hh) if s.packed else a.hh
                 _multiply(s, RECURRENT, p, s.P, panel, weights, z_next, carried, place, dh_row)
             if a.hr:
-                _keep_rows(q, p, step, n, own, place, dh_row, dh_rows)
+                _keep_rows(q, a, p, step, n, own, place, dh_row, dh_rows)
             else:
                 _differentiate(s, a, p, step, n, n_high, tape, dh + p * 4 * W, dh_row)
         if s.split_units:
@@ -413,8 +406,8 @@ def _weights_of_few_rows(s, side, left, z, weights, thread, team, scratch):
 def _weights_of_many_rows(s, side, left, z, weights, pieces, thread, team, sums, scratch):
     """One thread's part of dW: some columns of all blocks.
 
-    Columns of the left operand are the tile's rows, copied together a piece of rows at a time, and Z is its panel; dW is
-    summed in the order of packed weights, `sums`, and unpacked at the end.
+    Columns of the left operand are the tile's rows, copied together a piece of rows at a time, and Z is its panel; dW
+    is summed in the order of packed weights, `sums`, and unpacked at the end.
     """
     W = width(scratch)
     z_row, K = s.slots * W, left.K

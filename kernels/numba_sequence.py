@@ -2,9 +2,9 @@
 
 Here are the calls: what is allocated and how the work is split. `numba_forward` and `numba_backward` run it.
 
-Every element of a result is one chain of fused multiply-adds in one fixed order, or for the gradients of weights the sum
-of one for each piece of up to 128 rows, so results are the same bits for any split of the rows, of the units or of time,
-and for any number of threads.
+Every element of a result is one chain of fused multiply-adds in one fixed order, or for the gradients of weights the
+sum of one for each piece of up to 128 rows, so results are the same bits for any split of the rows, of the units or of
+time, and for any number of threads.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def _split(
 ) -> tuple[int, bool, bool]:
     """Return how many threads, whether the weights are packed ahead, and whether threads share units or the batch.
 
-    N is how many rows a step has on average, `weights` how many of them a row meets, and `ready` whether they are packed
-    already.
+    N is how many rows a step has on average, `weights` how many of them a row meets, and `ready` whether they are
+    packed already.
     """
     large = weights * itemsize > _LARGE
     never = N == 1 and weights * itemsize > _STREAMED  # reading them in either order takes as long

@@ -62,7 +62,7 @@ def step_at(s, starts, step):
 
 @helper
 def previous(s, a, step, carried, n_low, n_high):
-    """Where the states before a step are, for those of its rows n_low, ..., n_high - 1 that are carried, or that are not.
+    """Where the states before a step are, for those of its rows n_low to n_high - 1 that are carried, or are not.
 
     Returns
     -------
