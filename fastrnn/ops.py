@@ -29,7 +29,12 @@ __all__ = [
     "gates",
     "infer",
     "is_tokens",
+    "keep",
+    "kept_sizes",
+    "keeps",
     "multiply",
+    "recall",
+    "run",
 ]
 
 
@@ -258,30 +263,37 @@ def infer(
     `batch_sizes`, `reverse` and `y` are those of `fastrnn.reference.forward`.
     """
     if stamp is None or not hasattr(backend, "pack"):
-        y, state_n, _ = backend.forward(
-            cell,
-            x,
-            state,
-            weights.arrays(),
-            tape=False,
-            num_threads=num_threads,
-            batch_sizes=batch_sizes,
-            reverse=reverse,
-            y=y,
-        )
-    else:
-        y, state_n, _ = backend.forward(
-            cell,
-            x,
-            state,
-            None,
-            tape=False,
-            num_threads=num_threads,
-            batch_sizes=batch_sizes,
-            reverse=reverse,
-            y=y,
-            packed=weights.packed(backend, cell, stamp, num_threads),
-        )
+        return run(backend, cell, x, state, weights.arrays(), num_threads, batch_sizes, reverse, y)
+    y, state_n, _ = backend.forward(
+        cell,
+        x,
+        state,
+        None,
+        tape=False,
+        num_threads=num_threads,
+        batch_sizes=batch_sizes,
+        reverse=reverse,
+        y=y,
+        packed=weights.packed(backend, cell, stamp, num_threads),
+    )
+    return y, state_n
+
+
+def run(
+    backend: ModuleType,
+    cell: Cell,
+    x: Array,
+    state: State,
+    weights: Weights,
+    num_threads: int,
+    batch_sizes: Array | None = None,
+    reverse: bool = False,
+    y: Array | None = None,
+) -> tuple[Array, State]:
+    """Run one layer for its outputs only: `fastrnn.reference.forward` on a backend."""
+    y, state_n, _ = backend.forward(
+        cell, x, state, weights, tape=False, num_threads=num_threads, batch_sizes=batch_sizes, reverse=reverse, y=y
+    )
     return y, state_n
 
 
@@ -320,6 +332,49 @@ def backward(
         tape.cell, kept, dy, dstate, num_threads=tape.num_threads, dx=dx, dweights=dweights, rows=rows
     )
     return dx, dstate_0, gradients
+
+
+def keeps(backend: ModuleType) -> bool:
+    """Whether a backend takes tapes apart: whether it has `keep`, `recall` and `kept_sizes`."""
+    return hasattr(backend, "keep")
+
+
+def keep(tape: Tape) -> tuple[Array, ...]:
+    """What a tape owns besides what went into `forward` and y, as 1-D arrays of the weights' dtype, without a copy."""
+    arrays: tuple[Array, ...] = tape.backend.keep(tape.kept)
+    return arrays
+
+
+def recall(
+    backend: ModuleType,
+    cell: Cell,
+    x: Array,
+    state: State,
+    weights: Weights,
+    y: Array,
+    kept: Sequence[Array],
+    num_threads: int,
+    batch_sizes: Array | None = None,
+    reverse: bool = False,
+) -> Tape:
+    """The tape again whose forward took and gave these arrays, from what `keep` returned."""
+    recalled = backend.recall(cell, x, state, weights, y, tuple(kept), batch_sizes=batch_sizes, reverse=reverse)
+    return Tape(cell, backend, recalled, num_threads)
+
+
+def kept_sizes(
+    backend: ModuleType,
+    cell: Cell,
+    steps: int,
+    batch: int,
+    rows: int,
+    hidden: int,
+    proj_size: int,
+    dtype: np.dtype[Any],
+) -> tuple[int, ...]:
+    """How many elements each array has that `keep` returns, of a tape of so many rows in so many steps."""
+    sizes: tuple[int, ...] = backend.kept_sizes(cell, steps, batch, rows, hidden, proj_size, dtype)
+    return sizes
 
 
 def gates(tape: Tape) -> dict[str, Array]:

@@ -32,10 +32,10 @@ class Ragged:
 
     def __init__(self, lengths: Array) -> None:
         self.order = np.argsort(-lengths, kind="stable")  # (N,): rank -> row of the batch
-        running = np.arange(lengths.max(initial=0))[:, None] < lengths[self.order]  # (steps, N)
+        steps = np.arange(lengths.max(initial=0))[:, None]
+        running = steps < lengths[self.order]  # (steps, N)
         self.batch_sizes = running.sum(1)  # (steps,), not increasing
-        steps, ranks = np.nonzero(running)
-        self._rows = steps * len(lengths) + self.order[ranks]  # (R,): of (T*N, ...)
+        self._rows = (steps * len(lengths) + self.order)[running]  # (R,): of (T*N, ...)
         self._padding: Array | None = None  # the others, once they are needed
 
     def pack(self, padded: Array) -> Array:

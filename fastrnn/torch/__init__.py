@@ -1,0 +1,13 @@
+"""torch.nn's RNN, LSTM and GRU on fastrnn's kernels."""
+
+try:
+    import torch as _torch  # noqa: F401
+except ModuleNotFoundError as _error:
+    if _error.name != "torch":
+        raise
+    raise ImportError("fastrnn.torch needs PyTorch: pip install fastrnn[torch]", name="torch") from _error
+
+from fastrnn.torch.accelerate import accelerate, restore
+from fastrnn.torch.modules import GRU, LSTM, RNN
+
+__all__ = ["GRU", "LSTM", "RNN", "accelerate", "restore"]

@@ -1,0 +1,460 @@
+"""One layer of a recurrent module, in one or both directions, as a differentiable operation of torch.
+
+`layer` is what modules call. Where torch traces (torch.compile, torch.export, fake tensors, dispatch modes) it is the
+operator torch.ops.fastrnn.layer, which graphs hold as one node. Otherwise it is an autograd.Function on the same two
+NumPy functions, `_forward` and `_backward`: torch's dispatcher would add 15 us to each, and torch.library's own autograd
+another 130 us, to a training step of one small layer that takes 125 us. Tensors and arrays share their memory throughout.
+
+Backends overwrite the tape in `backward`. As a tensor of its own a tape has a flag that says so: where it serves a
+second time (retain_graph=True), or is missing, or y was modified since, forward runs again, which gives the same bits.
+So the operators are functions of their other arguments alone, as compilers take them to be.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy
+
+from fastrnn import ops
+from fastrnn.backends import BACKENDS
+from fastrnn.cells import CELLS, Cell, Weights
+from fastrnn.parameters import Array
+
+__all__ = ["DTYPES", "is_traced", "layer", "run_uncompiled", "why_no_tapes"]
+
+DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+
+# What the flag of a tape says: which backend reads it, or that backward has overwritten it.
+USED = 0
+FLAGS = {module: flag for flag, module in enumerate(BACKENDS.values(), start=1)}
+BACKEND_OF_FLAG = [None, *BACKENDS]
+
+Outputs = tuple[Tensor, list[Tensor], list[Tensor]]  # y, the final states, and the tape
+Gradients = tuple[Tensor, list[Tensor], list[Tensor]]  # of x, of the initial states, and of the weights
+
+
+def layer(
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    cell: str,
+    warn: Callable[[str], None],
+) -> tuple[Tensor, Sequence[Tensor]]:
+    """Run one layer.
+
+    Parameters
+    ----------
+    x
+        (T, N, I), or the rows (R, I) of a packed sequence.
+    batch_sizes
+        (T,) ints on the CPU, those of a packed sequence, or None.
+    state
+        The initial states, h (D, N, P) and c (D, N, H), in the order of the cell's states.
+    weights
+        Of the forward and then of the reverse direction, in the order of torch.nn: weight_ih, weight_hh, then if any
+        bias_ih, bias_hh, then if any weight_hr.
+    cell
+        A name in `fastrnn.cells.CELLS`.
+    warn
+        Called with the reason where a backward has to be left to torch.
+
+    Returns
+    -------
+    tuple
+        y (T, N, D*P) or (R, D*P), and the final states, shaped like `state`.
+    """
+    taped = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *state, *weights))
+    if is_traced():
+        # A graph to be kept outlives the grad mode it is made in: it has no tape, and a backward runs forward again.
+        keep = taped and not (torch.compiler.is_exporting() or torch.jit.is_tracing())
+        y, state_n, _ = torch.ops.fastrnn.layer(x, batch_sizes, list(state), list(weights), cell, keep)
+    elif taped:
+        y, *state_n = _Layer.apply(cell, warn, x, batch_sizes, len(state), *state, *weights)
+    else:
+        y, state_n, _ = _forward(x, batch_sizes, state, weights, cell, False)
+    return y, state_n
+
+
+def is_traced() -> bool:
+    """Whether torch records operators, instead of merely running them."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def run_uncompiled(function: Callable[..., Any]) -> None:
+    """Keep torch.compile from compiling a function, and what it calls, where it is not within a graph already.
+
+    As `torch.compiler.disable`, but a graph may still contain it, and torch._dynamo need not be imported (a second).
+    """
+    set_code_exec_strategy(function.__code__, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP))
+
+
+def why_no_tapes() -> str | None:
+    """Why the backend does not keep its tapes in tensors, or None."""
+    backend, _ = ops.choose(None, 1)
+    return None if ops.keeps(backend) else f"fastrnn's backend is {backend.describe()}"
+
+
+# ---- on NumPy arrays
+
+
+class _Problem:
+    """What a layer is given, as arrays that share the tensors' memory, by direction."""
+
+    def __init__(
+        self,
+        x: Tensor,
+        batch_sizes: Tensor | None,
+        state: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        cell: str,
+        backend: str | None = None,
+    ) -> None:
+        self.backend, self.num_threads = ops.choose(backend, torch.get_num_threads())
+        self.cell = CELLS[cell]
+        self.x = _array(x)
+        self.directions = len(state[0])
+        arrays = [_array(s) for s in state]
+        self.states = [tuple([s[direction] for s in arrays]) for direction in range(self.directions)]
+        self.weights = [_weights(its) for its in _split(weights, self.directions)]
+        self.order: dict[str, Any] = {}
+        if batch_sizes is not None:
+            self.order["batch_sizes"] = batch_sizes.numpy()
+        _check(self.cell, self.x, self.states, self.weights, self.order.get("batch_sizes"))
+
+    def orders(self) -> list[dict[str, Any]]:
+        """The order in which each direction takes the steps."""
+        return [self.order, self.order | {"reverse": True}][: self.directions]
+
+    def run(self, keep: bool) -> tuple[Array, list[tuple[Array, ...]], list[ops.Tape]]:
+        """y, and by direction the final states and, if they are to be kept, the tapes."""
+        P = self.weights[0].hh.shape[1]
+        orders = self.orders()
+        y = None
+        if self.directions == 2:
+            y = ops.empty(self.backend, (*self.x.shape[:-1], 2 * P), self.x.dtype)
+            orders = [order | {"y": half} for order, half in zip(orders, (y[..., :P], y[..., P:]), strict=True)]
+        states_n, tapes = [], []
+        for state, weights, order in zip(self.states, self.weights, orders, strict=True):
+            given = (self.backend, self.cell, self.x, state, weights, self.num_threads)
+            if keep:
+                its_y, state_n, tape = ops.forward(*given, **order)
+                tapes.append(tape)
+            else:
+                its_y, state_n = ops.run(*given, **order)
+            states_n.append(state_n)
+        return (its_y if y is None else y), states_n, tapes
+
+    def recall(self, y: Array, kept: Sequence[Array]) -> list[ops.Tape]:
+        """The tapes by direction, from their parts."""
+        P = self.weights[0].hh.shape[1]
+        tapes = []
+        for direction, (its_kept, order) in enumerate(zip(_split(kept, self.directions), self.orders(), strict=True)):
+            its_y = y if self.directions == 1 else y[..., direction * P : (direction + 1) * P]
+            state, weights = self.states[direction], self.weights[direction]
+            tapes.append(
+                ops.recall(
+                    self.backend, self.cell, self.x, state, weights, its_y, its_kept, self.num_threads, **order
+                )
+            )
+        return tapes
+
+
+def _forward(
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    cell: str,
+    keep: bool,
+) -> Outputs:
+    """`layer` without its derivative; the tape is empty unless it is to be kept, and ends with its flag."""
+    problem = _Problem(x, batch_sizes, state, weights, cell)
+    y, states_n, tapes = problem.run(keep)
+    tape = []
+    if keep:
+        tape = [torch.from_numpy(array) for its_tape in tapes for array in ops.keep(its_tape)]
+        tape.append(torch.from_numpy(np.array([FLAGS[problem.backend.__name__]], np.uint8)))
+    return torch.from_numpy(y), _tensors(states_n), tape
+
+
+def _backward(
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    y: Tensor | None,
+    tape: Sequence[Tensor],
+    dy: Tensor | None,
+    dstate_n: Sequence[Tensor | None],
+    cell: str,
+) -> Gradients:
+    """The gradients of `layer` with respect to x, the initial states and the weights; y is None if it was modified."""
+    flag = tape[-1].numpy() if tape and y is not None else [USED]
+    problem = _Problem(x, batch_sizes, state, weights, cell, BACKEND_OF_FLAG[flag[0]])
+    if y is None or flag[0] == USED:
+        _, _, tapes = problem.run(keep=True)
+    else:
+        flag[0] = USED
+        tapes = problem.recall(y.numpy(), [t.numpy() for t in tape[:-1]])
+    dy_array = None if dy is None else _array(dy)
+    dstates_n = [None if d is None else _array(d) for d in dstate_n]
+    dx: Array | None = None
+    dstates_0, dweights = [], []
+    for direction, its_tape in enumerate(tapes):
+        its_dy = dy_array
+        if dy_array is not None and problem.directions == 2:
+            P = dy_array.shape[-1] // 2
+            its_dy = dy_array[..., direction * P : (direction + 1) * P]
+        its_dstate_n = tuple([None if d is None else d[direction] for d in dstates_n])
+        totals = {} if dx is None else {"dx": dx}
+        dx, dstate_0, its_dweights = ops.backward(its_tape, its_dy, its_dstate_n, **totals)
+        dstates_0.append(dstate_0)
+        dweights += [torch.from_numpy(w) for w in its_dweights if w is not None]  # in torch.nn's order
+    return torch.from_numpy(dx), _tensors(dstates_0), dweights
+
+
+def _array(tensor: Tensor) -> Array:
+    """The tensor as a C-contiguous, aligned array: on its memory, if that is so."""
+    array: Array = tensor.numpy()
+    return array if array.flags.carray else np.require(array, None, ["C", "A"])
+
+
+def _tensors(states: Sequence[tuple[Array, ...]]) -> list[Tensor]:
+    """States by direction, (N, K) each, as those of both, (D, N, K)."""
+    if len(states) == 1:
+        return [torch.from_numpy(s[None]) for s in states[0]]
+    return [torch.from_numpy(np.stack(directions)) for directions in zip(*states, strict=True)]
+
+
+def _split(items: Sequence[Any], parts: int) -> list[Sequence[Any]]:
+    """Cut into equal parts."""
+    count = len(items) // parts
+    return [items[part * count : (part + 1) * count] for part in range(parts)]
+
+
+def _weights(tensors: Sequence[Tensor]) -> Weights:
+    """One direction's, from torch.nn's order."""
+    arrays = [_array(t) for t in tensors]
+    hr = arrays.pop() if len(arrays) % 2 else None
+    return Weights(*arrays, *[None] * (4 - len(arrays)), hr)
+
+
+def _check(
+    cell: Cell, x: Array, states: Sequence[tuple[Array, ...]], weights: Sequence[Weights], batch_sizes: Array | None
+) -> None:
+    """Raise TypeError or ValueError unless everything fits together: the kernels trust it."""
+    N, P = states[0][0].shape
+    rows, I = len(weights[0].ih), x.shape[-1]
+    H = rows // len(cell.gates)
+    state_shapes = ((N, P), (N, H))
+    weight_shapes = ((rows, I), (rows, P), (rows,), (rows,), (P, H))
+    for state in states:
+        for array, shape in zip(state, state_shapes, strict=False):
+            if array.shape != shape or array.dtype is not x.dtype:
+                ops.as_states(cell.states_0, state, x.dtype, state_shapes[: len(state)], ("(N, P)", "(N, H)"))
+    for its in weights:
+        for at, (array, shape) in enumerate(zip(its, weight_shapes, strict=True)):
+            if array is not None and (array.shape != shape or array.dtype is not x.dtype):
+                letters = ("(G*H, I)", "(G*H, P)", "(G*H,)", "(G*H,)", "(P, H)")
+                ops.as_real(Weights._fields[at], array, x.dtype, shape, letters[at])
+    if batch_sizes is None:
+        if x.shape[1:-1] != (N,):
+            raise ValueError(f"x has shape {x.shape}; expected (T, N, I) with N = {N}, as in h_0")
+    elif (
+        batch_sizes.dtype != np.int64
+        or batch_sizes.ndim != 1
+        or len(batch_sizes) == 0
+        or batch_sizes[0] != N
+        or batch_sizes[-1] < 1
+        or (batch_sizes[1:] > batch_sizes[:-1]).any()
+        or x.shape[:-1] != (batch_sizes.sum(),)
+    ):
+        raise ValueError(
+            f"batch_sizes is {batch_sizes}; expected int64 of at least 1, not increasing, from N = {N}, as in h_0, on, "
+            f"whose sum is x's number of rows, {len(x)}"
+        )
+
+
+# ---- its derivative
+
+
+class _Layer(torch.autograd.Function):
+    """`_forward` and `_backward` for autograd, without the dispatcher."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        cell: str,
+        warn: Callable[[str], None],
+        x: Tensor,
+        batch_sizes: Tensor | None,
+        states: int,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
+        y, state_n, tape = _forward(x, batch_sizes, tensors[:states], tensors[states:], cell, True)
+        # torch.nn lets its users modify y in place. What is saved for backward is y's memory under a version counter
+        # that such a change leaves alone; a tensor of no memory with y's own counter tells backward of it.
+        alias = torch.from_numpy(y.numpy())
+        ctx.counter = y.detach()
+        ctx.counter.data = NOTHING[y.dtype]
+        ctx.save_for_backward(x, batch_sizes, alias, *tensors, *tape)
+        ctx.set_materialize_grads(False)
+        ctx.version, ctx.cell, ctx.warn, ctx.states, ctx.tensors = y._version, cell, warn, states, len(tensors)
+        return y, *state_n
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None, *dstate_n: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, batch_sizes, y, *others = ctx.saved_tensors
+        tensors, tape = others[: ctx.tensors], others[ctx.tensors :]
+        state, weights = tensors[: ctx.states], tensors[ctx.states :]
+        if torch.is_grad_enabled():
+            ctx.warn(CREATE_GRAPH)
+            dx, dstate_0, dweights = _differentiable_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
+        else:
+            if ctx.counter._version != ctx.version:
+                y = None
+            dx, dstate_0, dweights = _backward(x, batch_sizes, state, weights, y, tape, dy, dstate_n, ctx.cell)
+        return None, None, dx, None, None, *dstate_0, *dweights
+
+
+run_uncompiled(_Layer.backward)
+CREATE_GRAPH = "its kernels have no second derivative (create_graph=True)"
+NOTHING = {dtype: torch.empty(0, dtype=dtype) for dtype in DTYPES}
+
+
+def _differentiable_backward(
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    dy: Tensor | None,
+    dstate_n: Sequence[Tensor | None],
+    cell: str,
+) -> tuple[Tensor | None, list[Tensor | None], list[Tensor | None]]:
+    """`_backward` as a differentiable function of all its arguments: by torch's own layer."""
+    # Aliases, since what led from one of these to another is not part of this layer.
+    tensors = [t.view_as(t) for t in (x, *state, *weights)]
+    x, state, weights = tensors[0], tensors[1 : 1 + len(state)], tensors[1 + len(state) :]
+    onednn = torch.backends.mkldnn.enabled
+    try:
+        torch.backends.mkldnn.enabled = False  # its LSTM has no second derivative either
+        outputs = _torchs_layer(x, batch_sizes, state, weights, cell)
+    finally:
+        torch.backends.mkldnn.enabled = onednn
+    pairs = [(out, d) for out, d in zip(outputs, (dy, *dstate_n), strict=True) if d is not None]
+    wanted = [t for t in tensors if t.requires_grad]
+    found = torch.autograd.grad(
+        [out for out, _ in pairs], wanted, [d for _, d in pairs], create_graph=True, allow_unused=True
+    )
+    by_tensor = iter(found)
+    gradients = [next(by_tensor) if t.requires_grad else None for t in tensors]
+    return gradients[0], gradients[1 : 1 + len(state)], gradients[1 + len(state) :]
+
+
+def _torchs_layer(
+    x: Tensor, batch_sizes: Tensor | None, state: Sequence[Tensor], weights: Sequence[Tensor], cell: str
+) -> tuple[Tensor, ...]:
+    """y and the final states, by torch's own operators."""
+    directions = len(state[0])
+    function = getattr(torch._VF, cell)
+    hx = tuple(state) if len(state) > 1 else state[0]
+    options = (list(weights), len(weights) // directions > 3, 1, 0.0, True, directions == 2)
+    if batch_sizes is None:
+        result: tuple[Tensor, ...] = function(x, hx, *options, False)
+    else:
+        result = function(x, batch_sizes, hx, *options)
+    return result
+
+
+# ---- as operators
+
+torch.library.define(
+    "fastrnn::layer",
+    "(Tensor x, Tensor? batch_sizes, Tensor[] state, Tensor[] weights, str cell, bool keep) "
+    "-> (Tensor y, Tensor[] state_n, Tensor[] tape)",
+)
+torch.library.define(
+    "fastrnn::layer_backward",
+    "(Tensor x, Tensor? batch_sizes, Tensor[] state, Tensor[] weights, Tensor y, Tensor[] tape, Tensor? dy, "
+    "Tensor?[] dstate_n, str cell) -> (Tensor dx, Tensor[] dstate_0, Tensor[] dweights)",
+)
+torch.library.impl("fastrnn::layer", "CPU", _forward)
+torch.library.impl("fastrnn::layer_backward", "CPU", _backward)
+
+
+@torch.library.register_fake("fastrnn::layer")
+def _(
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    cell: str,
+    keep: bool,
+) -> Outputs:
+    directions, N, P = state[0].shape
+    y = x.new_empty((*x.shape[:-1], directions * P))
+    tape = []
+    if keep:
+        steps, rows = (x.shape[0], x.shape[0] * N) if batch_sizes is None else (batch_sizes.shape[0], x.shape[0])
+        its_weights = weights[: len(weights) // directions]
+        H = its_weights[1].shape[0] // len(CELLS[cell].gates)
+        backend, _ = ops.choose(None, 1)
+        sizes: list[Any] = [steps, N, rows, H, P if len(its_weights) % 2 else 0]
+        if all(type(size) is int for size in sizes):
+            kept = ops.kept_sizes(backend, CELLS[cell], *sizes, DTYPES[x.dtype])
+        else:
+            count = len(ops.kept_sizes(backend, CELLS[cell], 1, 1, 1, 1, 0, DTYPES[x.dtype]))
+            kept = tuple(torch.library.get_ctx().new_dynamic_size() for _ in range(count))
+        tape = [x.new_empty(size) for _ in range(directions) for size in kept]
+        tape.append(x.new_empty(1, dtype=torch.uint8))
+    return y, [s.new_empty(s.shape) for s in state], tape
+
+
+@torch.library.register_fake("fastrnn::layer_backward")
+def _(
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    y: Tensor,
+    tape: Sequence[Tensor],
+    dy: Tensor | None,
+    dstate_n: Sequence[Tensor | None],
+    cell: str,
+) -> Gradients:
+    return x.new_empty(x.shape), [s.new_empty(s.shape) for s in state], [w.new_empty(w.shape) for w in weights]
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+    x, batch_sizes, state, weights, ctx.cell, _ = inputs
+    y, _, tape = output
+    ctx.mark_non_differentiable(*tape)
+    ctx.save_for_backward(x, batch_sizes, y, *state, *weights, *tape)
+    ctx.set_materialize_grads(False)
+    ctx.states, ctx.tensors = len(state), len(state) + len(weights)
+
+
+def _backward_of_operator(
+    ctx: Any, dy: Tensor | None, dstate_n: Sequence[Tensor | None], _: Any
+) -> tuple[Tensor | None, None, Sequence[Tensor | None], Sequence[Tensor | None], None, None]:
+    x, batch_sizes, y, *others = ctx.saved_tensors
+    tensors, tape = others[: ctx.tensors], others[ctx.tensors :]
+    state, weights = tensors[: ctx.states], tensors[ctx.states :]
+    if torch.is_grad_enabled():
+        warnings.warn(f"torch differentiates torch.ops.fastrnn.layer: {CREATE_GRAPH}", stacklevel=2)
+        dx, dstate_0, dweights = _differentiable_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
+    else:
+        dx, dstate_0, dweights = torch.ops.fastrnn.layer_backward(
+            x, batch_sizes, state, weights, y, tape, dy, dstate_n, ctx.cell
+        )
+    return dx, None, dstate_0, dweights, None, None
+
+
+torch.library.register_autograd("fastrnn::layer", _backward_of_operator, setup_context=_setup_context)
