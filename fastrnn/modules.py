@@ -431,7 +431,14 @@ class _Recurrent(Runnable):
         batched, ragged = True, None
         if self.batch_first or not ops.are_ready((x,), self.dtype, (self.input_size,), 2):
             leading = ("N", "T") if self.batch_first else ("T", "N")
-            x, batched = ops.as_input(x, self.dtype, self.input_size, leading, time_major=not self.batch_first)
+            x, batched = ops.as_input(
+                x,
+                self.dtype,
+                self.input_size,
+                leading,
+                time_major=not self.batch_first,
+                padded=lengths is not None,
+            )
         steps, batch_size = x.shape[:2]
         if lengths is not None:
             if not batched:
@@ -442,6 +449,8 @@ class _Recurrent(Runnable):
             if (lengths != steps).any():
                 ragged = Ragged(lengths)
                 x = ragged.pack(x)
+            if ops.is_tokens(x):
+                x = ops.as_tokens("x", x, self.input_size, "input_size")
         if state is None:
             of_size, zeros = self._zeros  # read, and below written, at once: other threads do so too
             if of_size != batch_size:
