@@ -1,7 +1,7 @@
 """What is measured: named cases, and how much work each one is.
 
-Letters as everywhere: T steps, N batch, I input size, H hidden size, G gates. A case is measured in two kinds of work,
-`inference` (y and the final state) and `training` (forward and backward, gradients of everything).
+Letters as everywhere: T steps, N batch, I input size, H hidden size, P projection size, G gates. A case is measured in
+two kinds of work, `inference` (y and the final state) and `training` (forward and backward, gradients of everything).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Case:
     num_layers: int = 1
     bidirectional: bool = False
     ragged: bool = False  # sequences of different lengths
+    proj_size: int = 0  # of lstm; 0 is none
 
     @property
     def name(self) -> str:
@@ -46,12 +47,18 @@ class Case:
         parts += [f"{self.num_layers}layers"] if self.num_layers > 1 else []
         parts += ["bidirectional"] if self.bidirectional else []
         parts += ["ragged"] if self.ragged else []
+        parts += [f"projection{self.proj_size}"] if self.proj_size else []
         return "-".join(parts)
 
     @property
     def directions(self) -> int:
         """1, or 2 when bidirectional."""
         return 2 if self.bidirectional else 1
+
+    @property
+    def outputs(self) -> int:
+        """P, the columns of h: H unless there is a projection."""
+        return self.proj_size or self.H
 
     @property
     def gates(self) -> int:
@@ -76,14 +83,18 @@ class Case:
         lengths = self.lengths()
         return self.T * self.N if lengths is None else int(lengths.sum())
 
-    def weights(self) -> Iterable[tuple[int, int]]:
-        """(rows, columns) of weight_ih and weight_hh, for every layer and direction."""
-        rows = self.gates * self.H
-        for layer in range(self.num_layers):
-            inputs = self.I if layer == 0 else self.H * self.directions
-            for _ in range(self.directions):
-                yield rows, inputs
-                yield rows, self.H
+    def input_weights(self) -> list[int]:
+        """How many elements weight_ih has, for every layer and direction."""
+        columns = [self.I] + [self.outputs * self.directions] * (self.num_layers - 1)
+        return [self.gates * self.H * inputs for inputs in columns for _ in range(self.directions)]
+
+    def recurrent_weights(self) -> int:
+        """How many elements weight_hh and weight_hr of a layer and direction have."""
+        return self.gates * self.H * self.outputs + self.proj_size * self.H
+
+    def weights(self) -> int:
+        """How many elements all weights have."""
+        return sum(self.input_weights()) + self.num_layers * self.directions * self.recurrent_weights()
 
     def flops(self, kind: str) -> int:
         """Floating-point operations of the matrix products, two per multiply-add; activations are not counted.
@@ -91,12 +102,11 @@ class Case:
         Training is three times inference: every product of the forward has two in the backward, one for the gradient
         of its input and one for that of its weights.
         """
-        products = sum(rows * columns for rows, columns in self.weights())
-        return 2 * self.real_rows() * products * (3 if kind == "training" else 1)
+        return 2 * self.real_rows() * self.weights() * (3 if kind == "training" else 1)
 
     def reread_bytes(self) -> int:
         """Bytes of one layer's and direction's recurrent weights, which every time step needs again."""
-        return self.gates * self.H * self.H * np.dtype(self.dtype).itemsize
+        return self.recurrent_weights() * np.dtype(self.dtype).itemsize
 
     def rereads(self, kind: str) -> int:
         """How often recurrent weights are read: once per step, layer and direction, in training also backwards."""
@@ -107,12 +117,9 @@ class Case:
 
         The tape is not counted: what has to be on it is an implementation's choice.
         """
-        inputs = [rows * columns for rows, columns in self.weights()][::2]
-        rows = self.real_rows()
-        elements = sum(inputs) + rows * self.I + rows * self.H * self.directions
+        elements = sum(self.input_weights()) + self.real_rows() * (self.I + self.outputs * self.directions)
         if kind == "training":
-            elements += sum(inputs) + rows * self.I + rows * self.H * self.directions
-            elements += sum(r * c for r, c in self.weights())  # the weights' gradients
+            elements += elements + self.weights()  # the weights' gradients
         return elements * np.dtype(self.dtype).itemsize
 
 
@@ -135,6 +142,7 @@ GRID = (
 QUICK = ((1, 1, 64, 64), (50, 1, 64, 64), (50, 64, 32, 32), (100, 32, 128, 128), (100, 64, 256, 256))
 SMALLER = ((50, 1, 64, 64), (50, 64, 32, 32), (100, 32, 128, 128), (50, 64, 512, 512))
 VARIANT = ((50, 1, 64, 64), (100, 32, 64, 64), (100, 32, 256, 256))
+STEPS = ((1, 1, 64, 64), (1, 1, 256, 256), (1, 16, 128, 128))
 LONG = ((100, 8, 64, 64), (1_000, 8, 64, 64), (10_000, 8, 64, 64))
 SMOKE = ((1, 1, 8, 8), (7, 5, 9, 17), (20, 16, 32, 32))
 
@@ -150,6 +158,8 @@ SETS: dict[str, tuple[Case, ...]] = {
     "layers": _every_cell(VARIANT, num_layers=2),
     "bidirectional": _every_cell(VARIANT, bidirectional=True),
     "ragged": _every_cell(VARIANT[1:], ragged=True),
+    "projection": tuple(Case("lstm", *shape, proj_size=shape[-1] // 2) for shape in VARIANT),
+    "step": _every_cell(STEPS),
     "long": _every_cell(LONG),
     "smoke": _every_cell(SMOKE),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -77,26 +78,34 @@ def named(case: Case, y: Any, state_n: Iterable[Any], *gradients: Any) -> Outcom
 # --- fastrnn
 
 
+def _module(problem: Problem, threads: int, backend: str) -> Any:
+    """The problem's module of fastrnn."""
+    case = problem.case
+    module = getattr(fastrnn, case.cell.upper())(
+        case.I,
+        case.H,
+        case.num_layers,
+        bidirectional=case.bidirectional,
+        dtype=case.dtype,
+        backend=backend,
+        num_threads=threads,
+        **_projection(case),
+    )
+    module.load_state_dict(problem.parameters)
+    return module
+
+
+def _projection(case: Case) -> dict[str, int]:
+    """The option that only an LSTM has, here and in torch."""
+    return {"proj_size": case.proj_size} if case.proj_size else {}
+
+
 def prepare_fastrnn(problem: Problem, kind: str, threads: int, *, backend: str) -> Prepared:
     """A fastrnn module on one backend."""
     case, lstm = problem.case, problem.case.cell == "lstm"
     options: dict[str, Any] = {} if problem.lengths is None else {"lengths": problem.lengths}
     state, dstate = (problem.state, problem.dstate) if lstm else (problem.state[0], problem.dstate[0])
-    try:
-        module = getattr(fastrnn, case.cell.upper())(
-            case.I,
-            case.H,
-            case.num_layers,
-            bidirectional=case.bidirectional,
-            dtype=case.dtype,
-            backend=backend,
-            num_threads=threads,
-        )
-        module.load_state_dict(problem.parameters)
-        if options:
-            module(problem.x, state, **options)
-    except NotImplementedError as error:
-        raise UnsupportedError(str(error)) from None
+    module = _module(problem, threads, backend)
 
     def infer() -> Any:
         return module(problem.x, state, **options)
@@ -114,17 +123,42 @@ def prepare_fastrnn(problem: Problem, kind: str, threads: int, *, backend: str) 
     return Prepared(train if kind == "training" else infer, outcome)
 
 
+def can_stream(case: Case) -> bool:
+    """Whether the case is a step of a stream."""
+    return case.T == 1 and not case.bidirectional and not case.ragged
+
+
+def prepare_stream(problem: Problem, kind: str, threads: int) -> Prepared:
+    """A stream of a fastrnn module: every call is the step after the one before, into the same y."""
+    case = problem.case
+    if kind == "training":
+        raise UnsupportedError("does inference only")
+    stream = _module(problem, threads, "cython").stream(case.N)
+    stream.state = problem.state if case.cell == "lstm" else problem.state[0]
+    out = np.empty((case.N, case.outputs), case.dtype)
+
+    def outcome(y: Array) -> Outcome:
+        return named(case, y[None], stream.state if case.cell == "lstm" else (stream.state,))
+
+    return Prepared(partial(stream.step, problem.x[0], out), outcome)
+
+
 # --- PyTorch
 
 
-def prepare_torch(problem: Problem, kind: str, threads: int) -> Prepared:
-    """torch.nn.LSTM, GRU or RNN; packed sequences where lengths differ."""
+def prepare_torch(problem: Problem, kind: str, threads: int, *, library: str = "torch.nn") -> Prepared:
+    """LSTM, GRU or RNN of torch.nn or of another library with torch modules; packed sequences where lengths differ."""
     import torch
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
     case = problem.case
-    module = getattr(torch.nn, case.cell.upper())(
-        case.I, case.H, case.num_layers, bidirectional=case.bidirectional, dtype=getattr(torch, case.dtype)
+    module = getattr(importlib.import_module(library), case.cell.upper())(
+        case.I,
+        case.H,
+        case.num_layers,
+        bidirectional=case.bidirectional,
+        dtype=getattr(torch, case.dtype),
+        **_projection(case),
     )
     lengths = None if problem.lengths is None else torch.from_numpy(problem.lengths)
 
@@ -139,7 +173,7 @@ def prepare_torch(problem: Problem, kind: str, threads: int) -> Prepared:
 
 def is_single_step(case: Case) -> bool:
     """Whether a cell can do the case."""
-    return (case.T, case.num_layers, case.directions) == (1, 1, 1)
+    return (case.T, case.num_layers, case.directions, case.proj_size) == (1, 1, 1, 0)
 
 
 def prepare_torch_cell(problem: Problem, kind: str, threads: int) -> Prepared:
@@ -178,6 +212,10 @@ def _torch(
     for leaf in (x, *states):
         leaf.requires_grad_(training)
     leaves = [x, *states, *parameters.values()]
+    if case.proj_size:
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")
+            run(x, state)  # torch tells once that oneDNN has no projection
 
     def infer() -> Any:
         return run(x, state)
@@ -218,6 +256,8 @@ def prepare_onnxruntime(problem: Problem, kind: str, threads: int) -> Prepared:
         raise UnsupportedError("does inference only")
     if case.dtype != "float32":
         raise UnsupportedError(f"has no LSTM, GRU or RNN in {case.dtype}")
+    if case.proj_size:
+        raise UnsupportedError("has no projection")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -311,7 +351,7 @@ def prepare_jax(problem: Problem, kind: str, threads: int) -> Prepared:
             parameters[f"{field}{suffix}"] for field in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
         a_x = x @ weight_ih.T + bias_ih + (0 if case.cell == "gru" else bias_hh)
-        transposed = weight_hh.T
+        transposed, weight_hr = weight_hh.T, parameters.get(f"weight_hr{suffix}")
 
         def step(state: Any, given: Any) -> Any:
             a_x, real = given
@@ -321,7 +361,8 @@ def prepare_jax(problem: Problem, kind: str, threads: int) -> Prepared:
             if case.cell == "lstm":
                 i, f, g, o = jnp.split(a_x + a_h, 4, axis=1)
                 c = jax.nn.sigmoid(f) * c_prev[0] + jax.nn.sigmoid(i) * jnp.tanh(g)
-                after = (jax.nn.sigmoid(o) * jnp.tanh(c), c)
+                h = jax.nn.sigmoid(o) * jnp.tanh(c)
+                after = (h if weight_hr is None else h @ weight_hr.T, c)
             elif case.cell == "gru":
                 (r_x, z_x, n_x), (r_h, z_h, n_h) = jnp.split(a_x, 3, axis=1), jnp.split(a_h + bias_hh, 3, axis=1)
                 z = jax.nn.sigmoid(z_x + z_h)
@@ -361,6 +402,8 @@ PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
         *(Peer(name, partial(prepare_fastrnn, backend=name), backend=name) for name in ("cython", "numba", "numpy")),
+        Peer("stream", prepare_stream, backend="cython", applies=can_stream),
+        Peer("fastrnn.torch", partial(prepare_torch, library="fastrnn.torch"), ("torch",), backend="cython"),
         Peer("torch", prepare_torch, ("torch",)),
         Peer("torch-cell", prepare_torch_cell, ("torch",), applies=is_single_step),
         Peer("onnxruntime", prepare_onnxruntime, ("onnxruntime", "onnx")),

@@ -15,7 +15,7 @@ from fastrnn.parameters import Array
 
 __all__ = ["Outcome", "Problem", "difference", "make", "solve", "suffixes"]
 
-FIELDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # parameters of a layer and direction, as Weights has them
+FIELDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")  # of a layer and direction, as in Weights
 
 Outcome = dict[str, Array]  # y, h_n, c_n; in training also dx, dh_0, dc_0 and d + every parameter's name
 
@@ -32,10 +32,10 @@ class Problem:
     case: Case
     x: Array  # (T, N, I)
     lengths: Array | None  # (N,)
-    state: tuple[Array, ...]  # h_0, for lstm h_0 and c_0, (L*D, N, H)
+    state: tuple[Array, ...]  # h_0 (L*D, N, P), for lstm also c_0 (L*D, N, H)
     parameters: dict[str, Array]  # by torch's names
-    dy: Array  # (T, N, D*H)
-    dstate: tuple[Array, ...]  # dh_n, for lstm dh_n and dc_n, (L*D, N, H)
+    dy: Array  # (T, N, D*P)
+    dstate: tuple[Array, ...]  # dh_n, for lstm also dc_n, shaped like state
 
 
 class Part(NamedTuple):
@@ -53,7 +53,7 @@ def suffixes(case: Case) -> list[str]:
 def make(case: Case) -> Problem:
     """Draw a case's arrays: inputs, states and gradients O(1), weights such that pre-activations are O(1) too."""
     rng = np.random.default_rng([case.T, case.N, case.I, case.H])
-    T, N, I, H, D = case.T, case.N, case.I, case.H, case.directions
+    T, N, I, H, P, D = case.T, case.N, case.I, case.H, case.outputs, case.directions
     rows = case.gates * H
 
     def uniform(bound: float, *shape: int) -> Array:
@@ -61,27 +61,29 @@ def make(case: Case) -> Problem:
 
     parameters: dict[str, Array] = {}
     for index, suffix in enumerate(suffixes(case)):
-        columns = I if index < D else H * D
+        columns = I if index < D else P * D
         parameters[f"weight_ih{suffix}"] = uniform(1.5 / columns**0.5, rows, columns)
-        parameters[f"weight_hh{suffix}"] = uniform(1.5 / H**0.5, rows, H)
+        parameters[f"weight_hh{suffix}"] = uniform(1.5 / P**0.5, rows, P)
         parameters[f"bias_ih{suffix}"] = uniform(0.5, rows)
         parameters[f"bias_hh{suffix}"] = uniform(0.5, rows)
-    states = (case.num_layers * D, N, H)
+        if case.proj_size:
+            parameters[f"weight_hr{suffix}"] = uniform(2 / H**0.5, P, H)
+    states = [(case.num_layers * D, N, H if name == "c" else P) for name in case.states]
     return Problem(
         case,
         uniform(1, T, N, I),
         case.lengths(),
-        tuple(uniform(1, *states) for _ in case.states),
+        tuple(uniform(1, *shape) for shape in states),
         parameters,
-        uniform(1, T, N, D * H),
-        tuple(uniform(1, *states) for _ in case.states),
+        uniform(1, T, N, D * P),
+        tuple(uniform(1, *shape) for shape in states),
     )
 
 
 def solve(problem: Problem, kind: str) -> Outcome:
     """Return what every peer has to return: `fastrnn.reference` in float64, one direction and length at a time."""
     case, cell = problem.case, CELLS[TABLE_NAMES[problem.case.cell]]
-    D, H = case.directions, case.H
+    D, P = case.directions, case.outputs
     state = [s.astype("float64") for s in problem.state]
     state_n = [np.empty(s.shape) for s in problem.state]
     x = problem.x.astype("float64")
@@ -90,13 +92,14 @@ def solve(problem: Problem, kind: str) -> Outcome:
     for index, suffix in enumerate(suffixes(case)):
         direction = index % D
         if direction == 0:
-            x, y = (x if index == 0 else y), np.zeros((case.T, case.N, D * H))
-        weights = Weights(*(problem.parameters[f"{field}{suffix}"].astype("float64") for field in FIELDS))
+            x, y = (x if index == 0 else y), np.zeros((case.T, case.N, D * P))
+        its = [problem.parameters.get(f"{field}{suffix}") for field in FIELDS]
+        weights = Weights._make(None if w is None else w.astype("float64") for w in its)
         tapes[index] = []
         for part in _parts(problem, reverse=direction == 1):
             state_0 = tuple(s[index, part.rows] for s in state)
             its_y, its_state_n, tape = reference.forward(cell, x[part.at], state_0, weights, tape=kind == "training")
-            y[..., direction * H : (direction + 1) * H][part.at] = its_y
+            y[..., direction * P : (direction + 1) * P][part.at] = its_y
             for whole, value in zip(state_n, its_state_n, strict=True):
                 whole[index, part.rows] = value
             tapes[index].append((part, tape))
@@ -107,7 +110,7 @@ def solve(problem: Problem, kind: str) -> Outcome:
 def _differentiate(problem: Problem, tapes: dict[int, list[tuple[Part, Any]]]) -> Outcome:
     """The gradients of everything that went into `solve`'s forward."""
     case, cell = problem.case, CELLS[TABLE_NAMES[problem.case.cell]]
-    D, H = case.directions, case.H
+    D, P = case.directions, case.outputs
     dstate_n = [d.astype("float64") for d in problem.dstate]
     dstate_0 = [np.empty(d.shape) for d in dstate_n]
     gradients: Outcome = {}
@@ -116,15 +119,17 @@ def _differentiate(problem: Problem, tapes: dict[int, list[tuple[Part, Any]]]) -
         direction = index % D
         if direction == D - 1:
             dy = dy if index == len(tapes) - 1 else dx
-            dx = np.zeros((case.T, case.N, case.I if index < D else D * H))
+            dx = np.zeros((case.T, case.N, case.I if index < D else D * P))
         for part, tape in tapes[index]:
-            its_dy = dy[..., direction * H : (direction + 1) * H][part.at]
+            its_dy = dy[..., direction * P : (direction + 1) * P][part.at]
             its_dstate = tuple(d[index, part.rows] for d in dstate_n)
             its_dx, its_dstate_0, dweights = reference.backward(cell, tape, its_dy, its_dstate)
             dx[part.at] += np.asarray(its_dx)
             for whole, value in zip(dstate_0, its_dstate_0, strict=True):
                 whole[index, part.rows] = value
             for field, gradient in zip(FIELDS, dweights, strict=True):
+                if gradient is None:
+                    continue
                 gradients[f"d{field}{suffix}"] = gradients.get(f"d{field}{suffix}", 0) + np.asarray(gradient)
     return {"dx": dx} | _named("d{}_0", case, dstate_0) | gradients
 

@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 OURS = ("cython", "numba")  # in the order in which fastrnn prefers them
+OWN = (*OURS, "stream", "fastrnn.torch")  # nobody's peers
 REFERENCE = "numpy"
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 WRONG = "wrong"  # how the reason in `Row.absent` starts for which a peer is left out whose numbers differ
@@ -67,8 +68,8 @@ class Row:
 
     @property
     def wrong(self) -> str | None:
-        """Why a backend of ours was not timed because its numbers are wrong; None if they are right."""
-        reasons = (f"{name} is {self.absent[name]}" for name in OURS if self.absent.get(name, "").startswith(WRONG))
+        """Why something of ours was not timed because its numbers are wrong; None if they are right."""
+        reasons = (f"{name} is {self.absent[name]}" for name in OWN if self.absent.get(name, "").startswith(WRONG))
         return next(reasons, None)
 
     @property
@@ -79,7 +80,7 @@ class Row:
     @property
     def best_peer(self) -> str | None:
         """The fastest of the others; the NumPy reference only when there is no other."""
-        others = [name for name in self.samples if name not in (*OURS, REFERENCE)] or [REFERENCE]
+        others = [name for name in self.samples if name not in (*OWN, REFERENCE)] or [REFERENCE]
         others = [name for name in others if self.samples.get(name)]
         return min(others, key=self.seconds) if others else None
 

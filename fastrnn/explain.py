@@ -38,21 +38,22 @@ def explain_layer(
     Work counts the matrix products alone, a multiply-add as two flops; bytes are those of the arrays that go in and
     out, and of what a training step keeps.
     """
-    weight_ih, weight_hh = weights.ih, weights.hh
-    (rows, columns), hidden, size = weight_ih.shape, weight_hh.shape[1], weight_hh.dtype.itemsize
-    flops = 2 * steps * batch * (weight_hh.size + (0 if tokens else weight_ih.size))
+    weight_ih, (rows, outputs), size = weights.ih, weights.hh.shape, weights.hh.dtype.itemsize
+    columns, hidden = weight_ih.shape[1], rows // len(cell.gates)
+    recurrent = weights.hh.size + (0 if weights.hr is None else weights.hr.size)
+    flops = 2 * steps * batch * (recurrent + (0 if tokens else weight_ih.size))
     of_x = np.intp().itemsize if tokens else size * columns
     lines = {"products": f"{_count(flops)}flop forward"}
     if training:
         lines["products"] += f", {_count(2 * flops)}flop backward"
-    in_and_out = steps * batch * (of_x + size * hidden)
-    lines["memory"] = f"x and y {_count(in_and_out)}B, weights {_count(size * (weight_ih.size + weight_hh.size))}B"
+    in_and_out = steps * batch * (of_x + size * outputs)
+    lines["memory"] = f"x and y {_count(in_and_out)}B, weights {_count(size * (weight_ih.size + recurrent))}B"
     if training:
         lines["memory"] += f", tape {_count(size * steps * batch * (rows + hidden))}B"
     if flops < SHORT_CALL:
         bound = "the call itself: checks and allocation"
     elif batch < FEW_ROWS:
-        bound = f"reading the recurrent weights, {_count(size * weight_hh.size)}B at every step"
+        bound = f"reading the recurrent weights, {_count(size * recurrent)}B at every step"
     elif hidden < FEW_UNITS:
         bound = "the activations"
     else:

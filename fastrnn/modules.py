@@ -205,7 +205,7 @@ class _Recurrent(Runnable):
         stamp = self._stamp()  # before weights are taken: they count as held
         y, states_n = stack.infer(setting, self._weights, x, states, stamp)
         if ragged is not None:
-            y = ragged.unpack(y, steps)
+            y = ragged.unpack(y, steps, setting.empty)
         return self._to_caller(y, batched), self._join(states_n, batched, ragged)
 
     def forward(
@@ -237,7 +237,7 @@ class _Recurrent(Runnable):
         setting = self._setting(x, ragged, training=True)
         y, states_n, kept = stack.forward(setting, self._weights, x, states, self._dropout, checkpoint_every)
         if ragged is not None:
-            y = ragged.unpack(y, steps)
+            y = ragged.unpack(y, steps, setting.empty)
         y.flags.writeable = False
         y = self._to_caller(y, batched)
         return y, self._join(states_n, batched, ragged), Tape(self, kept, y.shape, ragged)
@@ -334,12 +334,13 @@ class _Recurrent(Runnable):
         (5, 3, 20)
         """
         x, states, batched, ragged, steps = self._take(x, state, lengths)
-        found = stack.trace(self._setting(x, ragged, training=True), self._weights, x, states)
+        setting = self._setting(x, ragged, training=True)
+        found = stack.trace(setting, self._weights, x, states)
         inside: dict[str, Array] = {}
         for index, arrays in enumerate(found):
             layer, reverse = divmod(index, self.directions)
             for name, array in arrays.items():
-                whole = array if ragged is None else ragged.unpack(array, steps)
+                whole = array if ragged is None else ragged.unpack(array, steps, setting.empty)
                 inside[f"{name}{_suffix(layer, reverse)}"] = self._to_caller(whole, batched)
         return inside
 
@@ -430,7 +431,14 @@ class _Recurrent(Runnable):
         batched, ragged = True, None
         if self.batch_first or not ops.are_ready((x,), self.dtype, (self.input_size,), 2):
             leading = ("N", "T") if self.batch_first else ("T", "N")
-            x, batched = ops.as_input(x, self.dtype, self.input_size, leading, time_major=not self.batch_first)
+            x, batched = ops.as_input(
+                x,
+                self.dtype,
+                self.input_size,
+                leading,
+                time_major=not self.batch_first,
+                padded=lengths is not None,
+            )
         steps, batch_size = x.shape[:2]
         if lengths is not None:
             if not batched:
@@ -441,6 +449,8 @@ class _Recurrent(Runnable):
             if (lengths != steps).any():
                 ragged = Ragged(lengths)
                 x = ragged.pack(x)
+            if ops.is_tokens(x):
+                x = ops.as_tokens("x", x, self.input_size, "input_size")
         if state is None:
             of_size, zeros = self._zeros  # read, and below written, at once: other threads do so too
             if of_size != batch_size:

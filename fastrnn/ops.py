@@ -94,7 +94,13 @@ def as_tokens(name: str, tokens: Array, limit: int, letters: str) -> Array:
 
 
 def as_input(
-    x: Any, dtype: np.dtype[Any], input_size: int, leading: tuple[str, ...], *, time_major: bool = True
+    x: Any,
+    dtype: np.dtype[Any],
+    input_size: int,
+    leading: tuple[str, ...],
+    *,
+    time_major: bool = True,
+    padded: bool = False,
 ) -> tuple[Array, bool]:
     """Validate the input of a module or cell.
 
@@ -108,6 +114,8 @@ def as_input(
         The letters of the axes before I, N among them.
     time_major
         Whether time is the first axis, if there are two; else they are swapped.
+    padded
+        Whether to leave tokens to be looked at by `as_tokens`, once those in the padding are gone.
 
     Returns
     -------
@@ -134,7 +142,7 @@ def as_input(
     if batched and not time_major:
         x = x.swapaxes(0, 1)
     if tokens:
-        x = as_tokens("x", x, input_size, "input_size")
+        x = x if padded else as_tokens("x", x, input_size, "input_size")
         return x if batched else x[..., None], batched
     x = as_real("x", x, dtype, (input_size,), "I", free=x.ndim - 1)
     return x if batched else x[..., None, :], batched

@@ -34,6 +34,10 @@ class Setting(NamedTuple):
     num_threads: int
     batch_sizes: Array | None = None  # of sequences of different lengths
 
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """A new array, on the backend's recycled memory if it has such."""
+        return ops.empty(self.backend, shape, dtype)
+
 
 @dataclass(frozen=True, slots=True)
 class Dropout:
@@ -112,7 +116,7 @@ def _halves(setting: Setting, x: Array, h: Array) -> tuple[Array, list[Array]]:
     """A new y of both directions, (..., 2*P), and where each direction writes."""
     P = h.shape[1]
     leading = x.shape[:2] if setting.batch_sizes is None else x.shape[:1]
-    y = ops.empty(setting.backend, (*leading, 2 * P), h.dtype)
+    y = setting.empty((*leading, 2 * P), h.dtype)
     return y, [y[..., :P], y[..., P:]]
 
 
@@ -363,7 +367,7 @@ def _segmented(every: int) -> Run:
             return _forward_chain(setting, weights, x, states, dropout, reverse, y)
         if y is None:
             leading = x.shape[:2] if batch_sizes is None else x.shape[:1]
-            y = ops.empty(setting.backend, (*leading, weights[-1].hh.shape[1]), weights[-1].hh.dtype)
+            y = setting.empty((*leading, weights[-1].hh.shape[1]), weights[-1].hh.dtype)
         segments = []
         for first, last in cuts(counts[::-1] if reverse else counts, every):
             first, last = (steps - last, steps - first) if reverse else (first, last)

@@ -7,13 +7,16 @@ torch.nn.utils.rnn calls this a packed sequence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from fastrnn.parameters import Array
 
 __all__ = ["SUMMED_ROWS", "Ragged", "cuts", "gradient_groups"]
+
+Empty = Callable[[tuple[int, ...], "np.dtype[Any]"], Array]
 
 SUMMED_ROWS = 128  # of x and h that a gradient of weights sums up before it adds them to what came before
 
@@ -29,21 +32,28 @@ class Ragged:
 
     def __init__(self, lengths: Array) -> None:
         self.order = np.argsort(-lengths, kind="stable")  # (N,): rank -> row of the batch
-        running = np.arange(lengths.max(initial=0))[:, None] < lengths[self.order]  # (steps, N)
+        steps = np.arange(lengths.max(initial=0))[:, None]
+        running = steps < lengths[self.order]  # (steps, N)
         self.batch_sizes = running.sum(1)  # (steps,), not increasing
-        steps, ranks = np.nonzero(running)
-        self._rows = steps * len(lengths) + self.order[ranks]  # (R,): of (T*N, ...)
+        self._rows = (steps * len(lengths) + self.order)[running]  # (R,): of (T*N, ...)
+        self._padding: Array | None = None  # the others, once they are needed
 
     def pack(self, padded: Array) -> Array:
         """(T, N, ...) to its real rows (R, ...)."""
         rows: Array = padded.reshape(-1, *padded.shape[2:]).take(self._rows, 0)
         return rows
 
-    def unpack(self, rows: Array, steps: int) -> Array:
-        """(R, K) to (T, N, K), zero in the padding."""
-        padded = np.zeros((steps * len(self.order), rows.shape[1]), rows.dtype)
-        padded[self._rows] = rows
-        return padded.reshape(steps, -1, rows.shape[1])
+    def unpack(self, rows: Array, steps: int, empty: Empty = np.empty) -> Array:
+        """(R, K) to (T, N, K), zero in the padding; `empty` makes the array."""
+        if self._padding is None:
+            real = np.zeros(steps * len(self.order), bool)
+            real[self._rows] = True
+            self._padding = np.flatnonzero(~real)
+        padded = empty((steps, len(self.order), rows.shape[1]), rows.dtype)
+        flat = padded.reshape(-1, rows.shape[1])
+        flat[self._padding] = 0
+        flat[self._rows] = rows
+        return padded
 
     def sort(self, state: Array) -> Array:
         """(..., N, K) by rank."""

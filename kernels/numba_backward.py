@@ -1,8 +1,10 @@
 """Back-propagation through time: from the tape's gates to the gradients of everything.
 
-Step by step in reverse, dh_t starts at dy_t (and what bypasses the products), takes dZ_{t+1} W_hh in the order of Z,
-and the cell turns the gates of Z_t into the gradients of their sums, in place. Then Z holds all that the rest needs:
-dW = dZ^T x and dZ^T h_prev with the rows t * N + n ascending, and dx = dZ W_ih in the order of Z.
+Step by step from the last to the first, dh_t starts at what bypasses the products, or at dh_n, takes dZ_{t+1} W_hh in
+the order of Z, then dy_t, and the cell turns the gates of Z_t into the gradients of their sums, in place; with a
+projection dh_t becomes du_t = dh_t W_hr before. Then Z holds all that the rest needs: dx = dZ W_ih in the order of Z,
+and dW = dZ^T x and dZ^T h_prev with the rows ascending in the pieces of `numba_steps.list_rows`, whose sums are added
+one by one.
 """
 
 from __future__ import annotations
@@ -18,15 +20,27 @@ from fastrnn.kernels.numba_layout import (
     column_panels,
     column_vectors,
     fed,
+    projection,
     side_slots,
     slot_rows,
     tiles,
 )
-from fastrnn.kernels.numba_options import helper, kernel
-from fastrnn.kernels.numba_pack import pack_columns, unpack_rows
+from fastrnn.kernels.numba_options import SUMMED_ROWS, helper, kernel
+from fastrnn.kernels.numba_pack import pack_columns, pack_rows, unpack_rows
+from fastrnn.kernels.numba_steps import list_rows, previous, share_batch, step_at, step_rows
 from fastrnn.kernels.numba_threads import barrier, finish, flush_denormals, gather, offer, restore_denormals, share
 from fastrnn.kernels.numba_tile import product
-from fastrnn.kernels.numba_vector import aligned, load, load_part, null_like, splat, store, store_part, width
+from fastrnn.kernels.numba_vector import (
+    aligned,
+    first,
+    load,
+    load_part,
+    null_like,
+    splat,
+    store,
+    store_part,
+    width,
+)
 from fastrnn.parameters import Array
 
 __all__ = ["BackwardArrays", "backward_kernel", "buffer_sizes"]
@@ -35,33 +49,37 @@ _SUMMED = 128  # terms after which a product turns to the next rows: 32 KB of pa
 _INPUT_ROWS = 96  # rows of dx that are made at a time
 
 
-def buffer_sizes(sizes: Sizes, real: bool, product_row: int, W: int) -> tuple[int, int, int]:
-    """Elements of one thread's scratch, of dW_ih's sums, and of all sums.
+def buffer_sizes(sizes: Sizes, real: bool, product_row: int, projected_columns: int, W: int) -> tuple[int, int]:
+    """Elements of one thread's scratch, and of all sums.
 
-    `real` tells whether x is real input or tokens; `product_row` elements of a block's row take part in a product.
+    `real` tells whether x is real input or tokens; `product_row` elements of a block's row take part in a product, and
+    `projected_columns` in that of a projection.
     """
     inputs = sizes.I * real
-    tokens = sizes.columns * product_row * (not real)
-    few_rows = (13 + _SUMMED) * 4 * W
-    many_rows = 4 * W + (max(inputs, sizes.H) + 8) * 8 * _SUMMED
+    tokens = (2 * sizes.I if sizes.columns == sizes.I else SUMMED_ROWS) * product_row * (not real)
+    few_rows = (13 + SUMMED_ROWS) * 4 * W
+    many_rows = 36 * W + (max(inputs, sizes.H, sizes.P) + 8) * 8 * SUMMED_ROWS
     biases = (sizes.slots + 1) * W
     product = _INPUT_ROWS * 4 * W + sizes.blocks * product_row * 4 * W
-    large = sizes.T * sizes.N > _SUMMED
-    column = sizes.blocks * product_row * large
+    large = sizes.R > SUMMED_ROWS
     scratch = max(tokens, many_rows if large else few_rows, biases, product)
-    return scratch, inputs * column, (inputs + sizes.H) * column
+    sums = (inputs + sizes.P) * sizes.blocks * product_row + sizes.H * projected_columns
+    return scratch, sums * large
 
 
 class BackwardArrays(NamedTuple):
     """The arrays of a call: inputs, outputs, scratch; z is overwritten."""
 
-    x: Array | None  # (T, N, I)
-    tokens: Array | None  # (T, N), instead of x
+    x: Array | None  # (R, I)
+    tokens: Array | None  # (R,), instead of x
+    starts: Array | None  # (T + 1,), see `numba_steps`
     ih: Array
     hh: Array
+    hr: Array | None
     h_0: Array
     y: Array
     c: Array | None  # LSTM only, as all of c
+    u: Array | None  # with a projection only, as hr
     dy: Array | None
     dh_n: Array | None
     dc_n: Array | None
@@ -70,14 +88,18 @@ class BackwardArrays(NamedTuple):
     dc_0: Array | None
     dih: Array  # zeros where `Sizes.columns` < I
     dhh: Array
-    dbias_ih: Array | None
+    dbias_ih: Array | None  # zeros, or what is added to
     dbias_hh: Array | None
+    dhr: Array | None
     z: Array
     dh: Array  # (N, columns of whole panels)
     dc: Array | None  # (vectors of units, N, W)
-    panels: Array  # weight_hh by panels of columns
+    panels: Array  # weight_hh by panels of columns, weight_hr behind it
     scratch: Array  # for each thread
-    sums: Array | None  # dW_ih and dW_hh as packed weights, if made from many rows
+    sums: Array  # dW_ih, dW_hh and dW_hr as packed weights, if made from many rows
+    table: Array  # of `list_rows`
+    dh_rows: Array | None  # with a projection: dh of all rows in the layout of its Z
+    du: Array | None  # the same as dh for u
 
 
 @helper
@@ -96,27 +118,20 @@ def _pack_panel(s, side, weights, K, p, panel):
         pack_columns(s, side, block, weights, K, p, panel + block * slots * W * column_vectors(K, p, W) * W)
 
 
-# --- through time
-
-
 @helper
-def _start(s, a, p, t, n, rows, dh, dh_row):
-    """dh := what reaches h_t without a product: dy_t, and dh_n at the end or what bypasses a_h before it."""
-    W = width(dh)
-    for v in range(column_vectors(s.H, p, W)):
-        unit = (p * 4 + v) * W
-        count = s.H - unit
-        for i in range(rows):
-            place = dh + (i * dh_row + v * W)
-            total = splat(dh, 0.0)
-            if t == s.T - 1:
-                if a.dh_n:
-                    total = load_part(a.dh_n + ((n + i) * s.H + unit), count)
-            elif s.cell == GRU:
-                total = load(place)
-            if a.dy and t >= 0:
-                total = total + load_part(a.dy + ((t * s.N + n + i) * s.H + unit), count)
-            store(place, total)
+def _pack_panels(s, side, weights, K, panels, thread, team):
+    """One thread's part of packing all panels of columns; return how many elements a panel has."""
+    W = width(panels)
+    _, slots = side_slots(s, side)
+    size = s.blocks * slots * W * 4 * W
+    if s.packed:
+        low, high = share(column_panels(K, W), thread, team)
+        for p in range(low, high):
+            _pack_panel(s, side, weights, K, p, panels + p * size)
+    return size
+
+
+# --- through time
 
 
 @helper
@@ -181,114 +196,182 @@ def _multiply(s, side, p, K, panel, weights, z, rows, out, out_row):
 
 
 @helper
-def _differentiate(s, a, p, t, n, rows, tape, dh, dh_row):
-    """Turn the gates of step t into gradients of their sums, for the units of the p-th panel of columns."""
+def _differentiate(s, a, p, step, n_low, n_high, tape, dh, dh_row):
+    """Turn a step's gates into gradients of their sums, for the units of the p-th panel of columns.
+
+    `dh` is that of batch row 0: the gradient of h_t but for dy_t, or with a projection of u_t.
+    """
     W = width(dh)
-    for v in range(column_vectors(s.H, p, W)):
-        u = p * 4 + v
-        count = s.H - u * W
-        z = tape + ((u // s.units) * s.block_stride + ((t * s.N + n) * s.slots + u % s.units) * W)
-        h_prev = (a.y + (t - 1) * s.N * s.H if t else a.h_0) + (n * s.H + u * W)
-        c_prev, dc = a.c + ((u * (s.T + 1) + t) * s.N + n) * W, a.dc + (u * s.N + n) * W
-        for i in range(rows):
-            place, row, c = dh + (i * dh_row + v * W), z + i * s.slots * W, c_prev + i * W
-            bypass = point_backward(s.cell, row, c, c + s.N * W, h_prev + i * s.H, count, load(place), dc + i * W)
-            store(place, bypass)
+    dy = null_like(a.hh) if a.hr or not a.dy else a.dy + step.row * s.dy_row
+    c_rows = s.N + s.R
+    for carried in range(2):
+        low, high, h_prev, h_row, c_row = previous(s, a, step, carried, n_low, n_high)
+        for v in range(column_vectors(s.H, p, W)):
+            u = p * 4 + v
+            count = s.H - u * W
+            z = tape + ((u // s.units) * s.block_stride + (step.row * s.slots + u % s.units) * W)
+            c_prev, c = a.c + (u * c_rows + c_row) * W, a.c + (u * c_rows + s.N + step.row) * W
+            h, dc = h_prev + u * W, a.dc + u * s.N * W
+            for n in range(low, high):
+                place, row = dh + (n * dh_row + v * W), z + n * s.slots * W
+                of_h = load(place)
+                if dy:
+                    of_h = of_h + load_part(dy + (n * s.dy_row + u * W), count)
+                bypass = point_backward(s.cell, row, c_prev + n * W, c + n * W, h + n * h_row, count, of_h, dc + n * W)
+                store(place, bypass)
 
 
 @helper
-def _clear_missing_units(s, tape, n_low, n_high, W):
+def _keep_rows(p, a, block, step, n, rows, dh, dh_row, dh_rows):
+    """Add dy_t to dh_t, of a projection's block, into the rows of its Z."""
+    W = width(dh)
+    for v in range(block_units(p, block, W)):
+        out = dh_rows + (block * p.block_stride + ((step.row + n) * p.slots + v) * W)
+        column = (block * p.units + v) * W
+        count = p.H - column
+        for i in range(rows):
+            vector = load(dh + (i * dh_row + v * W))
+            if a.dy:
+                vector = vector + load_part(a.dy + ((step.row + n + i) * p.dy_row + column), count)
+            store(out + i * p.slots * W, first(vector, count))
+
+
+@helper
+def _clear_missing_units(s, starts, tape, n_low, n_high, W):
     """Zero the vectors of an RNN's last block that stand for no unit: products over whole blocks read them."""
     z = tape + (s.blocks - 1) * s.block_stride
     for v in range(block_units(s, s.blocks - 1, W), s.units):
-        for t in range(s.T):
-            for n in range(n_low, n_high):
-                store(z + ((t * s.N + n) * s.slots + v) * W, splat(z, 0.0))
+        for step in range(s.T):
+            row, rows = step_rows(s, starts, step)
+            for n in range(n_low, min(n_high, rows)):
+                store(z + ((row + n) * s.slots + v) * W, splat(z, 0.0))
 
 
 @helper
-def _through_time(s, a, sync, thread, team):
-    """One thread's part of the way from step T - 1 to the initial states."""
+def _through_time(s, q, a, sync, thread, team):
+    """One thread's part of the way from the last step to the initial states; q are the projection's sizes."""
     W = width(a.dh)
     tape, panels, dh = aligned(a.z), aligned(a.panels), aligned(a.dh)
-    _, slots = side_slots(s, RECURRENT)
-    count = column_panels(s.H, W)
-    dh_row = count * 4 * W
-    size = s.blocks * slots * W * 4 * W
+    du, dh_rows = (aligned(a.du), aligned(a.dh_rows)) if a.hr else (dh, dh)
+    h_panels, u_panels = column_panels(s.P, W), column_panels(s.H, W)
+    dh_row, du_row = h_panels * 4 * W, u_panels * 4 * W
     turn = 0
+    size = _pack_panels(s, RECURRENT, a.hh, s.P, panels, thread, team)
+    hr_panels, hr_size = panels + h_panels * size, 0
+    if a.hr:
+        hr_size = _pack_panels(q, X, a.hr, s.H, hr_panels, thread, team)
     if s.packed:
-        low, high = share(count, thread, team)
-        for p in range(low, high):
-            _pack_panel(s, RECURRENT, a.hh, s.H, p, panels + p * size)
         turn = barrier(sync, team, turn)
-    n, n_high = (0, s.N) if s.split_units else share(s.N, thread, team)
-    p_low, p_high = share(count, thread, team) if s.split_units else (0, count)
-    u_low, u_high = p_low * 4, min(p_high * 4, (s.H + W - 1) // W)
-    rows = n_high - n
-    if s.units > 1 and p_high == count:
-        _clear_missing_units(s, tape, n, n_high, W)
-    if s.cell == LSTM:
-        for u in range(u_low, u_high):
-            for i in range(n, n_high):
-                dc = load_part(a.dc_n + (i * s.H + u * W), s.H - u * W) if a.dc_n else splat(dh, 0.0)
-                store(a.dc + (u * s.N + i) * W, dc)
+    n, n_high = (0, s.N) if s.split_units else share_batch(s, a.starts, thread, team)
+    p_low, p_high = share(h_panels, thread, team) if s.split_units else (0, h_panels)
+    q_low, q_high = share(u_panels, thread, team) if s.split_units else (0, u_panels)
+    h_low, h_high = p_low * 4, min(p_high * 4, (s.P + W - 1) // W)
+    u_low, u_high = q_low * 4, min(q_high * 4, (s.H + W - 1) // W)
+    if s.units > 1 and p_high == h_panels:
+        _clear_missing_units(s, a.starts, tape, n, n_high, W)
+    if a.hr and p_high == h_panels:
+        _clear_missing_units(q, a.starts, dh_rows, n, n_high, W)
+    for i in range(n, n_high):
+        for v in range(h_low, h_high):
+            of_h = load_part(a.dh_n + (i * s.P + v * W), s.P - v * W) if a.dh_n else splat(dh, 0.0)
+            store(dh + (i * dh_row + v * W), of_h)
+        if s.cell == LSTM:
+            for u in range(u_low, u_high):
+                of_c = load_part(a.dc_n + (i * s.H + u * W), s.H - u * W) if a.dc_n else splat(dh, 0.0)
+                store(a.dc + (u * s.N + i) * W, of_c)
 
+    scratch = aligned(a.scratch) + thread * s.scratch
     for t in range(s.T - 1, -2, -1):
+        step = step_at(s, a.starts, t)
+        after, after_rows = step_rows(s, a.starts, t + 1) if t < s.T - 1 else (0, 0)
+        carried = max(0, min(n_high, after_rows) - n)
+        own = max(0, min(n_high, step.rows) - n)
         for i in range(p_low, p_high):
             p = p_low + p_high - 1 - i if t % 2 else i  # back and forth: the last panels are still in the cache
             place = dh + (n * dh_row + p * 4 * W)
-            _start(s, a, p, t, n, rows, place, dh_row)
-            if t < s.T - 1:
-                z_next = tape + ((t + 1) * s.N + n) * s.slots * W
-                panel = panels + p * size if s.packed else aligned(a.scratch) + thread * s.scratch
+            if s.cell != GRU:
+                for row in range(carried):
+                    _clear(place + row * dh_row, column_vectors(s.P, p, W) * W)
+            if carried:
+                z_next = tape + (after + n) * s.slots * W
+                panel = panels + p * size if s.packed else scratch
                 weights = null_like(a.hh) if s.packed else a.hh
-                _multiply(s, RECURRENT, p, s.H, panel, weights, z_next, rows, place, dh_row)
-            if t >= 0:
-                _differentiate(s, a, p, t, n, rows, tape, place, dh_row)
+                _multiply(s, RECURRENT, p, s.P, panel, weights, z_next, carried, place, dh_row)
+            if a.hr:
+                _keep_rows(q, a, p, step, n, own, place, dh_row, dh_rows)
+            else:
+                _differentiate(s, a, p, step, n, n_high, tape, dh + p * 4 * W, dh_row)
         if s.split_units:
             turn = barrier(sync, team, turn)
+        if a.hr:
+            for p in range(q_low, q_high):
+                place = du + p * 4 * W
+                for i in range(n, n + own):
+                    _clear(place + i * du_row, 4 * W)
+                panel = hr_panels + p * hr_size if s.packed else scratch
+                weights = null_like(a.hr) if s.packed else a.hr
+                rows = dh_rows + (step.row + n) * q.slots * W
+                _multiply(q, X, p, s.H, panel, weights, rows, own, place + n * du_row, du_row)  # h = u W_hr^T
+                _differentiate(s, a, p, step, n, n_high, tape, place, du_row)
+            if s.split_units:
+                turn = barrier(sync, team, turn)
 
-    for u in range(u_low, u_high):
-        for i in range(n, n_high):
-            place, units = i * s.H + u * W, s.H - u * W
-            store_part(a.dh_0 + place, load(dh + (i * dh_row + u * W)), units)
-            if s.cell == LSTM:
-                store_part(a.dc_0 + place, load(a.dc + (u * s.N + i) * W), units)
+    for i in range(n, n_high):
+        for v in range(h_low, h_high):
+            store_part(a.dh_0 + (i * s.P + v * W), load(dh + (i * dh_row + v * W)), s.P - v * W)
+        if s.cell == LSTM:
+            for u in range(u_low, u_high):
+                store_part(a.dc_0 + (i * s.H + u * W), load(a.dc + (u * s.N + i) * W), s.H - u * W)
     return turn
 
 
 # --- the gradients of the weights and of x
 
 
+class Left(NamedTuple):
+    """The left operand of a forward product, as the gradient of its weights reads it."""
+
+    rows: Array
+    stride: int
+    K: int
+    h_0: Array | None  # for h_prev, whose rows `table` finds in `rows`, or here
+    table: Array
+
+
 @helper
-def _copy_rows(s, a, side, r, rows, k, step, count, out):
+def _copy_rows(left, r, rows, k, step, count, out):
     """out[i, :count] := columns k, k + 1, ... of the left operand's rows r, r + 1, ..., `step` elements apart.
 
-    The left operand is x or h_prev. Lanes behind its last column become zero; those of the last vector that are
-    behind `count` or `step` are overwritten by the next row, so `out` needs room for one more vector.
+    Lanes behind its last column become zero; those of the last vector that are behind `count` or `step` are overwritten
+    by the next row, so `out` needs room for one more vector.
     """
     W = width(out)
-    K = s.H if side else s.I
     for i in range(rows):
-        if side == X:
-            source = a.x + ((r + i) * K + k)  # a_x = x W_ih^T
-        elif r + i < s.N:
-            source = a.h_0 + ((r + i) * K + k)  # a_h = h_prev W_hh^T
-        else:
-            source = a.y + ((r + i - s.N) * K + k)
+        row = left.table[r + i] if left.h_0 else r + i
+        source = left.rows + row * left.stride if row >= 0 else left.h_0 + (-1 - row) * left.K
         for j in range(0, count, W):
-            store(out + (i * step + j), load_part(source + j, K - k - j))
+            store(out + (i * step + j), load_part(source + (k + j), left.K - k - j))
 
 
 @helper
-def _weights_of_few_rows(s, a, side, thread, team, scratch):
-    """One thread's part of dW from at most `_SUMMED` rows: some panels of columns of some blocks.
+def _add_tile(sums, sums_row, out, out_row, rows, columns):
+    """out += sums."""
+    W = width(out)
+    for r in range(rows):
+        for k in range(0, columns, W):
+            place, count = out + (r * out_row + k), columns - k
+            store_part(place, load_part(place, count) + load(sums + (r * sums_row + k)), count)
 
-    Gate rows are the tile's rows and x or h_prev its panel: dW, which is larger than them, is written once, in place.
+
+@helper
+def _weights_of_few_rows(s, side, left, z, weights, thread, team, scratch):
+    """One thread's part of dW from at most `SUMMED_ROWS` rows: some panels of columns of some blocks.
+
+    Gate rows are the tile's rows and the left operand its panel: dW, which is larger than them, is written once, in
+    place.
     """
     W = width(scratch)
-    z_row, total = s.slots * W, s.T * s.N
-    K, weights = (s.H, a.dhh) if side else (s.I, a.dih)
+    z_row, K = s.slots * W, left.K
     first_slot, slots = side_slots(s, side)
     zero, sums = scratch, scratch + 4 * W
     panel = sums + 8 * 4 * W
@@ -298,85 +381,122 @@ def _weights_of_few_rows(s, a, side, thread, team, scratch):
         p, block = place // s.blocks, place % s.blocks
         k, vectors = p * 4 * W, column_vectors(K, p, W)
         row = vectors * W
-        whole = k + row <= K
+        in_place = k + row <= K and not s.add  # the tile writes whole vectors
         if place == low or block == 0:
-            _copy_rows(s, a, side, 0, total, k, row, row, panel)
+            _copy_rows(left, 0, s.R, k, row, row, panel)
         for slot in range(slots):
             weight_row, units = slot_rows(s, side, block, slot, W)
             parts = tiles(units, vectors)
             for i in range(parts):
                 unit = units * i // parts
                 count = units * (i + 1) // parts - unit
-                at = aligned(a.z) + (block * s.block_stride + (first_slot + slot) * W + unit)
+                at = z + (block * s.block_stride + (first_slot + slot) * W + unit)
                 here = weights + ((weight_row + unit) * K + k)
-                out, out_row = (here, K) if whole else (sums, row)  # the tile writes whole vectors
-                product(count, vectors, out, out_row, zero, 0, at, 1, z_row, 0, panel, row, total, 1, panel, 0)
-                if not whole:
+                out, out_row = (here, K) if in_place else (sums, row)
+                product(count, vectors, out, out_row, zero, 0, at, 1, z_row, 0, panel, row, s.R, 1, panel, 0)
+                if s.add:
+                    _add_tile(sums, row, here, K, count, min(row, K - k))
+                elif not in_place:
                     for r in range(count):
                         for v in range(vectors):
                             store_part(here + (r * K + v * W), load(sums + (r * row + v * W)), K - k - v * W)
 
 
 @helper
-def _weights_of_many_rows(s, a, side, thread, team, sums, scratch):
+def _weights_of_many_rows(s, side, left, z, weights, pieces, thread, team, sums, scratch):
     """One thread's part of dW: some columns of all blocks.
 
-    Columns of x or h_prev are the tile's rows, copied together a chunk of rows at a time, and Z is its panel; dW is
-    summed in the order of packed weights, `sums`, and unpacked at the end.
+    Columns of the left operand are the tile's rows, copied together a piece of rows at a time, and Z is its panel; dW
+    is summed in the order of packed weights, `sums`, and unpacked at the end.
     """
     W = width(scratch)
-    z_row, total = s.slots * W, s.T * s.N
-    K, weights = (s.H, a.dhh) if side else (s.I, a.dih)
+    z_row, K = s.slots * W, left.K
     first_slot, slots = side_slots(s, side)
     row = slots * W
     _, vectors = fed(s, 0, side, W)
     parts = tiles(K, vectors)
     low, high = share(parts, thread, team)
-    first, last = K * low // parts, K * high // parts
-    zero, copied = scratch, scratch + 4 * W
+    first_k, last_k = K * low // parts, K * high // parts
+    zero, tile, copied = scratch, scratch + 4 * W, scratch + 36 * W
     _clear(zero, 4 * W)
-    for r in range(0, total, _SUMMED):
-        rows = min(_SUMMED, total - r)
+    if s.add:
+        for block in range(s.blocks):
+            panel = sums + (block * K + first_k) * row
+            pack_rows(s, side, block, weights, K, null_like(left.table), first_k, last_k, panel)
+    for piece in range(pieces[0]):
+        r, rows = pieces[1 + 2 * piece], pieces[2 + 2 * piece]
+        in_place = piece == 0 and not s.add
         for i in range(low, high):
             k = K * i // parts
             count = K * (i + 1) // parts - k
-            _copy_rows(s, a, side, r, rows, k, 8, count, copied + (i - low) * _SUMMED * 8)
+            _copy_rows(left, r, rows, k, 8, count, copied + (i - low) * SUMMED_ROWS * 8)
         for block in range(s.blocks):
-            z = aligned(a.z) + (block * s.block_stride + r * z_row + first_slot * W)
+            panel = z + (block * s.block_stride + r * z_row + first_slot * W)
             _, vectors = fed(s, block, side, W)
             for i in range(low, high):
                 k = K * i // parts
                 count = K * (i + 1) // parts - k
-                out = sums + (block * K + k) * row
-                init, init_row = (out, row) if r else (zero, 0)
-                ahead, ahead_k = out + count * row, count * row // _SUMMED
-                at = copied + (i - low) * _SUMMED * 8
-                product(count, vectors, out, row, init, init_row, at, 1, 8, 0, z, z_row, rows, 1, ahead, ahead_k)
+                total = sums + (block * K + k) * row
+                out = total if in_place else tile
+                ahead, ahead_k = total + count * row, count * row // SUMMED_ROWS
+                at = copied + (i - low) * SUMMED_ROWS * 8
+                product(count, vectors, out, row, zero, 0, at, 1, 8, 0, panel, z_row, rows, 1, ahead, ahead_k)
+                if not in_place:
+                    _add_tile(tile, row, total, row, count, vectors * W)
     for block in range(s.blocks):
-        panel = sums + (block * K + first) * row
-        unpack_rows(s, side, block, panel, first, last, weights, K, null_like(a.tokens))
+        panel = sums + (block * K + first_k) * row
+        unpack_rows(s, side, block, panel, first_k, last_k, weights, K, null_like(left.table))
 
 
 @helper
-def _weights_of_tokens(s, a, thread, team, panel):
-    """One thread's part of dW_ih from tokens: some blocks."""
+def _weights(s, side, left, z, weights, pieces, thread, team, sums, scratch):
+    """One thread's part of dW = Z^T left."""
+    if s.R <= SUMMED_ROWS:
+        _weights_of_few_rows(s, side, left, z, weights, thread, team, scratch)
+    else:
+        _weights_of_many_rows(s, side, left, z, weights, pieces, thread, team, sums, scratch)
+
+
+@helper
+def _weights_of_tokens(s, a, pieces, thread, team, panel):
+    """One thread's part of dW_ih from tokens: some blocks.
+
+    The rows of a piece are summed in a column for each token, or where tokens are scarce for each row, which then holds
+    those of its later twins too, and the columns are added to the total, or to dW_ih itself.
+    """
     W = width(panel)
+    z_row = s.slots * W
     _, slots = side_slots(s, X)
-    columns = a.tokens if s.columns < s.I else null_like(a.tokens)
+    row = slots * W
+    none, twins = null_like(a.tokens), a.table + s.R
+    scarce = s.columns < s.I
+    total = panel + s.columns * row
     low, high = share(s.blocks, thread, team)
     for block in range(low, high):
-        z = aligned(a.z) + block * s.block_stride
-        _clear(panel, s.columns * slots * W)
-        for r in range(s.T * s.N):
-            column = r if columns else a.tokens[r]
-            for v in range(slots):
-                place = panel + (column * slots + v) * W
-                store(place, load(place) + load(z + (r * s.slots + v) * W))  # a_x = W_ih[:, token]
-        unpack_rows(s, X, block, panel, 0, s.columns, a.dih, s.I, columns)
+        _clear(panel, (min(s.R, SUMMED_ROWS) if scarce else 2 * s.columns) * row)
+        if s.add and not scarce:
+            pack_rows(s, X, block, a.dih, s.I, none, 0, s.I, total)
+        for piece in range(pieces[0]):
+            r, rows = pieces[1 + 2 * piece], pieces[2 + 2 * piece]
+            for i in range(r, r + rows):
+                z = aligned(a.z) + (block * s.block_stride + i * z_row)
+                sums = panel + (twins[i] if scarce else a.tokens[i]) * row
+                for v in range(0, row, W):
+                    store(sums + v, load(sums + v) + load(z + v))  # a_x = W_ih[:, token]
+            if scarce:
+                unpack_rows(s, X, block, panel, 0, rows, a.dih, s.I, a.tokens + r)
+                _clear(panel, rows * row)
+                continue
+            for i in range(r, r + rows):
+                sums, out = panel + a.tokens[i] * row, total + a.tokens[i] * row
+                _add_tile(sums, row, out, row, 1, row)
+                _clear(sums, row)
+        if not scarce:
+            unpack_rows(s, X, block, total, 0, s.columns, a.dih, s.I, none)
 
 
 @helper
-def _biases(s, a, thread, team, sums):
+def _biases(s, a, pieces, thread, team, sums):
     """One thread's part of the bias gradients: the sums of the rows of some blocks."""
     W = width(sums)
     row = s.slots * W
@@ -384,24 +504,25 @@ def _biases(s, a, thread, team, sums):
     one[0] = 1.0
     low, high = share(s.blocks, thread, team)
     for block in range(low, high):
-        z = aligned(a.z) + block * s.block_stride
-        _clear(sums, row)
-        product(1, s.slots, sums, 0, sums, 0, one, 0, 0, 0, z, row, s.T * s.N, 1, z, 0)
-        for side in (X, RECURRENT):
-            bias = a.dbias_hh if side else a.dbias_ih
-            first, slots = side_slots(s, side)
-            for slot in range(slots):
-                weight_row, units = slot_rows(s, side, block, slot, W)
-                for lane in range(units):
-                    bias[weight_row + lane] = sums[(first + slot) * W + lane]
+        for piece in range(pieces[0]):
+            r, rows = pieces[1 + 2 * piece], pieces[2 + 2 * piece]
+            z = aligned(a.z) + (block * s.block_stride + r * row)
+            _clear(sums, row)
+            product(1, s.slots, sums, 0, sums, 0, one, 0, 0, 0, z, row, rows, 1, z, 0)
+            for side in (X, RECURRENT):
+                bias = a.dbias_hh if side else a.dbias_ih
+                first_slot, slots = side_slots(s, side)
+                for slot in range(slots):
+                    weight_row, units = slot_rows(s, side, block, slot, W)
+                    _add_tile(sums + (first_slot + slot) * W, 0, bias + weight_row, 0, 1, units)
 
 
 @helper
 def _input(s, a, thread, team, scratch):
-    """One thread's part of dx: some rows t * N + n, or, where there are few rows, some panels of columns."""
+    """One thread's part of dx: some rows, or, where there are few, some panels of columns."""
     W = width(scratch)
-    few = _INPUT_ROWS * team > s.T * s.N
-    r_low, r_high = (0, s.T * s.N) if few else share(s.T * s.N, thread, team)
+    few = _INPUT_ROWS * team > s.R
+    r_low, r_high = (0, s.R) if few else share(s.R, thread, team)
     count = column_panels(s.I, W)
     p_low, p_high = share(count, thread, team) if few else (0, count)
     panel = scratch + _INPUT_ROWS * 4 * W
@@ -420,26 +541,40 @@ def _input(s, a, thread, team, scratch):
             for i in range(rows):
                 for v in range(vectors):
                     k = column + v * W
-                    store_part(a.dx + ((r + i) * s.I + k), load(scratch + (i * vectors + v) * W), s.I - k)
+                    place, total = a.dx + ((r + i) * s.I + k), load(scratch + (i * vectors + v) * W)
+                    if s.add_dx:
+                        total = load_part(place, s.I - k) + total
+                    store_part(place, total, s.I - k)
 
 
 @helper
 def _backward_part(s, a, sync, thread, team):
     """One thread's part, from its first to its last wait."""
     setting = flush_denormals()
-    turn = _through_time(s, a, sync, thread, team)
+    W = width(a.dh)
+    q = projection(s, W)
+    if thread == 0:
+        list_rows(s, a.starts, a.tokens, a.table)
+    turn = _through_time(s, q, a, sync, thread, team)
     turn = barrier(sync, team, turn)
     scratch = aligned(a.scratch) + thread * s.scratch
-    sums = aligned(a.sums)
-    for side in (X, RECURRENT):
-        if side == X and a.tokens:
-            _weights_of_tokens(s, a, thread, team, scratch)
-        elif s.T * s.N <= _SUMMED:
-            _weights_of_few_rows(s, a, side, thread, team, scratch)
-        else:
-            _weights_of_many_rows(s, a, side, thread, team, sums + side * s.sums, scratch)
+    pieces, z, sums = a.table + 2 * s.R, aligned(a.z), aligned(a.sums)
+    none = null_like(a.hh)
+    _, slots = side_slots(s, X)
+    if a.tokens:
+        _weights_of_tokens(s, a, pieces, thread, team, scratch)
+    else:
+        left = Left(a.x, s.I, s.I, none, a.table)  # a_x = x W_ih^T
+        _weights(s, X, left, z, a.dih, pieces, thread, team, sums, scratch)
+        sums += s.I * s.blocks * slots * W
+    left = Left(a.y, s.y_row, s.P, a.h_0, a.table)  # a_h = h_prev W_hh^T
+    _weights(s, RECURRENT, left, z, a.dhh, pieces, thread, team, sums, scratch)
+    if a.hr:
+        sums += s.P * s.blocks * slots * W
+        left = Left(a.u, s.H, s.H, none, a.table)  # h = u W_hr^T
+        _weights(q, X, left, aligned(a.dh_rows), a.dhr, pieces, thread, team, sums, scratch)
     if a.dbias_ih:
-        _biases(s, a, thread, team, scratch)
+        _biases(s, a, pieces, thread, team, scratch)
     if a.dx:
         _input(s, a, thread, team, scratch)
     restore_denormals(setting)

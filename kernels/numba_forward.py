@@ -2,10 +2,11 @@
 
 The sums start at the bias, take x_t W_ih^T with k ascending, then h_{t-1} W_hh^T with k ascending. They lie in the tape
 
-    Z[block][t * N + n][slots * W]
+    Z[block][row][slots * W]
 
 which holds the activated gates afterwards; see `numba_layout` for blocks and slots. The cell state is kept beside it,
-by vectors of units as well: C[u][t * N + n][W], with the initial one as step 0.
+by vectors of units as well: C[u][row][W], behind the N rows of the initial one. With a projection u_t = o * tanh(c_t)
+is kept too, and y_t = u_t W_hr^T is a product of its own, with k ascending.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastrnn.kernels.numba_cells import GRU, LSTM, point_forward
-from fastrnn.kernels.numba_layout import RECURRENT, X, block_units, fed, side_slots, slot_rows, tiles
+from fastrnn.kernels.numba_layout import RECURRENT, X, block_units, fed, projection, side_slots, slot_rows, tiles
 from fastrnn.kernels.numba_options import VECTOR_BYTES, helper, kernel
 from fastrnn.kernels.numba_pack import CHUNK, pack_rows, pack_sums
+from fastrnn.kernels.numba_steps import last_row, previous, rows_of, share_batch, step_at
 from fastrnn.kernels.numba_threads import barrier, finish, flush_denormals, gather, offer, restore_denormals, share
 from fastrnn.kernels.numba_tile import dot, product
-from fastrnn.kernels.numba_vector import aligned, load, load_part, null_like, store, store_part, width
+from fastrnn.kernels.numba_vector import aligned, load, load_part, null_like, splat, store, store_part, width
 from fastrnn.parameters import Array
 
-__all__ = ["ForwardArrays", "forward_kernel"]
+__all__ = ["PROJECTION_SCRATCH", "ForwardArrays", "forward_kernel"]
 
+PROJECTION_SCRATCH = 4 + 4 * 8  # vectors: a row of zeros and a tile
 _LINES_PER_VECTOR = 64 / VECTOR_BYTES
 _FAR = 1 << 20  # bytes of weights above which the next panel is fetched from the third-level cache ahead of its use
 
@@ -30,26 +33,32 @@ _FAR = 1 << 20  # bytes of weights above which the next panel is fetched from th
 class ForwardArrays(NamedTuple):
     """The arrays of a call: inputs, outputs, scratch."""
 
-    x: Array | None  # (T, N, I)
-    tokens: Array | None  # (T, N), instead of x
+    x: Array | None  # (R, I)
+    tokens: Array | None  # (R,), instead of x
+    starts: Array | None  # (T + 1,), see `numba_steps`
     ih: Array
     hh: Array
     bias_ih: Array | None
     bias_hh: Array | None
+    hr: Array | None
     h_0: Array
     c_0: Array | None  # LSTM only, as all of c
-    y: Array
+    y: Array  # (R, P), rows `y_row` apart
+    h_n: Array
     c_n: Array | None
     z: Array  # Z, of all steps or of those projected at a time
-    c: Array | None  # C, of T + 1 steps or of one
+    c: Array | None  # C, of all steps behind the initial state, or of one
+    u: Array | None  # (R, H) or of one step (N, H), with a projection only
     panels: Array  # each block's starting sums, x weights and h weights; or a chunk of them for each thread
+    hr_panels: Array | None  # W_hr
+    hr_scratch: Array | None  # for each thread `PROJECTION_SCRATCH` vectors
 
 
 @helper
 def _panel_size(s, W):
     """Elements of a block's panel."""
     _, slots = side_slots(s, RECURRENT)
-    return (s.slots + (s.columns + s.H) * slots) * W
+    return (s.slots + (s.columns + s.P) * slots) * W
 
 
 @helper
@@ -61,7 +70,7 @@ def _pack_panel(s, a, block, panel):
     x_weights = panel + s.slots * W
     pack_sums(s, block, a.bias_ih, a.bias_hh, panel)
     pack_rows(s, X, block, a.ih, s.I, a.tokens if s.columns < s.I else none, 0, s.columns, x_weights)
-    pack_rows(s, RECURRENT, block, a.hh, s.H, none, 0, s.H, x_weights + s.columns * slots * W)
+    pack_rows(s, RECURRENT, block, a.hh, s.P, none, 0, s.P, x_weights + s.columns * slots * W)
 
 
 @helper
@@ -86,79 +95,92 @@ def _project(s, a, block, panel, r, rows, z, ahead, ahead_k):
 
 
 @helper
-def _recur(s, a, block, panel, t, n, rows, z, ahead, ahead_k):
-    """z += h_{t-1} W_hh^T for batch rows n, n + 1, ..."""
+def _activate(s, a, block, step, h_prev, h_row, c_row, n, rows, z):
+    """Turn the sums z of batch rows n, n + 1, ... into gates, and write c_t and h_t, which is u_t with a projection.
+
+    Their previous states are at `h_prev`, rows `h_row` apart, and in the rows `c_row`, ... of C.
+    """
+    W = width(z)
+    out, out_row = (a.u, s.H) if a.u else (a.y, s.y_row)
+    out += (n + (0 if a.u and not s.tape else step.row)) * out_row
+    c_rows, c_next = (s.N + s.R, s.N + step.row + n) if s.tape else (s.N, n)
+    for v in range(block_units(s, block, W)):
+        u = block * s.units + v
+        c_prev, c = a.c + (u * c_rows + c_row) * W, a.c + (u * c_rows + c_next) * W
+        count = s.H - u * W
+        for i in range(rows):
+            row = z + (i * s.slots + v) * W
+            h = point_forward(s.cell, row, c_prev + i * W, c + i * W, h_prev + (i * h_row + u * W), count)
+            store_part(out + (i * out_row + u * W), h, count)
+
+
+@helper
+def _project_ahead(s, a, block, panel, step, n_low, n_high, z):
+    """Project some batch rows of a step and those after it; z is where the block's row 0 is or would be."""
+    W = width(z)
+    _, vectors = fed(s, block, X, W)
+    last = min(s.T, step + s.projected)
+    whole = n_high - n_low == s.N  # then one step's rows follow the other's
+    next_panel, line = panel + _panel_size(s, W), int(W * _LINES_PER_VECTOR)
+    for first in range(step, step + 1 if whole else last):
+        start, count = rows_of(s, a.starts, first, last if whole else first + 1)
+        if not whole:
+            start, count = start + n_low, max(0, min(n_high, count) - n_low)
+        parts = tiles(count, vectors)
+        for i in range(parts):
+            r = start + count * i // parts
+            rows = count * (i + 1) // parts - count * i // parts
+            ahead, ahead_k = (next_panel + i * s.I * line, line) if i * line < s.slots * W else (panel, 0)
+            _project(s, a, block, panel, r, rows, z + r * s.slots * W, ahead, ahead_k)
+
+
+@helper
+def _packed_block(s, a, block, following, panels, step, n_low, n_high, z):
+    """A step of some batch rows and a block; z is where the block's row 0 is, `following` the next block."""
     W = width(z)
     z_row = s.slots * W
     first, vectors = fed(s, block, RECURRENT, W)
     _, slots = side_slots(s, RECURRENT)
-    weights = panel + (s.slots + s.columns * slots) * W
-    h_prev = (a.y + (t - 1) * s.N * s.H if t else a.h_0) + n * s.H
-    sums, w_row = z + first * W, slots * W
-    product(rows, vectors, sums, z_row, sums, z_row, h_prev, s.H, 1, 0, weights, w_row, s.H, 1, ahead, ahead_k)
-
-
-@helper
-def _activate(s, a, block, t, n, rows, z):
-    """Turn the sums z of batch rows n, n + 1, ... into gates, and write y_t and c_t."""
-    W = width(z)
-    h_prev = (a.y + (t - 1) * s.N * s.H if t else a.h_0) + n * s.H
-    y = a.y + (t * s.N + n) * s.H
-    steps, step = (s.T + 1, t) if s.tape else (1, 0)
-    following = s.N * W if s.tape else 0
-    for v in range(block_units(s, block, W)):
-        u = block * s.units + v
-        c_prev = a.c + ((u * steps + step) * s.N + n) * W
-        count = s.H - u * W
-        for i in range(rows):
-            row, place = z + (i * s.slots + v) * W, i * s.H + u * W
-            c = c_prev + i * W
-            h = point_forward(s.cell, row, c, c + following, h_prev + place, count)
-            store_part(y + place, h, count)
-
-
-@helper
-def _project_ahead(s, a, block, panel, t, n_low, n_high, z):
-    """Project steps t, t + 1, ... of some batch rows; z is the block's row of step t and n = 0."""
-    W = width(z)
-    _, vectors = fed(s, block, X, W)
-    steps = min(s.projected, s.T - t)
-    whole = n_high - n_low == s.N  # then one step's rows follow the other's
-    count = steps * s.N if whole else n_high - n_low
-    parts = tiles(count, vectors)
-    next_panel, line = panel + _panel_size(s, W), int(W * _LINES_PER_VECTOR)
-    for step in range(1 if whole else steps):
-        for i in range(parts):
-            row = step * s.N + n_low + count * i // parts
-            rows = count * (i + 1) // parts - count * i // parts
-            ahead, ahead_k = (next_panel + i * s.I * line, line) if i * line < s.slots * W else (panel, 0)
-            _project(s, a, block, panel, t * s.N + row, rows, z + row * s.slots * W, ahead, ahead_k)
-
-
-@helper
-def _packed_block(s, a, block, following, panels, t, n_low, n_high, z):
-    """Step t of some batch rows and a block; z is the block's row of the step and n = 0, `following` the next block."""
-    W = width(z)
-    _, slots = side_slots(s, RECURRENT)
     size = _panel_size(s, W)
     panel, next_panel = panels + block * size, panels + following * size
+    weights = panel + (s.slots + s.columns * slots) * W
     line = int(W * _LINES_PER_VECTOR)
-    lines = s.H if s.projected or a.tokens else s.columns + s.H
+    lines = s.P if s.projected or a.tokens else s.columns + s.P
     far = size * s.blocks * VECTOR_BYTES > _FAR * W and following != block
-    _, vectors = fed(s, block, RECURRENT, W)
-    parts = tiles(n_high - n_low, vectors)
-    for i in range(parts):
-        n = n_low + (n_high - n_low) * i // parts
-        rows = n_low + (n_high - n_low) * (i + 1) // parts - n
-        ahead, ahead_k = panel, 0
-        if far and i * line < slots * W:
-            ahead, ahead_k = next_panel + i * lines * line, line
-        rows_z = z + n * s.slots * W
-        if not s.projected:
-            _project(s, a, block, panel, t * s.N + n, rows, rows_z, ahead, ahead_k)
-            ahead += s.I * ahead_k
-        _recur(s, a, block, panel, t, n, rows, rows_z, ahead, ahead_k)
-        _activate(s, a, block, t, n, rows, rows_z)
+    for carried in range(2):
+        low, high, h_prev, h_row, c_row = previous(s, a, step, carried, n_low, n_high)
+        parts = tiles(high - low, vectors)
+        for i in range(parts):
+            n = low + (high - low) * i // parts
+            rows = low + (high - low) * (i + 1) // parts - n
+            ahead, ahead_k = panel, 0
+            if far and i * line < slots * W:
+                ahead, ahead_k = next_panel + i * lines * line, line
+            r = step.row + n
+            sums, h = z + r * z_row, h_prev + n * h_row
+            if not s.projected:
+                _project(s, a, block, panel, r, rows, sums, ahead, ahead_k)
+                ahead += s.I * ahead_k
+            fed_sums = sums + first * W  # z += h_{t-1} W_hh^T
+            product(
+                rows,
+                vectors,
+                fed_sums,
+                z_row,
+                fed_sums,
+                z_row,
+                h,
+                h_row,
+                1,
+                0,
+                weights,
+                slots * W,
+                s.P,
+                1,
+                ahead,
+                ahead_k,
+            )
+            _activate(s, a, block, step, h, h_row, c_row + n, n, rows, sums)
 
 
 @helper
@@ -178,7 +200,7 @@ def _multiply_row(s, side, block, weights, K, a, z):
 
 
 @helper
-def _multiply_unpacked(s, side, block, weights, K, none, a, rows, z, panel):
+def _multiply_unpacked(s, side, block, weights, K, none, a, a_row, rows, z, panel):
     """z += a weights^T for a (rows, K), packing a chunk of the weights (G*H, K) at a time; `none` is a null pointer."""
     W = width(z)
     z_row = s.slots * W
@@ -193,15 +215,15 @@ def _multiply_unpacked(s, side, block, weights, K, none, a, rows, z, panel):
         for i in range(parts):
             r = rows * i // parts
             count = rows * (i + 1) // parts - r
-            sums, at = z + (r * z_row + first * W), a + (r * K + k)
-            product(count, vectors, sums, z_row, sums, z_row, at, K, 1, 0, panel, w_row, end - k, 1, panel, 0)
+            sums, at = z + (r * z_row + first * W), a + (r * a_row + k)
+            product(count, vectors, sums, z_row, sums, z_row, at, a_row, 1, 0, panel, w_row, end - k, 1, panel, 0)
 
 
 @helper
 def _project_unpacked(s, a, block, panel, z):
     """z := bias + x W_ih^T for all steps, without packed weights; z is the block's first row."""
     W = width(z)
-    rows = s.T * s.N
+    rows = s.R
     weights, none = panel + s.slots * W, null_like(a.tokens)
     pack_sums(s, block, a.bias_ih, a.bias_hh, panel)
     for r in range(rows):
@@ -217,15 +239,68 @@ def _project_unpacked(s, a, block, panel, z):
                     place = z + (r * s.slots + v) * W
                     store(place, load(place) + load(weights + ((r - start) * slots + v) * W))
     else:
-        _multiply_unpacked(s, X, block, a.ih, s.I, none, a.x, rows, z, weights)
+        _multiply_unpacked(s, X, block, a.ih, s.I, none, a.x, s.I, rows, z, weights)
 
 
 @helper
-def _unpacked_block(s, a, block, panel, t, z):
-    """Step t of a block, which has been projected, without packed weights; z is the block's row of the step."""
-    h_prev = a.y + (t - 1) * s.N * s.H if t else a.h_0
-    _multiply_unpacked(s, RECURRENT, block, a.hh, s.H, null_like(a.tokens), h_prev, s.N, z, panel)
-    _activate(s, a, block, t, 0, s.N, z)
+def _unpacked_block(s, a, block, panel, step, z):
+    """A step of a block, which has been projected, without packed weights; z is the block's row 0."""
+    none = null_like(a.tokens)
+    for carried in range(2):
+        n, high, h_prev, h_row, c_row = previous(s, a, step, carried, 0, s.N)
+        if n < high:
+            sums, h = z + (step.row + n) * s.slots * width(z), h_prev + n * h_row
+            _multiply_unpacked(s, RECURRENT, block, a.hh, s.P, none, h, h_row, high - n, sums, panel)
+            _activate(s, a, block, step, h, h_row, c_row + n, n, high - n, sums)
+
+
+@helper
+def _pack_projection(s, p, a, low, high):
+    """Pack some blocks of W_hr; p are the projection's sizes."""
+    W = width(a.y)
+    for block in range(low, high):
+        panel = aligned(a.hr_panels) + block * s.H * p.slots * W
+        pack_rows(p, X, block, a.hr, s.H, null_like(a.tokens), 0, s.H, panel)
+
+
+@helper
+def _project_state(s, p, a, step, low, high, n_low, n_high, scratch):
+    """y_t := u_t W_hr^T for some blocks of its columns and some batch rows."""
+    W = width(a.y)
+    sums, sums_row, w_row = scratch + 4 * W, 4 * W, p.slots * W
+    for v in range(4):
+        store(scratch + v * W, splat(scratch, 0.0))
+    n_high = max(n_low, min(n_high, step.rows))
+    for block in range(low, high):
+        vectors = block_units(p, block, W)
+        panel = aligned(a.hr_panels) + block * s.H * w_row
+        parts = tiles(n_high - n_low, vectors)
+        for part in range(parts):
+            n = n_low + (n_high - n_low) * part // parts
+            rows = n_low + (n_high - n_low) * (part + 1) // parts - n
+            u = a.u + (n + (step.row if s.tape else 0)) * s.H
+            product(rows, vectors, sums, sums_row, scratch, 0, u, s.H, 1, 0, panel, w_row, s.H, 1, panel, 0)
+            for i in range(rows):
+                for v in range(vectors):
+                    column = (block * p.units + v) * W
+                    place = a.y + ((step.row + n + i) * s.y_row + column)
+                    store_part(place, load(sums + (i * sums_row + v * W)), s.P - column)
+
+
+@helper
+def _end(s, a, n_low, n_high, h_low, h_high, u_low, u_high):
+    """Write the final states of some batch rows, some vectors of h and some of c."""
+    W = width(a.y)
+    step = s.T - 1
+    for n in range(n_low, n_high):
+        step, row = last_row(s, a.starts, n, step)
+        h = a.h_0 + n * s.P if row < 0 else a.y + row * s.y_row
+        for u in range(h_low, h_high):
+            store_part(a.h_n + (n * s.P + u * W), load_part(h + u * W, s.P - u * W), s.P - u * W)
+        if s.cell == LSTM:
+            c_rows, c_row = (s.N + s.R, n if row < 0 else s.N + row) if s.tape else (s.N, n)
+            for u in range(u_low, u_high):
+                store_part(a.c_n + (n * s.H + u * W), load(a.c + (u * c_rows + c_row) * W), s.H - u * W)
 
 
 @helper
@@ -234,16 +309,22 @@ def _forward(s, a, sync, thread, team):
     W = width(a.y)
     z_row = s.slots * W
     panels, tape = aligned(a.panels), aligned(a.z)
+    p = projection(s, W)
     turn = 0
     if s.packed and not s.ready:
         low, high = share(s.blocks, thread, team)
         for block in range(low, high):
             _pack_panel(s, a, block, panels + block * _panel_size(s, W))
+    if a.u and not s.ready:
+        low, high = share(p.blocks, thread, team)
+        _pack_projection(s, p, a, low, high)
+    if s.packed and not s.ready:
         turn = barrier(sync, team, turn)
-    n_low, n_high = (0, s.N) if s.split_units else share(s.N, thread, team)
+    n_low, n_high = (0, s.N) if s.split_units else share_batch(s, a.starts, thread, team)
     b_low, b_high = share(s.blocks, thread, team) if s.split_units else (0, s.blocks)
+    p_low, p_high = share(p.blocks, thread, team) if s.split_units else (0, p.blocks)
 
-    c_stride = (s.T + 1 if s.tape else 1) * s.N * W
+    c_stride = (s.N + s.R if s.tape else s.N) * W
     if s.cell == LSTM:
         for u in range(b_low, b_high):
             for n in range(n_low, n_high):
@@ -254,31 +335,37 @@ def _forward(s, a, sync, thread, team):
         for block in range(b_low, b_high):
             _project_unpacked(s, a, block, panels, tape + block * s.block_stride)
 
+    base = 0  # the tape's first row
     for t in range(s.T):
+        step = step_at(s, a.starts, t)
+        if not s.tape and not s.projected:
+            base = step.row
         if s.packed and s.projected and t % s.projected == 0:
-            z = tape + (t * s.N * z_row if s.tape else 0)
+            if not s.tape:
+                base, _ = rows_of(s, a.starts, t, min(s.T, t + s.projected))
             for block in range(b_low, b_high):
                 panel = panels + block * _panel_size(s, W)
-                _project_ahead(s, a, block, panel, t, n_low, n_high, z + block * s.block_stride)
-        step = t if s.tape else t % max(1, s.projected)
+                _project_ahead(s, a, block, panel, t, n_low, n_high, tape + (block * s.block_stride - base * z_row))
         for i in range(b_low, b_high):
             back = t % 2  # back and forth through the blocks: the last ones are still in the cache
             block = b_low + b_high - 1 - i if back else i
             following = max(b_low, block - 1) if back else min(b_high - 1, block + 1)
-            z = tape + (block * s.block_stride + step * s.N * z_row)
+            z = tape + (block * s.block_stride - base * z_row)
             if s.packed:
-                _packed_block(s, a, block, following, panels, t, n_low, n_high, z)
+                _packed_block(s, a, block, following, panels, step, n_low, n_high, z)
             else:
-                _unpacked_block(s, a, block, panels, t, z)
+                _unpacked_block(s, a, block, panels, step, z)
         if s.split_units:
             turn = barrier(sync, team, turn)
+        if a.u:
+            scratch = aligned(a.hr_scratch) + thread * PROJECTION_SCRATCH * W
+            _project_state(s, p, a, step, p_low, p_high, n_low, n_high, scratch)
+            if s.split_units:
+                turn = barrier(sync, team, turn)
 
-    if s.cell == LSTM:
-        last = s.T * s.N * W if s.tape else 0
-        for u in range(b_low, b_high):
-            for n in range(n_low, n_high):
-                c = load(a.c + (u * c_stride + last + n * W))
-                store_part(a.c_n + (n * s.H + u * W), c, s.H - u * W)
+    vectors = (s.P + W - 1) // W
+    units, h_low, h_high = (p.units, p_low, p_high) if a.u else (s.units, b_low, b_high)
+    _end(s, a, n_low, n_high, h_low * units, min(h_high * units, vectors), b_low, b_high)
     return turn
 
 

@@ -15,7 +15,21 @@ import numpy as np
 from numba import njit
 from numba.core.registry import cpu_target
 
-__all__ = ["CPU", "FUSED", "SOURCES", "TILE_ROWS", "VECTOR_BYTES", "X86", "helper", "inlined", "kernel", "lanes"]
+from fastrnn.steps import SUMMED_ROWS
+
+__all__ = [
+    "CPU",
+    "FUSED",
+    "SOURCES",
+    "SUMMED_ROWS",
+    "TILE_ROWS",
+    "VECTOR_BYTES",
+    "X86",
+    "helper",
+    "inlined",
+    "kernel",
+    "lanes",
+]
 
 _TRIPLE, CPU, _features = cpu_target.target_context.codegen().magic_tuple()
 _FEATURES = frozenset(_features.split(","))
@@ -33,9 +47,10 @@ _REGISTERS = 16 if X86 and not _AVX512 else 32
 TILE_ROWS = {vectors: min(8, (_REGISTERS - vectors - 1) // vectors) for vectors in (1, 2, 3, 4)}
 
 # Numba renews its cache when the file of the cached function changes, not when a function called from it does. This
-# digest is part of a type's name in every cached signature, so that a change in any file here renews them all.
+# digest is part of a type's name in every cached signature, so that a change in any file here renews them all, and so
+# does one of the number that comes from elsewhere.
 SOURCES = hashlib.sha256(
-    b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("numba_*.py")))
+    b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("numba_*.py"))) + bytes([SUMMED_ROWS])
 ).hexdigest()[:16]
 
 

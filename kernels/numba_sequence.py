@@ -2,8 +2,9 @@
 
 Here are the calls: what is allocated and how the work is split. `numba_forward` and `numba_backward` run it.
 
-Every element of a result is one chain of fused multiply-adds in one fixed order, so results are the same bits for any
-split of the rows, of the units or of time, and for any number of threads.
+Every element of a result is one chain of fused multiply-adds in one fixed order, or for the gradients of weights the
+sum of one for each piece of up to 128 rows, so results are the same bits for any split of the rows, of the units or of
+time, and for any number of threads.
 """
 
 from __future__ import annotations
@@ -19,15 +20,27 @@ from numba import types
 from fastrnn.cells import Cell, State, Weights
 from fastrnn.kernels.numba_backward import BackwardArrays, backward_kernel, buffer_sizes
 from fastrnn.kernels.numba_cells import CELL_IDS, GRU, LSTM
-from fastrnn.kernels.numba_forward import ForwardArrays, forward_kernel
-from fastrnn.kernels.numba_layout import Sizes
+from fastrnn.kernels.numba_forward import PROJECTION_SCRATCH, ForwardArrays, forward_kernel
+from fastrnn.kernels.numba_layout import Sizes, projection
 from fastrnn.kernels.numba_options import CPU, VECTOR_BYTES, lanes
 from fastrnn.kernels.numba_pack import CHUNK
+from fastrnn.kernels.numba_steps import table_size
 from fastrnn.kernels.numba_threads import SYNC, run
 from fastrnn.kernels.numba_vector import Pointer
 from fastrnn.parameters import Array
 
-__all__ = ["backward", "describe", "explain", "forward", "pack", "why_not_runnable"]
+__all__ = [
+    "backward",
+    "describe",
+    "explain",
+    "forward",
+    "gates",
+    "keep",
+    "kept_sizes",
+    "pack",
+    "recall",
+    "why_not_runnable",
+]
 
 
 def describe() -> str:
@@ -45,11 +58,13 @@ class Tape(NamedTuple):
 
     sizes: Sizes
     x: Array
+    starts: Array | None
     weights: Weights
     h_0: Array
     y: Array
     z: Array
     c: Array | None
+    u: Array | None
 
 
 _PARALLEL_WORK = 5e6  # multiplications above which a second thread pays: some 100 us of one core
@@ -64,7 +79,7 @@ _LARGE = 1 << 21  # bytes of weights above which they are not in the second-leve
 def _compiled(dispatcher: Any, arrays: type, dtype: np.dtype[Any]) -> Callable[..., None]:
     """Return the kernel for one dtype, from the disk if it has been compiled before."""
     real = Pointer(numba.from_dtype(dtype))
-    fields = [Pointer(types.intp) if field == "tokens" else real for field in arrays._fields]
+    fields = [Pointer(types.intp) if field in ("tokens", "starts", "table") else real for field in arrays._fields]
     sizes = types.NamedUniTuple(types.intp, len(Sizes._fields), Sizes)
     signature = (sizes, types.NamedTuple(fields, arrays), Pointer(SYNC), types.intp)
     dispatcher.compile(signature)
@@ -75,12 +90,18 @@ def _ceil(count: int, size: int) -> int:
     return -(-count // size)
 
 
+def _row_stride(rows: Array) -> int:
+    """Elements between rows of (R, K) or (T, N, K), contiguous in the last axis and evenly apart."""
+    return rows.strides[0 if rows.shape[-2] == 1 else -2] // rows.itemsize
+
+
 def _split(
     T: int, N: int, weights: int, itemsize: int, num_threads: int, *, ready: bool = False
 ) -> tuple[int, bool, bool]:
     """Return how many threads, whether the weights are packed ahead, and whether threads share units or the batch.
 
-    `weights` is how many of them a row meets, and `ready` whether they are packed already.
+    N is how many rows a step has on average, `weights` how many of them a row meets, and `ready` whether they are
+    packed already.
     """
     large = weights * itemsize > _LARGE
     never = N == 1 and weights * itemsize > _STREAMED  # reading them in either order takes as long
@@ -99,7 +120,9 @@ class ForwardPlan(NamedTuple):
     threads: int
     z: int
     c: int
+    u: int
     panels: int
+    hr_panels: int
 
 
 @functools.lru_cache(4096)
@@ -107,12 +130,16 @@ def _plan_forward(
     cell: int,
     T: int,
     N: int,
+    R: int,
     I: int,
     H: int,
+    P: int,
     real: bool,
     dtype: np.dtype[Any],
     tape: bool,
     ready: bool,
+    reverse: bool,
+    y_row: int,
     num_threads: int,
 ) -> ForwardPlan:
     """Plan a call; `real` tells whether x is real input or tokens, `ready` whether the weights are packed already."""
@@ -121,60 +148,81 @@ def _plan_forward(
     units = 1 if cell >= LSTM else min(4, vectors)
     slots = 4 if cell >= LSTM else units
     blocks = _ceil(vectors, units)
-    columns = I if real or ready else min(I, T * N)
+    columns = I if real or ready else min(I, R)
     product_row = (3 if cell == GRU else slots) * W
-    weights = blocks * product_row * (I * real + H)
-    threads, packed, split_units = _split(T, N, weights, dtype.itemsize, num_threads, ready=ready)
+    weights = blocks * product_row * (I * real + P)
+    rows = _ceil(R, max(1, T))
+    threads, packed, split_units = _split(T, rows, weights, dtype.itemsize, num_threads, ready=ready)
     projected = 0 if packed else T
-    if packed and real and (N < 5 or (N < 16 and weights * dtype.itemsize > _LARGE) or H >= 768):
+    if packed and real and (rows < 5 or (rows < 16 and weights * dtype.itemsize > _LARGE) or H >= 768):
         projected = min(T, max(1, _PROJECTED_BYTES // max(1, N * blocks * slots * W * dtype.itemsize)))
-    block_stride = (T if tape else max(1, projected)) * N * slots * W
+    block_stride = (R if tape else max(1, projected) * N) * slots * W
     if block_stride * dtype.itemsize % 4096 == 0:
         block_stride += 6 * VECTOR_BYTES // dtype.itemsize  # else the blocks' rows would share few lines of the cache
-    panel = slots * W + (columns + H if packed else CHUNK) * product_row
+    panel = slots * W + (columns + P if packed else CHUNK) * product_row
     sizes = Sizes(
         cell=cell,
         T=T,
         N=N,
+        R=R,
         I=I,
         H=H,
+        P=P,
         slots=slots,
         units=units,
         blocks=blocks,
         block_stride=block_stride,
         columns=columns,
+        reverse=reverse,
         tape=tape,
         packed=packed,
         ready=ready,
         split_units=split_units,
         projected=projected,
         scratch=panel,
-        sums=0,
+        y_row=y_row,
+        dy_row=0,
+        add_dx=False,
+        add=False,
     )
-    c = vectors * (T + 1 if tape else 1) * N * W
-    return ForwardPlan(sizes, threads, blocks * block_stride + W, c, (blocks if packed else threads) * panel + W)
+    of_h = projection.py_func(sizes, W)
+    return ForwardPlan(
+        sizes,
+        threads,
+        z=blocks * block_stride + W,
+        c=vectors * (N + R if tape else N) * W,
+        u=(R if tape else N) * H,
+        panels=(blocks if packed else threads) * panel + W,
+        hr_panels=of_h.blocks * H * of_h.slots * W + W,
+    )
 
 
 class Packed(NamedTuple):
     """A layer's weights in the order in which forward reads them."""
 
     panels: Array
+    hr_panels: Array | None
     I: int
     H: int
+    P: int
 
 
 def pack(cell: Cell, weights: Weights, *, num_threads: int) -> Packed:
     """Pack a layer's weights once for many calls of `forward`; the caller sees to it that they have not changed."""
-    ih, hh, bias_ih, bias_hh = weights
-    dtype, I, H = hh.dtype, ih.shape[1], hh.shape[1]
-    plan = _plan_forward(CELL_IDS[cell.name], 0, 0, I, H, True, dtype, False, True, num_threads)
-    panels, nothing = np.empty(plan.panels, dtype), np.empty(plan.z, dtype)
+    ih, hh, bias_ih, bias_hh, hr = weights
+    dtype, I, (rows, P) = hh.dtype, ih.shape[1], hh.shape
+    H = rows // len(cell.gates)
+    plan = _plan_forward(CELL_IDS[cell.name], 0, 0, 0, I, H, P, True, dtype, False, True, False, P, num_threads)
+    panels, z = np.empty(plan.panels, dtype), np.empty(plan.z, dtype)
+    hr_panels = None if hr is None else np.empty(plan.hr_panels, dtype)
+    none = None if hr is None else z
     arrays = ForwardArrays(
-        nothing, None, ih, hh, bias_ih, bias_hh, nothing, nothing, nothing, nothing, nothing, nothing, panels
-    )
+        x=z, tokens=None, starts=None, ih=ih, hh=hh, bias_ih=bias_ih, bias_hh=bias_hh, hr=hr, h_0=z, c_0=z, y=z, h_n=z,
+        c_n=z, z=z, c=z, u=none, panels=panels, hr_panels=hr_panels, hr_scratch=none,
+    )  # fmt: skip
     threads = num_threads if panels.size > _PACKED_ALONE else 1
     run(_compiled(forward_kernel, ForwardArrays, dtype), (plan.sizes._replace(ready=False), arrays), threads)
-    return Packed(panels, I, H)
+    return Packed(panels, hr_panels, I, H, P)
 
 
 def forward(
@@ -186,39 +234,65 @@ def forward(
     tape: bool,
     num_threads: int,
     packed: Packed | None = None,
+    batch_sizes: Array | None = None,
+    reverse: bool = False,
+    y: Array | None = None,
 ) -> tuple[Array, State, Tape | None]:
     """Run a cell over a sequence: `fastrnn.reference.forward`; without a tape, `packed` may replace the weights."""
     h_0 = state[0]
-    dtype, (T, N), real = h_0.dtype, x.shape[:2], x.ndim == 3
+    dtype, N, T, real, starts = h_0.dtype, len(h_0), len(x), x.dtype.kind == "f", None
+    R = T * N
+    if batch_sizes is not None:
+        R, T, starts = T, len(batch_sizes), _starts(batch_sizes)
+    hr_panels = None
     if tape or packed is None:
         packed = None  # backward reads the weights themselves
-        ih, hh, bias_ih, bias_hh = weights
-        I, H = ih.shape[1], hh.shape[1]
+        ih, hh, bias_ih, bias_hh, hr = weights
+        I, (rows, P) = ih.shape[1], hh.shape
+        H = rows // len(cell.gates)
     else:
-        ih = hh = bias_ih = bias_hh = None
-        I, H = packed.I, packed.H
-    plan = _plan_forward(CELL_IDS[cell.name], T, N, I, H, real, dtype, tape, packed is not None, num_threads)
-    c_0, c, c_n = None, None, None
+        ih = hh = bias_ih = bias_hh = hr = None
+        _, hr_panels, I, H, P = packed
+    if y is None:
+        y, y_row = np.empty((T, N, P) if starts is None else (R, P), dtype), P
+    else:
+        y_row = _row_stride(y)
+    plan = _plan_forward(
+        CELL_IDS[cell.name], T, N, R, I, H, P, real, dtype, tape, packed is not None, reverse, y_row, num_threads
+    )
+    c_0 = c = c_n = u = hr_scratch = None
     if len(state) == 2:
         c_0, c, c_n = state[1], np.empty(plan.c, dtype), np.empty((N, H), dtype)
-    y, z = np.empty((T, N, H), dtype), np.empty(plan.z, dtype)
+    if hr is not None or hr_panels is not None:
+        u, hr_scratch = np.empty(plan.u, dtype), np.empty((plan.threads * PROJECTION_SCRATCH + 1) * lanes(dtype), dtype)
+        hr_panels = np.empty(plan.hr_panels, dtype) if packed is None else hr_panels
+    h_n, z = np.empty((N, P), dtype), np.empty(plan.z, dtype)
     panels = np.empty(plan.panels, dtype) if packed is None else packed.panels
     arrays = ForwardArrays(
-        x if real else None, None if real else x, ih, hh, bias_ih, bias_hh, h_0, c_0, y, c_n, z, c, panels
-    )
+        x if real else None, None if real else x, starts, ih, hh, bias_ih, bias_hh, hr, h_0, c_0, y, h_n, c_n, z, c, u,
+        panels, hr_panels, hr_scratch,
+    )  # fmt: skip
     run(_compiled(forward_kernel, ForwardArrays, dtype), (plan.sizes, arrays), plan.threads)
-    h_n = (y[-1] if T else h_0).copy()
-    return y, (h_n,) if c_n is None else (h_n, c_n), Tape(plan.sizes, x, weights, h_0, y, z, c) if tape else None
+    state_n = (h_n,) if c_n is None else (h_n, c_n)
+    return y, state_n, Tape(plan.sizes, x, starts, weights, h_0, y, z, c, u) if tape else None
+
+
+def _starts(batch_sizes: Array) -> Array:
+    """The row at which each step starts, and behind them their number."""
+    starts = np.zeros(len(batch_sizes) + 1, np.intp)
+    np.cumsum(batch_sizes, out=starts[1:])
+    return starts
 
 
 def explain(
     cell: Cell, weights: Weights, steps: int, batch: int, *, tokens: bool, tape: bool, packed: bool, num_threads: int
 ) -> dict[str, str]:
     """What `forward`, and after one with a tape `backward`, would choose for x of a size: a dict of words."""
-    dtype, columns, hidden = weights.hh.dtype, weights.ih.shape[1], weights.hh.shape[1]
+    dtype, I, (rows, P) = weights.hh.dtype, weights.ih.shape[1], weights.hh.shape
+    H = rows // len(cell.gates)
     ready = packed and not tape
     plan = _plan_forward(
-        CELL_IDS[cell.name], steps, batch, columns, hidden, not tokens, dtype, tape, ready, num_threads
+        CELL_IDS[cell.name], steps, batch, steps * batch, I, H, P, not tokens, dtype, tape, ready, False, P, num_threads
     )
     sizes, projected = plan.sizes, plan.sizes.projected
     product = f"multiply-adds of LLVM for {CPU}, vectors of {lanes(dtype)}"
@@ -243,58 +317,182 @@ class BackwardPlan(NamedTuple):
     threads: int
     dh: int
     dc: int
+    dh_rows: int
+    du: int
     panels: int
     scratch: int
     sums: int
+    table: int
 
 
 @functools.lru_cache(4096)
-def _plan_backward(sizes: Sizes, real: bool, dtype: np.dtype[Any], num_threads: int) -> BackwardPlan:
-    """Plan the backward call for a forward call's sizes."""
+def _plan_backward(
+    sizes: Sizes,
+    projected: bool,
+    real: bool,
+    dtype: np.dtype[Any],
+    dy_row: int,
+    add_dx: bool,
+    add: bool,
+    num_threads: int,
+) -> BackwardPlan:
+    """Plan the backward call for a forward call's sizes, with or without a projection."""
     W = lanes(dtype)
-    T, N, I, H, slots, blocks = sizes.T, sizes.N, sizes.I, sizes.H, sizes.slots, sizes.blocks
+    T, N, R, I, H, P = sizes.T, sizes.N, sizes.R, sizes.I, sizes.H, sizes.P
     vectors = _ceil(H, W)
-    column_panels = _ceil(vectors, 4)
-    product_row = (3 if sizes.cell == GRU else slots) * W
-    weights = 2 * blocks * product_row * (I * real + H)  # met twice: by dh or dx, and by dW
-    threads, packed, split_units = _split(T, N, weights, dtype.itemsize, num_threads)
-    panel = blocks * product_row * 4 * W
-    scratch, sums, all_sums = buffer_sizes(sizes, real, product_row, W)
-    sizes = sizes._replace(packed=packed, split_units=split_units, scratch=scratch, sums=sums)
+    h_panels, u_panels = _ceil(P, 4 * W), _ceil(H, 4 * W)
+    product_row = (3 if sizes.cell == GRU else sizes.slots) * W
+    of_h = projection.py_func(sizes, W)
+    columns = of_h.blocks * of_h.slots * W * projected
+    weights = 2 * sizes.blocks * product_row * (I * real + P)  # met twice: by dh or dx, and by dW
+    threads, packed, split_units = _split(T, _ceil(R, max(1, T)), weights, dtype.itemsize, num_threads)
+    scratch, sums = buffer_sizes(sizes, real, product_row, columns, W)
+    sizes = sizes._replace(
+        packed=packed, split_units=split_units, scratch=scratch, dy_row=dy_row, add_dx=add_dx, add=add
+    )
     return BackwardPlan(
         sizes,
         threads,
-        dh=N * column_panels * 4 * W + W,
+        dh=N * h_panels * 4 * W + W,
         dc=vectors * N * W,
-        panels=column_panels * panel + W,
+        dh_rows=of_h.blocks * of_h.block_stride + W,
+        du=N * u_panels * 4 * W + W,
+        panels=(h_panels * sizes.blocks * product_row + u_panels * columns) * 4 * W + W,
         scratch=threads * scratch + W,
-        sums=all_sums + W,
+        sums=sums + W,
+        table=table_size(T, R),
     )
 
 
 def backward(
-    cell: Cell, tape: Tape, dy: Array | None, dstate: tuple[Array | None, ...], *, num_threads: int
+    cell: Cell,
+    tape: Tape,
+    dy: Array | None,
+    dstate: tuple[Array | None, ...],
+    *,
+    num_threads: int,
+    dx: Array | None = None,
+    dweights: Weights | None = None,
+    rows: int | None = None,
 ) -> tuple[Array | None, State, Weights]:
-    """Differentiate `forward`, which made `tape`: `fastrnn.reference.backward`."""
-    sizes, x, (ih, hh, bias_ih, bias_hh), h_0, y, z, c = tape
-    dtype, real = hh.dtype, x.ndim == 3
-    plan = _plan_backward(sizes, real, dtype, num_threads)
-    dh_n, dc_n, dc_0, dc = dstate[0], None, None, None
+    """Differentiate `forward`, which made `tape`: `fastrnn.reference.backward`. Sums are the same for any `rows`."""
+    sizes, x, starts, (ih, hh, bias_ih, bias_hh, hr), h_0, y, z, c, u = tape
+    dtype, real = hh.dtype, x.dtype.kind == "f"
+    dy_row = 0 if dy is None else _row_stride(dy)
+    add = dweights is not None
+    plan = _plan_backward(sizes, hr is not None, real, dtype, dy_row, dx is not None, add, num_threads)
+    dh_n, dc_n, dc_0, dc, dh_rows, du = dstate[0], None, None, None, None, None
     if c is not None:
-        dc_n, dc_0, dc = dstate[1], np.empty_like(h_0), np.empty(plan.dc, dtype)
-    dih = np.empty_like(ih) if sizes.columns == sizes.I else np.zeros_like(ih)
-    dweights = Weights(
-        dih,
-        np.empty_like(hh),
-        None if bias_ih is None else np.empty_like(bias_ih),
-        None if bias_hh is None else np.empty_like(bias_hh),
-    )
-    x, tokens, dx = (x, None, np.empty_like(x)) if real else (None, x, None)
+        dc_n, dc_0, dc = dstate[1], np.empty((sizes.N, sizes.H), dtype), np.empty(plan.dc, dtype)
+    if hr is not None:
+        dh_rows, du = np.empty(plan.dh_rows, dtype), np.empty(plan.du, dtype)
+    if dweights is None:
+        dweights = Weights(
+            np.empty_like(ih) if sizes.columns == sizes.I else np.zeros_like(ih),
+            np.empty_like(hh),
+            None if bias_ih is None else np.zeros(bias_ih.shape, dtype),
+            None if bias_hh is None else np.zeros(bias_hh.shape, dtype),
+            None if hr is None else np.empty_like(hr),
+        )
+    x, tokens = (x, None) if real else (None, x)
+    if real and dx is None:
+        dx = np.empty_like(x)
     dh_0, dh = np.empty_like(h_0), np.empty(plan.dh, dtype)
     panels = np.empty(plan.panels, dtype) if plan.sizes.packed else None
-    scratch, sums = np.empty(plan.scratch, dtype), np.empty(plan.sums, dtype)
+    scratch, sums, table = np.empty(plan.scratch, dtype), np.empty(plan.sums, dtype), np.empty(plan.table, np.intp)
     arrays = BackwardArrays(
-        x, tokens, ih, hh, h_0, y, c, dy, dh_n, dc_n, dx, dh_0, dc_0, *dweights, z, dh, dc, panels, scratch, sums
-    )
+        x, tokens, starts, ih, hh, hr, h_0, y, c, u, dy, dh_n, dc_n, dx, dh_0, dc_0, *dweights, z, dh, dc, panels,
+        scratch, sums, table, dh_rows, du,
+    )  # fmt: skip
     run(_compiled(backward_kernel, BackwardArrays, dtype), (plan.sizes, arrays), plan.threads)
     return dx, (dh_0,) if c is None else (dh_0, dc_0), dweights
+
+
+def _gates_array(sizes: Sizes, z: Array) -> Array:
+    """The part of the tape's array that holds Z: it starts where the kernels start, at a whole vector."""
+    start = -z.ctypes.data % VECTOR_BYTES // z.itemsize
+    return z[start : start + sizes.blocks * sizes.block_stride]
+
+
+def _units(vectors: Array, H: int) -> Array:
+    """(blocks, rows, vectors of units, W), contiguous in the last axis, to (rows, H)."""
+    blocks, rows, units, W = vectors.shape
+    whole = vectors.view(np.dtype((np.void, vectors.itemsize * W)))[..., 0]  # NumPy moves such a vector as one element
+    together = np.ascontiguousarray(whole.transpose(1, 0, 2)).view(vectors.dtype)
+    return np.ascontiguousarray(together.reshape(rows, blocks * units * W)[:, :H])
+
+
+def gates(cell: Cell, tape: Tape) -> tuple[Array, ...]:
+    """The gates of all rows, and the cell state: `fastrnn.reference.gates`."""
+    sizes, z, c = tape.sizes, tape.z, tape.c
+    W, R, H = lanes(z.dtype), sizes.R, sizes.H
+    rows = _gates_array(sizes, z).reshape(sizes.blocks, -1)[:, : R * sizes.slots * W]
+    rows = rows.reshape(sizes.blocks, R, sizes.slots, W)
+    if c is None and sizes.cell != GRU:
+        return (_units(rows, H),)
+    order = (1, 2, 0) if sizes.cell == GRU else (0, 1, 2, 3)
+    found = tuple(_units(rows[:, :, slot : slot + 1], H) for slot in order)
+    return found if c is None else (*found, _units(c.reshape(-1, sizes.N + R, 1, W)[:, sizes.N :], H))
+
+
+# A tape as a tuple of arrays, for those who can keep nothing else
+
+
+def keep(tape: Tape) -> tuple[Array, ...]:
+    """The arrays that a tape owns, 1-D: Z and, of an LSTM, C and perhaps u. `backward` overwrites the first."""
+    return (_gates_array(tape.sizes, tape.z), *(array for array in (tape.c, tape.u) if array is not None))
+
+
+def kept_sizes(
+    cell: Cell, steps: int, batch: int, rows: int, hidden: int, proj_size: int, dtype: Any
+) -> tuple[int, ...]:
+    """How many elements each array of `keep` has; `rows` are those of all steps."""
+    plan = _plan_tape(cell, steps, batch, rows, 0, hidden, proj_size or hidden, np.dtype(dtype))
+    z = plan.sizes.blocks * plan.sizes.block_stride
+    return (z, plan.c, plan.u)[: 1 + (len(cell.states) == 2) + (proj_size > 0)]
+
+
+def _plan_tape(
+    cell: Cell,
+    T: int,
+    N: int,
+    R: int,
+    I: int,
+    H: int,
+    P: int,
+    dtype: np.dtype[Any],
+    *,
+    real: bool = True,
+    reverse: bool = False,
+    y_row: int = 0,
+) -> ForwardPlan:
+    """The plan of a call that makes a tape, as far as the tape depends on it."""
+    return _plan_forward(CELL_IDS[cell.name], T, N, R, I, H, P, real, dtype, True, False, reverse, y_row, 1)
+
+
+def recall(
+    cell: Cell,
+    x: Array,
+    state: State,
+    weights: Weights,
+    y: Array,
+    kept: tuple[Array, ...],
+    *,
+    batch_sizes: Array | None,
+    reverse: bool,
+) -> Tape:
+    """Put a tape together again from what `forward` was given and returned, and what `keep` gave."""
+    hh, h_0 = weights.hh, state[0]
+    (rows, P), N, T, starts = hh.shape, len(h_0), len(x), None
+    R = T * N
+    if batch_sizes is not None:
+        R, T, starts = T, len(batch_sizes), _starts(batch_sizes)
+    I, H = weights.ih.shape[1], rows // len(cell.gates)
+    real, y_row = x.dtype.kind == "f", _row_stride(y)
+    plan = _plan_tape(cell, T, N, R, I, H, P, hh.dtype, real=real, reverse=reverse, y_row=y_row)
+    z, c, u = (*kept, None, None)[:3]
+    if z.ctypes.data % VECTOR_BYTES:
+        whole = np.empty(plan.z, z.dtype)
+        z, whole = whole, z
+        _gates_array(plan.sizes, z)[:] = whole
+    return Tape(plan.sizes, x, starts, weights, h_0, y, z, c, u)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
+from tolerances import Outcome, assert_same_bits
 
 import fastrnn
 from fastrnn.backends import BACKENDS
@@ -106,6 +109,11 @@ class Call:
             "dstate": tuple(uniform(1, *of_states, size) for size in sizes),
         }
 
+    def given(self) -> dict[str, Any]:
+        """`arrays` and lengths; a state that is not given is None."""
+        given = self.arrays() | {"lengths": self.lengths}
+        return given if self.with_state else given | {"state": None}
+
     def parameters(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
         """O(1) weights, by name; see `problems.make`."""
         rng = np.random.default_rng(1)
@@ -113,6 +121,48 @@ class Call:
             name: rng.uniform(-1.5, 1.5, shape).astype(self.dtype) / np.array(shape[-1] ** 0.5, self.dtype)
             for name, shape in shapes.items()
         }
+
+
+def calls(**fixed: Any) -> st.SearchStrategy[Call]:
+    """All combinations of options at small sizes."""
+    booleans = ("bias", "batch_first", "batched", "with_state", "tokens", "bidirectional", "ragged")
+    options: dict[str, Any] = dict.fromkeys(booleans, st.booleans())
+    sizes = {"T": (1, 7), "N": (1, 6), "I": (1, 20), "H": (1, 35), "num_layers": (1, 3), "proj_size": (0, 4)}
+    options |= {name: st.integers(low, high) for name, (low, high) in sizes.items()}
+    options |= {"kind": st.sampled_from(list(KINDS)), "dtype": st.sampled_from(["float32", "float64"])}
+    options |= {name: st.just(value) for name, value in fixed.items()}
+    return st.builds(Call, **options).map(_possible)
+
+
+def _possible(call: Call) -> Call:
+    """The call without what does not go together."""
+    proj_size = min(call.proj_size, call.H - 1) if call.kind == "lstm" else 0
+    return replace(call, proj_size=proj_size, ragged=call.ragged and call.batched)
+
+
+def module_of(call: Call, **options: Any) -> Any:
+    """The call's module, with the call's parameters."""
+    module = make(call.kind, *call.sizes, dtype=call.dtype, **call.options, **options)
+    parameters = module.parameters
+    for name, value in call.parameters({name: p.shape for name, p in parameters.items()}).items():
+        parameters[name][...] = value
+    return module
+
+
+def train(module: Any, given: Mapping[str, Any], checkpoint_every: int | None = None) -> Outcome:
+    """Forward and backward; without dropout checks that an inference call returns the same."""
+    x, lengths = given["x"], given["lengths"]
+    state = None if given["state"] is None else as_state(given["state"])
+    y, state_n, tape = module.forward(x, state, lengths=lengths, checkpoint_every=checkpoint_every)
+    dx, dstate_0, grads = module.backward(tape, given["dy"], as_state(given["dstate"]))
+    if not module.dropout:
+        called_y, called_state_n = module(x, state, lengths=lengths)
+        assert_same_bits("y of __call__", called_y, y)
+        assert_same_bits("h_n of __call__", as_tuple(called_state_n)[0], as_tuple(state_n)[0])
+    assert list(grads) == list(module.parameters)
+    assert (dx is None) == (x.dtype.kind != "f")
+    outcome = {"y": y} | ({} if dx is None else {"dx": dx}) | {f"d{name}": g for name, g in grads.items()}
+    return outcome | named_states(as_tuple(state_n), as_tuple(dstate_0))
 
 
 def named_states(state_n: tuple[Any, ...], dstate_0: tuple[Any, ...]) -> dict[str, Any]:

@@ -98,6 +98,16 @@ BAD_LENGTHS: dict[str, Mistake] = {
         ValueError,
         "lengths holds 9223372036854775808; expected 0 <= length",
     ),
+    "token_within": (
+        lambda: gru()(np.array([[0, 7], [1, 3]]), lengths=[1, 2]),
+        ValueError,
+        "x holds the token 7; expected 0 <= token < input_size = 3",
+    ),
+    "token_without_padding": (
+        lambda: gru()(np.array([[0, 1], [1, 3]]), lengths=[2, 2]),
+        ValueError,
+        "x holds the token 3; expected 0 <= token < input_size = 3",
+    ),
     "forward": (lambda: gru().forward(X, lengths=[6, 3]), ValueError, "lengths holds 6; expected"),
     "trace": (lambda: gru().trace(X, lengths=[6, 3]), ValueError, "lengths holds 6; expected"),
     **{

@@ -9,29 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from calls import Call, as_state, as_tuple, backends, kinds, make
-from tolerances import Outcome, assert_close, assert_same_bits
+from calls import Call, as_state, backends, kinds, make, module_of, train
+from tolerances import assert_close, assert_same_bits
 
 import fastrnn
 from fastrnn.parameters import Array
 
 LAYERS = 3
 OPTIONS = [{}, {"bidirectional": True}, {"ragged": True}, {"batch_first": True}]
-
-
-def module_of(call: Call, **options: Any) -> Any:
-    module = make(call.kind, *call.sizes, dtype=call.dtype, **call.options, **options)
-    module.load_state_dict(call.parameters({name: p.shape for name, p in module.parameters.items()}))
-    return module
-
-
-def train(module: Any, call: Call, checkpoint_every: int | None = None) -> Outcome:
-    arrays = call.arrays()
-    state, dstate = as_state(arrays["state"]), as_state(arrays["dstate"])
-    y, state_n, tape = module.forward(arrays["x"], state, lengths=call.lengths, checkpoint_every=checkpoint_every)
-    dx, dstate_0, grads = module.backward(tape, arrays["dy"], dstate)
-    outcome = {"y": y, "dx": dx, "h_n": as_tuple(state_n)[0], "dh_0": as_tuple(dstate_0)[0]}
-    return outcome | grads
 
 
 def passing_on(seed: int, p: float, backend: str | None = None) -> tuple[Any, Array]:
@@ -72,13 +57,13 @@ def test_inference_keeps_all(backend: str, kind: str) -> None:
 def test_all_or_nothing(kind: str, p: float) -> None:
     """p = 0 is no dropout; with p = 1 the last layer sees its bias alone and nothing flows below it."""
     call = Call(kind, 5, 3, 4, 6, 2)
-    got = train(module_of(call, dropout=p), call)
-    want = train(module_of(call), call)
+    got = train(module_of(call, dropout=p), call.given())
+    want = train(module_of(call), call.given())
     if p == 0:
         for name, array in want.items():
             assert_same_bits(name, got[name], array)
         return
-    assert not got["weight_ih_l1"].any()
+    assert not got["dweight_ih_l1"].any()
     assert np.isfinite(got["y"]).all()
     module = make(kind, 6, 6, dtype="float64")
     module.load_state_dict({n.replace("l1", "l0"): a for n, a in module_of(call).parameters.items() if "l1" in n})
@@ -139,7 +124,7 @@ def test_gradient_is_exact_given_what_was_kept(backend: str, kind: str, bidirect
     call = Call(kind, 5, 3, 4, 6, LAYERS, bidirectional=bidirectional)
     module, arrays = module_of(call, dropout=0.4, backend=backend), call.arrays()
     D, masks = call.directions, kept_by(module, (call.T, call.N))
-    got = train(module, call)
+    got = train(module, call.given())
 
     x, tapes = arrays["x"], []
     for layer in range(LAYERS):
@@ -155,7 +140,7 @@ def test_gradient_is_exact_given_what_was_kept(backend: str, kind: str, bidirect
         dstate = as_state(tuple(d[layer * D : (layer + 1) * D] for d in arrays["dstate"]))
         dx, _, grads = single.backward(tape, dy, dstate)
         for name, gradient in grads.items():
-            assert_close(name, got[name.replace("_l0", f"_l{layer}")], gradient, 1e-12)
+            assert_close(name, got[f"d{name}".replace("_l0", f"_l{layer}")], gradient, 1e-12)
         dy = dx * masks[layer - 1] if layer else dx
     assert_close("dx", got["dx"], dy, 1e-12)
 
@@ -193,8 +178,8 @@ def test_gradient_is_that_of_finite_differences() -> None:
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_checkpoints_change_no_bit(backend: str, kind: str, options: dict[str, Any]) -> None:
     call = Call(kind, 19, 40, 3, 7, LAYERS, dtype="float32", **options)
-    want = train(module_of(call, dropout=0.5, backend=backend), call)
-    assert (want["y"] != train(module_of(call, backend=backend), call)["y"]).any()
+    want = train(module_of(call, dropout=0.5, backend=backend), call.given())
+    assert (want["y"] != train(module_of(call, backend=backend), call.given())["y"]).any()
     for every in (1, 7):
-        for name, array in train(module_of(call, dropout=0.5, backend=backend), call, every).items():
+        for name, array in train(module_of(call, dropout=0.5, backend=backend), call.given(), every).items():
             assert_same_bits(f"{name}, checkpoint every {every}", array, want[name])

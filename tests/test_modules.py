@@ -8,15 +8,25 @@ import pickle
 import sys
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from calls import KINDS, Call, as_state, as_tuple, backends, kinds, make, make_torch, named_states
+from calls import (
+    Call,
+    as_state,
+    as_tuple,
+    backends,
+    calls,
+    kinds,
+    make,
+    make_torch,
+    module_of,
+    named_states,
+    train,
+)
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from tolerances import Outcome, assert_close, assert_same_bits, tolerance
 
 import fastrnn
@@ -25,22 +35,7 @@ from fastrnn.parameters import Array
 
 def run(call: Call, checkpoint_every: int | None = None, **options: Any) -> Outcome:
     """The call on our module."""
-    module = make(call.kind, *call.sizes, dtype=call.dtype, **call.options, **options)
-    parameters = module.parameters
-    for name, value in call.parameters({name: p.shape for name, p in parameters.items()}).items():
-        parameters[name][...] = value
-    arrays = call.arrays()
-    state = as_state(arrays["state"]) if call.with_state else None
-    lengths = call.lengths
-    y, state_n, tape = module.forward(arrays["x"], state, lengths=lengths, checkpoint_every=checkpoint_every)
-    dx, dstate_0, grads = module.backward(tape, arrays["dy"], as_state(arrays["dstate"]))
-    called_y, called_state_n = module(arrays["x"], state, lengths=lengths)
-    assert_same_bits("y of __call__", called_y, y)
-    assert_same_bits("h_n of __call__", as_tuple(called_state_n)[0], as_tuple(state_n)[0])
-    assert list(grads) == list(parameters)
-    assert (dx is None) == call.tokens
-    outcome = {"y": y} | ({} if call.tokens else {"dx": dx}) | {f"d{name}": g for name, g in grads.items()}
-    return outcome | named_states(as_tuple(state_n), as_tuple(dstate_0))
+    return train(module_of(call, **options), call.given(), checkpoint_every)
 
 
 def run_torch(torch: ModuleType, call: Call) -> Outcome:
@@ -132,34 +127,9 @@ def test_checkpoints_change_no_bit(backend: str, kind: str, tokens: bool, option
             assert_same_bits(f"{name}, checkpoint every {every}", value, want[name])
 
 
-def possible(call: Call) -> Call:
-    """The call without what does not go together."""
-    proj_size = min(call.proj_size, call.H - 1) if call.kind == "lstm" else 0
-    return replace(call, proj_size=proj_size, ragged=call.ragged and call.batched)
-
-
 # Only the first 100 of all option combinations, the same ones in every run.
 @settings(max_examples=100, derandomize=True, deadline=None)
-@given(
-    call=st.builds(
-        Call,
-        kind=st.sampled_from(list(KINDS)),
-        T=st.integers(1, 7),
-        N=st.integers(1, 6),
-        I=st.integers(1, 20),
-        H=st.integers(1, 35),
-        num_layers=st.integers(1, 3),
-        bias=st.booleans(),
-        batch_first=st.booleans(),
-        batched=st.booleans(),
-        with_state=st.booleans(),
-        tokens=st.booleans(),
-        dtype=st.sampled_from(["float32", "float64"]),
-        bidirectional=st.booleans(),
-        proj_size=st.integers(0, 4),
-        ragged=st.booleans(),
-    ).map(possible)
-)
+@given(call=calls())
 def test_any_options_equal_torch(torch: ModuleType, call: Call) -> None:
     assert_equals_torch(torch, call)
 

@@ -6,19 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from calls import Call, as_state, as_tuple, backends, kinds, make
+from calls import Call, as_state, as_tuple, backends, kinds, make, module_of
 from tolerances import assert_close, assert_same_bits, tolerance
 
 from fastrnn.parameters import Array
 from fastrnn.reference import sigmoid
 
 GATES = {"rnn_tanh": (), "rnn_relu": (), "lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n")}
-
-
-def module_of(call: Call, **options: Any) -> Any:
-    module = make(call.kind, *call.sizes, dtype=call.dtype, **call.options, **options)
-    module.load_state_dict(call.parameters({name: p.shape for name, p in module.parameters.items()}))
-    return module
 
 
 def assert_follows_equations(call: Call, module: Any, inside: dict[str, Array]) -> None:
