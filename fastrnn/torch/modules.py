@@ -67,11 +67,7 @@ class _Recurrent(torch.nn.RNNBase):
         hx_n: Any = tuple(state_n) if lstm else state_n[0]
         return y, self.permute_hidden(hx_n, unsorted_indices)
 
-<<<<<<< HEAD
     def _run(self, x: Tensor, batch_sizes: Tensor | None, states: Sequence[Tensor]) -> tuple[Any, Sequence[Tensor]]:
-=======
-    def _run(self, x: Tensor, batch_sizes: Tensor | None, states: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
->>>>>>> main
         """All layers, on (T, N, I) or the rows of a packed sequence; states are (L*D, N, K) each, or there are none."""
         L, D = self.num_layers, 2 if self.bidirectional else 1
         of_layers: Any

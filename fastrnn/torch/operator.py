@@ -155,7 +155,6 @@ class _Problem:
         return its_y if y is None else y, states_n, tapes
 
     def recall(self, y: Array, kept: Sequence[Array]) -> list[ops.Tape]:
-<<<<<<< HEAD
         """The tapes by direction, from their arrays."""
         return [
             ops.recall(
@@ -169,16 +168,6 @@ class _Problem:
                 self.num_threads,
                 self.batch_sizes,
                 reverse == 1,
-=======
-        """The tapes by direction, from their parts."""
-        P = self.weights[0].hh.shape[1]
-        tapes = []
-        for direction, (its_kept, order) in enumerate(zip(_split(kept, self.directions), self.orders(), strict=True)):
-            its_y = y if self.directions == 1 else y[..., direction * P : (direction + 1) * P]
-            state, weights = self.states[direction], self.weights[direction]
-            tapes.append(
-                ops.recall(self.backend, self.cell, self.x, state, weights, its_y, its_kept, self.num_threads, **order)
->>>>>>> main
             )
             for reverse, (part, its_kept) in enumerate(zip(self.parts(y), _split(kept, self.directions), strict=True))
         ]
