@@ -977,7 +977,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1, dx=None, d
     cdef size_t row = round_up(l.hidden, job.lanes) * job.itemsize, packed_row = l.hidden * job.itemsize
     cdef size_t h_row = l.outputs * job.itemsize
     cdef ptrdiff_t begun = fastrnn_step_count(l, l.steps - 1 if l.reverse else 0)  # sequences of a step or more
-    cdef Buffer carry, panels, split, scratch, chunks, projection = None, dh = None, du = None
+    cdef Buffer carry, panels, split, scratch, chunks = None, projection = None, dh = None, du = None
     try:
         carry = Buffer(l.batch * row)
         l.carry = carry.data
@@ -990,7 +990,8 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1, dx=None, d
         else:
             memcpy(<char *> l.dh_0 + begun * h_row, <char *> l.dh_n + begun * h_row, (l.batch - begun) * h_row)
         choose_weight_split(&job, l.rows if rows is None else rows)
-        chunks = cut_chunks(l)
+        if not l.few_rows or l.u != NULL:
+            chunks = cut_chunks(l)
         job.cell.measure(l, &job.sizes)
         panels = Buffer(
             job.itemsize * job.sizes.backward_panel * max(job.sizes.hidden_panels, job.sizes.input_panels))
