@@ -422,7 +422,7 @@ def _units(vectors: Array, H: int) -> Array:
     return np.ascontiguousarray(together.reshape(rows, blocks * units * W)[:, :H])
 
 
-def gates(cell: Cell, tape: Tape) -> tuple[Array, ...]:
+def gates(cell: Cell, tape: Tape, *, num_threads: int = 1) -> tuple[Array, ...]:
     """The gates of all rows, and the cell state: `fastrnn.reference.gates`."""
     sizes, z, c = tape.sizes, tape.z, tape.c
     W, R, H = lanes(z.dtype), sizes.R, sizes.H
@@ -432,7 +432,7 @@ def gates(cell: Cell, tape: Tape) -> tuple[Array, ...]:
         return (_units(rows, H),)
     order = (1, 2, 0) if sizes.cell == GRU else (0, 1, 2, 3)
     found = tuple(_units(rows[:, :, slot : slot + 1], H) for slot in order)
-    return found if c is None else (*found, _units(c.reshape(-1, sizes.N + R, 1, W)[:, sizes.N :], H))
+    return found if c is None else (*found, _units(c.reshape(sizes.blocks, sizes.N + R, 1, W)[:, sizes.N :], H))
 
 
 # A tape as a tuple of arrays, for those who can keep nothing else
