@@ -146,13 +146,13 @@ def prepare_stream(problem: Problem, kind: str, threads: int) -> Prepared:
 # --- PyTorch
 
 
-def prepare_torch(problem: Problem, kind: str, threads: int) -> Prepared:
-    """torch.nn.LSTM, GRU or RNN; packed sequences where lengths differ."""
+def prepare_torch(problem: Problem, kind: str, threads: int, *, library: str = "torch.nn") -> Prepared:
+    """LSTM, GRU or RNN of torch.nn or of another library with torch modules; packed sequences where lengths differ."""
     import torch
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
     case = problem.case
-    module = getattr(torch.nn, case.cell.upper())(
+    module = getattr(importlib.import_module(library), case.cell.upper())(
         case.I,
         case.H,
         case.num_layers,
@@ -403,6 +403,7 @@ PEERS: dict[str, Peer] = {
     for peer in (
         *(Peer(name, partial(prepare_fastrnn, backend=name), backend=name) for name in ("cython", "numba", "numpy")),
         Peer("stream", prepare_stream, backend="cython", applies=can_stream),
+        Peer("fastrnn.torch", partial(prepare_torch, library="fastrnn.torch"), ("torch",), backend="cython"),
         Peer("torch", prepare_torch, ("torch",)),
         Peer("torch-cell", prepare_torch_cell, ("torch",), applies=is_single_step),
         Peer("onnxruntime", prepare_onnxruntime, ("onnxruntime", "onnx")),

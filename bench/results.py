@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 OURS = ("cython", "numba")  # in the order in which fastrnn prefers them
-OWN = (*OURS, "stream")  # nobody's peers
+OWN = (*OURS, "stream", "fastrnn.torch")  # nobody's peers
 REFERENCE = "numpy"
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 WRONG = "wrong"  # how the reason in `Row.absent` starts for which a peer is left out whose numbers differ

@@ -25,13 +25,14 @@ __all__ = [
     "as_tokens",
     "backward",
     "choose",
+    "empty",
     "forward",
     "gates",
     "infer",
     "is_tokens",
     "keep",
-    "kept_sizes",
     "keeps",
+    "kept_sizes",
     "multiply",
     "recall",
     "run",
@@ -381,6 +382,12 @@ def gates(tape: Tape) -> dict[str, Array]:
     """Every gate and every state but h, of all rows of a tape that has not been used: (R, H) each, by their names."""
     names = (*tape.cell.gates, *tape.cell.states[1:])
     return dict(zip(names, tape.backend.gates(tape.cell, tape.kept, num_threads=tape.num_threads), strict=True))
+
+
+def empty(backend: ModuleType, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """A new array, on a backend's recycled memory if it has such."""
+    array: Array = getattr(backend, "new_array", np.empty)(shape, dtype)
+    return array
 
 
 def multiply(

@@ -36,8 +36,7 @@ class Setting(NamedTuple):
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """A new array, on the backend's recycled memory if it has such."""
-        array: Array = getattr(self.backend, "new_array", np.empty)(shape, dtype)
-        return array
+        return ops.empty(self.backend, shape, dtype)
 
 
 @dataclass(frozen=True, slots=True)

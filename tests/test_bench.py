@@ -31,7 +31,7 @@ VARIANTS = {
     "projected layers": {"proj_size": 2, "num_layers": 2, "bidirectional": True, "ragged": True},
     "all": {"num_layers": 2, "bidirectional": True, "ragged": True},
 }
-MUST_RUN = ("cython", "numba", "numpy", "stream", "torch", "torch-cell")
+MUST_RUN = ("cython", "numba", "numpy", "stream", "fastrnn.torch", "torch", "torch-cell")
 QUICK = measure.Settings(seconds=0.001, least_rounds=2, most_rounds=2, turn=1e-6)
 
 

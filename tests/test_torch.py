@@ -186,9 +186,9 @@ def test_every_option_equals_torch(backend: str, require: Callable[[bool, str], 
     @settings(max_examples=150, deadline=None)
     @given(calls)
     def check(call: Call) -> None:
-        options = {
-            name: getattr(call, name) for name in ("num_layers", "bias", "batch_first", "bidirectional")
-        } | {"dropout": call.dropout if call.num_layers > 1 else 0.0}
+        options = {name: getattr(call, name) for name in ("num_layers", "bias", "batch_first", "bidirectional")} | {
+            "dropout": call.dropout if call.num_layers > 1 else 0.0
+        }
         if call.kind == "lstm":
             options["proj_size"] = call.proj_size
         want, got = pair(call.kind, call.I, call.H, **options)
@@ -222,7 +222,9 @@ def test_kernels_are_ours(kind: str) -> None:
 def test_empty_input_is_as_in_torch(kind: str) -> None:
     want, got = pair(kind)
     with pytest.warns(UserWarning, match="runs on torch's own kernels here: they take no empty input"):
-        assert_equal(states_of(got(torch.zeros(T, 0, I, dtype=torch.float64))), states_of(want(torch.zeros(T, 0, I).double())))
+        assert_equal(
+            states_of(got(torch.zeros(T, 0, I, dtype=torch.float64))), states_of(want(torch.zeros(T, 0, I).double()))
+        )
     with pytest.raises(RuntimeError) as expected:
         want(torch.zeros(0, N, I).double())
     with pytest.raises(RuntimeError) as raised:
@@ -543,7 +545,9 @@ def test_second_derivative_in_float32() -> None:
         (second,) = torch.autograd.grad(gradient.square().sum(), x)
     wide = x.detach().double().requires_grad_()
     (gradient,) = torch.autograd.grad(want.double()(wide)[0].sum(), wide, create_graph=True)
-    torch.testing.assert_close(second.double(), torch.autograd.grad(gradient.square().sum(), wide)[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        second.double(), torch.autograd.grad(gradient.square().sum(), wide)[0], rtol=1e-4, atol=1e-5
+    )
 
 
 # ---- what the kernels cannot do

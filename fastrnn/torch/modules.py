@@ -32,7 +32,11 @@ class _Recurrent(torch.nn.RNNBase):
         x, batch_sizes, sorted_indices, unsorted_indices = input if packed else (input, None, None, None)
         lstm = self.mode == "LSTM"
         states = () if hx is None else hx if lstm else (hx,)
-        reason = _why_not_this_call(x, states, packed) or _why_not_here() or _why_not_these([x, *states, *self._flat_weights])
+        reason = (
+            _why_not_this_call(x, states, packed)
+            or _why_not_here()
+            or _why_not_these([x, *states, *self._flat_weights])
+        )
         if reason:
             result = super().forward(input, hx)  # which says what is wrong, if anything is
             self._warn(reason)
@@ -61,9 +65,7 @@ class _Recurrent(torch.nn.RNNBase):
             states_n = [state.squeeze(1) for state in states_n]
         return y, self.permute_hidden(tuple(states_n) if lstm else states_n[0], unsorted_indices)
 
-    def _run(
-        self, x: Tensor, batch_sizes: Tensor | None, states: Sequence[Tensor]
-    ) -> tuple[Tensor, Sequence[Tensor]]:
+    def _run(self, x: Tensor, batch_sizes: Tensor | None, states: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
         """All layers, on (T, N, I) or the rows of a packed sequence; states are (L*D, N, K) each, or there are none."""
         L, D = self.num_layers, 2 if self.bidirectional else 1
         of_layers: Any

@@ -159,9 +159,7 @@ class _Problem:
             its_y = y if self.directions == 1 else y[..., direction * P : (direction + 1) * P]
             state, weights = self.states[direction], self.weights[direction]
             tapes.append(
-                ops.recall(
-                    self.backend, self.cell, self.x, state, weights, its_y, its_kept, self.num_threads, **order
-                )
+                ops.recall(self.backend, self.cell, self.x, state, weights, its_y, its_kept, self.num_threads, **order)
             )
         return tapes
 
