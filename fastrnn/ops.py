@@ -363,19 +363,11 @@ def recall(
     return Tape(cell, backend, recalled, num_threads)
 
 
-def kept_sizes(
-    backend: ModuleType,
-    cell: Cell,
-    steps: int,
-    batch: int,
-    rows: int,
-    hidden: int,
-    proj_size: int,
-    dtype: np.dtype[Any],
-) -> tuple[int, ...]:
-    """How many elements each array has that `keep` returns, of a tape of so many rows in so many steps."""
-    sizes: tuple[int, ...] = backend.kept_sizes(cell, steps, batch, rows, hidden, proj_size, dtype)
-    return sizes
+def kept_sizes(backend: ModuleType, cell: Cell, sizes: Sequence[int], dtype: np.dtype[Any]) -> tuple[int, ...]:
+    """How many elements each array has that `keep` returns; `sizes` are T, N, R, H and P, or 0 for no projection."""
+    steps, batch, rows, hidden, proj_size = sizes
+    kept: tuple[int, ...] = backend.kept_sizes(cell, steps, batch, rows, hidden, proj_size, dtype)
+    return kept
 
 
 def gates(tape: Tape, rows: int | None = None, to: Array | None = None) -> dict[str, Array]:

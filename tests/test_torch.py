@@ -30,7 +30,6 @@ from torch.nn.utils import parametrizations  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E402
 
 import fastrnn.torch as ours  # noqa: E402
-from fastrnn.torch import operator  # noqa: E402
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "rnn_tanh": ("RNN", {"nonlinearity": "tanh"}),
@@ -203,7 +202,7 @@ def test_float32_equals_torch(kind: str, bidirectional: bool) -> None:
     want, got = pair(kind, 30, 50, num_layers=2, bidirectional=bidirectional, dtype=torch.float32)
     want.reset_parameters()
     got.load_state_dict(want.state_dict())
-    x = torch.randn(20, 16, 30)
+    x = torch.randn(12, 8, 30)
     wide = copy.deepcopy(want).double()
     for mine, torchs, exact in zip(train(got, x), train(want, x), train(wide, x.double()), strict=True):
         scale = exact.abs().max().clamp(min=1)
@@ -221,7 +220,7 @@ def test_kernels_are_ours(kind: str) -> None:
 @kinds
 def test_empty_input_is_as_in_torch(kind: str) -> None:
     want, got = pair(kind)
-    with pytest.warns(UserWarning, match="runs on torch's own kernels here: they take no empty input"):
+    with pytest.warns(UserWarning, match="leaves this to torch.nn: fastrnn's kernels take no empty input"):
         assert_equal(
             states_of(got(torch.zeros(T, 0, I, dtype=torch.float64))), states_of(want(torch.zeros(T, 0, I).double()))
         )
@@ -286,11 +285,7 @@ def test_is_torchs_class(kind: str) -> None:
     module.reset_parameters()
     module.double()
     assert module(torch.zeros(T, I, dtype=torch.float64))[0].dtype is torch.float64
-    assert inspect_signature(module) == inspect_signature(base)
-
-
-def inspect_signature(module: Any) -> list[str]:
-    return sorted(name for name in dir(module) if not name.startswith("_"))
+    assert [n for n in dir(module) if n[0] != "_"] == [n for n in dir(base) if n[0] != "_"]
 
 
 def test_accelerate_and_restore_change_classes_in_place() -> None:
@@ -322,7 +317,7 @@ def test_accelerate_and_restore_change_classes_in_place() -> None:
     assert gru is shared is model["second"][1]
     assert type(model["second"][0]) is ours.RNN
     assert type(model["custom"]) is Custom
-    assert type(model["parametrized"]) is before[-4][0] or not isinstance(model["parametrized"], ours.LSTM)
+    assert not isinstance(model["parametrized"], ours.LSTM)
     gru(torch.zeros(T, I))
     assert calls == ["hook"]
     assert not gru.training
@@ -529,8 +524,7 @@ def test_second_derivative_is_torchs(kind: str) -> None:
         return [gradient, *torch.autograd.grad(gradient.square().sum(), [leaf, *module.parameters()])]
 
     with pytest.warns(UserWarning, match=r"second derivative \(create_graph=True\)") as warned:
-        first = penalty(got)
-        second = penalty(got)
+        first, second = [penalty(got) for _ in range(2)]
     assert len(warned) == 1
     assert_equal(first, penalty(want))
     assert_same_bits(second, first)
@@ -542,7 +536,7 @@ def test_second_derivative_in_float32() -> None:
     x = torch.randn(T, N, I, requires_grad=True)
     with pytest.warns(UserWarning, match="second derivative"):
         (gradient,) = torch.autograd.grad(got(x)[0].sum(), x, create_graph=True)
-        (second,) = torch.autograd.grad(gradient.square().sum(), x)
+    (second,) = torch.autograd.grad(gradient.square().sum(), x)
     wide = x.detach().double().requires_grad_()
     (gradient,) = torch.autograd.grad(want.double()(wide)[0].sum(), wide, create_graph=True)
     torch.testing.assert_close(
@@ -580,13 +574,19 @@ class Marked(Tensor):
 
 
 FALLBACKS: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
-    "bfloat16": (lambda m, x: m.bfloat16()(x.bfloat16())[0], "all float32 or all float64, not torch.bfloat16"),
-    "float16": (lambda m, x: m.half()(x.half())[0], "all float32 or all float64, not torch.float16"),
-    "meta": (lambda m, x: m.to("meta")(x.to("meta"))[0], "on the CPU, not on meta"),
-    "autocast": (call_autocast, "autocast, which changes dtypes, is on"),
-    "grad": (call_transformed, "none of torch.func's transforms"),
-    "forward_ad": (call_forward_ad, "no forward-mode derivative"),
-    "numpy": (call_on_numpy, "fastrnn's backend is the reference, plain NumPy"),
+    "bfloat16": (
+        lambda m, x: m.bfloat16()(x.bfloat16())[0],
+        "take dense tensors, all float32 or all float64, not torch.bfloat16",
+    ),
+    "float16": (
+        lambda m, x: m.half()(x.half())[0],
+        "take dense tensors, all float32 or all float64, not torch.float16",
+    ),
+    "meta": (lambda m, x: m.to("meta")(x.to("meta"))[0], "take tensors on the CPU, not on meta"),
+    "autocast": (call_autocast, "do not run under autocast"),
+    "grad": (call_transformed, "know none of torch.func's transforms"),
+    "forward_ad": (call_forward_ad, "have no forward-mode derivative"),
+    "numpy": (call_on_numpy, "are not compiled here: the backend is the reference, plain NumPy"),
     "subclass": (lambda m, x: m(x.as_subclass(Marked))[0], "do not know what a Marked does"),
 }
 
@@ -603,8 +603,8 @@ def test_falls_back_to_torch_with_one_warning(kind: str, case: str) -> None:
         results = [call(got, x) for _ in range(2)]
     mine = [w for w in caught if "fastrnn.torch" in str(w.message)]
     assert len(mine) == 1
-    assert str(mine[0].message).startswith(f"fastrnn.torch.{type(got).__name__} runs on torch's own kernels here: they")
-    assert reason in str(mine[0].message)
+    name = type(got).__name__
+    assert str(mine[0].message) == f"fastrnn.torch.{name} leaves this to torch.nn: fastrnn's kernels {reason}"
     assert mine[0].filename == __file__
     for result in results:
         assert type(result) is type(expected)
@@ -667,7 +667,7 @@ def test_constructor_refuses_what_torch_refuses() -> None:
         ({"batch_sizes": [3, 3]}, "whose sum is x's number of rows, 5"),
         ({"batch_sizes": [3, 2, 0]}, "at least 1"),
         ({"state": [(1, 3, 5), (1, 3, 6)]}, r"hh has shape \(24, 6\); expected \(G\*H, P\) = \(24, 5\)"),
-        ({"state": [(1, 3, 6), (1, 2, 6)]}, r"c_0 has shape \(2, 6\); expected \(N, H\) = \(3, 6\)"),
+        ({"state": [(1, 3, 6), (1, 2, 6)]}, r"c_0 has shape \(1, 2, 6\); expected \(D, N, H\) = \(1, 3, 6\)"),
         ({"x": (5, 7)}, r"ih has shape \(24, 4\); expected \(G\*H, I\) = \(24, 7\)"),
     ],
 )
@@ -787,7 +787,3 @@ def test_doctests_of_the_public_api() -> None:
         result = doctest.testmod(importlib.import_module(f"fastrnn.torch.{name}"))
         assert result.attempted
         assert not result.failed
-
-
-def test_operator_of_torch_is_registered() -> None:
-    assert operator.FLAGS[ops.choose(None, None)[0].__name__] > operator.USED

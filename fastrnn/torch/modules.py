@@ -48,24 +48,26 @@ class _Recurrent(torch.nn.RNNBase):
             x = x.unsqueeze(batch_axis)
             states = [state.unsqueeze(1) for state in states]
         if states:
-            hx = self.permute_hidden(tuple(states) if lstm else states[0], sorted_indices)
+            hx = tuple(states) if lstm else states[0]
+            hx = self.permute_hidden(hx, sorted_indices)
             self.check_forward_args(x, hx, batch_sizes)
             states = hx if lstm else (hx,)
         else:
             self.check_input(x, batch_sizes)
         if self.batch_first and not packed:
             x = x.transpose(0, 1)
-        y, states_n = self._run(x.contiguous(), batch_sizes, states)
+        y, state_n = self._run(x.contiguous(), batch_sizes, states)
         if self.batch_first and not packed:
             y = y.transpose(0, 1)
         if packed:
             y = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
         elif not batched:
             y = y.squeeze(batch_axis)
-            states_n = [state.squeeze(1) for state in states_n]
-        return y, self.permute_hidden(tuple(states_n) if lstm else states_n[0], unsorted_indices)
+            state_n = [state.squeeze(1) for state in state_n]
+        hx_n: Any = tuple(state_n) if lstm else state_n[0]
+        return y, self.permute_hidden(hx_n, unsorted_indices)
 
-    def _run(self, x: Tensor, batch_sizes: Tensor | None, states: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+    def _run(self, x: Tensor, batch_sizes: Tensor | None, states: Sequence[Tensor]) -> tuple[Any, Sequence[Tensor]]:
         """All layers, on (T, N, I) or the rows of a packed sequence; states are (L*D, N, K) each, or there are none."""
         L, D = self.num_layers, 2 if self.bidirectional else 1
         of_layers: Any
@@ -77,8 +79,8 @@ class _Recurrent(torch.nn.RNNBase):
         elif L == 1:
             of_layers = [states]
         else:
-            of_layers = zip(*[state.split(D) for state in states], strict=True)
-        weights = self._flat_weights
+            of_layers = zip(*[state.chunk(L) for state in states], strict=True)
+        weights: list[Any] = self._flat_weights
         count = len(weights) // L
         states_n = []
         for at, state in enumerate(of_layers):
@@ -91,8 +93,13 @@ class _Recurrent(torch.nn.RNNBase):
         return x, states_n[0] if L == 1 else [torch.cat(parts) for parts in zip(*states_n, strict=True)]
 
     def _warn(self, reason: str) -> None:
-        """Say once that torch's own kernels are used, and why."""
-        _warn_once(self, f"fastrnn.torch.{type(self).__name__} runs on torch's own kernels here: {reason}")
+        """Say once that torch.nn's own kernels are used, and why: what ours do not do."""
+        message = f"fastrnn.torch.{type(self).__name__} leaves this to torch.nn: fastrnn's kernels {reason}"
+        if torch.compiler.is_compiling():
+            _warn_while_tracing(message)
+        elif self not in _warned:
+            _warned.add(self)
+            warnings.warn(message, stacklevel=5)  # at the call of the module
 
 
 run_uncompiled(_Recurrent.forward)
@@ -100,10 +107,11 @@ run_uncompiled(_Recurrent.forward)
 _warned: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
 
 
-def _warn_once(module: torch.nn.Module, message: str) -> None:
-    if module not in _warned:
-        _warned.add(module)
-        warnings.warn(message, stacklevel=6)  # at the call of the module
+def _warn_while_tracing(message: str) -> None:
+    warnings.warn(message, stacklevel=2)
+
+
+_warn_while_tracing._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compiler.assume_constant_result
 
 
 def _are_same(values: Collection[Any], others: Collection[Any]) -> bool:
@@ -111,42 +119,42 @@ def _are_same(values: Collection[Any], others: Collection[Any]) -> bool:
 
 
 def _why_not_this_call(x: Any, states: Any, packed: bool) -> str | None:
-    """Why the kernels do not take what a module is called with, or None; torch.nn refuses most of the rest as well."""
+    """Why the kernels do not take what a module is called with, or None; torch.nn refuses most of that as well."""
     if not isinstance(x, Tensor) or not (packed or x.dim() in (2, 3)):
-        return "they take tensors of two or three axes"
+        return "take tensors of two or three axes"
     if not isinstance(states, (tuple, list)):
-        return "they take a state as a tuple"
+        return "take states in a tuple"
     dims = 3 if packed else x.dim()
     for state in states:
         if not isinstance(state, Tensor) or state.dim() != dims:
-            return "they take states of as many axes as the input"
+            return "take states of as many axes as the input"
     if x.is_nested or (not torch.compiler.is_compiling() and x.is_neg()):
-        return "they take no nested tensors, and none with a negative bit"
-    return None if x.numel() else "they take no empty input"
+        return "take no nested tensors, and none with a negative bit"
+    return None if x.numel() else "take no empty input"
 
 
 def _why_not_here() -> str | None:
     """Why the kernels do not work under what torch is in the middle of, or None."""
     if torch.is_autocast_enabled("cpu"):
-        return "autocast, which changes dtypes, is on"
+        return "do not run under autocast"
     if not torch.compiler.is_compiling():
         if torch._C._are_functorch_transforms_active():
-            return "they know none of torch.func's transforms"
+            return "know none of torch.func's transforms"
         if forward_ad._current_level >= 0:
-            return "they have no forward-mode derivative"
+            return "have no forward-mode derivative"
     return why_no_tapes()
 
 
-def _why_not_these(tensors: Sequence[Tensor]) -> str | None:
+def _why_not_these(tensors: Sequence[Any]) -> str | None:
     """Why the kernels cannot work on tensors like these, or None."""
     dtype = tensors[0].dtype
     for t in tensors:
         if not t.is_cpu:
-            return f"they are for tensors on the CPU, not on {t.device}"
+            return f"take tensors on the CPU, not on {t.device}"
         if t.dtype is not dtype or t.dtype not in DTYPES or t.layout is not torch.strided:
-            return f"they are for dense tensors, all float32 or all float64, not {t.dtype}"
+            return f"take dense tensors, all float32 or all float64, not {t.dtype}"
         if type(t) not in PLAIN and not is_traced():
-            return f"they do not know what a {type(t).__name__} does"
+            return f"do not know what a {type(t).__name__} does"
     return None
 
 

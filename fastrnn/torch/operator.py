@@ -2,12 +2,12 @@
 
 `layer` is what modules call. Where torch traces (torch.compile, torch.export, fake tensors, dispatch modes) it is the
 operator torch.ops.fastrnn.layer, which graphs hold as one node. Otherwise it is an autograd.Function on the same two
-NumPy functions, `_forward` and `_backward`: torch's dispatcher would add 15 us to each, and torch.library's own autograd
-another 130 us, to a training step of one small layer that takes 125 us. Tensors and arrays share their memory throughout.
+NumPy functions, `_forward` and `_backward`: of a training step of one small layer that takes 125 us, torch's dispatcher
+would make 150, and torch.library's own autograd 300. Tensors and arrays share their memory throughout.
 
-Backends overwrite the tape in `backward`. As a tensor of its own a tape has a flag that says so: where it serves a
-second time (retain_graph=True), or is missing, or y was modified since, forward runs again, which gives the same bits.
-So the operators are functions of their other arguments alone, as compilers take them to be.
+Backends overwrite the tape in `backward`. In tensors a tape has a flag that says so: where it serves a second time
+(retain_graph=True), or is missing, or y was modified since, forward runs again, which gives the same bits. So the
+operators are functions of their other arguments alone, as compilers take them to be.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_co
 
 from fastrnn import ops
 from fastrnn.backends import BACKENDS
-from fastrnn.cells import CELLS, Cell, Weights
+from fastrnn.cells import CELLS, Cell, State, Weights
 from fastrnn.parameters import Array
 
 __all__ = ["DTYPES", "is_traced", "layer", "run_uncompiled", "why_no_tapes"]
@@ -36,7 +36,7 @@ FLAGS = {module: flag for flag, module in enumerate(BACKENDS.values(), start=1)}
 BACKEND_OF_FLAG = [None, *BACKENDS]
 
 Outputs = tuple[Tensor, list[Tensor], list[Tensor]]  # y, the final states, and the tape
-Gradients = tuple[Tensor, list[Tensor], list[Tensor]]  # of x, of the initial states, and of the weights
+Gradients = tuple[Any, Sequence[Any], Sequence[Any]]  # of x, of the initial states, and of the weights
 
 
 def layer(
@@ -73,10 +73,12 @@ def layer(
     taped = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *state, *weights))
     if is_traced():
         # A graph to be kept outlives the grad mode it is made in: it has no tape, and a backward runs forward again.
-        keep = taped and not (torch.compiler.is_exporting() or torch.jit.is_tracing())
+        keep = taped and torch.compiler.is_compiling() and not torch.compiler.is_exporting()
         y, state_n, _ = torch.ops.fastrnn.layer(x, batch_sizes, list(state), list(weights), cell, keep)
     elif taped:
-        y, *state_n = _Layer.apply(cell, warn, x, batch_sizes, len(state), *state, *weights)
+        y, *state_n = _Layer.apply(  # type: ignore[no-untyped-call]
+            cell, warn, x, batch_sizes, len(state), *state, *weights
+        )
     else:
         y, state_n, _ = _forward(x, batch_sizes, state, weights, cell, False)
     return y, state_n
@@ -84,7 +86,9 @@ def layer(
 
 def is_traced() -> bool:
     """Whether torch records operators, instead of merely running them."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+        return True
+    return torch._C._get_tracing_state() is not None  # torch.jit.trace
 
 
 def run_uncompiled(function: Callable[..., Any]) -> None:
@@ -96,16 +100,16 @@ def run_uncompiled(function: Callable[..., Any]) -> None:
 
 
 def why_no_tapes() -> str | None:
-    """Why the backend does not keep its tapes in tensors, or None."""
+    """Why there is no backend that keeps its tapes in tensors, or None."""
     backend, _ = ops.choose(None, 1)
-    return None if ops.keeps(backend) else f"fastrnn's backend is {backend.describe()}"
+    return None if ops.keeps(backend) else f"are not compiled here: the backend is {backend.describe()}"
 
 
 # ---- on NumPy arrays
 
 
 class _Problem:
-    """What a layer is given, as arrays that share the tensors' memory, by direction."""
+    """What a layer is given, by direction, as arrays that share the tensors' memory."""
 
     def __init__(
         self,
@@ -119,49 +123,54 @@ class _Problem:
         self.backend, self.num_threads = ops.choose(backend, torch.get_num_threads())
         self.cell = CELLS[cell]
         self.x = _array(x)
-        self.directions = len(state[0])
-        arrays = [_array(s) for s in state]
-        self.states = [tuple([s[direction] for s in arrays]) for direction in range(self.directions)]
+        self.batch_sizes: Array | None = None if batch_sizes is None else batch_sizes.numpy()
+        states = [_array(s) for s in state]
+        self.directions = len(states[0])
         self.weights = [_weights(its) for its in _split(weights, self.directions)]
-        self.order: dict[str, Any] = {}
-        if batch_sizes is not None:
-            self.order["batch_sizes"] = batch_sizes.numpy()
-        _check(self.cell, self.x, self.states, self.weights, self.order.get("batch_sizes"))
+        _check(self.cell, self.x, self.batch_sizes, states, self.weights)
+        self.states = [tuple([s[direction] for s in states]) for direction in range(self.directions)]
 
-    def orders(self) -> list[dict[str, Any]]:
-        """The order in which each direction takes the steps."""
-        return [self.order, self.order | {"reverse": True}][: self.directions]
+    def parts(self, array: Array | None) -> Sequence[Any]:
+        """Which columns of y or dy each direction has; None for each if there are none."""
+        if array is None or self.directions == 1:
+            return [array] * self.directions
+        P = array.shape[-1] // 2
+        return array[..., :P], array[..., P:]
 
-    def run(self, keep: bool) -> tuple[Array, list[tuple[Array, ...]], list[ops.Tape]]:
+    def run(self, keep: bool) -> tuple[Array, list[State], list[ops.Tape]]:
         """y, and by direction the final states and, if they are to be kept, the tapes."""
-        P = self.weights[0].hh.shape[1]
-        orders = self.orders()
-        y = None
+        y: Array | None = None
         if self.directions == 2:
-            y = ops.empty(self.backend, (*self.x.shape[:-1], 2 * P), self.x.dtype)
-            orders = [order | {"y": half} for order, half in zip(orders, (y[..., :P], y[..., P:]), strict=True)]
+            y = ops.empty(self.backend, (*self.x.shape[:-1], 2 * self.weights[0].hh.shape[1]), self.x.dtype)
         states_n, tapes = [], []
-        for state, weights, order in zip(self.states, self.weights, orders, strict=True):
+        for reverse, part in enumerate(self.parts(y)):
+            state, weights = self.states[reverse], self.weights[reverse]
             given = (self.backend, self.cell, self.x, state, weights, self.num_threads)
             if keep:
-                its_y, state_n, tape = ops.forward(*given, **order)
+                its_y, state_n, tape = ops.forward(*given, self.batch_sizes, reverse == 1, part)
                 tapes.append(tape)
             else:
-                its_y, state_n = ops.run(*given, **order)
+                its_y, state_n = ops.run(*given, self.batch_sizes, reverse == 1, part)
             states_n.append(state_n)
-        return (its_y if y is None else y), states_n, tapes
+        return its_y if y is None else y, states_n, tapes
 
     def recall(self, y: Array, kept: Sequence[Array]) -> list[ops.Tape]:
-        """The tapes by direction, from their parts."""
-        P = self.weights[0].hh.shape[1]
-        tapes = []
-        for direction, (its_kept, order) in enumerate(zip(_split(kept, self.directions), self.orders(), strict=True)):
-            its_y = y if self.directions == 1 else y[..., direction * P : (direction + 1) * P]
-            state, weights = self.states[direction], self.weights[direction]
-            tapes.append(
-                ops.recall(self.backend, self.cell, self.x, state, weights, its_y, its_kept, self.num_threads, **order)
+        """The tapes by direction, from their arrays."""
+        return [
+            ops.recall(
+                self.backend,
+                self.cell,
+                self.x,
+                self.states[reverse],
+                self.weights[reverse],
+                part,
+                its_kept,
+                self.num_threads,
+                self.batch_sizes,
+                reverse == 1,
             )
-        return tapes
+            for reverse, (part, its_kept) in enumerate(zip(self.parts(y), _split(kept, self.directions), strict=True))
+        ]
 
 
 def _forward(
@@ -201,18 +210,14 @@ def _backward(
     else:
         flag[0] = USED
         tapes = problem.recall(y.numpy(), [t.numpy() for t in tape[:-1]])
-    dy_array = None if dy is None else _array(dy)
+    dys = problem.parts(None if dy is None else _array(dy))
     dstates_n = [None if d is None else _array(d) for d in dstate_n]
     dx: Array | None = None
-    dstates_0, dweights = [], []
-    for direction, its_tape in enumerate(tapes):
-        its_dy = dy_array
-        if dy_array is not None and problem.directions == 2:
-            P = dy_array.shape[-1] // 2
-            its_dy = dy_array[..., direction * P : (direction + 1) * P]
+    dstates_0: list[State] = []
+    dweights: list[Tensor] = []
+    for direction, (its_tape, its_dy) in enumerate(zip(tapes, dys, strict=True)):
         its_dstate_n = tuple([None if d is None else d[direction] for d in dstates_n])
-        totals = {} if dx is None else {"dx": dx}
-        dx, dstate_0, its_dweights = ops.backward(its_tape, its_dy, its_dstate_n, **totals)
+        dx, dstate_0, its_dweights = ops.backward(its_tape, its_dy, its_dstate_n, dx)
         dstates_0.append(dstate_0)
         dweights += [torch.from_numpy(w) for w in its_dweights if w is not None]  # in torch.nn's order
     return torch.from_numpy(dx), _tensors(dstates_0), dweights
@@ -224,7 +229,7 @@ def _array(tensor: Tensor) -> Array:
     return array if array.flags.carray else np.require(array, None, ["C", "A"])
 
 
-def _tensors(states: Sequence[tuple[Array, ...]]) -> list[Tensor]:
+def _tensors(states: Sequence[State]) -> list[Tensor]:
     """States by direction, (N, K) each, as those of both, (D, N, K)."""
     if len(states) == 1:
         return [torch.from_numpy(s[None]) for s in states[0]]
@@ -241,27 +246,32 @@ def _weights(tensors: Sequence[Tensor]) -> Weights:
     """One direction's, from torch.nn's order."""
     arrays = [_array(t) for t in tensors]
     hr = arrays.pop() if len(arrays) % 2 else None
-    return Weights(*arrays, *[None] * (4 - len(arrays)), hr)
+    bias_ih, bias_hh = arrays[2:] or (None, None)
+    return Weights(arrays[0], arrays[1], bias_ih, bias_hh, hr)
+
+
+LETTERS = ("(G*H, I)", "(G*H, P)", "(G*H,)", "(G*H,)", "(P, H)")  # of the fields of Weights
 
 
 def _check(
-    cell: Cell, x: Array, states: Sequence[tuple[Array, ...]], weights: Sequence[Weights], batch_sizes: Array | None
+    cell: Cell, x: Array, batch_sizes: Array | None, states: Sequence[Array], weights: Sequence[Weights]
 ) -> None:
     """Raise TypeError or ValueError unless everything fits together: the kernels trust it."""
-    N, P = states[0][0].shape
+    D, N, P = states[0].shape
     rows, I = len(weights[0].ih), x.shape[-1]
     H = rows // len(cell.gates)
-    state_shapes = ((N, P), (N, H))
     weight_shapes = ((rows, I), (rows, P), (rows,), (rows,), (P, H))
-    for state in states:
-        for array, shape in zip(state, state_shapes, strict=False):
-            if array.shape != shape or array.dtype is not x.dtype:
-                ops.as_states(cell.states_0, state, x.dtype, state_shapes[: len(state)], ("(N, P)", "(N, H)"))
     for its in weights:
-        for at, (array, shape) in enumerate(zip(its, weight_shapes, strict=True)):
+        for field, array, shape in zip(Weights._fields, its, weight_shapes, strict=True):
             if array is not None and (array.shape != shape or array.dtype is not x.dtype):
-                letters = ("(G*H, I)", "(G*H, P)", "(G*H,)", "(G*H,)", "(P, H)")
-                ops.as_real(Weights._fields[at], array, x.dtype, shape, letters[at])
+                letters = dict(
+                    zip(Weights._fields, ("(G*H, I)", "(G*H, P)", "(G*H,)", "(G*H,)", "(P, H)"), strict=True)
+                )
+                ops.as_real(field, array, x.dtype, shape, letters[field])
+    names = cell.states_0
+    for name, array, size in zip(names, states, (P, H)[: len(names)], strict=True):
+        if array.shape != (D, N, size) or array.dtype is not x.dtype:
+            ops.as_real(name, array, x.dtype, (D, N, size), f"(D, N, {'P' if name == 'h_0' else 'H'})")
     if batch_sizes is None:
         if x.shape[1:-1] != (N,):
             raise ValueError(f"x has shape {x.shape}; expected (T, N, I) with N = {N}, as in h_0")
@@ -323,7 +333,7 @@ class _Layer(torch.autograd.Function):
 
 
 run_uncompiled(_Layer.backward)
-CREATE_GRAPH = "its kernels have no second derivative (create_graph=True)"
+CREATE_GRAPH = "have no second derivative (create_graph=True)"
 NOTHING = {dtype: torch.empty(0, dtype=dtype) for dtype in DTYPES}
 
 
@@ -335,17 +345,17 @@ def _differentiable_backward(
     dy: Tensor | None,
     dstate_n: Sequence[Tensor | None],
     cell: str,
-) -> tuple[Tensor | None, list[Tensor | None], list[Tensor | None]]:
+) -> Gradients:
     """`_backward` as a differentiable function of all its arguments: by torch's own layer."""
     # Aliases, since what led from one of these to another is not part of this layer.
     tensors = [t.view_as(t) for t in (x, *state, *weights)]
     x, state, weights = tensors[0], tensors[1 : 1 + len(state)], tensors[1 + len(state) :]
-    onednn = torch.backends.mkldnn.enabled
+    onednn = torch._C._get_mkldnn_enabled()
     try:
-        torch.backends.mkldnn.enabled = False  # its LSTM has no second derivative either
+        torch._C._set_mkldnn_enabled(False)  # its LSTM has no second derivative either
         outputs = _torchs_layer(x, batch_sizes, state, weights, cell)
     finally:
-        torch.backends.mkldnn.enabled = onednn
+        torch._C._set_mkldnn_enabled(onednn)
     pairs = [(out, d) for out, d in zip(outputs, (dy, *dstate_n), strict=True) if d is not None]
     wanted = [t for t in tensors if t.requires_grad]
     found = torch.autograd.grad(
@@ -387,8 +397,7 @@ torch.library.impl("fastrnn::layer", "CPU", _forward)
 torch.library.impl("fastrnn::layer_backward", "CPU", _backward)
 
 
-@torch.library.register_fake("fastrnn::layer")
-def _(
+def _fake_forward(
     x: Tensor,
     batch_sizes: Tensor | None,
     state: Sequence[Tensor],
@@ -396,27 +405,27 @@ def _(
     cell: str,
     keep: bool,
 ) -> Outputs:
-    directions, N, P = state[0].shape
-    y = x.new_empty((*x.shape[:-1], directions * P))
+    """What `_forward` returns, without numbers."""
+    D, N, P = state[0].shape
     tape = []
     if keep:
         steps, rows = (x.shape[0], x.shape[0] * N) if batch_sizes is None else (batch_sizes.shape[0], x.shape[0])
-        its_weights = weights[: len(weights) // directions]
-        H = its_weights[1].shape[0] // len(CELLS[cell].gates)
+        H = weights[1].shape[0] // len(CELLS[cell].gates)
+        projected = len(weights) // D % 2 == 1
+        sizes: list[Any] = [steps, N, rows, H, P if projected else 0]
+        dtype: Any = DTYPES[x.dtype]
         backend, _ = ops.choose(None, 1)
-        sizes: list[Any] = [steps, N, rows, H, P if len(its_weights) % 2 else 0]
         if all(type(size) is int for size in sizes):
-            kept = ops.kept_sizes(backend, CELLS[cell], *sizes, DTYPES[x.dtype])
+            kept: Sequence[Any] = ops.kept_sizes(backend, CELLS[cell], sizes, dtype)
         else:
-            count = len(ops.kept_sizes(backend, CELLS[cell], 1, 1, 1, 1, 0, DTYPES[x.dtype]))
-            kept = tuple(torch.library.get_ctx().new_dynamic_size() for _ in range(count))
-        tape = [x.new_empty(size) for _ in range(directions) for size in kept]
+            some = ops.kept_sizes(backend, CELLS[cell], [1, 1, 1, 2, int(projected)], dtype)
+            kept = [torch.library.get_ctx().new_dynamic_size() for _ in some]
+        tape = [x.new_empty(size) for _ in range(D) for size in kept]
         tape.append(x.new_empty(1, dtype=torch.uint8))
-    return y, [s.new_empty(s.shape) for s in state], tape
+    return x.new_empty((*x.shape[:-1], D * P)), [s.new_empty(s.shape) for s in state], tape
 
 
-@torch.library.register_fake("fastrnn::layer_backward")
-def _(
+def _fake_backward(
     x: Tensor,
     batch_sizes: Tensor | None,
     state: Sequence[Tensor],
@@ -427,7 +436,12 @@ def _(
     dstate_n: Sequence[Tensor | None],
     cell: str,
 ) -> Gradients:
+    """What `_backward` returns, without numbers."""
     return x.new_empty(x.shape), [s.new_empty(s.shape) for s in state], [w.new_empty(w.shape) for w in weights]
+
+
+torch.library.register_fake("fastrnn::layer", _fake_forward)
+torch.library.register_fake("fastrnn::layer_backward", _fake_backward)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
@@ -439,14 +453,14 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
     ctx.states, ctx.tensors = len(state), len(state) + len(weights)
 
 
-def _backward_of_operator(
-    ctx: Any, dy: Tensor | None, dstate_n: Sequence[Tensor | None], _: Any
-) -> tuple[Tensor | None, None, Sequence[Tensor | None], Sequence[Tensor | None], None, None]:
+def _backward_of_operator(ctx: Any, dy: Tensor | None, dstate_n: Sequence[Tensor | None], _: Any) -> tuple[Any, ...]:
     x, batch_sizes, y, *others = ctx.saved_tensors
     tensors, tape = others[: ctx.tensors], others[ctx.tensors :]
     state, weights = tensors[: ctx.states], tensors[ctx.states :]
     if torch.is_grad_enabled():
-        warnings.warn(f"torch differentiates torch.ops.fastrnn.layer: {CREATE_GRAPH}", stacklevel=2)
+        warnings.warn(
+            f"torch.ops.fastrnn.layer leaves this to torch.nn: fastrnn's kernels {CREATE_GRAPH}", stacklevel=2
+        )
         dx, dstate_0, dweights = _differentiable_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
     else:
         dx, dstate_0, dweights = torch.ops.fastrnn.layer_backward(
