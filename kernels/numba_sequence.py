@@ -422,8 +422,21 @@ def _units(vectors: Array, H: int) -> Array:
     return np.ascontiguousarray(together.reshape(rows, blocks * units * W)[:, :H])
 
 
-def gates(cell: Cell, tape: Tape) -> tuple[Array, ...]:
+def gates(
+    cell: Cell, tape: Tape, *, num_threads: int = 1, rows: int | None = None, to: Array | None = None
+) -> tuple[Array, ...]:
     """The gates of all rows, and the cell state: `fastrnn.reference.gates`."""
+    found = _gates(tape)
+    if rows is None:
+        return found
+    spread = tuple([np.empty((rows, array.shape[1]), array.dtype) for array in found])
+    for whole, array in zip(spread, found, strict=True):
+        whole[to] = array
+    return spread
+
+
+def _gates(tape: Tape) -> tuple[Array, ...]:
+    """`gates` in order."""
     sizes, z, c = tape.sizes, tape.z, tape.c
     W, R, H = lanes(z.dtype), sizes.R, sizes.H
     rows = _gates_array(sizes, z).reshape(sizes.blocks, -1)[:, : R * sizes.slots * W]
@@ -432,7 +445,7 @@ def gates(cell: Cell, tape: Tape) -> tuple[Array, ...]:
         return (_units(rows, H),)
     order = (1, 2, 0) if sizes.cell == GRU else (0, 1, 2, 3)
     found = tuple(_units(rows[:, :, slot : slot + 1], H) for slot in order)
-    return found if c is None else (*found, _units(c.reshape(-1, sizes.N + R, 1, W)[:, sizes.N :], H))
+    return found if c is None else (*found, _units(c.reshape(sizes.blocks, sizes.N + R, 1, W)[:, sizes.N :], H))
 
 
 # A tape as a tuple of arrays, for those who can keep nothing else

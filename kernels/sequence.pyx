@@ -738,21 +738,25 @@ cdef struct Reading:
     const Job *job
     void *gates
     void *c
+    ptrdiff_t rows
+    const intptr_t *to
 
 
 cdef void read_task(void *context, int part) noexcept nogil:
     cdef Reading *reading = <Reading *> context
     cdef const Job *job = reading.job
     job.cell.read_tape(
-        &job.layer, reading.gates, reading.c, start(job.layer.rows, job.threads, part),
-        start(job.layer.rows, job.threads, part + 1))
+        &job.layer, reading.gates, reading.c, reading.rows, reading.to,
+        start(job.layer.rows, job.threads, part), start(job.layer.rows, job.threads, part + 1))
 
 
-def gates(cell, Tape tape, *, int num_threads=1):
+def gates(cell, Tape tape, *, int num_threads=1, rows=None, cnp.ndarray to=None):
     """`fastrnn.reference.gates` of a tape that backward has not used."""
     cdef Job job = tape.job
     cdef Reading reading
-    cdef cnp.npy_intp *shape = [job.gates, job.layer.rows, job.layer.hidden]
+    reading.rows = job.layer.rows if rows is None else rows
+    reading.to = <const intptr_t *> pointer(to)
+    cdef cnp.npy_intp *shape = [job.gates, reading.rows, job.layer.hidden]
     cdef cnp.ndarray found = empty(3, shape, job.typenum)
     cdef cnp.ndarray c = None if job.layer.c == NULL else empty(2, shape + 1, job.typenum)
     share(&job, num_threads)

@@ -156,6 +156,14 @@ def test_gates_are_those_of_the_reference(backend: str, cell: str, order: dict[s
     for name, got, want in zip(names, *found, strict=True):
         assert got.dtype == dtype
         assert_close(name, got, want, tolerance(want, dtype, problem.length("y")))
+    rows = len(found[0][0])
+    to = np.random.default_rng(0).permutation(2 * rows)[:rows]
+    given = problem.cell, problem.x, problem.state, problem.weights
+    tape = load(backend).forward(*given, tape=True, num_threads=2, **problem.order)[2]
+    spread = load(backend).gates(problem.cell, tape, num_threads=2, rows=2 * rows, to=to)
+    for name, got, want in zip(names, spread, found[0], strict=True):
+        assert got.shape == (2 * rows, want.shape[1])
+        assert_same_bits(name, got[to], want)
 
 
 @backends
