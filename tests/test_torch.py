@@ -625,6 +625,7 @@ MISTAKES: dict[str, Callable[[Any], Any]] = {
     "state of another batch": lambda m: m(torch.zeros(T, N, I).double(), zeros(m, 1, N + 1, H)),
     "state of another size": lambda m: m(torch.zeros(T, N, I).double(), zeros(m, 1, N, H + 1)),
     "state of another dtype": lambda m: m(torch.zeros(T, N, I).double(), zeros(m, 1, N, H, dtype=torch.float32)),
+    "no states in a state": lambda m: m(torch.zeros(T, N, I).double(), ()),
     "packed rows of another size": lambda m: m(pack_padded_sequence(torch.zeros(T, N, I + 1).double(), [T] * N)),
     "state of another packed batch": lambda m: m(
         pack_padded_sequence(torch.zeros(T, N, I).double(), [T] * N), zeros(m, 1, N + 1, H)
