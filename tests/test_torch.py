@@ -643,7 +643,7 @@ def zeros(module: Any, *shape: int, dtype: Any = torch.float64) -> Any:
 def test_mistakes_raise_as_in_torch(kind: str, mistake: str) -> None:
     raised = []
     for module in pair(kind):
-        with pytest.raises((TypeError, ValueError, RuntimeError, AttributeError)) as caught:
+        with pytest.raises((TypeError, ValueError, IndexError, RuntimeError, AttributeError)) as caught:
             MISTAKES[mistake](module)
         raised.append((type(caught.value), str(caught.value)))
     if kind == "lstm" and "packed" in mistake:  # torch.nn.LSTM finds these out in the middle of its arithmetic
