@@ -113,3 +113,5 @@ cdef extern from "pool.h" nogil:
     void fastrnn_pool_run(fastrnn_task *task, void *context, int parts, int together)
     void fastrnn_pool_barrier(int parts)
     void fastrnn_pool_release()
+    ctypedef void fastrnn_parallel(void (*function)(void *), void *data, unsigned threads, unsigned flags) noexcept
+    void fastrnn_pool_borrow(fastrnn_parallel *parallel, int (*team_size)() noexcept)

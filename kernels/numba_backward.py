@@ -58,7 +58,7 @@ def buffer_sizes(sizes: Sizes, real: bool, product_row: int, projected_columns: 
     inputs = sizes.I * real
     tokens = (2 * sizes.I if sizes.columns == sizes.I else SUMMED_ROWS) * product_row * (not real)
     few_rows = (13 + SUMMED_ROWS) * 4 * W
-    many_rows = 36 * W + (max(inputs, sizes.H, sizes.P) + 8) * 8 * SUMMED_ROWS
+    many_rows = 4 * W + (max(inputs, sizes.H, sizes.P) + 8) * 8 * SUMMED_ROWS
     biases = (sizes.slots + 1) * W
     product = _INPUT_ROWS * 4 * W + sizes.blocks * product_row * 4 * W
     large = sizes.R > SUMMED_ROWS
@@ -156,7 +156,9 @@ def _multiply(s, side, p, K, panel, weights, z, rows, out, out_row):
                     r = rows * i // parts
                     count = rows * (i + 1) // parts - r
                     at, sums = z + (block * s.block_stride + r * z_row + (first + slot) * W), out + r * out_row
-                    product(count, vectors, sums, out_row, sums, out_row, at, z_row, 1, 0, here, K, units, 1, here, 0)
+                    product(
+                        count, vectors, sums, out_row, sums, out_row, 0, at, z_row, 1, 0, here, K, units, 1, here, 0
+                    )
         return
     chunk = max(1, _SUMMED // inner)
     for block in range(0, s.blocks, chunk):
@@ -182,6 +184,7 @@ def _multiply(s, side, p, K, panel, weights, z, rows, out, out_row):
                 out_row,
                 sums,
                 out_row,
+                0,
                 at,
                 z_row,
                 1,
@@ -205,14 +208,15 @@ def _differentiate(s, a, p, step, n_low, n_high, tape, dh, dh_row):
     dy = null_like(a.hh) if a.hr or not a.dy else a.dy + step.row * s.dy_row
     c_rows = s.N + s.R
     for carried in range(2):
-        low, high, h_prev, h_row, c_row = previous(s, a, step, carried, n_low, n_high)
+        before = previous(s, a, step, carried, n_low, n_high)
+        h_row = before.h_row
         for v in range(column_vectors(s.H, p, W)):
             u = p * 4 + v
             count = s.H - u * W
             z = tape + ((u // s.units) * s.block_stride + (step.row * s.slots + u % s.units) * W)
-            c_prev, c = a.c + (u * c_rows + c_row) * W, a.c + (u * c_rows + s.N + step.row) * W
-            h, dc = h_prev + u * W, a.dc + u * s.N * W
-            for n in range(low, high):
+            c_prev, c = a.c + (u * c_rows + before.c_row) * W, a.c + (u * c_rows + s.N + step.row) * W
+            h, dc = before.h + u * W, a.dc + u * s.N * W
+            for n in range(before.low, before.high):
                 place, row = dh + (n * dh_row + v * W), z + n * s.slots * W
                 of_h = load(place)
                 if dy:
@@ -354,16 +358,6 @@ def _copy_rows(left, r, rows, k, step, count, out):
 
 
 @helper
-def _add_tile(sums, sums_row, out, out_row, rows, columns):
-    """out += sums."""
-    W = width(out)
-    for r in range(rows):
-        for k in range(0, columns, W):
-            place, count = out + (r * out_row + k), columns - k
-            store_part(place, load_part(place, count) + load(sums + (r * sums_row + k)), count)
-
-
-@helper
 def _weights_of_few_rows(s, side, left, z, weights, thread, team, scratch):
     """One thread's part of dW from at most `SUMMED_ROWS` rows: some panels of columns of some blocks.
 
@@ -381,7 +375,7 @@ def _weights_of_few_rows(s, side, left, z, weights, thread, team, scratch):
         p, block = place // s.blocks, place % s.blocks
         k, vectors = p * 4 * W, column_vectors(K, p, W)
         row = vectors * W
-        in_place = k + row <= K and not s.add  # the tile writes whole vectors
+        whole = k + row <= K  # the tile writes whole vectors
         if place == low or block == 0:
             _copy_rows(left, 0, s.R, k, row, row, panel)
         for slot in range(slots):
@@ -392,14 +386,15 @@ def _weights_of_few_rows(s, side, left, z, weights, thread, team, scratch):
                 count = units * (i + 1) // parts - unit
                 at = z + (block * s.block_stride + (first_slot + slot) * W + unit)
                 here = weights + ((weight_row + unit) * K + k)
-                out, out_row = (here, K) if in_place else (sums, row)
-                product(count, vectors, out, out_row, zero, 0, at, 1, z_row, 0, panel, row, s.R, 1, panel, 0)
-                if s.add:
-                    _add_tile(sums, row, here, K, count, min(row, K - k))
-                elif not in_place:
+                out, out_row, add = (here, K, s.add) if whole else (sums, row, 0)
+                product(count, vectors, out, out_row, zero, 0, add, at, 1, z_row, 0, panel, row, s.R, 1, panel, 0)
+                if not whole:
                     for r in range(count):
-                        for v in range(vectors):
-                            store_part(here + (r * K + v * W), load(sums + (r * row + v * W)), K - k - v * W)
+                        for v in range(0, row, W):
+                            place, total, columns = here + (r * K + v), load(sums + (r * row + v)), K - k - v
+                            if s.add:
+                                total = load_part(place, columns) + total
+                            store_part(place, total, columns)
 
 
 @helper
@@ -417,7 +412,7 @@ def _weights_of_many_rows(s, side, left, z, weights, pieces, thread, team, sums,
     parts = tiles(K, vectors)
     low, high = share(parts, thread, team)
     first_k, last_k = K * low // parts, K * high // parts
-    zero, tile, copied = scratch, scratch + 4 * W, scratch + 36 * W
+    zero, copied = scratch, scratch + 4 * W
     _clear(zero, 4 * W)
     if s.add:
         for block in range(s.blocks):
@@ -425,7 +420,7 @@ def _weights_of_many_rows(s, side, left, z, weights, pieces, thread, team, sums,
             pack_rows(s, side, block, weights, K, null_like(left.table), first_k, last_k, panel)
     for piece in range(pieces[0]):
         r, rows = pieces[1 + 2 * piece], pieces[2 + 2 * piece]
-        in_place = piece == 0 and not s.add
+        add = int(piece > 0 or s.add)
         for i in range(low, high):
             k = K * i // parts
             count = K * (i + 1) // parts - k
@@ -436,13 +431,10 @@ def _weights_of_many_rows(s, side, left, z, weights, pieces, thread, team, sums,
             for i in range(low, high):
                 k = K * i // parts
                 count = K * (i + 1) // parts - k
-                total = sums + (block * K + k) * row
-                out = total if in_place else tile
-                ahead, ahead_k = total + count * row, count * row // SUMMED_ROWS
+                out = sums + (block * K + k) * row
+                ahead, ahead_k = out + count * row, count * row // SUMMED_ROWS
                 at = copied + (i - low) * SUMMED_ROWS * 8
-                product(count, vectors, out, row, zero, 0, at, 1, 8, 0, panel, z_row, rows, 1, ahead, ahead_k)
-                if not in_place:
-                    _add_tile(tile, row, total, row, count, vectors * W)
+                product(count, vectors, out, row, zero, 0, add, at, 1, 8, 0, panel, z_row, rows, 1, ahead, ahead_k)
     for block in range(s.blocks):
         panel = sums + (block * K + first_k) * row
         unpack_rows(s, side, block, panel, first_k, last_k, weights, K, null_like(left.table))
@@ -489,7 +481,8 @@ def _weights_of_tokens(s, a, pieces, thread, team, panel):
                 continue
             for i in range(r, r + rows):
                 sums, out = panel + a.tokens[i] * row, total + a.tokens[i] * row
-                _add_tile(sums, row, out, row, 1, row)
+                for v in range(0, row, W):
+                    store(out + v, load(out + v) + load(sums + v))
                 _clear(sums, row)
         if not scarce:
             unpack_rows(s, X, block, total, 0, s.columns, a.dih, s.I, none)
@@ -508,13 +501,14 @@ def _biases(s, a, pieces, thread, team, sums):
             r, rows = pieces[1 + 2 * piece], pieces[2 + 2 * piece]
             z = aligned(a.z) + (block * s.block_stride + r * row)
             _clear(sums, row)
-            product(1, s.slots, sums, 0, sums, 0, one, 0, 0, 0, z, row, rows, 1, z, 0)
+            product(1, s.slots, sums, 0, sums, 0, 0, one, 0, 0, 0, z, row, rows, 1, z, 0)
             for side in (X, RECURRENT):
                 bias = a.dbias_hh if side else a.dbias_ih
                 first_slot, slots = side_slots(s, side)
                 for slot in range(slots):
                     weight_row, units = slot_rows(s, side, block, slot, W)
-                    _add_tile(sums + (first_slot + slot) * W, 0, bias + weight_row, 0, 1, units)
+                    place, total = bias + weight_row, load(sums + (first_slot + slot) * W)
+                    store_part(place, load_part(place, units) + total, units)
 
 
 @helper

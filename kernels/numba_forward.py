@@ -91,22 +91,20 @@ def _project(s, a, block, panel, r, rows, z, ahead, ahead_k):
                 store(z + (i * z_row + v * W), load(panel + v * W) + load(weights + (column * slots + v) * W))
     else:
         w_row = slots * W
-        product(rows, vectors, z, z_row, panel, 0, a.x + r * s.I, s.I, 1, 0, weights, w_row, s.I, 1, ahead, ahead_k)
+        product(rows, vectors, z, z_row, panel, 0, 0, a.x + r * s.I, s.I, 1, 0, weights, w_row, s.I, 1, ahead, ahead_k)
 
 
 @helper
-def _activate(s, a, block, step, h_prev, h_row, c_row, n, rows, z):
-    """Turn the sums z of batch rows n, n + 1, ... into gates, and write c_t and h_t, which is u_t with a projection.
-
-    Their previous states are at `h_prev`, rows `h_row` apart, and in the rows `c_row`, ... of C.
-    """
+def _activate(s, a, block, step, before, n, rows, z):
+    """Turn the sums z of batch rows n, n + 1, ... into gates, and write c_t and h_t, which is u_t with a projection."""
     W = width(z)
+    h_prev, h_row = before.h + n * before.h_row, before.h_row
     out, out_row = (a.u, s.H) if a.u else (a.y, s.y_row)
     out += (n + (0 if a.u and not s.tape else step.row)) * out_row
     c_rows, c_next = (s.N + s.R, s.N + step.row + n) if s.tape else (s.N, n)
     for v in range(block_units(s, block, W)):
         u = block * s.units + v
-        c_prev, c = a.c + (u * c_rows + c_row) * W, a.c + (u * c_rows + c_next) * W
+        c_prev, c = a.c + (u * c_rows + before.c_row + n) * W, a.c + (u * c_rows + c_next) * W
         count = s.H - u * W
         for i in range(rows):
             row = z + (i * s.slots + v) * W
@@ -135,52 +133,44 @@ def _project_ahead(s, a, block, panel, step, n_low, n_high, z):
 
 
 @helper
-def _packed_block(s, a, block, following, panels, step, n_low, n_high, z):
-    """A step of some batch rows and a block; z is where the block's row 0 is, `following` the next block."""
+def _recur(s, block, panel, before, n, rows, z, ahead, ahead_k):
+    """z += h_{t-1} W_hh^T for batch rows n, n + 1, ..."""
     W = width(z)
     z_row = s.slots * W
     first, vectors = fed(s, block, RECURRENT, W)
     _, slots = side_slots(s, RECURRENT)
+    weights = panel + (s.slots + s.columns * slots) * W
+    sums, w_row, h_row = z + first * W, slots * W, before.h_row
+    h_prev = before.h + n * h_row
+    product(rows, vectors, sums, z_row, sums, z_row, 0, h_prev, h_row, 1, 0, weights, w_row, s.P, 1, ahead, ahead_k)
+
+
+@helper
+def _packed_block(s, a, block, following, panels, step, before, z):
+    """Some rows of a step and a block; z is where the block's row 0 is, `following` the next block."""
+    W = width(z)
+    _, slots = side_slots(s, RECURRENT)
     size = _panel_size(s, W)
     panel, next_panel = panels + block * size, panels + following * size
-    weights = panel + (s.slots + s.columns * slots) * W
     line = int(W * _LINES_PER_VECTOR)
     lines = s.P if s.projected or a.tokens else s.columns + s.P
     far = size * s.blocks * VECTOR_BYTES > _FAR * W and following != block
-    for carried in range(2):
-        low, high, h_prev, h_row, c_row = previous(s, a, step, carried, n_low, n_high)
-        parts = tiles(high - low, vectors)
-        for i in range(parts):
-            n = low + (high - low) * i // parts
-            rows = low + (high - low) * (i + 1) // parts - n
-            ahead, ahead_k = panel, 0
-            if far and i * line < slots * W:
-                ahead, ahead_k = next_panel + i * lines * line, line
-            r = step.row + n
-            sums, h = z + r * z_row, h_prev + n * h_row
-            if not s.projected:
-                _project(s, a, block, panel, r, rows, sums, ahead, ahead_k)
-                ahead += s.I * ahead_k
-            fed_sums = sums + first * W  # z += h_{t-1} W_hh^T
-            product(
-                rows,
-                vectors,
-                fed_sums,
-                z_row,
-                fed_sums,
-                z_row,
-                h,
-                h_row,
-                1,
-                0,
-                weights,
-                slots * W,
-                s.P,
-                1,
-                ahead,
-                ahead_k,
-            )
-            _activate(s, a, block, step, h, h_row, c_row + n, n, rows, sums)
+    _, vectors = fed(s, block, RECURRENT, W)
+    low, count = before.low, before.high - before.low
+    parts = tiles(count, vectors)
+    for i in range(parts):
+        n = low + count * i // parts
+        rows = low + count * (i + 1) // parts - n
+        ahead, ahead_k = panel, 0
+        if far and i * line < slots * W:
+            ahead, ahead_k = next_panel + i * lines * line, line
+        r = step.row + n
+        sums = z + r * s.slots * W
+        if not s.projected:
+            _project(s, a, block, panel, r, rows, sums, ahead, ahead_k)
+            ahead += s.I * ahead_k
+        _recur(s, block, panel, before, n, rows, sums, ahead, ahead_k)
+        _activate(s, a, block, step, before, n, rows, sums)
 
 
 @helper
@@ -216,7 +206,7 @@ def _multiply_unpacked(s, side, block, weights, K, none, a, a_row, rows, z, pane
             r = rows * i // parts
             count = rows * (i + 1) // parts - r
             sums, at = z + (r * z_row + first * W), a + (r * a_row + k)
-            product(count, vectors, sums, z_row, sums, z_row, at, a_row, 1, 0, panel, w_row, end - k, 1, panel, 0)
+            product(count, vectors, sums, z_row, sums, z_row, 0, at, a_row, 1, 0, panel, w_row, end - k, 1, panel, 0)
 
 
 @helper
@@ -243,15 +233,12 @@ def _project_unpacked(s, a, block, panel, z):
 
 
 @helper
-def _unpacked_block(s, a, block, panel, step, z):
-    """A step of a block, which has been projected, without packed weights; z is the block's row 0."""
-    none = null_like(a.tokens)
-    for carried in range(2):
-        n, high, h_prev, h_row, c_row = previous(s, a, step, carried, 0, s.N)
-        if n < high:
-            sums, h = z + (step.row + n) * s.slots * width(z), h_prev + n * h_row
-            _multiply_unpacked(s, RECURRENT, block, a.hh, s.P, none, h, h_row, high - n, sums, panel)
-            _activate(s, a, block, step, h, h_row, c_row + n, n, high - n, sums)
+def _unpacked_block(s, a, block, panel, step, before, z):
+    """Some rows of a step and a block, which has been projected, without packed weights; z is the block's row 0."""
+    n, rows, h_row = before.low, before.high - before.low, before.h_row
+    sums, h = z + (step.row + n) * s.slots * width(z), before.h + n * h_row
+    _multiply_unpacked(s, RECURRENT, block, a.hh, s.P, null_like(a.tokens), h, h_row, rows, sums, panel)
+    _activate(s, a, block, step, before, n, rows, sums)
 
 
 @helper
@@ -279,7 +266,7 @@ def _project_state(s, p, a, step, low, high, n_low, n_high, scratch):
             n = n_low + (n_high - n_low) * part // parts
             rows = n_low + (n_high - n_low) * (part + 1) // parts - n
             u = a.u + (n + (step.row if s.tape else 0)) * s.H
-            product(rows, vectors, sums, sums_row, scratch, 0, u, s.H, 1, 0, panel, w_row, s.H, 1, panel, 0)
+            product(rows, vectors, sums, sums_row, scratch, 0, 0, u, s.H, 1, 0, panel, w_row, s.H, 1, panel, 0)
             for i in range(rows):
                 for v in range(vectors):
                     column = (block * p.units + v) * W
@@ -346,15 +333,19 @@ def _forward(s, a, sync, thread, team):
             for block in range(b_low, b_high):
                 panel = panels + block * _panel_size(s, W)
                 _project_ahead(s, a, block, panel, t, n_low, n_high, tape + (block * s.block_stride - base * z_row))
-        for i in range(b_low, b_high):
-            back = t % 2  # back and forth through the blocks: the last ones are still in the cache
-            block = b_low + b_high - 1 - i if back else i
-            following = max(b_low, block - 1) if back else min(b_high - 1, block + 1)
-            z = tape + (block * s.block_stride - base * z_row)
-            if s.packed:
-                _packed_block(s, a, block, following, panels, step, n_low, n_high, z)
-            else:
-                _unpacked_block(s, a, block, panels, step, z)
+        for carried in range(2):
+            before = previous(s, a, step, carried, n_low, n_high)
+            if before.low == before.high:
+                continue
+            for i in range(b_low, b_high):
+                back = t % 2  # back and forth through the blocks: the last ones are still in the cache
+                block = b_low + b_high - 1 - i if back else i
+                following = max(b_low, block - 1) if back else min(b_high - 1, block + 1)
+                z = tape + (block * s.block_stride - base * z_row)
+                if s.packed:
+                    _packed_block(s, a, block, following, panels, step, before, z)
+                else:
+                    _unpacked_block(s, a, block, panels, step, before, z)
         if s.split_units:
             turn = barrier(sync, team, turn)
         if a.u:

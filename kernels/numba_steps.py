@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 from fastrnn.kernels.numba_options import SUMMED_ROWS, helper
 from fastrnn.kernels.numba_threads import share
+from fastrnn.parameters import Array
 
 __all__ = [
+    "Previous",
     "Step",
     "group_start",
     "last_row",
@@ -23,6 +25,16 @@ __all__ = [
     "step_rows",
     "table_size",
 ]
+
+
+class Previous(NamedTuple):
+    """Some rows of a step, and where their states before it are."""
+
+    low: int  # batch rows low, ..., high - 1
+    high: int
+    h: Array  # h_prev of batch row 0
+    h_row: int  # elements between its rows
+    c_row: int  # the row of C for batch row 0
 
 
 class Step(NamedTuple):
@@ -62,18 +74,12 @@ def step_at(s, starts, step):
 
 @helper
 def previous(s, a, step, carried, n_low, n_high):
-    """Where the states before a step are, for those of its rows n_low to n_high - 1 that are carried, or are not.
-
-    Returns
-    -------
-    tuple
-        The first and last of these rows, h_prev of batch row 0 and its row's stride, and the row of C for batch row 0.
-    """
+    """The `Previous` of those of a step's rows n_low, ..., n_high - 1 that are carried, or of those that are not."""
     if carried:
         c_row = s.N + step.before if s.tape else 0
-        return n_low, max(n_low, min(n_high, step.carried)), a.y + step.before * s.y_row, s.y_row, c_row
+        return Previous(n_low, max(n_low, min(n_high, step.carried)), a.y + step.before * s.y_row, s.y_row, c_row)
     low = max(n_low, step.carried)
-    return low, max(low, min(n_high, step.rows)), a.h_0, s.P, 0
+    return Previous(low, max(low, min(n_high, step.rows)), a.h_0, s.P, 0)
 
 
 @helper

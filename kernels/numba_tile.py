@@ -56,7 +56,7 @@ def _prefetch(builder: Any, pointer: Any) -> None:
 
 def _emit_tile(builder: Any, kind: Vector, rows: int, vectors: int, arguments: Any) -> None:
     """Emit the tile for fixed `rows` and `vectors`; the arguments are those of `tile` behind the first two."""
-    out, out_row, init, init_row, a, a_row, a_k, a_outer, panel, panel_k, inner, outer, ahead, ahead_k = arguments
+    out, out_row, init, init_row, add, a, a_row, a_k, a_outer, panel, panel_k, inner, outer, ahead, ahead_k = arguments
     element = out.type.pointee
     vector = ir.VectorType(element, kind.lanes)
     size = kind.dtype.bitwidth // 8
@@ -90,13 +90,21 @@ def _emit_tile(builder: Any, kind: Vector, rows: int, vectors: int, arguments: A
     builder.branch(done)
 
     builder.position_at_end(done)
-    for (row, v), before, after in zip(places, sums, products, strict=True):
-        total = builder.phi(vector)
-        total.add_incoming(before, start)
-        total.add_incoming(after, finished)
-        places[row * vectors + v] = (row, v, total)
-    for row, v, total in places:
-        builder.store(total, at(out, row, out_row, v), align=size)
+    totals = []
+    for before, after in zip(sums, products, strict=True):
+        totals.append(builder.phi(vector))
+        totals[-1].add_incoming(before, start)
+        totals[-1].add_incoming(after, finished)
+    adding, writing, end = (builder.append_basic_block() for _ in range(3))
+    builder.cbranch(builder.icmp_signed("!=", add, _WORD(0)), adding, writing)
+    for block in (adding, writing):
+        builder.position_at_end(block)
+        for (row, v), total in zip(places, totals, strict=True):
+            place = at(out, row, out_row, v)
+            value = total if block is writing else builder.fadd(builder.load(place, align=size), total)
+            builder.store(value, place, align=size)
+        builder.branch(end)
+    builder.position_at_end(end)
 
 
 @intrinsic
@@ -108,6 +116,7 @@ def tile(
     out_row: Any,
     init: Any,
     init_row: Any,
+    add: Any,
     a: Any,
     a_row: Any,
     a_k: Any,
@@ -119,7 +128,7 @@ def tile(
     ahead: Any,
     ahead_k: Any,
 ) -> Any:
-    """out[r, :] := init[r, :] + sum over o, k of a[r, o, k] * panel[o, k, :].
+    """out[r, :] := init[r, :] + sum over o, k of a[r, o, k] * panel[o, k, :], or with `add` out += that.
 
     Parameters
     ----------
@@ -129,6 +138,8 @@ def tile(
         OUT (rows, vectors * W) at rows `out_row` elements apart; may be `init`.
     init, init_row
         IN the starting values, in the same way; a row stride of 0 repeats one row, such as the bias.
+    add
+        Whether the sum, once it is complete, is added to `out` instead of replacing it.
     a, a_row, a_k, a_outer
         IN element (r, o, k) stands at r * a_row + o * a_outer + k * a_k.
     panel, panel_k
@@ -155,13 +166,29 @@ def tile(
         builder.position_at_end(end)
         return context.get_dummy_value()
 
-    sig = types.void(word, word, out, word, out, word, out, word, word, word, out, word, word, word, out, word)
+    sig = types.void(word, word, out, word, out, word, word, out, word, word, word, out, word, word, word, out, word)
     return sig, generate
 
 
 @helper
 def product(
-    rows, vectors, out, out_row, init, init_row, a, a_row, a_k, a_outer, panel, panel_k, inner, outer, ahead, ahead_k
+    rows,
+    vectors,
+    out,
+    out_row,
+    init,
+    init_row,
+    add,
+    a,
+    a_row,
+    a_k,
+    a_outer,
+    panel,
+    panel_k,
+    inner,
+    outer,
+    ahead,
+    ahead_k,
 ):
     """`tile`, compiled once for all of its uses."""
     tile(
@@ -171,6 +198,7 @@ def product(
         out_row,
         init,
         init_row,
+        add,
         a,
         a_row,
         a_k,

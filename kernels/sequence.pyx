@@ -30,7 +30,9 @@ from c_kernels cimport (
     fastrnn_kernels,
     fastrnn_layer,
     fastrnn_pool_acquire,
+    fastrnn_parallel,
     fastrnn_pool_barrier,
+    fastrnn_pool_borrow,
     fastrnn_pool_release,
     fastrnn_pool_run,
     fastrnn_product,
@@ -349,6 +351,11 @@ cdef void share(Job *job, int num_threads) noexcept:
 cdef inline ptrdiff_t start(ptrdiff_t count, int parts, int part) noexcept nogil:
     """Where part `part` of `count` things begins."""
     return count * part // parts
+
+
+def borrow_threads(size_t parallel, size_t team_size):
+    """Run on the threads of an OpenMP runtime from here on: the addresses of its GOMP_parallel and omp_get_num_threads."""
+    fastrnn_pool_borrow(<fastrnn_parallel *> parallel, <int (*)() noexcept nogil> team_size)
 
 
 # ---- packed weights

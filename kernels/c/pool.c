@@ -42,6 +42,8 @@ enum {
 static struct {
     pthread_mutex_t held; /* by the acquiring caller */
     int workers;
+    fastrnn_parallel *parallel; /* of an OpenMP runtime, or NULL */
+    int (*team_size)(void);
 
     /* The current task. ticket is generation << 32 | parts << 16 | next part, so that a worker that wakes late can
      * neither take a part of a task that is over nor mistake the next task for it. */
@@ -137,6 +139,7 @@ static void start_afresh_in_child(void) {
     pthread_mutex_init(&pool.sleeping, NULL);
     pthread_cond_init(&pool.wake, NULL);
     pool.workers = 0;
+    pool.parallel = NULL; /* an OpenMP runtime that had threads hangs in a child */
     atomic_store(&pool.ticket, 0);
     atomic_store(&pool.unfinished, 0);
     atomic_store(&pool.sleepers, 0);
@@ -173,6 +176,20 @@ int fastrnn_pool_acquire(int wanted) {
 
 void fastrnn_pool_release(void) { pthread_mutex_unlock(&pool.held); }
 
+void fastrnn_pool_borrow(fastrnn_parallel *parallel, int (*team_size)(void)) {
+    pthread_mutex_lock(&pool.held);
+    pool.parallel = parallel;
+    pool.team_size = team_size;
+    pthread_mutex_unlock(&pool.held);
+}
+
+/* What each thread of an OpenMP team does: as many parts as there are, or if they are to run together one. */
+static void work_in_team(void *parts_together) {
+    const int parts = *(const int *)parts_together;
+    if (pool.team_size() < parts) return;
+    while (do_part() && !parts) {}
+}
+
 void fastrnn_pool_run(fastrnn_task *task, void *context, int parts, int together) {
     if (parts == 1) { /* also without the pool */
         const control_word before = flush_denormals();
@@ -186,7 +203,11 @@ void fastrnn_pool_run(fastrnn_task *task, void *context, int parts, int together
     atomic_store(&pool.unfinished, parts);
     const uint64_t generation = (atomic_load(&pool.ticket) >> 32) + 1;
     atomic_store(&pool.ticket, generation << 32 | (uint64_t)parts << 16);
-    if (atomic_load(&pool.sleepers) > 0) {
+    if (pool.parallel) {
+        int parts_together = together ? parts : 0;
+        pool.parallel(work_in_team, &parts_together, (unsigned)parts, 0);
+    }
+    if (has_part() && atomic_load(&pool.sleepers) > 0) {
         pthread_mutex_lock(&pool.sleeping);
         pthread_cond_broadcast(&pool.wake);
         pthread_mutex_unlock(&pool.sleeping);

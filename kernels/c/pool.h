@@ -21,4 +21,10 @@ void fastrnn_pool_barrier(int parts);
 
 void fastrnn_pool_release(void);
 
+/* From here on run tasks on the threads of an OpenMP runtime that the process has already, given its GOMP_parallel and
+ * omp_get_num_threads: its threads spin after their own work, and would share the CPUs with workers. Where it gives fewer
+ * threads than parts, which have to run together, there are workers still, and so in a child after a fork. */
+typedef void fastrnn_parallel(void (*function)(void *), void *data, unsigned threads, unsigned flags);
+void fastrnn_pool_borrow(fastrnn_parallel *parallel, int (*team_size)(void));
+
 #endif
