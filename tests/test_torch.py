@@ -625,6 +625,7 @@ MISTAKES: dict[str, Callable[[Any], Any]] = {
     "state of another batch": lambda m: m(torch.zeros(T, N, I).double(), zeros(m, 1, N + 1, H)),
     "state of another size": lambda m: m(torch.zeros(T, N, I).double(), zeros(m, 1, N, H + 1)),
     "state of another dtype": lambda m: m(torch.zeros(T, N, I).double(), zeros(m, 1, N, H, dtype=torch.float32)),
+    "no states in a state": lambda m: m(torch.zeros(T, N, I).double(), ()),
     "packed rows of another size": lambda m: m(pack_padded_sequence(torch.zeros(T, N, I + 1).double(), [T] * N)),
     "state of another packed batch": lambda m: m(
         pack_padded_sequence(torch.zeros(T, N, I).double(), [T] * N), zeros(m, 1, N + 1, H)
@@ -642,7 +643,7 @@ def zeros(module: Any, *shape: int, dtype: Any = torch.float64) -> Any:
 def test_mistakes_raise_as_in_torch(kind: str, mistake: str) -> None:
     raised = []
     for module in pair(kind):
-        with pytest.raises((TypeError, ValueError, RuntimeError, AttributeError)) as caught:
+        with pytest.raises((TypeError, ValueError, IndexError, RuntimeError, AttributeError)) as caught:
             MISTAKES[mistake](module)
         raised.append((type(caught.value), str(caught.value)))
     if kind == "lstm" and "packed" in mistake:  # torch.nn.LSTM finds these out in the middle of its arithmetic

@@ -31,11 +31,11 @@ class _Recurrent(torch.nn.RNNBase):
         packed = isinstance(input, PackedSequence)
         x, batch_sizes, sorted_indices, unsorted_indices = input if packed else (input, None, None, None)
         lstm = self.mode == "LSTM"
-        states = () if hx is None else hx if lstm else (hx,)
+        states = hx if lstm or hx is None else (hx,)
         reason = (
-            _why_not_this_call(x, states, packed)
+            self._why_not_this_call(x, states, batch_sizes)
             or _why_not_here()
-            or _why_not_these([x, *states, *self._flat_weights])
+            or _why_not_these([x, *(states or ()), *self._flat_weights])
         )
         if reason:
             result = super().forward(input, hx)  # which says what is wrong, if anything is
@@ -43,38 +43,61 @@ class _Recurrent(torch.nn.RNNBase):
             return result
 
         batched = packed or x.dim() == 3
-        batch_axis = 0 if self.batch_first else 1
         if not batched:
-            x = x.unsqueeze(batch_axis)
-            states = [state.unsqueeze(1) for state in states]
-        if states:
-            hx = tuple(states) if lstm else states[0]
-            hx = self.permute_hidden(hx, sorted_indices)
-            self.check_forward_args(x, hx, batch_sizes)
-            states = hx if lstm else (hx,)
-        else:
-            self.check_input(x, batch_sizes)
-        if self.batch_first and not packed:
+            x = x.unsqueeze(1)
+            states = states and [state.unsqueeze(1) for state in states]
+        elif self.batch_first and not packed:
             x = x.transpose(0, 1)
-        y, state_n = self._run(x.contiguous(), batch_sizes, states)
-        if self.batch_first and not packed:
-            y = y.transpose(0, 1)
+        if sorted_indices is not None:
+            states = states and [state.index_select(1, sorted_indices) for state in states]
+        y, states_n = self._run(x.contiguous(), batch_sizes, states)
         if packed:
             y = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
         elif not batched:
-            y = y.squeeze(batch_axis)
-            state_n = [state.squeeze(1) for state in state_n]
-        hx_n: Any = tuple(state_n) if lstm else state_n[0]
-        return y, self.permute_hidden(hx_n, unsorted_indices)
+            y = y.squeeze(1)
+            states_n = [state.squeeze(1) for state in states_n]
+        elif self.batch_first:
+            y = y.transpose(0, 1)
+        if unsorted_indices is not None:
+            states_n = [state.index_select(1, unsorted_indices) for state in states_n]
+        return y, tuple(states_n) if lstm else states_n[0]
 
-    def _run(self, x: Tensor, batch_sizes: Tensor | None, states: Sequence[Tensor]) -> tuple[Any, Sequence[Tensor]]:
-        """All layers, on (T, N, I) or the rows of a packed sequence; states are (L*D, N, K) each, or there are none."""
+    def _why_not_this_call(self, x: Any, states: Any, batch_sizes: Tensor | None) -> str | None:
+        """Why the kernels do not take an input and states like these, or None; torch.nn refuses most of that too."""
+        if not isinstance(x, Tensor) or x.dim() not in ((2, 3) if batch_sizes is None else (2,)):
+            return "take tensors of two or three axes"
+        if x.shape[-1] != self.input_size:
+            return "take inputs of input_size"
+        if x.is_nested or (not torch.compiler.is_compiling() and x.is_neg()):
+            return "take no nested tensors, and none with a negative bit"
+        if x.numel() == 0:
+            return "take no empty input"
+        if states is not None:
+            batch: tuple[int, ...] = ()
+            if batch_sizes is not None:
+                batch = (int(batch_sizes[0]),)
+            elif x.dim() == 3:
+                batch = (x.shape[0 if self.batch_first else 1],)
+            layers = self.num_layers * (2 if self.bidirectional else 1)
+            shapes = [(layers, *batch, size) for size in self._state_sizes()]
+            if not isinstance(states, (tuple, list)) or [getattr(s, "shape", None) for s in states] != shapes:
+                return f"take states of the shapes {shapes}"
+        return None
+
+    def _state_sizes(self) -> list[int]:
+        """How many columns each state has."""
+        sizes = [self.proj_size or self.hidden_size, self.hidden_size]
+        return sizes if self.mode == "LSTM" else sizes[:1]
+
+    def _run(
+        self, x: Tensor, batch_sizes: Tensor | None, states: Sequence[Tensor] | None
+    ) -> tuple[Any, Sequence[Tensor]]:
+        """All layers, on (T, N, I) or the rows of a packed sequence; states are (L*D, N, K) each, or zero if None."""
         L, D = self.num_layers, 2 if self.bidirectional else 1
         of_layers: Any
-        if not states:
+        if states is None:
             N = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
-            sizes = (self.proj_size or self.hidden_size, self.hidden_size)
-            zeros = [x.new_zeros(D, N, size) for size in sizes[: 2 if self.mode == "LSTM" else 1]]
+            zeros = [torch.zeros((D, N, size), dtype=x.dtype, device=x.device) for size in self._state_sizes()]
             of_layers = [zeros] * L
         elif L == 1:
             of_layers = [states]
@@ -116,21 +139,6 @@ _warn_while_tracing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def _are_same(values: Collection[Any], others: Collection[Any]) -> bool:
     return len(values) == len(others) and all(map(operator.is_, values, others))
-
-
-def _why_not_this_call(x: Any, states: Any, packed: bool) -> str | None:
-    """Why the kernels do not take what a module is called with, or None; torch.nn refuses most of that as well."""
-    if not isinstance(x, Tensor) or not (packed or x.dim() in (2, 3)):
-        return "take tensors of two or three axes"
-    if not isinstance(states, (tuple, list)):
-        return "take states in a tuple"
-    dims = 3 if packed else x.dim()
-    for state in states:
-        if not isinstance(state, Tensor) or state.dim() != dims:
-            return "take states of as many axes as the input"
-    if x.is_nested or (not torch.compiler.is_compiling() and x.is_neg()):
-        return "take no nested tensors, and none with a negative bit"
-    return None if x.numel() else "take no empty input"
 
 
 def _why_not_here() -> str | None:
