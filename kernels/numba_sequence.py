@@ -416,10 +416,16 @@ def _gates_array(sizes: Sizes, z: Array) -> Array:
 
 def _units(vectors: Array, H: int) -> Array:
     """(blocks, rows, vectors of units, W), contiguous in the last axis, to (rows, H)."""
-    blocks, rows, units, W = vectors.shape
-    whole = vectors.view(np.dtype((np.void, vectors.itemsize * W)))[..., 0]  # NumPy moves such a vector as one element
-    together = np.ascontiguousarray(whole.transpose(1, 0, 2)).view(vectors.dtype)
-    return np.ascontiguousarray(together.reshape(rows, blocks * units * W)[:, :H])
+    _, rows, units, W = vectors.shape
+    full = H // W
+    found = np.empty((rows, H), vectors.dtype)
+    vector = np.dtype((np.void, W * vectors.itemsize))  # NumPy moves one as a single element
+    for unit in range(units):
+        its = found[:, : full * W].view(vector)[:, unit::units]
+        its[...] = vectors[: its.shape[1], :, unit].view(vector)[..., 0].T
+    if full * W < H:
+        found[:, full * W :] = vectors[full // units, :, full % units, : H - full * W]
+    return found
 
 
 def gates(cell: Cell, tape: Tape) -> tuple[Array, ...]:
