@@ -18,8 +18,8 @@ __all__ = ["share_threads"]
 def share_threads() -> bool:
     """Run the C kernels on the threads of torch's OpenMP runtime, if it has one that is known here; return whether.
 
-    Threads of that runtime spin for milliseconds after each of torch's operators. Workers of our own would have to share
-    the CPUs with them, and the other way round.
+    Threads of that runtime spin for milliseconds after each of torch's operators. Workers of our own would have to
+    share the CPUs with them, and the other way round.
     """
     try:
         borrow = getattr(backends.load("cython"), "borrow_threads", None)
