@@ -4,7 +4,7 @@ A backend is a module with two functions, `forward` and `backward`, of the signa
 
     y, state_n, tape = forward(cell, x, state, weights, tape=..., num_threads=..., batch_sizes=..., reverse=..., y=...)
     dx, dstate_0, dweights = backward(cell, tape, dy, dstate_n, num_threads=..., dx=..., dweights=..., rows=...)
-    gate_arrays = gates(cell, tape, num_threads=...)
+    gate_arrays = gates(cell, tape, num_threads=..., rows=..., to=...)
 
 Arrays given to it are validated, C-contiguous (y and dy perhaps only in their last axis) and aligned, and are not
 written unless they are to be; arrays it returns are new. It says what it is in `describe()` and, where it may be unfit,

@@ -335,13 +335,12 @@ class _Recurrent(Runnable):
         """
         x, states, batched, ragged, steps = self._take(x, state, lengths)
         setting = self._setting(x, ragged, training=True)
-        found = stack.trace(setting, self._weights, x, states)
+        found = stack.trace(setting, self._weights, x, states, ragged, steps)
         inside: dict[str, Array] = {}
         for index, arrays in enumerate(found):
             layer, reverse = divmod(index, self.directions)
             for name, array in arrays.items():
-                whole = array if ragged is None else ragged.unpack(array, steps, setting.empty)
-                inside[f"{name}{_suffix(layer, reverse)}"] = self._to_caller(whole, batched)
+                inside[f"{name}{_suffix(layer, reverse)}"] = self._to_caller(array, batched)
         return inside
 
     def stream(self, batch_size: int | None = 1) -> Stream:

@@ -370,10 +370,11 @@ def kept_sizes(backend: ModuleType, cell: Cell, sizes: Sequence[int], dtype: np.
     return kept
 
 
-def gates(tape: Tape) -> dict[str, Array]:
-    """Every gate and every state but h, of all rows of a tape that has not been used: (R, H) each, by their names."""
+def gates(tape: Tape, rows: int | None = None, to: Array | None = None) -> dict[str, Array]:
+    """Every gate and every state but h of a tape that has not been used, by their names; `fastrnn.reference.gates`."""
     names = (*tape.cell.gates, *tape.cell.states[1:])
-    return dict(zip(names, tape.backend.gates(tape.cell, tape.kept, num_threads=tape.num_threads), strict=True))
+    found = tape.backend.gates(tape.cell, tape.kept, num_threads=tape.num_threads, rows=rows, to=to)
+    return dict(zip(names, found, strict=True))
 
 
 def empty(backend: ModuleType, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

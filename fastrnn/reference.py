@@ -303,11 +303,30 @@ def backward(
     return dx, carried, dweights
 
 
-def gates(cell: Cell, tape: Tape, *, num_threads: int = 1) -> tuple[Array, ...]:
-    """Every gate in the order of `cell.gates`, and every state after the first, of all rows: (R, H) each."""
+def gates(
+    cell: Cell, tape: Tape, *, num_threads: int = 1, rows: int | None = None, to: Array | None = None
+) -> tuple[Array, ...]:
+    """Return every gate in the order of `cell.gates`, and every state after the first, of all rows.
+
+    Parameters
+    ----------
+    cell, tape
+        As given to and returned by `forward`.
+    num_threads
+        As in `forward`.
+    rows, to
+        How many rows the results have, and to which of them each row of the tape goes, (R,) intp; the others are left
+        as the memory was. None: R, in order.
+
+    Returns
+    -------
+    tuple
+        Of arrays (rows, H).
+    """
     names, hh = len(cell.gates), tape.weights.hh
-    found = [np.empty((len(tape.x), len(hh) // names), hh.dtype) for _ in (*cell.gates, *cell.states[1:])]
+    shape = (len(tape.x) if rows is None else rows, len(hh) // names)
+    found = [np.empty(shape, hh.dtype) for _ in (*cell.gates, *cell.states[1:])]
     for step, (_, after), step_gates in zip(tape.steps, tape.states, tape.gates, strict=True):
         for whole, part in zip(found, (*step_gates[:names], *after[1:]), strict=True):
-            whole[step] = part
+            whole[step if to is None else to[step]] = part
     return tuple(found)

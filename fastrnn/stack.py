@@ -17,7 +17,7 @@ import numpy as np
 from fastrnn import ops
 from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
-from fastrnn.steps import cuts
+from fastrnn.steps import Ragged, cuts
 
 __all__ = ["Dropout", "Layers", "Setting", "Tape", "forward", "infer", "trace"]
 
@@ -120,26 +120,34 @@ def _halves(setting: Setting, x: Array, h: Array) -> tuple[Array, list[Array]]:
     return y, [y[..., :P], y[..., P:]]
 
 
-def trace(setting: Setting, layers: Layers, x: Array, states: Sequence[State]) -> list[dict[str, Array]]:
+def trace(
+    setting: Setting, layers: Layers, x: Array, states: Sequence[State], ragged: Ragged | None, steps: int
+) -> list[dict[str, Array]]:
     """Run all layers and return what happens inside: by layer and direction, every gate and every state by its name.
 
-    Parameters are those of `infer`. h is (T, N, P) and everything else (T, N, H), or they are rows.
+    Parameters are those of `infer`, and of sequences of different lengths what puts their rows into T `steps`. h is
+    (T, N, P) and everything else (T, N, H).
     """
-    cell = setting.cell
-    order: dict[str, Any] = {} if setting.batch_sizes is None else {"batch_sizes": setting.batch_sizes}
+    backend, cell, num_threads, batch_sizes = setting
+    only_h = cell.gates == cell.states  # which is y, and need not be copied
     found = []
     for layer, directions in enumerate(layers):
         both, halves = x, list[Array]()
         if len(directions) == 2:
             both, halves = _halves(setting, x, states[2 * layer][0])
         for reverse, weights in enumerate(directions):
-            if halves:
-                order |= {"reverse": reverse == 1, "y": halves[reverse]}
-            state = states[layer * len(directions) + reverse]
-            h, _, tape = ops.forward(setting.backend, cell, x, state, weights.arrays(), setting.num_threads, **order)
-            inside = {"h": h}
-            if cell.gates != cell.states:  # else the only gate is h, which need not be copied
-                inside |= {name: rows.reshape(*h.shape[:-1], rows.shape[-1]) for name, rows in ops.gates(tape).items()}
+            state, y = states[layer * len(directions) + reverse], halves[reverse] if halves else None
+            h, _, tape = ops.forward(
+                backend, cell, x, state, weights.arrays(), num_threads, batch_sizes, reverse == 1, y
+            )
+            if ragged is None:
+                inside = {} if only_h else ops.gates(tape)
+                inside = {name: rows.reshape(*h.shape[:2], rows.shape[1]) for name, rows in inside.items()}
+                inside["h"] = h
+            else:
+                inside = {} if only_h else ops.gates(tape, steps * len(ragged.order), ragged.rows)
+                inside = {name: ragged.finish(rows) for name, rows in inside.items()}
+                inside["h"] = ragged.unpack(h, steps, setting.empty)
             found.append({name: inside[name] for name in dict.fromkeys((*cell.gates, *cell.states))})
         x = both if halves else h
     return found

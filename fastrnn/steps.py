@@ -35,25 +35,28 @@ class Ragged:
         steps = np.arange(lengths.max(initial=0))[:, None]
         running = steps < lengths[self.order]  # (steps, N)
         self.batch_sizes = running.sum(1)  # (steps,), not increasing
-        self._rows = (steps * len(lengths) + self.order)[running]  # (R,): of (T*N, ...)
-        self._padding: Array | None = None  # the others, once they are needed
+        self.rows = (steps * len(lengths) + self.order)[running]  # (R,): of (T*N, ...)
+        self._padding: Array | None = None  # the other rows, once they are needed
 
     def pack(self, padded: Array) -> Array:
         """(T, N, ...) to its real rows (R, ...)."""
-        rows: Array = padded.reshape(-1, *padded.shape[2:]).take(self._rows, 0)
+        rows: Array = padded.reshape(-1, *padded.shape[2:]).take(self.rows, 0)
         return rows
 
     def unpack(self, rows: Array, steps: int, empty: Empty = np.empty) -> Array:
         """(R, K) to (T, N, K), zero in the padding; `empty` makes the array."""
+        padded = empty((steps * len(self.order), rows.shape[1]), rows.dtype)
+        padded[self.rows] = rows
+        return self.finish(padded)
+
+    def finish(self, padded: Array) -> Array:
+        """(T*N, K), whose real rows are written, to (T, N, K), zero in the padding."""
         if self._padding is None:
-            real = np.zeros(steps * len(self.order), bool)
-            real[self._rows] = True
+            real = np.zeros(len(padded), bool)
+            real[self.rows] = True
             self._padding = np.flatnonzero(~real)
-        padded = empty((steps, len(self.order), rows.shape[1]), rows.dtype)
-        flat = padded.reshape(-1, rows.shape[1])
-        flat[self._padding] = 0
-        flat[self._rows] = rows
-        return padded
+        padded[self._padding] = 0
+        return padded.reshape(-1, len(self.order), padded.shape[1])
 
     def sort(self, state: Array) -> Array:
         """(..., N, K) by rank."""

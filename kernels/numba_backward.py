@@ -1,10 +1,10 @@
 """Back-propagation through time: from the tape's gates to the gradients of everything.
 
-Step by step from the last to the first, dh_t starts at what bypasses the products, or at dh_n, takes dZ_{t+1} W_hh in
-the order of Z, then dy_t, and the cell turns the gates of Z_t into the gradients of their sums, in place; with a
-projection dh_t becomes du_t = dh_t W_hr before. Then Z holds all that the rest needs: dx = dZ W_ih in the order of Z,
-and dW = dZ^T x and dZ^T h_prev with the rows ascending in the pieces of `numba_steps.list_rows`, whose sums are added
-one by one.
+Step by step from the last to the first, dh_t is dh_n, or dZ_{t+1} W_hh in the order of Z, then what bypasses that
+product, then dy_t, and the cell turns the gates of Z_t into the gradients of their sums, in place; with a projection
+dh_t becomes du_t = dh_t W_hr before. Then Z holds all that the rest needs: dx = dZ W_ih in the order of Z, and
+dW = dZ^T x and dZ^T h_prev with the rows ascending in the pieces of `numba_steps.list_rows`, whose sums are added one
+by one.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class BackwardArrays(NamedTuple):
     dhr: Array | None
     z: Array
     dh: Array  # (N, columns of whole panels)
-    dc: Array | None  # (vectors of units, N, W)
+    carry: Array | None  # (vectors of units, N, W): dc, or of a GRU the part of dh that bypasses the product
     panels: Array  # weight_hh by panels of columns, weight_hr behind it
     scratch: Array  # for each thread
     sums: Array  # dW_ih, dW_hh and dW_hr as packed weights, if made from many rows
@@ -202,7 +202,7 @@ def _multiply(s, side, p, K, panel, weights, z, rows, out, out_row):
 def _differentiate(s, a, p, step, n_low, n_high, tape, dh, dh_row):
     """Turn a step's gates into gradients of their sums, for the units of the p-th panel of columns.
 
-    `dh` is that of batch row 0: the gradient of h_t but for dy_t, or with a projection of u_t.
+    `dh` is that of batch row 0: the gradient of h_t but for `carry` and dy_t, or with a projection of u_t.
     """
     W = width(dh)
     dy = null_like(a.hh) if a.hr or not a.dy else a.dy + step.row * s.dy_row
@@ -215,14 +215,15 @@ def _differentiate(s, a, p, step, n_low, n_high, tape, dh, dh_row):
             count = s.H - u * W
             z = tape + ((u // s.units) * s.block_stride + (step.row * s.slots + u % s.units) * W)
             c_prev, c = a.c + (u * c_rows + before.c_row) * W, a.c + (u * c_rows + s.N + step.row) * W
-            h, dc = before.h + u * W, a.dc + u * s.N * W
+            h, carry = before.h + u * W, a.carry + u * s.N * W
             for n in range(before.low, before.high):
-                place, row = dh + (n * dh_row + v * W), z + n * s.slots * W
-                of_h = load(place)
+                of_h = load(dh + (n * dh_row + v * W))
+                if s.cell == GRU:
+                    of_h = of_h + load(carry + n * W)
                 if dy:
                     of_h = of_h + load_part(dy + (n * s.dy_row + u * W), count)
-                bypass = point_backward(s.cell, row, c_prev + n * W, c + n * W, h + n * h_row, count, of_h, dc + n * W)
-                store(place, bypass)
+                row = z + n * s.slots * W
+                point_backward(s.cell, row, c_prev + n * W, c + n * W, h + n * h_row, count, of_h, carry + n * W)
 
 
 @helper
@@ -279,10 +280,10 @@ def _through_time(s, q, a, sync, thread, team):
         for v in range(h_low, h_high):
             of_h = load_part(a.dh_n + (i * s.P + v * W), s.P - v * W) if a.dh_n else splat(dh, 0.0)
             store(dh + (i * dh_row + v * W), of_h)
-        if s.cell == LSTM:
+        if s.cell >= LSTM:
             for u in range(u_low, u_high):
                 of_c = load_part(a.dc_n + (i * s.H + u * W), s.H - u * W) if a.dc_n else splat(dh, 0.0)
-                store(a.dc + (u * s.N + i) * W, of_c)
+                store(a.carry + (u * s.N + i) * W, of_c)
 
     scratch = aligned(a.scratch) + thread * s.scratch
     for t in range(s.T - 1, -2, -1):
@@ -293,9 +294,8 @@ def _through_time(s, q, a, sync, thread, team):
         for i in range(p_low, p_high):
             p = p_low + p_high - 1 - i if t % 2 else i  # back and forth: the last panels are still in the cache
             place = dh + (n * dh_row + p * 4 * W)
-            if s.cell != GRU:
-                for row in range(carried):
-                    _clear(place + row * dh_row, column_vectors(s.P, p, W) * W)
+            for row in range(carried):
+                _clear(place + row * dh_row, column_vectors(s.P, p, W) * W)
             if carried:
                 z_next = tape + (after + n) * s.slots * W
                 panel = panels + p * size if s.packed else scratch
@@ -322,10 +322,13 @@ def _through_time(s, q, a, sync, thread, team):
 
     for i in range(n, n_high):
         for v in range(h_low, h_high):
-            store_part(a.dh_0 + (i * s.P + v * W), load(dh + (i * dh_row + v * W)), s.P - v * W)
+            of_h = load(dh + (i * dh_row + v * W))
+            if s.cell == GRU:
+                of_h = of_h + load(a.carry + (v * s.N + i) * W)
+            store_part(a.dh_0 + (i * s.P + v * W), of_h, s.P - v * W)
         if s.cell == LSTM:
             for u in range(u_low, u_high):
-                store_part(a.dc_0 + (i * s.H + u * W), load(a.dc + (u * s.N + i) * W), s.H - u * W)
+                store_part(a.dc_0 + (i * s.H + u * W), load(a.carry + (u * s.N + i) * W), s.H - u * W)
     return turn
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from fastrnn.cells import CELLS
 from fastrnn.kernels.numba_math import sigmoid, tanh
 from fastrnn.kernels.numba_options import inlined
-from fastrnn.kernels.numba_vector import first, fma, load, load_part, maximum, splat, store, where_positive, width
+from fastrnn.kernels.numba_vector import first, fma, load, load_part, maximum, store, where_positive, width
 
 __all__ = ["CELL_IDS", "GRU", "LSTM", "RNN_RELU", "RNN_TANH", "point_backward", "point_forward"]
 
@@ -45,7 +45,6 @@ def _rnn_backward(relu, z, dh, count):
     # h = max(a, 0), whose derivative at 0 is 0, or h = tanh(a)
     da = where_positive(h, dh, 0.0) if relu else dh * fma(h, 0.0 - h, 1.0)
     store(z, first(da, count))
-    return splat(z, 0.0)
 
 
 # --- lstm: c = f * c_prev + i * g, h = o * tanh(c)
@@ -65,17 +64,16 @@ def _lstm_forward(z, c_prev, c):
 
 
 @inlined
-def _lstm_backward(z, c_prev, c, dh, dc, count):
+def _lstm_backward(z, c_prev, c, dh, carry, count):
     W = width(z)
     i, f, g, o = load(z), load(z + W), load(z + 2 * W), load(z + 3 * W)
     tanh_c = tanh(load(c))
-    dc_new = fma(dh * o, fma(tanh_c, 0.0 - tanh_c, 1.0), load(dc))  # h = o * tanh(c)
+    dc_new = fma(dh * o, fma(tanh_c, 0.0 - tanh_c, 1.0), load(carry))  # h = o * tanh(c)
     store(z, first(dc_new * g * (i * (1.0 - i)), count))  # c = f * c_prev + i * g,  i = sigmoid(a_i)
     store(z + W, first(dc_new * load(c_prev) * (f * (1.0 - f)), count))  # f = sigmoid(a_f)
     store(z + 2 * W, first(dc_new * i * fma(g, 0.0 - g, 1.0), count))  # g = tanh(a_g)
     store(z + 3 * W, first(dh * tanh_c * (o * (1.0 - o)), count))  # o = sigmoid(a_o)
-    store(dc, dc_new * f)  # c = f * c_prev + ...
-    return splat(z, 0.0)
+    store(carry, dc_new * f)  # c = f * c_prev + ...
 
 
 # --- gru: h = n + z * (h_prev - n)
@@ -93,7 +91,7 @@ def _gru_forward(z, h_prev):
 
 
 @inlined
-def _gru_backward(z, h_prev, dh, count):
+def _gru_backward(z, h_prev, dh, carry, count):
     W = width(z)
     n, r, u, h_n = load(z), load(z + W), load(z + 2 * W), load(z + 3 * W)
     da_n = dh * (1.0 - u) * fma(n, 0.0 - n, 1.0)  # h = n + u * (h_prev - n),  n = tanh(x_n + r * h_n)
@@ -101,7 +99,7 @@ def _gru_backward(z, h_prev, dh, count):
     store(z + W, first(da_n * h_n * (r * (1.0 - r)), count))  # r = sigmoid(a_r)
     store(z + 2 * W, first(dh * (h_prev - n) * (u * (1.0 - u)), count))  # u = sigmoid(a_z)
     store(z + 3 * W, first(da_n * r, count))  # n = tanh(x_n + r * h_n)
-    return dh * u  # h = ... + u * h_prev
+    store(carry, dh * u)  # h = ... + u * h_prev
 
 
 # --- the cell's row
@@ -130,8 +128,8 @@ def point_forward(cell, z, c_prev, c, h_prev, count):
 
 
 @inlined
-def point_backward(cell, z, c_prev, c, h_prev, count, dh, dc):
-    """Differentiate `point_forward`; return the part of the previous state's gradient that bypasses a_h.
+def point_backward(cell, z, c_prev, c, h_prev, count, dh, carry):
+    """Differentiate `point_forward`.
 
     Parameters
     ----------
@@ -141,11 +139,12 @@ def point_backward(cell, z, c_prev, c, h_prev, count, dh, dc):
         IN, as in `point_forward`.
     dh
         The gradient of h, a vector.
-    dc
-        INOUT (W,) the gradient of c in, of c_prev out. LSTM only.
+    carry
+        INOUT (W,) LSTM: the gradient of c in, of c_prev out. GRU: OUT the part of h_prev's that bypasses a_h.
     """
     if cell == LSTM:
-        return _lstm_backward(z, c_prev, c, dh, dc, count)
-    if cell == GRU:
-        return _gru_backward(z, load_part(h_prev, count), dh, count)
-    return _rnn_backward(cell == RNN_RELU, z, dh, count)
+        _lstm_backward(z, c_prev, c, dh, carry, count)
+    elif cell == GRU:
+        _gru_backward(z, load_part(h_prev, count), dh, carry, count)
+    else:
+        _rnn_backward(cell == RNN_RELU, z, dh, count)

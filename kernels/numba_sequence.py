@@ -316,7 +316,7 @@ class BackwardPlan(NamedTuple):
     sizes: Sizes
     threads: int
     dh: int
-    dc: int
+    carry: int
     dh_rows: int
     du: int
     panels: int
@@ -354,7 +354,7 @@ def _plan_backward(
         sizes,
         threads,
         dh=N * h_panels * 4 * W + W,
-        dc=vectors * N * W,
+        carry=vectors * N * W,
         dh_rows=of_h.blocks * of_h.block_stride + W,
         du=N * u_panels * 4 * W + W,
         panels=(h_panels * sizes.blocks * product_row + u_panels * columns) * 4 * W + W,
@@ -381,9 +381,11 @@ def backward(
     dy_row = 0 if dy is None else _row_stride(dy)
     add = dweights is not None
     plan = _plan_backward(sizes, hr is not None, real, dtype, dy_row, dx is not None, add, num_threads)
-    dh_n, dc_n, dc_0, dc, dh_rows, du = dstate[0], None, None, None, None, None
+    dh_n = dstate[0]
+    dc_n = dc_0 = dh_rows = du = None
     if c is not None:
-        dc_n, dc_0, dc = dstate[1], np.empty((sizes.N, sizes.H), dtype), np.empty(plan.dc, dtype)
+        dc_n, dc_0 = dstate[1], np.empty((sizes.N, sizes.H), dtype)
+    carry = np.empty(plan.carry, dtype) if sizes.cell >= LSTM else None
     if hr is not None:
         dh_rows, du = np.empty(plan.dh_rows, dtype), np.empty(plan.du, dtype)
     if dweights is None:
@@ -401,7 +403,7 @@ def backward(
     panels = np.empty(plan.panels, dtype) if plan.sizes.packed else None
     scratch, sums, table = np.empty(plan.scratch, dtype), np.empty(plan.sums, dtype), np.empty(plan.table, np.intp)
     arrays = BackwardArrays(
-        x, tokens, starts, ih, hh, hr, h_0, y, c, u, dy, dh_n, dc_n, dx, dh_0, dc_0, *dweights, z, dh, dc, panels,
+        x, tokens, starts, ih, hh, hr, h_0, y, c, u, dy, dh_n, dc_n, dx, dh_0, dc_0, *dweights, z, dh, carry, panels,
         scratch, sums, table, dh_rows, du,
     )  # fmt: skip
     run(_compiled(backward_kernel, BackwardArrays, dtype), (plan.sizes, arrays), plan.threads)
@@ -416,14 +418,33 @@ def _gates_array(sizes: Sizes, z: Array) -> Array:
 
 def _units(vectors: Array, H: int) -> Array:
     """(blocks, rows, vectors of units, W), contiguous in the last axis, to (rows, H)."""
-    blocks, rows, units, W = vectors.shape
-    whole = vectors.view(np.dtype((np.void, vectors.itemsize * W)))[..., 0]  # NumPy moves such a vector as one element
-    together = np.ascontiguousarray(whole.transpose(1, 0, 2)).view(vectors.dtype)
-    return np.ascontiguousarray(together.reshape(rows, blocks * units * W)[:, :H])
+    _, rows, units, W = vectors.shape
+    full = H // W
+    found = np.empty((rows, H), vectors.dtype)
+    vector = np.dtype((np.void, W * vectors.itemsize))  # NumPy moves one as a single element
+    for unit in range(units):
+        its = found[:, : full * W].view(vector)[:, unit::units]
+        its[...] = vectors[: its.shape[1], :, unit].view(vector)[..., 0].T
+    if full * W < H:
+        found[:, full * W :] = vectors[full // units, :, full % units, : H - full * W]
+    return found
 
 
-def gates(cell: Cell, tape: Tape) -> tuple[Array, ...]:
+def gates(
+    cell: Cell, tape: Tape, *, num_threads: int = 1, rows: int | None = None, to: Array | None = None
+) -> tuple[Array, ...]:
     """The gates of all rows, and the cell state: `fastrnn.reference.gates`."""
+    found = _gates(tape)
+    if rows is None:
+        return found
+    spread = tuple([np.empty((rows, array.shape[1]), array.dtype) for array in found])
+    for whole, array in zip(spread, found, strict=True):
+        whole[to] = array
+    return spread
+
+
+def _gates(tape: Tape) -> tuple[Array, ...]:
+    """`gates` in order."""
     sizes, z, c = tape.sizes, tape.z, tape.c
     W, R, H = lanes(z.dtype), sizes.R, sizes.H
     rows = _gates_array(sizes, z).reshape(sizes.blocks, -1)[:, : R * sizes.slots * W]
@@ -432,7 +453,7 @@ def gates(cell: Cell, tape: Tape) -> tuple[Array, ...]:
         return (_units(rows, H),)
     order = (1, 2, 0) if sizes.cell == GRU else (0, 1, 2, 3)
     found = tuple(_units(rows[:, :, slot : slot + 1], H) for slot in order)
-    return found if c is None else (*found, _units(c.reshape(-1, sizes.N + R, 1, W)[:, sizes.N :], H))
+    return found if c is None else (*found, _units(c.reshape(sizes.blocks, sizes.N + R, 1, W)[:, sizes.N :], H))
 
 
 # A tape as a tuple of arrays, for those who can keep nothing else

@@ -738,21 +738,25 @@ cdef struct Reading:
     const Job *job
     void *gates
     void *c
+    ptrdiff_t rows
+    const intptr_t *to
 
 
 cdef void read_task(void *context, int part) noexcept nogil:
     cdef Reading *reading = <Reading *> context
     cdef const Job *job = reading.job
     job.cell.read_tape(
-        &job.layer, reading.gates, reading.c, start(job.layer.rows, job.threads, part),
-        start(job.layer.rows, job.threads, part + 1))
+        &job.layer, reading.gates, reading.c, reading.rows, reading.to,
+        start(job.layer.rows, job.threads, part), start(job.layer.rows, job.threads, part + 1))
 
 
-def gates(cell, Tape tape, *, int num_threads=1):
+def gates(cell, Tape tape, *, int num_threads=1, rows=None, cnp.ndarray to=None):
     """`fastrnn.reference.gates` of a tape that backward has not used."""
     cdef Job job = tape.job
     cdef Reading reading
-    cdef cnp.npy_intp *shape = [job.gates, job.layer.rows, job.layer.hidden]
+    reading.rows = job.layer.rows if rows is None else rows
+    reading.to = <const intptr_t *> pointer(to)
+    cdef cnp.npy_intp *shape = [job.gates, reading.rows, job.layer.hidden]
     cdef cnp.ndarray found = empty(3, shape, job.typenum)
     cdef cnp.ndarray c = None if job.layer.c == NULL else empty(2, shape + 1, job.typenum)
     share(&job, num_threads)
@@ -977,7 +981,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1, dx=None, d
     cdef size_t row = round_up(l.hidden, job.lanes) * job.itemsize, packed_row = l.hidden * job.itemsize
     cdef size_t h_row = l.outputs * job.itemsize
     cdef ptrdiff_t begun = fastrnn_step_count(l, l.steps - 1 if l.reverse else 0)  # sequences of a step or more
-    cdef Buffer carry, panels, split, scratch, chunks, projection = None, dh = None, du = None
+    cdef Buffer carry, panels, split, scratch, chunks = None, projection = None, dh = None, du = None
     try:
         carry = Buffer(l.batch * row)
         l.carry = carry.data
@@ -990,7 +994,8 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1, dx=None, d
         else:
             memcpy(<char *> l.dh_0 + begun * h_row, <char *> l.dh_n + begun * h_row, (l.batch - begun) * h_row)
         choose_weight_split(&job, l.rows if rows is None else rows)
-        chunks = cut_chunks(l)
+        if not l.few_rows or l.u != NULL:
+            chunks = cut_chunks(l)
         job.cell.measure(l, &job.sizes)
         panels = Buffer(
             job.itemsize * job.sizes.backward_panel * max(job.sizes.hidden_panels, job.sizes.input_panels))

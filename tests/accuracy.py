@@ -29,7 +29,8 @@ def run_torch(problem: Problem) -> Outcome:
     states = problem.cell.states
     module = getattr(torch.nn, CELLS[problem.cell.name])(problem.weights.ih.shape[1], problem.weights.hh.shape[1])
     given = {name: torch.tensor(array, requires_grad=True) for name, array in problem.inputs().items()}
-    for name in PARAMETERS:
+    parameters = [name for name in PARAMETERS if name in given]
+    for name in parameters:
         setattr(module, f"{name}_l0", torch.nn.Parameter(given[name].detach()))
     state = tuple(given[f"{name}_0"][None] for name in states)
     y, state_n = module(given["x"], state if len(states) > 1 else state[0])
@@ -38,7 +39,7 @@ def run_torch(problem: Problem) -> Outcome:
     outcome = {"y": y, "dx": given["x"].grad}
     outcome |= {f"{name}_n": value[0] for name, value in zip(states, state_n, strict=True)}
     outcome |= {f"d{name}_0": given[f"{name}_0"].grad for name in states}
-    outcome |= {f"d{name}": getattr(module, f"{name}_l0").grad for name in PARAMETERS}
+    outcome |= {f"d{name}": getattr(module, f"{name}_l0").grad for name in parameters}
     return {name: value.detach().numpy() for name, value in outcome.items()}
 
 

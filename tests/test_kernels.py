@@ -10,7 +10,7 @@ import platform
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tolerances import Outcome, assert_close, assert_same_bits, tolerance
 
 from fastrnn.backends import BACKENDS, load
 from fastrnn.cells import CELLS, Weights
+from fastrnn.steps import cuts
 
 backends = pytest.mark.parametrize("backend", list(BACKENDS), indirect=True)
 kernels = pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "numpy"], indirect=True)
@@ -156,6 +157,14 @@ def test_gates_are_those_of_the_reference(backend: str, cell: str, order: dict[s
     for name, got, want in zip(names, *found, strict=True):
         assert got.dtype == dtype
         assert_close(name, got, want, tolerance(want, dtype, problem.length("y")))
+    rows = len(found[0][0])
+    to = np.random.default_rng(0).permutation(2 * rows)[:rows]
+    given = problem.cell, problem.x, problem.state, problem.weights
+    tape = load(backend).forward(*given, tape=True, num_threads=2, **problem.order)[2]
+    spread = load(backend).gates(problem.cell, tape, num_threads=2, rows=2 * rows, to=to)
+    for name, got, want in zip(names, spread, found[0], strict=True):
+        assert got.shape == (2 * rows, want.shape[1])
+        assert_same_bits(name, got[to], want)
 
 
 @backends
@@ -294,6 +303,46 @@ def test_same_bits_for_every_order(
             for name in ("h_n", "c_n", "dh_0", "dc_0"):
                 if name in want:
                     assert_same_bits(f"{name} of row {row}", alone[name], want[name][row : row + 1])
+
+
+@kernels
+@pytest.mark.parametrize(("cell", "order"), [*[(name, {}) for name in CELLS], *ORDERED_CELLS], ids=str)
+@dtypes
+@inputs
+@pytest.mark.parametrize("shape", [(23, 37, 3, 17), (4, 150, 3, 17), (9, 37, 400, 17)], ids=str)
+def test_same_bits_of_gradients_for_segments_and_kept_tapes(
+    backend: str, cell: str, order: dict[str, Any], dtype: str, tokens: bool, shape: tuple[int, int, int, int]
+) -> None:
+    """Forward segment by segment; backward from the last to the first, from arrays that stand elsewhere."""
+    problem = make(cell, *shape, dtype=dtype, tokens=tokens, **order)
+    want, module, (T, N, _, H) = run(backend, problem), load(backend), shape
+    row, x, state, weights, dy, dstate, sizes, reverse = (getattr(problem, field.name) for field in fields(problem))
+    counts = [N] * T if sizes is None else sizes.tolist()
+    segments = []
+    for first, last in cuts(counts[::-1] if reverse else counts, 2):
+        first, last = (T - last, T - first) if reverse else (first, last)
+        rows = slice(first, last) if sizes is None else slice(sum(counts[:first]), sum(counts[:last]))
+        its_order = {"batch_sizes": None if sizes is None else sizes[first:last], "reverse": reverse}
+        y, state_n, tape = module.forward(row, x[rows], state, weights, tape=True, num_threads=1, **its_order)
+        kept = module.keep(tape)
+        its_sizes = last - first, N, sum(counts[first:last]), H, order.get("proj_size", 0), np.dtype(dtype)
+        assert [array.shape for array in kept] == [(size,) for size in module.kept_sizes(row, *its_sizes)]
+        kept = tuple(np.concatenate([np.ones(1, dtype), array])[1:] for array in kept)
+        segments.append((rows, module.recall(row, x[rows], state, weights, y, kept, **its_order)))
+        state = state_n
+    assert len(segments) > 1
+    dx, dweights = (
+        None if tokens else np.zeros_like(x),
+        Weights(*(w if w is None else np.zeros_like(w) for w in weights)),
+    )
+    for rows, tape in reversed(segments):
+        options = {"dx": None if dx is None else dx[rows], "dweights": dweights, "rows": dy.size // dy.shape[-1]}
+        _, dstate, _ = module.backward(row, tape, dy[rows], dstate, num_threads=2, **options)
+    got = {"dx": dx} | {f"d{name}_0": array for name, array in zip(row.states, dstate, strict=True)}
+    got |= {f"d{name}": getattr(dweights, field) for name, field in PARAMETERS.items()}
+    for name, array in got.items():
+        if array is not None:
+            assert_same_bits(name, array, want[name])
 
 
 @kernels

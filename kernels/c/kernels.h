@@ -102,8 +102,10 @@ typedef struct {
     /* y (or u), c, Z := step s of fastrnn.reference.forward without its projection, batch rows n0 .. n1-1 */
     void (*step)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
 
-    /* gates [gate](R, H), c (R, H) := what forward has kept of rows row0 .. row1-1; c is lstm's */
-    void (*read_tape)(const fastrnn_layer *, void *gates, void *c, ptrdiff_t row0, ptrdiff_t row1);
+    /* gates [gate](rows, H), c (rows, H) := what forward has kept of rows row0 .. row1-1, row r in row to[r], in r where
+     * to is NULL; c is lstm's */
+    void (*read_tape)(
+        const fastrnn_layer *, void *gates, void *c, ptrdiff_t rows, const intptr_t *to, ptrdiff_t row0, ptrdiff_t row1);
 
     /* panels_hh, panels_ih := the weights in Z order, panels p0 .. p1-1 */
     void (*pack_hidden)(const fastrnn_layer *, ptrdiff_t p0, ptrdiff_t p1);

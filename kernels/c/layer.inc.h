@@ -301,7 +301,8 @@ static void FN(step)(
     }
 }
 
-static void FN(read_tape)(const fastrnn_layer *l, void *gates, void *c, ptrdiff_t row0, ptrdiff_t row1) {
+static void FN(read_tape)(
+    const fastrnn_layer *l, void *gates, void *c, ptrdiff_t rows, const intptr_t *to, ptrdiff_t row0, ptrdiff_t row1) {
     enum { at_once = 16 }; /* rows that are gathered from all blocks before the next ones */
     const ptrdiff_t H = l->hidden, C = FN(c_width)(l);
     for (ptrdiff_t low = row0; low < row1; low += at_once)
@@ -309,12 +310,12 @@ static void FN(read_tape)(const fastrnn_layer *l, void *gates, void *c, ptrdiff_
             for (int slot = 0; slot < FN(fed)(l, b); slot++) {
                 ptrdiff_t lanes;
                 const ptrdiff_t at = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes), unit = at % H;
-                REAL *out = (REAL *)gates + at / H * l->rows * H + unit;
+                REAL *out = (REAL *)gates + at / H * rows * H + unit;
                 for (ptrdiff_t row = low; row < least(low + at_once, row1); row++)
-                    vec_store_part(out + row * H, vec_load(FN(z_at)(l, b, row) + slot * LANES), lanes);
+                    vec_store_part(out + (to ? to[row] : row) * H, vec_load(FN(z_at)(l, b, row) + slot * LANES), lanes);
             }
     for (ptrdiff_t row = row0; HAS_C && row < row1; row++)
-        memcpy((REAL *)c + row * H, (const REAL *)l->c + (l->batch + row) * C, (size_t)H * sizeof(REAL));
+        memcpy((REAL *)c + (to ? to[row] : row) * H, (const REAL *)l->c + (l->batch + row) * C, (size_t)H * sizeof(REAL));
 }
 
 /* ---- backward ---- */
