@@ -77,6 +77,44 @@ def test_compiles_to_one_graph(kind: str, options: dict[str, Any]) -> None:
             assert_equal([fast(x)], [model(x)])
 
 
+def test_compiles_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no backend has been loaded yet."""
+    monkeypatch.setattr("fastrnn.backends._loaded", {})
+    module, x = ours.LSTM(I, H), torch.randn(T, N, I)
+    graphs = CompileCounterWithBackend("aot_eager")
+    y, _ = torch.compile(module, fullgraph=True, backend=graphs)(x)
+    assert_equal([y], [module(x)[0]])
+    assert graphs.frame_count == 1
+
+
+@pytest.mark.parametrize("allow_rnn", [False, True])
+@pytest.mark.parametrize("compiled_autograd", [False, True])
+def test_compiles_a_training_step(allow_rnn: bool, compiled_autograd: bool) -> None:
+    model, x = Model("GRU"), torch.randn(T, N, I)
+
+    def step(x: Tensor) -> Tensor:
+        loss = model(x).square().sum()
+        loss.backward()
+        return loss
+
+    results = []
+    for run in (step, torch.compile(step, backend="aot_eager")):
+        model.zero_grad()
+        with torch._dynamo.config.patch(allow_rnn=allow_rnn, compiled_autograd=compiled_autograd):
+            results.append([run(x).detach(), *(p.grad.clone() for p in model.parameters())])
+    assert_equal(results[1], results[0])
+
+
+def test_trains_under_a_dispatch_mode() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, x = Model("LSTM"), torch.randn(T, N, I)
+    _, _, *want = train(model, x)
+    with FlopCounterMode(display=False):
+        model(x).square().sum().backward()
+    assert_equal([p.grad for p in model.parameters()], want)
+
+
 def test_compiles_with_inductor() -> None:
     for options in OPTIONS:
         model, x = Model("LSTM", **options).eval(), torch.randn(T, N, I)

@@ -6,6 +6,7 @@ import operator
 import warnings
 import weakref
 from collections.abc import Collection, Sequence
+from types import CodeType
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 
-from fastrnn.torch.operator import DTYPES, is_traced, layer, run_uncompiled, why_no_tapes
+from fastrnn.torch.operator import DTYPES, is_traced, layer, run_uncompiled, skip_code, why_no_tapes
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -125,8 +126,6 @@ class _Recurrent(torch.nn.RNNBase):
             warnings.warn(message, stacklevel=5)  # at the call of the module
 
 
-run_uncompiled(_Recurrent.forward)
-
 _warned: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
 
 
@@ -164,6 +163,13 @@ def _why_not_these(tensors: Sequence[Any]) -> str | None:
         if type(t) not in PLAIN and not is_traced():
             return f"do not know what a {type(t).__name__} does"
     return None
+
+
+run_uncompiled(_are_same, _why_not_here, _why_not_these)
+for _method in (_Recurrent.forward, _Recurrent._run, _Recurrent._why_not_this_call):
+    for _constant in _method.__code__.co_consts:
+        if isinstance(_constant, CodeType):  # a comprehension
+            skip_code(_constant)
 
 
 class RNN(_Recurrent, torch.nn.RNN):

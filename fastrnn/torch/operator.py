@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from fastrnn.backends import BACKENDS
 from fastrnn.cells import CELLS, Cell, State, Weights
 from fastrnn.parameters import Array
 
-__all__ = ["DTYPES", "is_traced", "layer", "run_uncompiled", "why_no_tapes"]
+__all__ = ["DTYPES", "is_traced", "layer", "run_uncompiled", "skip_code", "why_no_tapes"]
 
 DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
@@ -91,18 +92,29 @@ def is_traced() -> bool:
     return torch._C._get_tracing_state() is not None  # torch.jit.trace
 
 
-def run_uncompiled(function: Callable[..., Any]) -> None:
-    """Keep torch.compile from compiling a function, and what it calls, where it is not within a graph already.
+def run_uncompiled(*functions: Callable[..., Any]) -> None:
+    """Keep torch.compile from making graphs of functions and what they call; within a graph they may still be.
 
-    As `torch.compiler.disable`, but a graph may still contain it, and torch._dynamo need not be imported (a second).
+    Where it does not compile a function, it tries those that the function calls, to the last comprehension.
+    torch.compiler.disable would rule out a graph around them too, and import torch._dynamo, which takes a second.
     """
-    set_code_exec_strategy(function.__code__, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP))
+    for function in functions:
+        skip_code(function.__code__)
+
+
+def skip_code(code: CodeType) -> None:
+    """As `run_uncompiled`."""
+    set_code_exec_strategy(code, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP))
 
 
 def why_no_tapes() -> str | None:
     """Why there is no backend that keeps its tapes in tensors, or None."""
     backend, _ = ops.choose(None, 1)
     return None if ops.keeps(backend) else f"are not compiled here: the backend is {backend.describe()}"
+
+
+# torch.compiler.assume_constant_result, which would import torch._dynamo: not to be traced but to be called.
+why_no_tapes._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 # ---- on NumPy arrays
@@ -328,11 +340,12 @@ class _Layer(torch.autograd.Function):
         else:
             if ctx.counter._version != ctx.version:
                 y = None
-            dx, dstate_0, dweights = _backward(x, batch_sizes, state, weights, y, tape, dy, dstate_n, ctx.cell)
+            run = torch.ops.fastrnn.layer_backward if is_traced() else _backward
+            dx, dstate_0, dweights = run(x, batch_sizes, state, weights, y, tape, dy, dstate_n, ctx.cell)
         return None, None, dx, None, None, *dstate_0, *dweights
 
 
-run_uncompiled(_Layer.backward)
+run_uncompiled(layer, _Layer.backward)
 CREATE_GRAPH = "have no second derivative (create_graph=True)"
 NOTHING = {dtype: torch.empty(0, dtype=dtype) for dtype in DTYPES}
 
@@ -390,7 +403,7 @@ torch.library.define(
 )
 torch.library.define(
     "fastrnn::layer_backward",
-    "(Tensor x, Tensor? batch_sizes, Tensor[] state, Tensor[] weights, Tensor y, Tensor[] tape, Tensor? dy, "
+    "(Tensor x, Tensor? batch_sizes, Tensor[] state, Tensor[] weights, Tensor? y, Tensor[] tape, Tensor? dy, "
     "Tensor?[] dstate_n, str cell) -> (Tensor dx, Tensor[] dstate_0, Tensor[] dweights)",
 )
 torch.library.impl("fastrnn::layer", "CPU", _forward)
@@ -430,7 +443,7 @@ def _fake_backward(
     batch_sizes: Tensor | None,
     state: Sequence[Tensor],
     weights: Sequence[Tensor],
-    y: Tensor,
+    y: Tensor | None,
     tape: Sequence[Tensor],
     dy: Tensor | None,
     dstate_n: Sequence[Tensor | None],
