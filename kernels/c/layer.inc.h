@@ -383,20 +383,33 @@ INLINE void FN(z_product)(
     }
 }
 
-/* Z of row n of step s, units q * L and on: from the gates to the gradients of their sums, given the gradient of h or u. */
-INLINE void FN(gates_back)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n, ptrdiff_t q, vec dh) {
-    const ptrdiff_t C = FN(c_width)(l), left = FN(left)(l, q), at = q * LANES, row = fastrnn_step_row(l, s) + n;
-    const int follows = n < fastrnn_carried(l, s);
-    const ptrdiff_t row_before = follows ? fastrnn_step_row(l, s - 1) + n : 0;
-    const REAL *h_prev = follows ? (const REAL *)l->y + row_before * l->y_row : (const REAL *)l->h_0 + n * l->outputs;
-    const REAL *c_prev = (const REAL *)l->c + (follows ? l->batch + row_before : n) * C + at;
-    const REAL *c = (const REAL *)l->c + (l->batch + row) * C + at;
-    vec *carry = (vec *)((REAL *)l->carry + n * C + at), *z_at = (vec *)FN(z_at)(l, q / UNITS, row) + q % UNITS * SLOTS;
+/* A step in backward, where all its rows look things up. Pointers belong to n = 0. */
+typedef struct {
+    ptrdiff_t row, carried;                /* carried: how many rows follow rows of the step before */
+    const REAL *y_before, *c_before, *c; /* of those; c_0 and h_0 of the others */
+} FN(moment);
+
+INLINE FN(moment) FN(moment_of)(const fastrnn_layer *l, ptrdiff_t s) {
+    const ptrdiff_t row = fastrnn_step_row(l, s), carried = fastrnn_carried(l, s), C = FN(c_width)(l);
+    const ptrdiff_t before = carried ? fastrnn_step_row(l, s - 1) : 0;
+    return (FN(moment)){
+        .row = row, .carried = carried, .y_before = (const REAL *)l->y + before * l->y_row,
+        .c_before = (const REAL *)l->c + (l->batch + before) * C, .c = (const REAL *)l->c + (l->batch + row) * C};
+}
+
+/* Z of a step's row n, units q * L and on: from the gates to the gradients of their sums, given that of h, or of u. */
+INLINE void FN(gates_back)(const fastrnn_layer *l, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec dh) {
+    const ptrdiff_t left = FN(left)(l, q), at = q * LANES, c_at = n * FN(c_width)(l) + at;
+    const int follows = n < m->carried;
+    const REAL *h_prev = follows ? m->y_before + n * l->y_row : (const REAL *)l->h_0 + n * l->outputs;
+    const REAL *c_prev = follows ? m->c_before : (const REAL *)l->c;
+    vec *carry = (vec *)((REAL *)l->carry + c_at);
+    vec *z_at = (vec *)FN(z_at)(l, q / UNITS, m->row + n) + q % UNITS * SLOTS;
     vec z[SLOTS];
     for (int slot = 0; slot < SLOTS; slot++) z[slot] = z_at[slot];
     FN(backward)(
-        z, carry, dh, READS_H ? vec_load_part(h_prev + at, left) : (vec){0}, HAS_C ? vec_load(c_prev) : (vec){0},
-        HAS_C ? vec_load(c) : (vec){0});
+        z, carry, dh, READS_H ? vec_load_part(h_prev + at, left) : (vec){0}, HAS_C ? vec_load(c_prev + c_at) : (vec){0},
+        HAS_C ? vec_load(m->c + c_at) : (vec){0});
     /* Lanes beyond H must be zero, whatever they held: the products run over them. */
     for (int slot = 0; slot < SLOTS; slot++) z_at[slot] = vec_load_part((const REAL *)&z[slot], left);
 }
@@ -406,7 +419,8 @@ static void FN(step_back)(
     enum { at_once = 48 }; /* rows whose accumulators stay in L1 over the chunks of k */
     const ptrdiff_t P = l->outputs, C = FN(c_width)(l);
     const ptrdiff_t here = fastrnn_step_count(l, s), after = fastrnn_step_count(l, s + 1);
-    const ptrdiff_t row = here ? fastrnn_step_row(l, s) : 0, row_after = after ? fastrnn_step_row(l, s + 1) : 0;
+    const ptrdiff_t row_after = after ? fastrnn_step_row(l, s + 1) : 0;
+    const FN(moment) now = here ? FN(moment_of)(l, s) : (FN(moment)){0};
     n1 = least(n1, most(here, after));
     for (ptrdiff_t p = p0; p < p1; p++) {
         const int vectors = (int)least(4, ceil_div(P - p * Z_WIDTH, LANES));
@@ -428,11 +442,11 @@ static void FN(step_back)(
                         vec_store_part((REAL *)l->dh_0 + (n + r) * P + at, acc[r][v], left);
                         continue;
                     }
-                    if (l->dy) acc[r][v] += vec_load_part((const REAL *)l->dy + (row + n + r) * l->dy_row + at, left);
+                    if (l->dy) acc[r][v] += vec_load_part((const REAL *)l->dy + (now.row + n + r) * l->dy_row + at, left);
                     if (l->u)
-                        vec_store_part((REAL *)l->dh + (row + n + r) * P + at, acc[r][v], left);
+                        vec_store_part((REAL *)l->dh + (now.row + n + r) * P + at, acc[r][v], left);
                     else
-                        FN(gates_back)(l, s, n + r, q, acc[r][v]);
+                        FN(gates_back)(l, &now, n + r, q, acc[r][v]);
                 }
         }
     }
@@ -440,11 +454,12 @@ static void FN(step_back)(
 
 static void FN(step_back_gates)(
     const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
+    const FN(moment) now = FN(moment_of)(l, s);
     n1 = least(n1, fastrnn_step_count(l, s));
     for (ptrdiff_t n = n0; n < n1; n++)
         for (ptrdiff_t q = b0 * UNITS; q < least(b1 * UNITS, ceil_div(l->hidden, LANES)); q++)
             FN(gates_back)(
-                l, s, n, q, vec_load_part((const REAL *)l->du + n * l->hidden + q * LANES, FN(left)(l, q)));
+                l, &now, n, q, vec_load_part((const REAL *)l->du + n * l->hidden + q * LANES, FN(left)(l, q)));
 }
 
 /* rows[i] := what h was before row first + i */
