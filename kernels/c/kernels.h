@@ -68,8 +68,8 @@ typedef struct {
     ptrdiff_t chunk_count;
     void *panels_hh;                     /* INOUT [panel of 4 unit vectors][Z order][4 * L], made by pack_hidden */
     void *panels_ih;                     /* INOUT [panel of 4 * L inputs][Z order][4 * L], made by pack_input */
-    int few_rows;                        /* R <= FASTRNN_FEW_ROWS: read weights in place, save for a last panel
-                                            that is not full, and write their gradients in place: packing would cost more */
+    int few_rows; /* R <= FASTRNN_FEW_ROWS and nothing is added to: read weights in place, save for a last panel that is
+                     not full, and write their gradients in place: packing would cost more */
 
     /* Which products run on split floats, where the instruction set has them: see split.inc.h. The driver decides. */
     int split_x; /* x weight_ih^T and Z weight_ih; in forward Z is projected then */

@@ -538,29 +538,20 @@ INLINE void FN(token_sums)(
     }
 }
 
-/* dw[lane] (+)= sum of z[row][lane] * left[row] over a few rows, for the real lanes of a slot */
+/* dw[lane] := sum of z[row][lane] * left[row] over a few rows, for the real lanes of a slot */
 INLINE void FN(few_outer_products)(
-    REAL *dw, ptrdiff_t columns, const REAL *const *left, const REAL *z, ptrdiff_t rows, ptrdiff_t lanes, int add) {
+    REAL *dw, ptrdiff_t columns, const REAL *const *left, const REAL *z, ptrdiff_t rows, ptrdiff_t lanes) {
     for (ptrdiff_t lane = 0; lane < lanes; lane++, dw += columns)
         for (ptrdiff_t k = 0; k < columns; k += LANES) {
             vec sum = {0};
             for (ptrdiff_t r = 0; r < rows; r++)
                 sum = vec_fma(vec_splat(z[r * Z_WIDTH + lane]), vec_load_part(left[r] + k, columns - k), sum);
-            if (add) sum += vec_load_part(dw + k, columns - k);
             vec_store_part(dw + k, sum, columns - k);
         }
 }
 
-/* db (+)= sum, for the real lanes of a slot */
-INLINE void FN(store_bias)(void *db, ptrdiff_t row, vec sum, ptrdiff_t lanes, int add) {
-    REAL *out = (REAL *)db + row;
-    if (add) sum += vec_load_part(out, lanes);
-    vec_store_part(out, sum, lanes);
-}
-
 static void FN(few_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
     const ptrdiff_t I = l->inputs, P = l->outputs, rows = l->rows;
-    const int add = l->dweight_add;
     const REAL *x[FASTRNN_FEW_ROWS], *h_prev[FASTRNN_FEW_ROWS];
     for (ptrdiff_t r = 0; !l->tokens && r < rows; r++) x[r] = (const REAL *)l->x + r * I;
     FN(rows_before)(l, h_prev, 0, rows);
@@ -572,21 +563,21 @@ static void FN(few_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdi
             const REAL *x_z = FN(z_at)(l, b, 0) + slot * LANES, *h_z = x_z + HIDDEN_SLOT * LANES;
             REAL *dw = (REAL *)l->dweight_ih + x_row * I;
             if (l->tokens) {
-                if (!add) memset(dw, 0, (size_t)(lanes * I) * sizeof(REAL));
+                memset(dw, 0, (size_t)(lanes * I) * sizeof(REAL));
                 for (ptrdiff_t r = 0; r < rows; r++)
                     for (ptrdiff_t lane = 0; lane < lanes; lane++) dw[lane * I + l->tokens[r]] += x_z[r * Z_WIDTH + lane];
             } else {
-                FN(few_outer_products)(dw, I, x, x_z, rows, lanes, add);
+                FN(few_outer_products)(dw, I, x, x_z, rows, lanes);
             }
-            FN(few_outer_products)((REAL *)l->dweight_hh + h_row * P, P, h_prev, h_z, rows, lanes, add);
+            FN(few_outer_products)((REAL *)l->dweight_hh + h_row * P, P, h_prev, h_z, rows, lanes);
             if (l->dbias_ih) {
                 vec x_sum = {0}, h_sum = {0};
                 for (ptrdiff_t r = 0; r < rows; r++) {
                     x_sum += vec_load(x_z + r * Z_WIDTH);
                     h_sum += vec_load(h_z + r * Z_WIDTH);
                 }
-                FN(store_bias)(l->dbias_ih, x_row, x_sum, lanes, add);
-                FN(store_bias)(l->dbias_hh, h_row, h_sum, lanes, add);
+                vec_store_part((REAL *)l->dbias_ih + x_row, x_sum, lanes);
+                vec_store_part((REAL *)l->dbias_hh + h_row, h_sum, lanes);
             }
         }
 }
