@@ -725,6 +725,9 @@ def test_no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     gradients = torch.autograd.grad(y, [x, *module.parameters()], dy)
     (_, _, dy_array, _), (dx, _, dweights) = seen["backward"]
     pairs += [(dy, dy_array), *zip(gradients, [dx, *(w for w in dweights if w is not None)], strict=True)]
+    module(x)[0].sum().backward()
+    parameters = [p.grad for p in module.parameters()]
+    pairs += zip(parameters, [w for w in seen["backward"][1][2] if w is not None], strict=True)
     for tensor, array in pairs:
         assert tensor.data_ptr() == array.ctypes.data
         assert tuple(tensor.shape)[-array.ndim :] == array.shape
