@@ -162,7 +162,7 @@ def _listed(*parts: Sequence[str | int]) -> str:
 def as_lengths(lengths: Any, batch: int, steps: int) -> Array:
     """Return `lengths` as (N,) ints; TypeError or ValueError unless they are, and 0 <= length <= T."""
     array = take_array("lengths", lengths)
-    if array.dtype.kind not in "iu":
+    if array.size and array.dtype.kind not in "iu":  # an empty list is one of float64
         raise TypeError(f"lengths has dtype {array.dtype}; expected integers")
     if array.shape != (batch,):
         raise ValueError(f"lengths has shape {array.shape}; expected (N,) = ({batch},)")

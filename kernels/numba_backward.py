@@ -555,21 +555,21 @@ def _backward_part(s, a, sync, thread, team):
     turn = _through_time(s, q, a, sync, thread, team)
     turn = barrier(sync, team, turn)
     scratch = aligned(a.scratch) + thread * s.scratch
-    pieces, z, sums = a.table + 2 * s.R, aligned(a.z), aligned(a.sums)
-    none = null_like(a.hh)
-    _, slots = side_slots(s, X)
+    pieces, sums = a.table + 2 * s.R, aligned(a.sums)
     if a.tokens:
         _weights_of_tokens(s, a, pieces, thread, team, scratch)
-    else:
-        left = Left(a.x, s.I, s.I, none, a.table)  # a_x = x W_ih^T
-        _weights(s, X, left, z, a.dih, pieces, thread, team, sums, scratch)
-        sums += s.I * s.blocks * slots * W
-    left = Left(a.y, s.y_row, s.P, a.h_0, a.table)  # a_h = h_prev W_hh^T
-    _weights(s, RECURRENT, left, z, a.dhh, pieces, thread, team, sums, scratch)
-    if a.hr:
-        sums += s.P * s.blocks * slots * W
-        left = Left(a.u, s.H, s.H, none, a.table)  # h = u W_hr^T
-        _weights(q, X, left, aligned(a.dh_rows), a.dhr, pieces, thread, team, sums, scratch)
+    for weights in range(1 if a.tokens else 0, 3 if a.hr else 2):  # one call for all, since LLVM copies it to each
+        sizes, side, z, dweights = s, X, aligned(a.z), a.dih
+        left = Left(a.x, s.I, s.I, null_like(a.hh), a.table)  # a_x = x W_ih^T
+        if weights == 1:
+            side, dweights = RECURRENT, a.dhh
+            left = Left(a.y, s.y_row, s.P, a.h_0, a.table)  # a_h = h_prev W_hh^T
+        elif weights == 2:
+            sizes, z, dweights = q, aligned(a.dh_rows), a.dhr
+            left = Left(a.u, s.H, s.H, null_like(a.hh), a.table)  # h = u W_hr^T
+        _, slots = side_slots(sizes, side)
+        _weights(sizes, side, left, z, dweights, pieces, thread, team, sums, scratch)
+        sums += left.K * sizes.blocks * slots * W
     if a.dbias_ih:
         _biases(s, a, pieces, thread, team, scratch)
     if a.dx:

@@ -50,7 +50,7 @@ TILE_ROWS = {vectors: min(8, (_REGISTERS - vectors - 1) // vectors) for vectors 
 # digest is part of a type's name in every cached signature, so that a change in any file here renews them all, and so
 # does one of the number that comes from elsewhere.
 SOURCES = hashlib.sha256(
-    b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("numba_*.py"))) + bytes([SUMMED_ROWS])
+    b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("numba_*.py"))) + b"%d" % SUMMED_ROWS
 ).hexdigest()[:16]
 
 

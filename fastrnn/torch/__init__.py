@@ -9,5 +9,8 @@ except ModuleNotFoundError as _error:
 
 from fastrnn.torch.accelerate import accelerate, restore
 from fastrnn.torch.modules import GRU, LSTM, RNN
+from fastrnn.torch.threads import share_threads
 
 __all__ = ["GRU", "LSTM", "RNN", "accelerate", "restore"]
+
+share_threads()
