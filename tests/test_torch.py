@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import gc
 import importlib
 import io
 import pickle
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -512,6 +514,30 @@ def test_checkpoint_and_hooks_on_saved_tensors(kind: str) -> None:
 
 
 @kinds
+def test_backward_frees_what_forward_kept(kind: str) -> None:
+    """Although the loss lives on, as it does in most training loops."""
+    _, module = pair(kind)
+    y, _ = module(torch.randn(T, N, I, dtype=torch.float64))
+    loss = y.sum()
+    graph = y.grad_fn
+    assert graph.fresh is not None
+    loss.backward()
+    assert graph.fresh is None
+
+
+@kinds
+def test_forward_without_backward_leaves_no_cycles(kind: str) -> None:
+    _, module = pair(kind)
+    y, _ = module(torch.randn(T, N, I, dtype=torch.float64))
+    (problem, _), gone = y.grad_fn.fresh, []
+    weakref.finalize(problem, gone.append, True)
+    gc.disable()
+    del y, _, problem
+    assert gone
+    gc.enable()
+
+
+@kinds
 def test_second_derivative_is_torchs(kind: str) -> None:
     want, got = pair(kind, I, H, 2, bidirectional=True)
     x = torch.randn(T, N, I, dtype=torch.float64)
@@ -725,6 +751,9 @@ def test_no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     gradients = torch.autograd.grad(y, [x, *module.parameters()], dy)
     (_, _, dy_array, _), (dx, _, dweights) = seen["backward"]
     pairs += [(dy, dy_array), *zip(gradients, [dx, *(w for w in dweights if w is not None)], strict=True)]
+    module(x)[0].sum().backward()
+    parameters = [p.grad for p in module.parameters()]
+    pairs += zip(parameters, [w for w in seen["backward"][1][2] if w is not None], strict=True)
     for tensor, array in pairs:
         assert tensor.data_ptr() == array.ctypes.data
         assert tuple(tensor.shape)[-array.ndim :] == array.shape
@@ -743,7 +772,7 @@ def test_as_many_threads_as_torch(kind: str, threads: None, monkeypatch: pytest.
         asked.clear()
         results.append(train(module, x))
         assert set(asked) <= {1, count}
-        assert asked.count(count) >= 2
+        assert count in asked
     assert_same_bits(results[1], results[0])
     assert_same_bits(results[2], results[0])
 

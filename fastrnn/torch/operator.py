@@ -1,12 +1,13 @@
 """One layer of a recurrent module, in one or both directions, as a differentiable operation of torch.
 
-`layer` is what modules call. Where torch traces (torch.compile, torch.export, fake tensors, dispatch modes) it is the
-operator torch.ops.fastrnn.layer, which graphs hold as one node. Otherwise it is an autograd.Function on the same two
-NumPy functions, `_forward` and `_backward`: of a training step of one small layer that takes 125 us, torch's dispatcher
-would make 150, and torch.library's own autograd 300. Tensors and arrays share their memory throughout.
+`layer` is what modules call. Where torch traces (torch.compile, torch.export, fake tensors, dispatch modes), or hooks
+want to see what is saved for backward, it is the operator torch.ops.fastrnn.layer, which graphs hold as one node and
+whose tape is tensors. Otherwise it is an autograd.Function that keeps the tape as it is: of a training step of one
+small layer that takes 125 us, torch's dispatcher would make 150, and torch.library's own autograd 300. Tensors and
+arrays share their memory throughout.
 
-Backends overwrite the tape in `backward`. In tensors a tape has a flag that says so: where it serves a second time
-(retain_graph=True), or is missing, or y was modified since, forward runs again, which gives the same bits. So the
+Backends overwrite the tape in `backward`. Where it is to serve a second time (retain_graph=True), or is missing, or y
+was modified since, forward runs again, which gives the same bits. A tape in tensors has a flag that says so: the
 operators are functions of their other arguments alone, as compilers take them to be.
 """
 
@@ -72,9 +73,11 @@ def layer(
         y (T, N, D*P) or (R, D*P), and the final states, shaped like `state`.
     """
     taped = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *state, *weights))
-    if is_traced():
+    traced = is_traced()
+    hooked = taped and not traced and torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    if traced or hooked:
         # A graph to be kept outlives the grad mode it is made in: it has no tape, and a backward runs forward again.
-        keep = taped and torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+        keep = hooked or (taped and torch.compiler.is_compiling() and not torch.compiler.is_exporting())
         y, state_n, _ = torch.ops.fastrnn.layer(x, batch_sizes, list(state), list(weights), cell, keep)
     elif taped:
         y, *state_n = _Layer.apply(  # type: ignore[no-untyped-call]
@@ -184,6 +187,19 @@ class _Problem:
             for reverse, (part, its_kept) in enumerate(zip(self.parts(y), _split(kept, self.directions), strict=True))
         ]
 
+    def gradients(self, tapes: list[ops.Tape], dy: Tensor | None, dstate_n: Sequence[Tensor | None]) -> Gradients:
+        """Run backward on the tapes, which it uses up."""
+        dstates_n = [None if d is None else _array(d) for d in dstate_n]
+        dx: Array | None = None
+        dstates_0: list[State] = []
+        dweights: list[Tensor] = []
+        for direction, its_dy in enumerate(self.parts(None if dy is None else _array(dy))):
+            its_dstate_n = tuple([None if d is None else d[direction] for d in dstates_n])
+            dx, dstate_0, its_dweights = ops.backward(tapes[direction], its_dy, its_dstate_n, dx)
+            dstates_0.append(dstate_0)
+            dweights += [torch.from_numpy(w) for w in its_dweights if w is not None]  # in torch.nn's order
+        return torch.from_numpy(dx), _tensors(dstates_0), dweights
+
 
 def _forward(
     x: Tensor,
@@ -222,17 +238,7 @@ def _backward(
     else:
         flag[0] = USED
         tapes = problem.recall(y.numpy(), [t.numpy() for t in tape[:-1]])
-    dys = problem.parts(None if dy is None else _array(dy))
-    dstates_n = [None if d is None else _array(d) for d in dstate_n]
-    dx: Array | None = None
-    dstates_0: list[State] = []
-    dweights: list[Tensor] = []
-    for direction, (its_tape, its_dy) in enumerate(zip(tapes, dys, strict=True)):
-        its_dstate_n = tuple([None if d is None else d[direction] for d in dstates_n])
-        dx, dstate_0, its_dweights = ops.backward(its_tape, its_dy, its_dstate_n, dx)
-        dstates_0.append(dstate_0)
-        dweights += [torch.from_numpy(w) for w in its_dweights if w is not None]  # in torch.nn's order
-    return torch.from_numpy(dx), _tensors(dstates_0), dweights
+    return problem.gradients(tapes, dy, dstate_n)
 
 
 def _array(tensor: Tensor) -> Array:
@@ -306,7 +312,7 @@ def _check(
 
 
 class _Layer(torch.autograd.Function):
-    """`_forward` and `_backward` for autograd, without the dispatcher."""
+    """The layer for autograd, without the dispatcher, and without taking its tapes apart."""
 
     @staticmethod
     def forward(
@@ -318,30 +324,39 @@ class _Layer(torch.autograd.Function):
         states: int,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
-        y, state_n, tape = _forward(x, batch_sizes, tensors[:states], tensors[states:], cell, True)
-        # torch.nn lets its users modify y in place. What is saved for backward is y's memory under a version counter
-        # that such a change leaves alone; a tensor of no memory with y's own counter tells backward of it.
-        alias = torch.from_numpy(y.numpy())
+        problem = _Problem(x, batch_sizes, tensors[:states], tensors[states:], cell)
+        array, states_n, tapes = problem.run(keep=True)
+        y = torch.from_numpy(array)
+        ctx.save_for_backward(x, batch_sizes, *tensors)
+        ctx.set_materialize_grads(False)
+        ctx.fresh, ctx.cell, ctx.warn, ctx.states = (problem, tapes), cell, warn, states
+        # The tapes need y as it is, but torch.nn lets its users modify y in place: a tensor of no memory that shares
+        # y's version counter tells backward of it.
         ctx.counter = y.detach()
         ctx.counter.data = NOTHING[y.dtype]
-        ctx.save_for_backward(x, batch_sizes, alias, *tensors, *tape)
-        ctx.set_materialize_grads(False)
-        ctx.version, ctx.cell, ctx.warn, ctx.states, ctx.tensors = y._version, cell, warn, states, len(tensors)
-        return y, *state_n
+        ctx.version = y._version
+        return y, *_tensors(states_n)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *dstate_n: Tensor | None) -> tuple[Tensor | None, ...]:
-        x, batch_sizes, y, *others = ctx.saved_tensors
-        tensors, tape = others[: ctx.tensors], others[ctx.tensors :]
+        x, batch_sizes, *tensors = ctx.saved_tensors
         state, weights = tensors[: ctx.states], tensors[ctx.states :]
         if torch.is_grad_enabled():
             ctx.warn(CREATE_GRAPH)
-            dx, dstate_0, dweights = _differentiable_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
+            gradients = _differentiable_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
+        elif is_traced():
+            gradients = torch.ops.fastrnn.layer_backward(
+                x, batch_sizes, state, weights, None, [], dy, dstate_n, ctx.cell
+            )
         else:
-            if ctx.counter._version != ctx.version:
-                y = None
-            run = torch.ops.fastrnn.layer_backward if is_traced() else _backward
-            dx, dstate_0, dweights = run(x, batch_sizes, state, weights, y, tape, dy, dstate_n, ctx.cell)
+            fresh, ctx.fresh = ctx.fresh, None
+            if fresh is None or ctx.counter._version != ctx.version:
+                problem = _Problem(x, batch_sizes, state, weights, ctx.cell)
+                _, _, tapes = problem.run(keep=True)
+            else:
+                problem, tapes = fresh
+            gradients = problem.gradients(tapes, dy, dstate_n)
+        dx, dstate_0, dweights = gradients
         return None, None, dx, None, None, *dstate_0, *dweights
 
 
