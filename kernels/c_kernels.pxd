@@ -99,7 +99,6 @@ cdef extern from "kernels.h" nogil:
 cdef extern from "steps.h" nogil:
     ptrdiff_t fastrnn_step_row(const fastrnn_layer *, ptrdiff_t s)
     ptrdiff_t fastrnn_step_count(const fastrnn_layer *, ptrdiff_t s)
-    ptrdiff_t fastrnn_carried(const fastrnn_layer *, ptrdiff_t s)
 
 cdef extern from "memory.h" nogil:
     enum:
