@@ -355,7 +355,8 @@ cdef inline ptrdiff_t start(ptrdiff_t count, int parts, int part) noexcept nogil
 
 def borrow_threads(size_t parallel, size_t team_size):
     """Run on the threads of an OpenMP runtime from here on: the addresses of its GOMP_parallel and omp_get_num_threads."""
-    fastrnn_pool_borrow(<fastrnn_parallel *> parallel, <int (*)() noexcept nogil> team_size)
+    with nogil:  # whoever holds the pool needs the interpreter to release it
+        fastrnn_pool_borrow(<fastrnn_parallel *> parallel, <int (*)() noexcept nogil> team_size)
 
 
 # ---- packed weights

@@ -87,3 +87,21 @@ for call in calls: call.join()
 print(len(found), set(found) == {want[0]})
 """
     assert run_script(code, tmp_path) == "4 True\n"
+
+
+@pytest.mark.parametrize("backend", ["cython"], indirect=True)
+def test_threads_are_borrowed_while_another_thread_computes(backend: str, tmp_path: Path) -> None:
+    code = """
+done, found = threading.Event(), []
+def work():
+    while not done.is_set(): found.append(train(2) == want[0])
+other = threading.Thread(target=work)
+other.start()
+for _ in range(300):
+    share_threads()
+while len(found) < 3: pass
+done.set()
+other.join()
+print(all(found))
+"""
+    assert run_script(code, tmp_path) == "True\n"
