@@ -381,5 +381,5 @@ def test_picture(tmp_path, steps, evaluations):
     plot_losses(path, [2.0] * steps, evaluations)
     data = path.read_bytes()
     assert data.startswith(b"\x89PNG\r\n\x1a\n")
-    assert (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) == (800, 450)
+    assert (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) == (960, 540)
     assert list(tmp_path.iterdir()) == [path]

@@ -164,8 +164,8 @@ class Windows:
 class Lines:
     """Sequences as padded batches, each with its targets, the next tokens.
 
-    In every epoch the sequences are shuffled; those of similar lengths among any 16 batches then come together, so that
-    there is little padding, and the batches are shuffled.
+    In every epoch the sequences are shuffled; those of similar lengths among some 16 batches then come together, so
+    that there is little padding, and the batches are shuffled.
 
     Parameters
     ----------
@@ -229,7 +229,8 @@ class Lines:
             return np.array_split(np.argsort(lengths, kind="stable"), len(self))
         rng = np.random.default_rng((self.seed, epoch))
         order = rng.permutation(len(lengths))
-        pool = np.arange(len(order)) // (self._POOL * self.batch_size)
+        pools = max(1, len(order) // (self._POOL * self.batch_size))
+        pool = np.arange(len(order)) * pools // len(order)
         rising = np.where(pool % 2, -1, 1)  # where two pools meet in a batch, their lengths are similar, too
         order = order[np.lexsort((lengths[order] * rising, pool))]
         batches = np.array_split(order, len(self))
