@@ -1,5 +1,6 @@
 """What one needs around a recurrent network to train it: layers, losses, optimizers, text, the loop, checkpoints."""
 
+from fastrnn.training.batches import Lines, Windows, encode_lines, pad
 from fastrnn.training.checkpoint import CheckpointError, load_model
 from fastrnn.training.clipping import clip_global_norm, clip_value
 from fastrnn.training.composition import Last, Sequential
@@ -21,7 +22,8 @@ from fastrnn.training.schedules import (
     ReduceOnPlateau,
     StepDecay,
 )
-from fastrnn.training.text import CharTokenizer, TextError, Windows, read_text, split_tail
+from fastrnn.training.text import TextError, read_text, split_tail
+from fastrnn.training.tokenizers import CharTokenizer, WordTokenizer
 
 __all__ = [
     "SGD",
@@ -41,6 +43,7 @@ __all__ = [
     "Last",
     "Linear",
     "LinearWarmup",
+    "Lines",
     "Momentum",
     "MultiStepDecay",
     "RMSProp",
@@ -52,15 +55,18 @@ __all__ = [
     "TextError",
     "Trainer",
     "Windows",
+    "WordTokenizer",
     "bce_with_logits",
     "clip_global_norm",
     "clip_value",
     "cross_entropy",
     "dinosaur_text",
+    "encode_lines",
     "generate_text",
     "load_dinosaurs",
     "load_model",
     "mse",
+    "pad",
     "plot_losses",
     "read_text",
     "split_tail",
