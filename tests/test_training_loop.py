@@ -1,4 +1,4 @@
-"""The character model, its training loop, checkpoints, sampling and the picture."""
+"""The character model, its training loop, checkpoints and the picture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from tolerances import assert_close, assert_same_bits, tolerance
 
 from fastrnn.training import (
     CharModel,
-    CharTokenizer,
     CheckpointError,
     DivergenceError,
     Evaluation,
@@ -29,13 +28,11 @@ from fastrnn.training import (
     Trainer,
     Windows,
     cross_entropy,
-    generate_text,
     load_model,
     plot_losses,
     split_tail,
 )
 from fastrnn.training.files import write_atomically
-from fastrnn.training.sampling import choose_token
 
 CELLS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
 each_cell = pytest.mark.parametrize("cell", CELLS)
@@ -377,62 +374,6 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path):
     assert path.read_bytes() == b"old"
 
 
-def test_sampling_is_seeded(trained):
-    model, tokenizer = load_model(trained)
-    first, again, other = (generate_text(model, tokenizer, "to ", 60, 1.0, seed) for seed in (3, 3, 4))
-    assert first == again
-    assert first != other
-    assert first.startswith("to ")
-    assert len(first) == 63
-
-
-def test_sampling_carries_the_state(trained):
-    """Greedy text is what the model predicts at every place when it reads that text at once."""
-    model, tokenizer = load_model(trained)
-    text = generate_text(model, tokenizer, "be", 40, temperature=0)
-    logits, _ = model(tokenizer.encode(text)[:, None])
-    assert tokenizer.decode(logits[1:-1, 0].argmax(axis=1)) == text[2:]
-
-
-@pytest.mark.parametrize("characters", ["\nab", "ab"])
-def test_an_empty_prompt(characters):
-    tokenizer = CharTokenizer(characters)
-    model = CharModel(len(tokenizer), 4, seed=0)
-    assert len(generate_text(model, tokenizer, "", 5, seed=0)) == 5
-    assert generate_text(model, tokenizer, "", 0) == ""
-
-
-@pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
-def test_tokens_are_drawn_from_the_softmax(temperature):
-    rng = np.random.default_rng(0)
-    logits = np.array([1.0, -2.0, 0.5, 3.0, -np.inf], np.float32)
-    n = 20_000
-    counts = np.bincount([choose_token(logits, temperature, rng) for _ in range(n)], minlength=5)
-    p = np.exp(logits / temperature) / np.exp(logits / temperature).sum()
-    assert (abs(counts - n * p) <= 5 * np.sqrt(n * p * (1 - p))).all()
-
-
-@pytest.mark.parametrize("temperature", [0, 5e-324, 1e-3])
-def test_low_temperatures_are_greedy(temperature):
-    rng = np.random.default_rng(0)
-    assert {choose_token(np.array([1.0, 2.0, 1.5]), temperature, rng) for _ in range(50)} == {1}
-
-
-@pytest.mark.parametrize("temperature", [-1.0, math.nan])
-def test_bad_temperatures(temperature):
-    with pytest.raises(ValueError, match="temperature is"):
-        choose_token(np.zeros(3), temperature, np.random.default_rng(0))
-
-
-BAD_PROMPTS = {"unknown character": ("to Z", 5, TextError, "'Z'"), "length": ("to", -1, ValueError, "length is -1")}
-
-
-@pytest.mark.parametrize(("prompt", "length", "error", "message"), BAD_PROMPTS.values(), ids=BAD_PROMPTS)
-def test_bad_prompts(trained, prompt, length, error, message):
-    with pytest.raises(error, match=message):
-        generate_text(*load_model(trained), prompt, length)
-
-
 @pytest.mark.parametrize("evaluations", [[], [Evaluation(2, 1.5), Evaluation(4, 1.0)]])
 @pytest.mark.parametrize("steps", [0, 1, 4, 700])
 def test_picture(tmp_path, steps, evaluations):
@@ -440,5 +381,5 @@ def test_picture(tmp_path, steps, evaluations):
     plot_losses(path, [2.0] * steps, evaluations)
     data = path.read_bytes()
     assert data.startswith(b"\x89PNG\r\n\x1a\n")
-    assert (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) == (800, 450)
+    assert (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) == (960, 540)
     assert list(tmp_path.iterdir()) == [path]

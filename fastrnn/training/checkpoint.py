@@ -14,7 +14,7 @@ from fastrnn.parameters import Array
 from fastrnn.training.files import write_atomically
 from fastrnn.training.model import CharModel
 from fastrnn.training.names import join_names, split_names
-from fastrnn.training.text import CharTokenizer
+from fastrnn.training.tokenizers import CharTokenizer
 
 __all__ = ["CheckpointError", "Groups", "load_model", "read_checkpoint", "usable_checkpoint", "write_checkpoint"]
 

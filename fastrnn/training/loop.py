@@ -14,6 +14,7 @@ import numpy as np
 
 from fastrnn.errors import FastrnnError
 from fastrnn.parameters import check_positive
+from fastrnn.training.batches import Windows
 from fastrnn.training.checkpoint import (
     CheckpointError,
     Groups,
@@ -25,7 +26,8 @@ from fastrnn.training.clipping import clip_global_norm
 from fastrnn.training.losses import cross_entropy
 from fastrnn.training.model import CharModel
 from fastrnn.training.optimizers import SGD, Adam, Optimizer
-from fastrnn.training.text import CharTokenizer, TextError, Windows, split_tail
+from fastrnn.training.text import TextError, split_tail
+from fastrnn.training.tokenizers import CharTokenizer
 
 __all__ = ["OPTIMIZERS", "DivergenceError", "Evaluation", "Settings", "Step", "Trainer"]
 
