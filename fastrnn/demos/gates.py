@@ -55,8 +55,8 @@ def run(out: Path, *, seed: int = 0, say: Callable[[str], None] = print) -> Repo
     labels = [f"{value:+.1f}{'*' if mark else ''}" for value, mark in inputs[:, 0]]
     inside = {name.removesuffix("_l0"): values[:, 0] for name, values in lstm.trace(inputs[:, :1]).items()}
     pictures = [out / "gates.png", out / "states.png", out / "output.png"]
-    plot_gates(pictures[0], inside, labels, title="The gates of an LSTM that holds the value marked last; * is a mark")
-    plot_hidden(pictures[1], inside, labels, title="The states of an LSTM that holds the value marked last; * is a mark")
+    plot_gates(pictures[0], inside, labels, title="The gates of an LSTM that holds the value marked last (*)")
+    plot_hidden(pictures[1], inside, labels, title="The states of an LSTM that holds the value marked last (*)")
     figure, ((axes,),) = new_figure()
     draw_steps(axes, {"input": inputs[:, 0, 0], "target": targets[:, 0, 0], "output": y[:, 0, 0]}, labels)
     axes.vlines(np.flatnonzero(inputs[:, 0, 1]), -1, 1, color="#999999", linestyle=":", label="mark")
