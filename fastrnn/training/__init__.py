@@ -1,5 +1,6 @@
 """What one needs around a recurrent network to train it: layers, losses, optimizers, text, the loop, checkpoints."""
 
+from fastrnn.training.adaptive import AdaptiveSoftmax
 from fastrnn.training.batches import Lines, Windows, encode_lines, pad
 from fastrnn.training.checkpoint import CheckpointError, load_model
 from fastrnn.training.clipping import clip_global_norm, clip_value
@@ -17,6 +18,7 @@ from fastrnn.training.tokenizers import CharTokenizer, WordTokenizer
 __all__ = [
     "SGD",
     "Adam",
+    "AdaptiveSoftmax",
     "CharModel",
     "CharTokenizer",
     "CheckpointError",
