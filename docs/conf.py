@@ -12,6 +12,7 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings give the shapes, which say more
+napoleon_use_ivar = True  # an attribute that is a property as well is described once
 napoleon_use_rtype = False
 napoleon_preprocess_types = False
 

@@ -9,11 +9,12 @@ import numpy as np
 
 from fastrnn import GRU, LSTM, RNN, stack
 from fastrnn.modules import Tape
-from fastrnn.parameters import Array, Parametrized, take_array
+from fastrnn.parameters import Array, Parametrized, check_share, take_array
 from fastrnn.training.adaptive import AdaptiveSoftmax
+from fastrnn.training.composition import Composed, Recurrent
 from fastrnn.training.layers import Embedding, Linear
 from fastrnn.training.losses import cross_entropy
-from fastrnn.training.names import join_names, split_names
+from fastrnn.training.names import join_names
 
 __all__ = ["CELLS", "CharModel", "LanguageModel", "ModelTape", "WordModel"]
 
@@ -29,7 +30,7 @@ class ModelTape(NamedTuple):
     dropped: list[Array]  # which elements dropout kept: of the vectors, if there are, and of y
 
 
-class LanguageModel:
+class LanguageModel(Composed):
     """Predicts every next token of a sequence.
 
     What it reads are one-hot tokens, or vectors of an embedding. Dropout (Zaremba et al., 2015) is on the vectors,
@@ -51,7 +52,7 @@ class LanguageModel:
 
     def __init__(
         self,
-        rnn: LSTM | GRU | RNN,
+        rnn: Recurrent,
         head: Linear | AdaptiveSoftmax,
         embedding: Embedding | None = None,
         dropout: float = 0.0,
@@ -60,29 +61,15 @@ class LanguageModel:
         self.rnn = rnn
         self.head = head
         self.embedding = embedding
-        self.dropout = dropout
+        self.dropout = check_share("dropout", dropout)
         self.seed_dropout(seed)
-
-    def _parts(self) -> dict[str, Parametrized]:
-        parts: dict[str, Parametrized] = {"rnn": self.rnn, "head": self.head}
-        return parts if self.embedding is None else {"embedding": self.embedding, **parts}
 
     @property
     def parameters(self) -> dict[str, Array]:
         """The live parameter arrays by name: write into them (``p -= ...``) to train."""
-        return join_names({name: part.parameters for name, part in self._parts().items()})
-
-    def state_dict(self) -> dict[str, Array]:
-        """Return a copy of every parameter by name."""
-        return join_names({name: part.state_dict() for name, part in self._parts().items()})
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Copy the values of `state_dict` into the parameters; KeyError or ValueError if names or shapes differ."""
-        groups, parts = split_names(state_dict), self._parts()
-        if groups.keys() != parts.keys():
-            raise KeyError(f"state_dict: names begin with {sorted(groups)}; expected {sorted(parts)}")
-        for name, part in parts.items():
-            part.load_state_dict(groups[name])
+        parts: dict[str, Parametrized] = {} if self.embedding is None else {"embedding": self.embedding}
+        parts |= {"rnn": self.rnn, "head": self.head}
+        return join_names({name: part.parameters for name, part in parts.items()})
 
     def seed_dropout(self, seed: Any) -> None:
         """Have dropout draw from `seed` on, anything `numpy.random.default_rng` takes."""
@@ -117,7 +104,7 @@ class LanguageModel:
             As for the modules.
         """
         y, state_n = self._infer(tokens, state, lengths)
-        rows, real, targets = _real(y, targets, lengths)
+        rows, _, targets = _real(y, targets, lengths)
         if isinstance(self.head, AdaptiveSoftmax):
             return self.head.forward(rows, targets)[0], state_n
         return cross_entropy(self.head(rows), targets)[0], state_n
@@ -305,7 +292,7 @@ class WordModel(LanguageModel):
 
 def _stack(
     cell: str, input_size: int, hidden_size: int, num_layers: int, dropout: float, options: Mapping[str, Any]
-) -> LSTM | GRU | RNN:
+) -> Recurrent:
     if cell not in CELLS:
         raise ValueError(f"cell is {cell!r}; expected one of {', '.join(CELLS)}")
     between = dropout if num_layers > 1 else 0.0

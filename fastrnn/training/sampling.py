@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn.parameters import Array, check_positive
-from fastrnn.training.model import CharModel
+from fastrnn.training.model import LanguageModel
 from fastrnn.training.text import TextError
 from fastrnn.training.tokenizers import Tokenizer
 
@@ -84,7 +84,7 @@ def choose_token(
 
 
 def generate_text(
-    model: CharModel,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     prompt: str,
     length: int,
