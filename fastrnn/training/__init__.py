@@ -7,6 +7,7 @@ from fastrnn.training.clipping import clip_global_norm, clip_value
 from fastrnn.training.composition import Last, Sequential
 from fastrnn.training.corpora import dinosaur_text, load_dinosaurs
 from fastrnn.training.early_stopping import EarlyStopping
+from fastrnn.training.keras_weights import from_keras_weights
 from fastrnn.training.layers import Dropout, Embedding, Linear
 from fastrnn.training.loop import DivergenceError, Evaluation, Step, Trainer
 from fastrnn.training.losses import bce_with_logits, cross_entropy, mse
@@ -68,6 +69,7 @@ __all__ = [
     "cross_entropy",
     "dinosaur_text",
     "encode_lines",
+    "from_keras_weights",
     "generate_text",
     "load_dinosaurs",
     "load_model",
