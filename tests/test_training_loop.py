@@ -376,7 +376,7 @@ def test_n2_words_are_learnt_and_told_as_perplexity(output):
     records = list(trainer.run())
     assert records[0].perplexity > 8
     assert records[-1].perplexity == pytest.approx(math.exp(records[-1].loss))
-    assert records[-1].perplexity < 1.2
+    assert records[-1].perplexity < {"full": 1.2, "adaptive": 4}[output]  # its rarest words share one column
     assert Evaluation(1, 1e4).perplexity == math.inf
     assert isinstance(trainer.model.head, {"full": Linear, "adaptive": AdaptiveSoftmax}[output])
 
