@@ -101,7 +101,7 @@ CLEANINGS = {
     "lower": ({"lower": True}, "two vowels,\n3 consonants;   it is\tnaïve…"),
     "letters only": ({"letters_only": True}, "Two vowels CONSONANTS it is Naïve "),
     "both": ({"lower": True, "letters_only": True}, "two vowels consonants it is naïve "),
-    "and line ends": ({"letters_only": True, "line_ends": True}, "Two vowels \n CONSONANTS it is Naïve "),
+    "and line ends": ({"letters_only": True, "by_line": True}, "Two vowels \n CONSONANTS it is Naïve "),
 }
 
 
@@ -128,7 +128,7 @@ PIECES = {
 
 
 @pytest.mark.parametrize(("text", "pieces"), PIECES.values(), ids=PIECES)
-def test_n2_words_marks_and_line_ends_are_tokens(text, pieces):
+def test_n2_words_marks_and_by_line_are_tokens(text, pieces):
     tokenizer = WordTokenizer.fit(text)
     assert [tokenizer.pieces[token] for token in tokenizer.encode(text)] == pieces
     assert set(tokenizer.pieces) == {"<unk>", *pieces}
@@ -146,7 +146,7 @@ def test_n2_the_vocabulary_is_cut_off_by_frequency():
 def test_n2_letters_only():
     tokenizer = WordTokenizer.fit("It's 5 o'clock,\nsir!", letters_only=True)
     assert sorted(tokenizer.pieces) == ["<unk>", "clock", "it", "o", "s", "sir"]
-    assert "\n" in WordTokenizer.fit("a a b b c", letters_only=True, line_ends=True, max_words=2).pieces
+    assert "\n" in WordTokenizer.fit("a a b b c", letters_only=True, by_line=True, max_words=2).pieces
 
 
 READABLE_TEXTS = [
@@ -172,9 +172,9 @@ def test_n2_a_prompt_stays_as_it_is(prompt):
 
 TOKENIZERS = {
     "characters": CharTokenizer("abc"),
-    "characters, all options": CharTokenizer("abc", oov=True, lower=True, letters_only=True, line_ends=True),
+    "characters, all options": CharTokenizer("abc", oov=True, lower=True, letters_only=True, by_line=True),
     "words": WordTokenizer(["to", "be", "\n"]),
-    "words, all options": WordTokenizer(["to", "be"], lower=False, letters_only=True, line_ends=True),
+    "words, all options": WordTokenizer(["to", "be"], lower=False, letters_only=True, by_line=True),
 }
 
 
@@ -255,7 +255,7 @@ def test_pad_wants_sequences_of_one_kind():
         pad([np.ones((1, 2)), np.ones((1, 3))])
 
 
-def test_s17_lines_are_sequences_between_line_ends_and_empty_ones_are_dropped():
+def test_s17_lines_are_sequences_between_by_line_and_empty_ones_are_dropped():
     text = "\nTo be\n\n\nor not\n"
     for tokenizer in (CharTokenizer.fit(text), WordTokenizer.fit(text)):
         lines = [tokenizer.decode(line[1:-1]) for line in encode_lines(text, tokenizer)]
@@ -311,7 +311,7 @@ def test_lines_of_similar_length_come_together():
 
 @pytest.mark.parametrize("text", ["", "\n", "\n\n\n"])
 def test_a_text_without_lines_is_refused(text):
-    tokenizer = CharTokenizer.fit("a", line_ends=True)
+    tokenizer = CharTokenizer.fit("a", by_line=True)
     with pytest.raises(TextError, match="there is no line that is not empty"):
         Lines(encode_lines(text, tokenizer), 2, 5)
 

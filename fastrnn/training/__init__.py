@@ -1,5 +1,6 @@
 """What one needs around a recurrent network to train it: layers, losses, optimizers, text, the loop, checkpoints."""
 
+from fastrnn.training.adaptive import AdaptiveSoftmax
 from fastrnn.training.batches import Lines, Windows, encode_lines, pad
 from fastrnn.training.checkpoint import CheckpointError, load_model
 from fastrnn.training.clipping import clip_global_norm, clip_value
@@ -8,9 +9,9 @@ from fastrnn.training.corpora import dinosaur_text, load_dinosaurs
 from fastrnn.training.early_stopping import EarlyStopping
 from fastrnn.training.keras_weights import from_keras_weights
 from fastrnn.training.layers import Dropout, Embedding, Linear
-from fastrnn.training.loop import DivergenceError, Evaluation, Settings, Step, Trainer
+from fastrnn.training.loop import DivergenceError, Evaluation, Step, Trainer
 from fastrnn.training.losses import bce_with_logits, cross_entropy, mse
-from fastrnn.training.model import CharModel
+from fastrnn.training.model import CharModel, WordModel
 from fastrnn.training.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
 from fastrnn.training.plots import plot_losses
 from fastrnn.training.sampling import generate_text
@@ -18,11 +19,13 @@ from fastrnn.training.schedules import (
     ConstantRate,
     CosineDecay,
     ExponentialDecay,
+    LinearDecay,
     LinearWarmup,
     MultiStepDecay,
     ReduceOnPlateau,
     StepDecay,
 )
+from fastrnn.training.settings import Settings
 from fastrnn.training.text import TextError, read_text, split_tail
 from fastrnn.training.tokenizers import CharTokenizer, WordTokenizer
 
@@ -30,6 +33,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "AdaptiveSoftmax",
     "CharModel",
     "CharTokenizer",
     "CheckpointError",
@@ -43,6 +47,7 @@ __all__ = [
     "ExponentialDecay",
     "Last",
     "Linear",
+    "LinearDecay",
     "LinearWarmup",
     "Lines",
     "Momentum",
@@ -56,6 +61,7 @@ __all__ = [
     "TextError",
     "Trainer",
     "Windows",
+    "WordModel",
     "WordTokenizer",
     "bce_with_logits",
     "clip_global_norm",

@@ -82,12 +82,12 @@ def encode_lines(text: str, tokenizer: Tokenizer) -> list[Array]:
     text
         Any.
     tokenizer
-        With the line end in its vocabulary: made with `line_ends`.
+        With the line end in its vocabulary: made with `by_line`.
 
     Examples
     --------
     >>> from fastrnn.training import CharTokenizer
-    >>> [line.tolist() for line in encode_lines("ab\n\nb", CharTokenizer.fit("ab", line_ends=True))]
+    >>> [line.tolist() for line in encode_lines("ab\n\nb", CharTokenizer.fit("ab", by_line=True))]
     [[0, 1, 2, 0], [0, 2, 0]]
     """
     tokens = tokenizer.encode(f"\n{text}\n")

@@ -16,15 +16,13 @@ from fastrnn.modules import Tape
 from fastrnn.parameters import Array, fill
 from fastrnn.training.names import join_names
 
-__all__ = ["Last", "Sequential"]
+__all__ = ["Composed", "Last", "Recurrent", "Sequential"]
 
 Recurrent: TypeAlias = RNN | LSTM | GRU
 
 
-class _Composed:
+class Composed:
     """What has the parameters of something else."""
-
-    takes_lengths = True
 
     @property
     def parameters(self) -> dict[str, Array]:
@@ -50,8 +48,10 @@ class _Composed:
         fill(self.parameters, state_dict)
 
 
-class _EveryStep(_Composed):
+class _EveryStep(Composed):
     """A recurrent module as a layer: y of every step; the state is zero at first and nobody asks for the last one."""
+
+    takes_lengths = True
 
     def __init__(self, rnn: Recurrent) -> None:
         if not isinstance(rnn, Recurrent):
@@ -128,7 +128,7 @@ class Last(_EveryStep):
         return h
 
 
-class Sequential(_Composed):
+class Sequential(Composed):
     """Layers one after the other.
 
     Parameters

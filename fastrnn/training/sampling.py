@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn.parameters import Array, check_positive
-from fastrnn.training.model import CharModel
+from fastrnn.training.model import LanguageModel
 from fastrnn.training.text import TextError
 from fastrnn.training.tokenizers import Tokenizer
 
@@ -84,7 +84,7 @@ def choose_token(
 
 
 def generate_text(
-    model: CharModel,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     prompt: str,
     length: int,
@@ -117,7 +117,8 @@ def generate_text(
     Returns
     -------
     str
-        The prompt and its continuation.
+        The prompt and its continuation. If the tokenizer is one by line, each further line starts from a zero state,
+        as in training.
 
     Raises
     ------
@@ -145,5 +146,6 @@ def generate_text(
         if last and tokens[-len(last) :] == last:
             del tokens[-len(last) :]
             break
-        logits, state = model(np.array([tokens[-1:]]), state)
+        anew = tokenizer.by_line and tokens[-1] == tokenizer.start
+        logits, state = model(np.array([tokens[-1:]]), None if anew else state)
     return tokenizer.join(prompt, tokens)

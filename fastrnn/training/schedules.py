@@ -18,6 +18,7 @@ __all__ = [
     "ConstantRate",
     "CosineDecay",
     "ExponentialDecay",
+    "LinearDecay",
     "LinearWarmup",
     "MultiStepDecay",
     "ReduceOnPlateau",
@@ -120,6 +121,29 @@ class CosineDecay:
         """Return the factor at a step."""
         done = min(step / self.steps, 1.0)
         return self.minimum + (1 - self.minimum) * (1 + math.cos(math.pi * done)) / 2
+
+
+@dataclass(frozen=True)
+class LinearDecay:
+    """From 1 to `minimum` along a line in so many steps, and `minimum` from then on; torch's LinearLR.
+
+    Examples
+    --------
+    >>> schedule = LinearDecay(steps=4)
+    >>> [schedule(step) for step in range(6)]
+    [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    """
+
+    steps: int
+    minimum: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_positive("steps", self.steps)
+        check_share("minimum", self.minimum)
+
+    def __call__(self, step: int) -> float:
+        """Return the factor at a step."""
+        return 1 - (1 - self.minimum) * min(step / self.steps, 1.0)
 
 
 @dataclass(frozen=True)

@@ -24,21 +24,23 @@ class Tokenizer:
         The text that each token stands for.
     unknown : int or None
         The token of whatever is not in the vocabulary, if there is one.
-    lower, letters_only, line_ends : bool
-        Whether a text becomes lower case; whether each run of anything but letters becomes one blank; and whether line
-        ends stay even so, and are in the vocabulary in any case.
+    lower, letters_only : bool
+        Whether a text becomes lower case, and whether each run of anything but letters becomes one blank.
+    by_line : bool
+        Whether every line is a sequence of its own: line ends stay even with `letters_only`, and are in the vocabulary
+        in any case.
     """
 
     unit: ClassVar[str]  # what a token is, as people say it
 
     def __init__(
-        self, pieces: Sequence[str], unknown: int | None, lower: bool, letters_only: bool, line_ends: bool
+        self, pieces: Sequence[str], unknown: int | None, lower: bool, letters_only: bool, by_line: bool
     ) -> None:
         self.pieces = pieces
         self.unknown = unknown
         self.lower = bool(lower)
         self.letters_only = bool(letters_only)
-        self.line_ends = bool(line_ends)
+        self.by_line = bool(by_line)
 
     def __len__(self) -> int:
         """V, the size of the vocabulary."""
@@ -63,7 +65,7 @@ class Tokenizer:
 
     def describe(self) -> dict[str, Any]:
         """Return what `restore_tokenizer` makes an equal tokenizer of; it can be written as JSON."""
-        cleaning = {"lower": self.lower, "letters_only": self.letters_only, "line_ends": self.line_ends}
+        cleaning = {"lower": self.lower, "letters_only": self.letters_only, "by_line": self.by_line}
         return {"unit": self.unit, **cleaning}
 
 
@@ -76,7 +78,7 @@ class CharTokenizer(Tokenizer):
         The vocabulary: distinct and sorted. `fit` collects it from a text.
     oov
         Whether there is a token, the first one, for all other characters; it is written as U+FFFD.
-    lower, letters_only, line_ends
+    lower, letters_only, by_line
         See `Tokenizer`.
 
     Examples
@@ -99,25 +101,25 @@ class CharTokenizer(Tokenizer):
         oov: bool = False,
         lower: bool = False,
         letters_only: bool = False,
-        line_ends: bool = False,
+        by_line: bool = False,
     ) -> None:
         if not characters or list(characters) != sorted(set(characters)):
             raise ValueError(f"characters is {characters!r}; expected at least one, distinct and sorted")
-        super().__init__("\ufffd" * bool(oov) + characters, 0 if oov else None, lower, letters_only, line_ends)
+        super().__init__("\ufffd" * bool(oov) + characters, 0 if oov else None, lower, letters_only, by_line)
         self.characters = characters
         self._code_points = _code_points(characters)
 
     @classmethod
     def fit(
-        cls, text: str, *, oov: bool = False, lower: bool = False, letters_only: bool = False, line_ends: bool = False
+        cls, text: str, *, oov: bool = False, lower: bool = False, letters_only: bool = False, by_line: bool = False
     ) -> CharTokenizer:
         """Return the tokenizer of all characters in `text`, once cleaned; ValueError if there are none."""
-        characters = "".join(sorted({*_clean(text, lower, letters_only, line_ends), *("\n" * line_ends)}))
-        return cls(characters, oov=oov, lower=lower, letters_only=letters_only, line_ends=line_ends)
+        characters = "".join(sorted({*_clean(text, lower, letters_only, by_line), *("\n" * by_line)}))
+        return cls(characters, oov=oov, lower=lower, letters_only=letters_only, by_line=by_line)
 
     def encode(self, text: str) -> Array:
         """Return the tokens (n,) of the characters; without `oov`, TextError names the first unknown one."""
-        text = _clean(text, self.lower, self.letters_only, self.line_ends)
+        text = _clean(text, self.lower, self.letters_only, self.by_line)
         wanted = _code_points(text)
         tokens = np.searchsorted(self._code_points, wanted)
         tokens[tokens == len(self.characters)] = 0
@@ -159,7 +161,7 @@ class WordTokenizer(Tokenizer):
     ----------
     words
         The vocabulary without the unknown word: at least one, distinct. `fit` collects it from a text.
-    lower, letters_only, line_ends
+    lower, letters_only, by_line
         See `Tokenizer`.
 
     Examples
@@ -178,7 +180,7 @@ class WordTokenizer(Tokenizer):
     unit = "word"
 
     def __init__(
-        self, words: Sequence[str], *, lower: bool = True, letters_only: bool = False, line_ends: bool = False
+        self, words: Sequence[str], *, lower: bool = True, letters_only: bool = False, by_line: bool = False
     ) -> None:
         self._tokens = {word: token for token, word in enumerate((UNKNOWN_WORD, *words))}
         if not words or len(self._tokens) != len(words) + 1:
@@ -186,7 +188,7 @@ class WordTokenizer(Tokenizer):
                 f"words holds {len(words)} words, {len(self._tokens) - 1} of them distinct and not "
                 f"{UNKNOWN_WORD!r}; expected at least one, and all"
             )
-        super().__init__(tuple(self._tokens), 0, lower, letters_only, line_ends)
+        super().__init__(tuple(self._tokens), 0, lower, letters_only, by_line)
 
     @classmethod
     def fit(
@@ -197,7 +199,7 @@ class WordTokenizer(Tokenizer):
         min_count: int = 1,
         lower: bool = True,
         letters_only: bool = False,
-        line_ends: bool = False,
+        by_line: bool = False,
     ) -> WordTokenizer:
         """Return the tokenizer of the words in `text`, once cleaned.
 
@@ -210,7 +212,7 @@ class WordTokenizer(Tokenizer):
             in the order of the alphabet. The unknown word comes on top.
         min_count
             How often a word must occur to be kept.
-        lower, letters_only, line_ends
+        lower, letters_only, by_line
             See `Tokenizer`.
 
         Raises
@@ -223,19 +225,19 @@ class WordTokenizer(Tokenizer):
         if max_words is not None:
             check_positive("max_words", max_words)
         check_positive("min_count", min_count)
-        counts = Counter(_words(_clean(text, lower, letters_only, line_ends)))
+        counts = Counter(_words(_clean(text, lower, letters_only, by_line)))
         del counts[UNKNOWN_WORD]
         words = [word for word, count in counts.items() if count >= min_count]
         if not words:
             raise TextError(f"no word of the text occurs {min_count} times; expected at least one that does")
         words = sorted(words, key=lambda word: (-counts[word], word))[:max_words]
-        if line_ends and "\n" not in words:
+        if by_line and "\n" not in words:
             words = [*words[: None if max_words is None else max_words - 1], "\n"]
-        return cls(words, lower=lower, letters_only=letters_only, line_ends=line_ends)
+        return cls(words, lower=lower, letters_only=letters_only, by_line=by_line)
 
     def encode(self, text: str) -> Array:
         """Return the tokens (n,) of the words; those not in the vocabulary become the unknown word."""
-        words = _words(_clean(text, self.lower, self.letters_only, self.line_ends))
+        words = _words(_clean(text, self.lower, self.letters_only, self.by_line))
         return np.fromiter((self._tokens.get(word, 0) for word in words), np.intp)
 
     def decode(self, tokens: Iterable[int]) -> str:
@@ -274,11 +276,11 @@ def restore_tokenizer(description: Mapping[str, Any]) -> Tokenizer:
     return kinds[arguments.pop("unit")](**arguments)
 
 
-def _clean(text: str, lower: bool, letters_only: bool, line_ends: bool) -> str:
+def _clean(text: str, lower: bool, letters_only: bool, by_line: bool) -> str:
     if lower:
         text = text.lower()
     if letters_only:
-        kept = "\n" if line_ends else ""
+        kept = "\n" if by_line else ""
         others = {ord(character): " " for character in set(text) if not character.isalpha() and character not in kept}
         text = re.sub(" +", " ", text.translate(others))
     return text
