@@ -57,7 +57,7 @@ def run(out: Path, *, seed: int = 0, say: Callable[[str], None] = print) -> Repo
     picture = out / "hello.png"
     save_figure(picture, figure)
     right = np.count_nonzero(predicted == targets)
-    figures = {
+    figures: dict[str, float | str] = {
         "parameters": sum(p.size for p in model.parameters.values()),
         "loss, nats per character": losses[-1],
         "right predictions": f"{right} of {targets.size}",

@@ -141,6 +141,6 @@ def plot(path: Path, losses: list[float], accuracies: list[float], curves: dict[
         axes.bar(range(len(probabilities)), probabilities - 0.5, bottom=0.5, color=colours)
         axes.axhline(0.5, color="black", linewidth=0.5)
         axes.set_xticks(range(len(probabilities)), sentence.split(), rotation=15)
-        axes.set(title=f"Unseen: most words are {'good' if UNSEEN[sentence] else 'bad'}", xlim=(-0.6, max(LENGTHS) - 0.4))
-        axes.set(xlabel="after the word", ylabel="probability of good", ylim=(-0.05, 1.05))
+        axes.set(title=f"Unseen: most words are {'good' if UNSEEN[sentence] else 'bad'}", xlabel="after the word")
+        axes.set(ylabel="probability of good", ylim=(-0.05, 1.05), xlim=(-0.6, max(LENGTHS) - 0.4))
     save_figure(path, figure)
