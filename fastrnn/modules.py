@@ -12,7 +12,7 @@ import numpy as np
 
 from fastrnn import backends, explain, ops, stack
 from fastrnn.cells import CELLS, Cell, State
-from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive, uniform
+from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive, check_share, uniform
 from fastrnn.steps import Ragged
 from fastrnn.stream import Stream
 
@@ -123,7 +123,7 @@ class _Recurrent(Runnable):
         self._configure(input_size, hidden_size, bias, dtype, backend, num_threads)
         self.num_layers = check_positive("num_layers", num_layers)
         self.batch_first = bool(batch_first)
-        self.dropout = _check_share("dropout", dropout)
+        self.dropout = check_share("dropout", dropout)
         if self.dropout and self.num_layers == 1:
             warnings.warn(
                 f"dropout={dropout} has no effect on one layer: it is between layers", UserWarning, stacklevel=3
@@ -524,14 +524,6 @@ def _suffix(layer: int, reverse: int) -> str:
 
 def _to_time_major(array: Array) -> Array:
     return np.ascontiguousarray(array.swapaxes(0, 1))
-
-
-def _check_share(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} is {value!r}; expected a number from 0 to 1")
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value}; expected a number from 0 to 1")
-    return float(value)
 
 
 def _check_projection(proj_size: Any, hidden_size: int) -> int:

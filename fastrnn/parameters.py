@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Array", "Parametrized", "check_dtype", "check_positive", "take_array", "uniform"]
+__all__ = [
+    "Array",
+    "Parametrized",
+    "check_dtype",
+    "check_positive",
+    "check_share",
+    "fill",
+    "take_array",
+    "take_floats",
+    "uniform",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]  # initial values of a shape
@@ -37,6 +47,15 @@ def check_positive(name: str, value: Any) -> int:
     return int(value)
 
 
+def check_share(name: str, value: Any) -> float:
+    """Return `value` as a float from 0 to 1; TypeError or ValueError that names the argument otherwise."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} is {value!r}; expected a number from 0 to 1")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value}; expected a number from 0 to 1")
+    return float(value)
+
+
 def take_array(name: str, value: Any) -> Array:
     """Return `value` as an ndarray without changing its contents; TypeError if it cannot be read as one."""
     if type(value) is np.ndarray:
@@ -47,6 +66,34 @@ def take_array(name: str, value: Any) -> Array:
         return np.asarray(value)
     except Exception as error:
         raise TypeError(f"{name} is a {type(value).__name__} that NumPy cannot read: {error}") from error
+
+
+def take_floats(name: str, value: Any) -> Array:
+    """Return `value` as an ndarray as it is; TypeError unless it is of float32 or float64."""
+    array = take_array(name, value)
+    if array.dtype not in (np.float32, np.float64):
+        raise TypeError(f"{name} has dtype {array.dtype}; expected float32 or float64")
+    return array
+
+
+def fill(parameters: Mapping[str, Array], state_dict: Mapping[str, Any]) -> None:
+    """Copy the values of `state_dict` into arrays of the same names and shapes, all or, after an error, none.
+
+    While `parameters` refers to the arrays they count as held: no other thread keeps a mixture of old and new.
+    """
+    missing = [name for name in parameters if name not in state_dict]
+    unexpected = [name for name in state_dict if name not in parameters]
+    if missing or unexpected:
+        raise KeyError(f"state_dict: missing {missing}, unexpected {unexpected}")
+    values = {name: take_array(f"state_dict[{name!r}]", state_dict[name]) for name in parameters}
+    for name, value in values.items():
+        expected = parameters[name].shape
+        if value.shape != expected:
+            raise ValueError(f"state_dict[{name!r}] has shape {value.shape}; expected {expected}")
+        if value.dtype.kind not in "fiu":
+            raise TypeError(f"state_dict[{name!r}] has dtype {value.dtype}; expected real numbers")
+    for name, value in values.items():
+        np.copyto(parameters[name], value, casting="unsafe")
 
 
 def uniform(bound: float) -> Draw:
@@ -142,17 +189,4 @@ class Parametrized:
         ValueError
             If a shape differs. Nothing is loaded then.
         """
-        missing = [name for name in self._parameters if name not in state_dict]
-        unexpected = [name for name in state_dict if name not in self._parameters]
-        if missing or unexpected:
-            raise KeyError(f"state_dict: missing {missing}, unexpected {unexpected}")
-        values = {name: take_array(f"state_dict[{name!r}]", state_dict[name]) for name in self._parameters}
-        for name, value in values.items():
-            expected = self._parameters[name].shape
-            if value.shape != expected:
-                raise ValueError(f"state_dict[{name!r}] has shape {value.shape}; expected {expected}")
-            if value.dtype.kind not in "fiu":
-                raise TypeError(f"state_dict[{name!r}] has dtype {value.dtype}; expected real numbers")
-        parameters = self._parameters.hand_out()  # held until all are written: no other thread keeps a mixture
-        for name, value in values.items():
-            np.copyto(parameters[name], value, casting="unsafe")
+        fill(self._parameters.hand_out(), state_dict)

@@ -65,6 +65,22 @@ def torch(require: Require) -> ModuleType:
     return importlib.import_module("torch")
 
 
+@pytest.fixture(scope="session")
+def keras(require: Require, torch: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """Keras on torch, in float64 on the CPU, whatever the user's settings are: it reads them when it is imported."""
+    require(importlib.util.find_spec("keras") is not None, "keras is not installed")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
+        environment.setenv("KERAS_BACKEND", "torch")
+        environment.setenv("KERAS_TORCH_DEVICE", "cpu")
+        keras = importlib.import_module("keras")
+    assert keras.config.backend() == "torch"
+    keras.config.set_floatx("float64")
+    # Where types meet, Keras takes float64 for float32, as JAX does by default: even float64 products were rounded.
+    importlib.import_module("keras.src.backend.common.dtypes").BIT64_TO_BIT32_DTYPE["float64"] = "float64"
+    return keras
+
+
 @pytest.fixture
 def restored() -> Iterator[None]:
     """Put the global choices of backend and threads back afterwards."""

@@ -69,11 +69,11 @@ def test_train(folder, command):
     assert "\x1b" not in out  # not a terminal
     assert f"text.txt: {len(TEXT):,} characters" in out
     evaluations = re.findall(
-        r"step (\d+)/25: bits per character [\d.]+ in training, ([\d.]+) held out; [\d,]+ char", out
+        r"step (\d+)/25: [\d.]+ bits per character in training, ([\d.]+) bits per character held out; [\d,]+ char", out
     )
     assert [int(step) for step, _ in evaluations] == [10, 20, 25]
     best = min(float(bits) for _, bits in evaluations)
-    assert f"best   {best:.3f} bits per held-out character" in out
+    assert f"best   {best:.3f} bits per character, held out, after step" in out
     assert re.search(r"^speed  [\d,]+ characters/s$", out, re.MULTILINE)
     assert out.endswith("checkpoint  a/run/checkpoint.safetensors\nloss curve  a/run/loss.png\n")
     assert sorted(path.name for path in (folder / "a/run").iterdir()) == ["checkpoint.safetensors", "loss.png"]
@@ -157,6 +157,70 @@ def test_sample(trained, command):
     assert greedy[0] == greedy[1]
 
 
+def test_s18_sample_stops_and_draws_from_the_likeliest(trained, command):
+    options = ["sample", CHECKPOINT, "--seed", 1, "--length", 60]
+    whole = command(*options)[1]
+    assert command(*options, "--stop", "e")[1] == whole[: whole.index("e")] + "\n"
+    assert command(*options, "--stop", r"\n")[1] == whole[: whole.index("\n")] + "\n"
+    assert command(*options, "--top-k", 1)[1] == command(*options, "--temperature", 0)[1]
+    assert command(*options, "--top-p", 0.5)[1] != whole
+
+
+def test_n3_samples_before_training_and_as_it_goes(folder, command):
+    _, out, _ = command("train", "text.txt", *SMALL, "--steps", 20)
+    told = out.split("\n")
+    assert told[2] == "before training it writes:"
+    assert told[3].startswith("    ")
+    assert told[4].startswith("step 10/20: ")
+    assert told[5].startswith("    ")
+    _, out, _ = command("train", "text.txt", *SMALL, "--steps", 25, "--resume")
+    assert "before training" not in out
+
+
+def test_n2_words(folder, command):
+    options = [*SMALL, "--level", "word", "--min-count", 1, "--max-words", 6, "--dropout", 0.1, "--steps", 20]
+    status, out, err = command("train", "text.txt", *options)
+    assert (status, err) == (0, "")
+    assert f"text.txt: {len(TEXT):,} characters, a vocabulary of 7 words" in out
+    assert "model  an embedding, LSTM(10, 10) and a linear layer: " in out.replace(", backend='cython'", "")
+    loss = r"perplexity [\d.]+ \([\d.]+ bits per word\)"
+    assert re.search(rf"^step 10/20: {loss} in training, {loss} held out; [\d,]+ words/s$", out, re.MULTILINE)
+    assert re.search(rf"^best   {loss}, held out, after step \d+; it writes:$", out, re.MULTILINE)
+    assert re.search(r"^speed  [\d,]+ words/s$", out, re.MULTILINE)
+    written = command("sample", "fastrnn-run/checkpoint.safetensors", "--prompt", "What is", "--length", 9)[1]
+    assert written.startswith("What is ")
+    assert len(written.split()) == 2 + 9
+    assert set(written.split()[2:]) <= set(TEXT.split())
+
+
+def test_an_adaptive_output(folder, command):
+    options = [*SMALL, "--level", "word", "--hidden", 16, "--output", "adaptive", "--steps", 5]
+    status, out, _ = command("train", "text.txt", *options)
+    assert status == 0
+    assert "and an adaptive softmax cut at [1, 2]: " in out
+
+
+def test_s20_lines_and_n1_letters(folder, command):
+    (folder / "names.txt").write_text("".join(f"{word.title()}!\n\n" for word in TEXT.split()))
+    options = [
+        *SMALL,
+        "--windows",
+        "lines",
+        "--lower",
+        "--letters-only",
+        "--optimizer",
+        "rmsprop",
+        "--schedule",
+        "cosine",
+    ]
+    status, out, err = command("train", "names.txt", *options, "--warmup", 5, "--clip-value", 1, "--steps", 60)
+    assert (status, err) == (0, "")
+    assert f"characters, {len(set(TEXT))} different ones" in out
+    status, out, _ = command("sample", "fastrnn-run/checkpoint.safetensors", "--temperature", 0, "--length", 40)
+    names = out.split("\n")
+    assert names[0] == names[1]  # greedy, and each line starts anew
+
+
 def test_sample_into_a_closed_pipe(trained):
     line = f"'{sys.executable}' -c 'from fastrnn.cli import main; main()' sample run/checkpoint.safetensors | true"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60, check=True)
@@ -225,7 +289,17 @@ ERRORS = {
     "temperature": (["train", "--temperature", "nan"], "Invalid value for '--temperature'"),
     "threads": (["train", "--threads", "0"], "Invalid value for '--threads'"),
     "seed": (["train", "--seed", "-1"], "Invalid value for '--seed'"),
-    "unknown option": (["train", "--dropout", "0.5"], "No such option"),
+    "unknown option": (["train", "--drop", "0.5"], "No such option"),
+    "dropout": (["train", "--dropout", "1"], "Invalid value for '--dropout'"),
+    "max words": (["train", "--level", "word", "--max-words", "0"], "Invalid value for '--max-words'"),
+    "words of characters": (["train", "--max-words", "5"], "--max-words is for --level word"),
+    "output of characters": (["train", "--output", "full"], "--output is for --level word"),
+    "no lines": (["train", "line.txt", "--windows", "lines"], "the text has 1 lines that are not empty"),
+    "rare words": (["train", "line.txt", "--level", "word"], "no word of the text occurs 2 times"),
+    "resume, another level": (
+        ["train", "text.txt", "--out", "run", "--resume", "--level", "word"],
+        f"{CHECKPOINT} has level char; it cannot go on with word",
+    ),
     "unknown command": (["trane"], "No such command 'trane'"),
     "sample, nothing": (["sample"], "Missing argument 'CHECKPOINT'"),
     "sample, missing": (["sample", "none"], "none: No such file or directory"),
@@ -234,6 +308,9 @@ ERRORS = {
     "sample, damaged": (["sample", "damaged/checkpoint.safetensors"], "is not a usable checkpoint"),
     "sample, prompt": (["sample", CHECKPOINT, "--prompt", "Zoo"], "character 'Z' (U+005A) at position 0"),
     "sample, temperature": (["sample", CHECKPOINT, "--temperature", "-1"], "Invalid value for '--temperature'"),
+    "sample, top-k": (["sample", CHECKPOINT, "--top-k", "0"], "Invalid value for '--top-k'"),
+    "sample, top-p": (["sample", CHECKPOINT, "--top-p", "1.5"], "Invalid value for '--top-p'"),
+    "sample, stop": (["sample", CHECKPOINT, "--stop", ""], "stop is ''; expected characters of the vocabulary"),
     "sample, length": (["sample", CHECKPOINT, "--length", "-1"], "Invalid value for '--length'"),
 }
 
@@ -245,6 +322,7 @@ def test_an_error_is_one_line_and_overwrites_nothing(trained, command, arguments
         "binary.txt": b"PNG\0\1",
         "latin.txt": "Zürich".encode("latin-1"),
         "short.txt": b"too short\n",
+        "line.txt": b"one line\n",
     }
     files |= {"more.txt": b"another text\n" * 99}
     files |= {"damaged/checkpoint.safetensors": (trained / CHECKPOINT).read_bytes()[:-1]}

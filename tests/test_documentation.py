@@ -15,6 +15,12 @@ import fastrnn
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLES = [
+    pytest.param(code, id=f"{page.relative_to(ROOT)}-{k}")
+    for page in PAGES
+    for k, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL), 1)
+]
 MODULES = [
     "fastrnn",
     *(m.name for m in pkgutil.walk_packages(fastrnn.__path__, "fastrnn.") if ".kernels" not in m.name),
@@ -27,11 +33,14 @@ def test_examples_in_docstrings(name: str) -> None:
     assert doctest.testmod(module).failed == 0
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-def test_examples_in_readme(code: str, tmp_path: Path) -> None:
-    script = tmp_path / "readme.py"
+@pytest.mark.parametrize("code", EXAMPLES)
+def test_examples_in_pages(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "example.py"
     script.write_text(code)
-    assert "fastrnn" in runpy.run_path(str(script))
+    values = runpy.run_path(str(script)).values()
+    origins = {str(getattr(value, "__module__", None) or getattr(value, "__name__", "")) for value in values}
+    assert any(origin.startswith("fastrnn") for origin in origins), "the example runs, but not on fastrnn"
 
 
 def test_readme_map_knows_every_file() -> None:

@@ -1,4 +1,4 @@
-"""RNN, LSTM and GRU against torch.nn, and what a module promises besides its numbers."""
+"""RNN, LSTM and GRU against torch.nn (S21; against Keras in test_keras.py), and what a module promises besides."""
 
 from __future__ import annotations
 

@@ -9,7 +9,16 @@ import pytest
 import torch
 from tolerances import assert_close, assert_same_bits, tolerance
 
-from fastrnn.training import Embedding, Linear, clip_global_norm, clip_value, cross_entropy
+from fastrnn.training import (
+    Dropout,
+    Embedding,
+    Linear,
+    bce_with_logits,
+    clip_global_norm,
+    clip_value,
+    cross_entropy,
+    mse,
+)
 
 DTYPES = ("float32", "float64")
 LEADING_SHAPES = ((), (1,), (7,), (5, 3), (1, 1), (4, 0), (2, 3, 4))
@@ -71,6 +80,49 @@ def test_embedding(rng, dtype, leading, num_embeddings):
     assert_as_torch("weight", grads["weight"], twin.weight.grad, math.prod(leading))
 
 
+@pytest.mark.parametrize("num_embeddings", [5, 300])  # each of the two ways to add up the gradient
+@pytest.mark.parametrize("padding_idx", [0, 3])
+def test_embedding_of_padding_is_zero_and_has_no_gradient(rng, num_embeddings, padding_idx):
+    layer = Embedding(num_embeddings, 6, padding_idx, dtype="float64", seed=1)
+    weight = layer.state_dict()["weight"]
+    twin = torch.nn.Embedding(num_embeddings, 6, padding_idx, dtype=torch.float64)
+    twin.load_state_dict({"weight": torch.from_numpy(weight)})
+    tokens = rng.integers(0, 5, (7, 8))
+    dy = rng.standard_normal((7, 8, 6))
+
+    y, tape = layer.forward(tokens)
+    grad = layer.backward(tape, dy)[1]["weight"]
+
+    twin(torch.as_tensor(tokens)).backward(torch.from_numpy(dy))
+    assert (tokens == padding_idx).any()
+    assert not y[tokens == padding_idx].any()
+    assert not grad[padding_idx].any()
+    assert_as_torch("weight", grad, twin.weight.grad, tokens.size)
+    without = Embedding(num_embeddings, 6, dtype="float64", seed=1).state_dict()["weight"]
+    without[padding_idx] = 0
+    assert_same_bits("weight", weight, without)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dropout(rng, dtype, p):
+    layer, again = Dropout(p, seed=4), Dropout(p, seed=4)
+    x, dy = rng.standard_normal((2, 60, 50)).astype(dtype) + 0, rng.standard_normal((2, 60, 50)).astype(dtype)
+    y, tape = layer.forward(x)
+    dx, grads = layer.backward(tape, dy)
+
+    kept = y != 0
+    scale = 1 / (1 - p) if p < 1 else 0
+    assert abs(kept.mean() - (1 - p)) <= 4 * (p * (1 - p) / x.size) ** 0.5
+    assert grads == layer.parameters == layer.state_dict() == {}
+    assert_close("y", y, np.where(kept, x * scale, 0).astype(dtype), 1e-6)
+    assert_close("dx", dx, np.where(kept, dy * scale, 0).astype(dtype), 1e-6)
+    assert y.dtype == dx.dtype == dtype
+    assert_same_bits("inference", layer(x), x)
+    assert_same_bits("y of the same seed", again.forward(x)[0], y)
+    assert (layer.forward(x)[0] != y).any() == (0 < p < 1), "the second call drops the same"
+
+
 def test_initial_parameters_are_drawn_as_in_torch():
     weight = Embedding(500, 40, seed=0).state_dict()["weight"]
     assert abs(weight.mean()) < 0.02
@@ -103,6 +155,61 @@ def test_cross_entropy(rng, dtype, leading, scale, vocabulary):
     loss_twin.backward()
     assert_as_torch("loss", np.array(loss, dtype), loss_twin, vocabulary)
     assert_as_torch("dlogits", dlogits, logits_twin.grad, vocabulary)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("ignore_index", [-100, 0, 4])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cross_entropy_without_ignored_targets(rng, dtype, ignore_index, reduction):
+    logits = (3 * rng.standard_normal((6, 7, 5))).astype(dtype)
+    targets = rng.integers(0, 5, (6, 7))
+    targets[2:, 3] = ignore_index
+
+    loss, dlogits = cross_entropy(logits, targets, ignore_index=ignore_index, reduction=reduction)
+
+    twin = torch.from_numpy(logits.copy()).requires_grad_()
+    options = {"ignore_index": ignore_index, "reduction": reduction}
+    want = torch.nn.functional.cross_entropy(twin.reshape(-1, 5), torch.as_tensor(targets).reshape(-1), **options)
+    want.backward()
+    assert_as_torch("loss", np.array(loss, dtype), want, 42 * 5)
+    assert_as_torch("dlogits", dlogits, twin.grad, 5)
+    assert not dlogits[targets == ignore_index].any()
+
+
+def test_what_the_logits_of_ignored_targets_hold_does_not_matter():
+    logits = np.array([[1.0, 2.0], [math.nan, math.inf]])
+    loss, dlogits = cross_entropy(logits, [1, -1], ignore_index=-1)
+    assert loss == cross_entropy(logits[:1], [1])[0]
+    assert (dlogits[1] == 0).all()
+
+
+def test_the_sum_over_no_target_is_zero():
+    for logits, targets in ((np.ones((2, 3), "f"), [7, 7]), (np.ones((0, 3), "f"), np.zeros(0, int))):
+        loss, dlogits = cross_entropy(logits, targets, ignore_index=7, reduction="sum")
+        assert loss == 0
+        assert_same_bits("dlogits", dlogits, np.zeros_like(logits))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("leading", [shape for shape in LEADING_SHAPES if math.prod(shape)])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_losses_of_real_targets(rng, scale, dtype, leading, reduction):
+    y = np.asarray(scale * rng.standard_normal(leading), dtype)
+    real, share = np.asarray(rng.standard_normal(leading), dtype), np.asarray(rng.uniform(0, 1, leading), dtype)
+    share = np.where(share > 0.7, share.dtype.type(1), share)  # targets of 0..1 and of 1 itself
+    pairs = (
+        (mse, torch.nn.functional.mse_loss, real),
+        (bce_with_logits, torch.nn.functional.binary_cross_entropy_with_logits, share),
+    )
+    for ours, theirs, targets in pairs:
+        loss, dy = ours(y, targets, reduction=reduction)
+        twin = torch.from_numpy(y.copy()).requires_grad_()
+        want = theirs(twin, torch.from_numpy(np.asarray(targets)), reduction=reduction)
+        want.backward()
+        assert dy.dtype == dtype
+        assert_as_torch(f"{ours.__name__}", np.array(loss, dtype), want, y.size)
+        assert_as_torch(f"gradient of {ours.__name__}", dy, twin.grad, 1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -166,6 +273,43 @@ BAD_CALLS = {
     "loss, shape": (lambda: cross_entropy(np.zeros((2, 3)), [0, 1, 2]), ValueError, r"targets has shape \(3,\)"),
     "loss, large target": (lambda: cross_entropy(np.zeros((2, 3)), [0, 3]), ValueError, "token 3"),
     "loss, no targets": (lambda: cross_entropy(np.zeros((0, 3)), np.zeros(0, int)), ValueError, "targets is empty"),
+    "embedding, padding": (lambda: Embedding(3, 2, 3), ValueError, "padding_idx is 3; expected 0 <= token < num_embe"),
+    "embedding, negative padding": (lambda: Embedding(3, 2, -1), ValueError, "padding_idx is -1"),
+    "embedding, real padding": (
+        lambda: Embedding(3, 2, 1.0),
+        TypeError,
+        "padding_idx is 1.0; expected a token or None",
+    ),
+    "dropout, share": (lambda: Dropout(1.5), ValueError, "p is 1.5; expected a number from 0 to 1"),
+    "dropout, seed": (lambda: Dropout(seed="a"), TypeError, "seed is 'a'"),
+    "dropout, integers": (lambda: Dropout().forward([1, 2]), TypeError, "x has dtype int64; expected float32 or"),
+    "dropout, dy": (lambda: Dropout().backward(np.ones(3, bool), np.zeros(2)), ValueError, r"dy has shape \(2,\)"),
+    "loss, all ignored": (
+        lambda: cross_entropy(np.zeros((2, 3)), [0, 0], ignore_index=0),
+        ValueError,
+        "every target is ignore_index = 0; expected at least one: the mean of none is undefined",
+    ),
+    "loss, target beside the ignored": (
+        lambda: cross_entropy(np.zeros((2, 3)), [-100, -1], ignore_index=-100),
+        ValueError,
+        "token -1",
+    ),
+    "loss, reduction": (
+        lambda: cross_entropy(np.zeros((2, 3)), [0, 1], reduction="none"),
+        ValueError,
+        "reduction is 'none'; expected 'mean' or 'sum'",
+    ),
+    "mse, shape": (lambda: mse(np.zeros((2, 1)), np.zeros(2)), ValueError, r"targets has shape \(2,\)"),
+    "mse, dtype": (
+        lambda: mse(np.zeros(2, "f"), np.zeros(2)),
+        TypeError,
+        "targets has dtype float64; expected float32",
+    ),
+    "mse, integers": (lambda: mse([1, 2], [1, 2]), TypeError, "y has dtype int64; expected float32 or float64"),
+    "mse, nothing": (lambda: mse(np.zeros(0), np.zeros(0)), ValueError, "y is empty"),
+    "bce, large target": (lambda: bce_with_logits(np.zeros(2), np.array([0, 1.5])), ValueError, "from 0.0 to 1.5"),
+    "bce, NaN": (lambda: bce_with_logits(np.zeros(1), np.array([math.nan])), ValueError, "from nan to nan"),
+    "bce, nothing": (lambda: bce_with_logits(np.zeros(0), np.zeros(0)), ValueError, "logits is empty"),
     "clip norm": (lambda: clip_global_norm({}, 0), ValueError, "max_norm is 0"),
     "clip norm, NaN": (lambda: clip_global_norm({}, math.nan), ValueError, "max_norm is nan"),
     "clip value": (lambda: clip_value({}, -1), ValueError, "limit is -1"),

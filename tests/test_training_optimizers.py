@@ -9,7 +9,7 @@ import pytest
 import torch
 from tolerances import assert_close, assert_same_bits, tolerance
 
-from fastrnn.training import SGD, Adam
+from fastrnn.training import SGD, Adam, AdamW, Momentum, RMSProp
 
 SHAPES = {"weight": (5, 7), "bias": (5,), "scale": ()}
 STEPS = 200
@@ -17,8 +17,17 @@ RULES = {
     "sgd": (SGD, torch.optim.SGD, {}),
     "sgd, rate": (SGD, torch.optim.SGD, {"learning_rate": 0.1}),
     "sgd, momentum": (SGD, torch.optim.SGD, {"learning_rate": 0.03, "momentum": 0.9}),
+    "momentum": (Momentum, torch.optim.SGD, {"learning_rate": 0.03, "momentum": 0.9}),
+    "rmsprop": (RMSProp, torch.optim.RMSprop, {}),
+    "rmsprop, all": (RMSProp, torch.optim.RMSprop, {"learning_rate": 0.003, "alpha": 0.8, "eps": 1e-3}),
     "adam": (Adam, torch.optim.Adam, {}),
     "adam, all": (Adam, torch.optim.Adam, {"learning_rate": 0.02, "betas": (0.5, 0.9), "eps": 1e-3}),
+    "adamw": (AdamW, torch.optim.AdamW, {}),
+    "adamw, all": (
+        AdamW,
+        torch.optim.AdamW,
+        {"learning_rate": 0.02, "betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.3},
+    ),
 }
 each_rule = pytest.mark.parametrize(("rule", "torch_rule", "options"), RULES.values(), ids=RULES)
 
@@ -80,9 +89,14 @@ def test_state_dict_is_a_copy():
 
 def test_gradients_are_left_alone():
     grads = {"p": np.array([1.0, -2.0])}
-    for rule in (SGD, Adam):
+    for rule in (SGD, Momentum, RMSProp, Adam, AdamW):
         rule({"p": np.ones(2)}).step(grads)
     assert (grads["p"] == [1, -2]).all()
+
+
+def test_momentum_is_sgd_with_a_momentum_of_nine_tenths():
+    assert Momentum({}).momentum == 0.9
+    assert Momentum({}, 0.1, momentum=0.5).momentum == 0.5
 
 
 def stepped(grads):
@@ -100,6 +114,9 @@ BAD_CALLS = {
     "momentum": (lambda: SGD({}, momentum=1), ValueError, "momentum is 1"),
     "beta": (lambda: Adam({}, betas=(0.9, 1.0)), ValueError, r"betas\[1\] is 1.0"),
     "eps": (lambda: Adam({}, eps=-1e-8), ValueError, "eps is -1e-08"),
+    "RMSProp's alpha": (lambda: RMSProp({}, alpha=1), ValueError, "alpha is 1; expected at least 0 and below 1"),
+    "RMSProp's eps": (lambda: RMSProp({}, eps=-1), ValueError, "eps is -1"),
+    "weight decay": (lambda: AdamW({}, weight_decay=-0.1), ValueError, "weight_decay is -0.1"),
     "missing gradient": (stepped({}), KeyError, "expected"),
     "unknown gradient": (stepped({"p": np.ones(3), "q": np.ones(3)}), KeyError, "expected"),
     "gradient's shape": (stepped({"p": np.ones(1)}), ValueError, r"grads\['p'\] has shape \(1,\); expected \(3,\)"),

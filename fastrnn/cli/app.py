@@ -11,6 +11,7 @@ import click
 
 import fastrnn
 from fastrnn.cli.bench import bench
+from fastrnn.cli.demo import demo
 from fastrnn.cli.info import info
 from fastrnn.cli.sample import sample
 from fastrnn.cli.train import train
@@ -30,7 +31,7 @@ def app(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (train, sample, bench, info):
+for command in (train, sample, demo, bench, info):
     app.add_command(command)
 
 
@@ -49,5 +50,7 @@ def run(complain: Callable[[str], int]) -> int:
     except BrokenPipeError:  # the reader of our output has gone: `fastrnn sample ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ModuleNotFoundError as error:  # of an extra, which the message names
+        return complain(str(error))
     except OSError as error:
         return complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-__all__ = ["AT_LEAST_ONE", "LEARNING_RATE", "MAX_NORM", "SECONDS", "SEED", "TEMPERATURE"]
+__all__ = ["AT_LEAST_ONE", "DROPOUT", "LEARNING_RATE", "LIMIT", "SECONDS", "SEED", "SHARE", "TEMPERATURE"]
 
 
 class Number(click.FloatRange):
@@ -22,8 +22,10 @@ class Number(click.FloatRange):
 
 
 AT_LEAST_ONE = click.IntRange(min=1)
+DROPOUT = Number(min=0, max=1, max_open=True)
 LEARNING_RATE = Number(min=0, min_open=True, max=math.inf, max_open=True)
-MAX_NORM = Number(min=0, min_open=True)
+LIMIT = Number(min=0, min_open=True)
 SECONDS = Number(min=0, min_open=True, max=math.inf, max_open=True)
 SEED = click.IntRange(min=0)
+SHARE = Number(min=0, min_open=True, max=1)
 TEMPERATURE = Number(min=0)

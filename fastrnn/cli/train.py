@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 from collections.abc import Iterator
@@ -19,11 +18,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import fastrnn
-from fastrnn.cli.options import AT_LEAST_ONE, LEARNING_RATE, MAX_NORM, SEED, TEMPERATURE
+from fastrnn.cli.options import AT_LEAST_ONE, DROPOUT, LEARNING_RATE, LIMIT, SEED, TEMPERATURE
 from fastrnn.training import (
     DivergenceError,
     Evaluation,
+    Linear,
     Settings,
+    Step,
     Trainer,
     dinosaur_text,
     generate_text,
@@ -31,12 +32,15 @@ from fastrnn.training import (
     plot_losses,
     read_text,
 )
-from fastrnn.training.loop import OPTIMIZERS
-from fastrnn.training.model import CELLS
+from fastrnn.training.model import CELLS, LanguageModel
+from fastrnn.training.settings import LEVELS, OPTIMIZERS, OUTPUTS, SCHEDULES, WINDOWS
+from fastrnn.training.tokenizers import Tokenizer
 
 __all__ = ["train"]
 
-LEARNING_RATES = {"adam": Settings.learning_rate, "sgd": 1.0}
+LEARNING_RATES = {"adam": Settings.learning_rate, "adamw": 0.005, "rmsprop": 0.005, "momentum": 0.1, "sgd": 1.0}
+LENGTHS = {"character": (80, 300), "word": (20, 60)}  # of a sample as training goes, and of the last one
+OF_WORDS = ("max_words", "min_count", "output")  # settings that characters have not
 
 
 @click.command()
@@ -45,23 +49,43 @@ LEARNING_RATES = {"adam": Settings.learning_rate, "sgd": 1.0}
     "--out", default="fastrnn-run", type=click.Path(path_type=Path), help="Folder for checkpoint and picture."
 )
 @click.option("--resume", is_flag=True, help="Go on with the checkpoint in the folder; takes the same text.")
+@click.option("--level", type=click.Choice(LEVELS), default=Settings.level, help="Whether to train on words.")
+@click.option("--lower/--no-lower", default=None, show_default="words yes, characters no", help="Make it lower case.")
+@click.option("--letters-only", is_flag=True, help="Make each run of anything but letters a blank.")
+@click.option("--max-words", type=AT_LEAST_ONE, default=Settings.max_words, help="Words to know, at most.")
+@click.option("--min-count", type=AT_LEAST_ONE, default=Settings.min_count, help="How often a known word occurs.")
+@click.option(
+    "--windows",
+    type=click.Choice(WINDOWS),
+    default=Settings.windows,
+    help="Whether to read one stream, or lines that have nothing to do with one another.",
+)
 @click.option("--cell", type=click.Choice(list(CELLS)), default=Settings.cell)
 @click.option("--hidden", "hidden_size", type=AT_LEAST_ONE, default=Settings.hidden_size, help="Units of a layer.")
 @click.option("--layers", "num_layers", type=AT_LEAST_ONE, default=Settings.num_layers)
-@click.option("--seq-length", type=AT_LEAST_ONE, default=Settings.seq_length, help="Characters gradients flow back.")
-@click.option("--batch-size", type=AT_LEAST_ONE, default=Settings.batch_size, help="Places of the text read at once.")
+@click.option("--dropout", type=DROPOUT, default=Settings.dropout, help="The share of the outputs to drop.")
+@click.option(
+    "--output", type=click.Choice(OUTPUTS), default=Settings.output, help="For words; adaptive is fast with many."
+)
+@click.option("--seq-length", type=AT_LEAST_ONE, default=Settings.seq_length, help="Tokens that gradients flow back.")
+@click.option("--batch-size", type=AT_LEAST_ONE, default=Settings.batch_size, help="Places, or lines, read at once.")
 @click.option("--steps", type=AT_LEAST_ONE, default=Settings.steps, help="Updates of the parameters, at most.")
 @click.option("--epochs", type=AT_LEAST_ONE, help="Readings of the whole text, at most; instead of --steps.")
 @click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default=Settings.optimizer)
 @click.option(
     "--learning-rate", type=LEARNING_RATE, show_default=", ".join(f"{r} with {o}" for o, r in LEARNING_RATES.items())
 )
-@click.option("--clip", type=MAX_NORM, default=Settings.clip, help="Largest norm of the gradients; inf for any.")
+@click.option(
+    "--schedule", type=click.Choice(SCHEDULES), default=Settings.schedule, help="How the learning rate falls to zero."
+)
+@click.option("--warmup", type=click.IntRange(min=0), default=Settings.warmup, help="Steps in which it rises first.")
+@click.option("--clip", type=LIMIT, default=Settings.clip, help="Largest norm of the gradients; inf for any.")
+@click.option("--clip-value", type=LIMIT, default=Settings.clip_value, help="Largest element of the gradients.")
 @click.option(
     "--evaluate-every",
     type=AT_LEAST_ONE,
     show_default="once per epoch, within 50 to 250",
-    help="Steps between evaluations on held-out text.",
+    help="Steps between evaluations on held-out text, each with a sample.",
 )
 @click.option(
     "--patience", type=AT_LEAST_ONE, default=Settings.patience, help="Evaluations without progress before it stops."
@@ -82,7 +106,7 @@ def train(
     threads: int | None,
     **settings: Any,
 ) -> None:
-    """Train a character model on one or more text files, or, without any, on the names of dinosaurs.
+    """Train a model of characters or words on text files, or, without any, on the names of dinosaurs.
 
     The last tenth of the text is held out. The folder gets checkpoint.safetensors, which always holds the latest state
     and the best model, and loss.png. Ctrl-C saves and stops; --resume then goes on as if nothing had happened.
@@ -92,6 +116,8 @@ def train(
         if "epochs" in given:
             raise click.UsageError("--steps and --epochs exclude each other.")
         given["epochs"] = None
+    if settings["level"] == "char" and not resume and (of_words := [name for name in OF_WORDS if name in given]):
+        raise click.UsageError(f"--{of_words[0].replace('_', '-')} is for --level word.")
 
     checkpoint, picture = out / "checkpoint.safetensors", out / "loss.png"
     if not resume and checkpoint.exists():
@@ -108,9 +134,10 @@ def train(
 
     console = Console(emoji=False, highlight=False, markup=False, soft_wrap=True)
     source = ", ".join(map(str, texts)) or "names of dinosaurs"
+    unit = trainer.tokenizer.unit
     parameters = sum(p.size for p in trainer.model.parameters.values())
-    console.print(f"text   {source}: {len(text):,} characters, {len(trainer.tokenizer)} different ones")
-    console.print(f"model  {trainer.model.rnn} and a linear layer: {parameters:,} parameters")
+    console.print(f"text   {source}: {len(text):,} characters, {_describe_vocabulary(trainer.tokenizer)}")
+    console.print(f"model  {_describe_model(trainer.model)}: {parameters:,} parameters")
     if resume:
         console.print(f"going on after step {trainer.step:,} of {checkpoint}; the text is the same")
     try:
@@ -120,7 +147,7 @@ def train(
     trainer.save(checkpoint)
     drawn = find_spec("matplotlib") is not None
     if drawn:
-        plot_losses(picture, trainer.losses, trainer.evaluations)
+        plot_losses(picture, trainer.losses, trainer.evaluations, token=unit)
 
     console.print()
     if interrupted:
@@ -131,22 +158,51 @@ def train(
             f"stopped after step {trainer.step:,}: the last {trainer.settings.patience} evaluations were no better"
         )
     if speed:
-        console.print(f"speed  {speed:,.0f} characters/s")
+        console.print(f"speed  {speed:,.0f} {unit}s/s")
     if best := trainer.best_evaluation:
-        console.print(f"best   {best.bits:.3f} bits per held-out character, after step {best.step:,}; it writes:")
+        console.print(f"best   {_describe_loss(best, unit)}, held out, after step {best.step:,}; it writes:")
         model, tokenizer = load_model(checkpoint, backend=used, num_threads=threads)
-        console.print("", generate_text(model, tokenizer, "", 300, temperature, trainer.settings.seed), "", sep="\n")
+        length = LENGTHS[unit][1]
+        console.print("", generate_text(model, tokenizer, "", length, temperature, trainer.settings.seed), "", sep="\n")
     console.print(f"checkpoint  {checkpoint}")
     console.print(f"loss curve  {picture if drawn else 'needs matplotlib: pip install fastrnn[plot]'}")
 
 
-def _follow(trainer: Trainer, checkpoint: Path, temperature: float, console: Console) -> tuple[float, bool]:
-    """Train to the end or to Ctrl-C, telling how it goes; return characters per second and whether it was Ctrl-C.
+def _describe_vocabulary(tokenizer: Tokenizer) -> str:
+    if tokenizer.unit == "character":
+        return f"{len(tokenizer)} different ones"
+    return f"a vocabulary of {len(tokenizer):,} words"
 
-    Every evaluation is told with a sample and followed by a checkpoint. The bar between them is for terminals only.
+
+def _describe_model(model: LanguageModel) -> str:
+    head = "a linear layer" if isinstance(model.head, Linear) else f"an adaptive softmax cut at {model.head.cutoffs}"
+    return f"{'an embedding, ' if model.embedding else ''}{model.rnn} and {head}"
+
+
+def _describe_loss(record: Evaluation | Step, unit: str) -> str:
+    """Say a loss in the unit that people compare: bits per character, or perplexity."""
+    bits = f"{record.bits:.3f} bits per {unit}"
+    return bits if unit == "character" else f"perplexity {record.perplexity:,.1f} ({bits})"
+
+
+def _follow(trainer: Trainer, checkpoint: Path, temperature: float, console: Console) -> tuple[float, bool]:
+    """Train to the end or to Ctrl-C, telling how it goes; return tokens per second and whether it was Ctrl-C.
+
+    What the model writes is told before the first step and with every evaluation, which a checkpoint follows. The bar
+    between them is for terminals only.
     """
-    characters, seconds, speed = 0, 0.0, 0.0
+    tokens, seconds, speed = 0, 0.0, 0.0
+    unit = trainer.tokenizer.unit
     evaluated = trainer.evaluations[-1].step if trainer.evaluations else 0
+
+    def tell_sample() -> None:
+        seed = (trainer.settings.seed, trainer.step)
+        sample = generate_text(trainer.model, trainer.tokenizer, "", LENGTHS[unit][0], temperature, seed)
+        console.print("   ", " / ".join(sample.split("\n")), style="dim")
+
+    if not trainer.step:
+        console.print("before training it writes:")
+        tell_sample()
     bar = Progress(
         MofNCompleteColumn(),
         BarColumn(bar_width=12),
@@ -159,22 +215,19 @@ def _follow(trainer: Trainer, checkpoint: Path, temperature: float, console: Con
         task = bar.add_task("", total=trainer.total_steps, completed=trainer.step, now="")
         for record in trainer.run():
             if isinstance(record, Evaluation):
-                trained = np.mean(trainer.losses[evaluated:]) / math.log(2)
-                sample = generate_text(
-                    trainer.model, trainer.tokenizer, "", 80, temperature, (trainer.settings.seed, record.step)
-                )
+                trained = Evaluation(record.step, float(np.mean(trainer.losses[evaluated:])))
                 console.print(
-                    f"step {record.step:,}/{trainer.total_steps:,}: bits per character {trained:.3f} in training, "
-                    f"{record.bits:.3f} held out; {speed:,.0f} characters/s"
+                    f"step {record.step:,}/{trainer.total_steps:,}: {_describe_loss(trained, unit)} in training, "
+                    f"{_describe_loss(record, unit)} held out; {speed:,.0f} {unit}s/s"
                 )
-                console.print("   ", " / ".join(sample.split("\n")), style="dim")
+                tell_sample()
                 evaluated = record.step
                 trainer.save(checkpoint)
             else:
-                characters += record.characters
+                tokens += record.tokens
                 seconds += record.seconds
-                speed = characters / seconds
-                now = f"loss {record.loss:.3f}, {record.bits:.3f} bits/char, {speed:,.0f} chars/s"
+                speed = tokens / seconds
+                now = f"{_describe_loss(record, unit)}, {speed:,.0f} {unit}s/s"
                 bar.update(task, completed=record.step, now=now)
             if interruption.is_set():
                 break

@@ -1,39 +1,80 @@
 """What one needs around a recurrent network to train it: layers, losses, optimizers, text, the loop, checkpoints."""
 
+from fastrnn.training.adaptive import AdaptiveSoftmax
+from fastrnn.training.batches import Lines, Windows, encode_lines, pad
 from fastrnn.training.checkpoint import CheckpointError, load_model
 from fastrnn.training.clipping import clip_global_norm, clip_value
+from fastrnn.training.composition import Last, Sequential
 from fastrnn.training.corpora import dinosaur_text, load_dinosaurs
-from fastrnn.training.layers import Embedding, Linear
-from fastrnn.training.loop import DivergenceError, Evaluation, Settings, Step, Trainer
-from fastrnn.training.losses import cross_entropy
-from fastrnn.training.model import CharModel
-from fastrnn.training.optimizers import SGD, Adam
+from fastrnn.training.early_stopping import EarlyStopping
+from fastrnn.training.keras_weights import from_keras_weights
+from fastrnn.training.layers import Dropout, Embedding, Linear
+from fastrnn.training.loop import DivergenceError, Evaluation, Step, Trainer
+from fastrnn.training.losses import bce_with_logits, cross_entropy, mse
+from fastrnn.training.model import CharModel, WordModel
+from fastrnn.training.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
 from fastrnn.training.plots import plot_losses
 from fastrnn.training.sampling import generate_text
-from fastrnn.training.text import CharTokenizer, TextError, Windows, read_text, split_tail
+from fastrnn.training.schedules import (
+    ConstantRate,
+    CosineDecay,
+    ExponentialDecay,
+    LinearDecay,
+    LinearWarmup,
+    MultiStepDecay,
+    ReduceOnPlateau,
+    StepDecay,
+)
+from fastrnn.training.settings import Settings
+from fastrnn.training.text import TextError, read_text, split_tail
+from fastrnn.training.tokenizers import CharTokenizer, WordTokenizer
 
 __all__ = [
     "SGD",
     "Adam",
+    "AdamW",
+    "AdaptiveSoftmax",
     "CharModel",
     "CharTokenizer",
     "CheckpointError",
+    "ConstantRate",
+    "CosineDecay",
     "DivergenceError",
+    "Dropout",
+    "EarlyStopping",
     "Embedding",
     "Evaluation",
+    "ExponentialDecay",
+    "Last",
     "Linear",
+    "LinearDecay",
+    "LinearWarmup",
+    "Lines",
+    "Momentum",
+    "MultiStepDecay",
+    "RMSProp",
+    "ReduceOnPlateau",
+    "Sequential",
     "Settings",
     "Step",
+    "StepDecay",
     "TextError",
     "Trainer",
     "Windows",
+    "WordModel",
+    "WordTokenizer",
+    "bce_with_logits",
     "clip_global_norm",
     "clip_value",
     "cross_entropy",
     "dinosaur_text",
+    "encode_lines",
+    "from_keras_weights",
     "generate_text",
     "load_dinosaurs",
     "load_model",
+    "mse",
+    "pad",
     "plot_losses",
     "read_text",
     "split_tail",

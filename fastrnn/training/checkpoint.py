@@ -12,9 +12,10 @@ from typing import Any
 from fastrnn.errors import FastrnnError
 from fastrnn.parameters import Array
 from fastrnn.training.files import write_atomically
-from fastrnn.training.model import CharModel
+from fastrnn.training.model import LanguageModel
 from fastrnn.training.names import join_names, split_names
-from fastrnn.training.text import CharTokenizer
+from fastrnn.training.settings import Settings, build_model
+from fastrnn.training.tokenizers import Tokenizer, restore_tokenizer
 
 __all__ = ["CheckpointError", "Groups", "load_model", "read_checkpoint", "usable_checkpoint", "write_checkpoint"]
 
@@ -67,7 +68,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Groups, dict[str, Any
 
 def load_model(
     path: str | os.PathLike[str], *, backend: str | None = None, num_threads: int | None = None
-) -> tuple[CharModel, CharTokenizer]:
+) -> tuple[LanguageModel, Tokenizer]:
     """Return the best model of a training run, by held-out loss, and its tokenizer.
 
     Raises
@@ -77,10 +78,11 @@ def load_model(
     """
     groups, metadata = read_checkpoint(path)
     with usable_checkpoint(path):
-        tokenizer = CharTokenizer(metadata["characters"])
-        settings = metadata["settings"]
-        shape = (settings["hidden_size"], settings["num_layers"], settings["cell"])
-        model = CharModel(len(tokenizer), *shape, backend=backend, num_threads=num_threads)
+        if "characters" in metadata:  # as files were written when there were characters only
+            metadata["tokenizer"] = {"unit": "character", "characters": metadata["characters"]}
+        tokenizer = restore_tokenizer(metadata["tokenizer"])
+        settings = Settings(**metadata["settings"])
+        model = build_model(settings, len(tokenizer), backend=backend, num_threads=num_threads)
         model.load_state_dict(groups["best"])
     return model, tokenizer
 

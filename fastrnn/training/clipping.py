@@ -15,7 +15,7 @@ __all__ = ["clip_global_norm", "clip_value"]
 def clip_global_norm(grads: Mapping[str, Array], max_norm: float) -> float:
     """Scale all gradients together so that their joint Euclidean norm is at most `max_norm`.
 
-    The rule is that of torch.nn.utils.clip_grad_norm_: the factor is ``min(1, max_norm / (norm + 1e-6))``.
+    The rule is that of ``torch.nn.utils.clip_grad_norm_``: the factor is ``min(1, max_norm / (norm + 1e-6))``.
 
     Returns
     -------

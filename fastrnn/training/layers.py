@@ -1,4 +1,4 @@
-"""The layers around a recurrent one: token embedding and affine map, each with its backward."""
+"""The layers around a recurrent one: token embedding, affine map and dropout, each with its backward."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import ops
-from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive, take_array, uniform
+from fastrnn import ops, stack
+from fastrnn.parameters import (
+    Array,
+    Parametrized,
+    check_dtype,
+    check_positive,
+    check_share,
+    take_array,
+    take_floats,
+    uniform,
+)
 
-__all__ = ["Embedding", "Linear"]
+__all__ = ["Dropout", "Embedding", "Linear"]
 
 
 class Embedding(Parametrized):
@@ -22,6 +31,8 @@ class Embedding(Parametrized):
         V, the number of tokens.
     embedding_dim
         E, the size of a vector.
+    padding_idx
+        The token that stands for padding, if any: its vector is zero at first and has no gradient.
     dtype
         float32 or float64.
     seed
@@ -35,12 +46,29 @@ class Embedding(Parametrized):
     (2, 2, 3)
     """
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, *, dtype: Any = "float32", seed: Any = None) -> None:
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        *,
+        dtype: Any = "float32",
+        seed: Any = None,
+    ) -> None:
         self.num_embeddings = check_positive("num_embeddings", num_embeddings)
         self.embedding_dim = check_positive("embedding_dim", embedding_dim)
         self.dtype = check_dtype(dtype)
         shape = (self.num_embeddings, self.embedding_dim)
         self._declare({"weight": shape}, lambda rng, shape: rng.standard_normal(shape), seed)
+        if padding_idx is not None:
+            if not isinstance(padding_idx, (int, np.integer)) or isinstance(padding_idx, bool):
+                raise TypeError(f"padding_idx is {padding_idx!r}; expected a token or None")
+            if not 0 <= padding_idx < self.num_embeddings:
+                raise ValueError(
+                    f"padding_idx is {padding_idx}; expected 0 <= token < num_embeddings = {self.num_embeddings}"
+                )
+            self._parameters["weight"][padding_idx] = 0
+        self.padding_idx = padding_idx
 
     def __call__(self, tokens: Any) -> Array:
         """Return the vectors (..., E) of integer `tokens` (...)."""
@@ -76,6 +104,8 @@ class Embedding(Parametrized):
             dweight = np.zeros_like(self._parameters["weight"])
             for token, row in zip(tokens.tolist(), rows, strict=True):
                 dweight[token] += row
+        if self.padding_idx is not None:
+            dweight[self.padding_idx] = 0
         return None, {"weight": dweight}
 
 
@@ -158,3 +188,45 @@ class Linear(Parametrized):
 
     def _multiply(self, a: Array, b: Array, bias: Array | None = None) -> Array:
         return ops.multiply(a, b, bias, backend=self.backend, num_threads=self.num_threads)
+
+
+class Dropout(Parametrized):
+    """In training sets a random share of the elements to zero and divides the others by what is left of 1.
+
+    Parameters
+    ----------
+    p
+        The share, from 0 to 1.
+    seed
+        Anything `numpy.random.default_rng` takes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> dropout, x = Dropout(0.5, seed=0), np.ones(6, "float32")
+    >>> y, tape = dropout.forward(x)
+    >>> y
+    array([2., 2., 2., 0., 0., 0.], dtype=float32)
+    >>> dropout(x)
+    array([1., 1., 1., 1., 1., 1.], dtype=float32)
+    """
+
+    def __init__(self, p: float = 0.5, *, seed: Any = None) -> None:
+        self.p = check_share("p", p)
+        rng = self._declare({}, uniform(0), seed)
+        self._dropout = stack.Dropout(self.p, (rng,))
+
+    def __call__(self, x: Any) -> Array:
+        """Return x as it is: calling a layer is inference."""
+        return take_array("x", x)
+
+    def forward(self, x: Any) -> tuple[Array, Array]:
+        """Return y, of x's shape and dtype, and the tape: which elements were kept; TypeError unless x is of floats."""
+        return self._dropout(take_floats("x", x), layer=1)
+
+    def backward(self, tape: Array, dy: Any) -> tuple[Array, dict[str, Array]]:
+        """Return dx for dy, and no gradients of parameters, as there are none."""
+        dy = take_array("dy", dy)
+        if dy.shape != tape.shape:
+            raise ValueError(f"dy has shape {dy.shape}; expected the shape of y = {tape.shape}")
+        return self._dropout.scale(dy, tape), {}

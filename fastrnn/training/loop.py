@@ -1,4 +1,4 @@
-"""Training a character model on a text: truncated back-propagation through time, held-out loss, resumption."""
+"""Training a language model on a text: truncated back-propagation through time, held-out loss, resumption."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastrnn.errors import FastrnnError
-from fastrnn.parameters import check_positive
 from fastrnn.training.checkpoint import (
     CheckpointError,
     Groups,
@@ -21,98 +20,62 @@ from fastrnn.training.checkpoint import (
     usable_checkpoint,
     write_checkpoint,
 )
-from fastrnn.training.clipping import clip_global_norm
-from fastrnn.training.losses import cross_entropy
-from fastrnn.training.model import CharModel
-from fastrnn.training.optimizers import SGD, Adam, Optimizer
-from fastrnn.training.text import CharTokenizer, TextError, Windows, split_tail
+from fastrnn.training.clipping import clip_global_norm, clip_value
+from fastrnn.training.settings import (
+    OPTIMIZERS,
+    Settings,
+    build_batches,
+    build_model,
+    build_schedule,
+    build_tokenizer,
+)
+from fastrnn.training.text import TextError
 
-__all__ = ["OPTIMIZERS", "DivergenceError", "Evaluation", "Settings", "Step", "Trainer"]
-
-OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "sgd": SGD}
+__all__ = ["DivergenceError", "Evaluation", "Step", "Trainer"]
 
 
 class DivergenceError(FastrnnError):
     """The loss or its gradient is no longer a finite number."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What defines a training run: the same text and settings give the same numbers.
-
-    Parameters
-    ----------
-    cell, hidden_size, num_layers
-        The model, as for `CharModel`.
-    seq_length
-        T, the steps of a window, through which gradients flow back. The state is carried from window to window.
-    batch_size
-        N, the contiguous rows into which the text is cut.
-    steps, epochs
-        How many windows to train on, or, if `epochs` is given, how often to read the whole text.
-    optimizer, learning_rate
-        A key of `OPTIMIZERS` and its learning rate; the default suits Adam.
-    clip
-        The largest global norm of the gradients.
-    held_out
-        The fraction of the text, its end, that is not trained on.
-    evaluate_every
-        Steps between two evaluations on the held-out text. None means once per epoch, but within 50 to 250.
-    patience
-        Training stops after so many evaluations in a row without a new lowest held-out loss.
-    seed
-        Of the initial parameters.
-    """
-
-    cell: str = "lstm"
-    hidden_size: int = 128
-    num_layers: int = 1
-    seq_length: int = 64
-    batch_size: int = 32
-    steps: int = 5000
-    epochs: int | None = None
-    optimizer: str = "adam"
-    learning_rate: float = 0.005
-    clip: float = 1.0
-    held_out: float = 0.1
-    evaluate_every: int | None = None
-    patience: int = 10
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("seq_length", "batch_size", "steps", "epochs", "evaluate_every", "patience"):
-            if (value := getattr(self, name)) is not None:
-                check_positive(name, value)
-        if not self.clip > 0:
-            raise ValueError(f"clip is {self.clip}; expected a positive number")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer is {self.optimizer!r}; expected one of {', '.join(OPTIMIZERS)}")
-
-
 class Step(NamedTuple):
     """One training step."""
 
     step: int  # 1 for the first
-    loss: float  # nats per character, before the update
-    characters: int
+    loss: float  # nats per token, before the update
+    tokens: int
     seconds: float
 
     @property
     def bits(self) -> float:
-        """The loss in bits per character."""
+        """The loss in bits per token."""
         return self.loss / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """Among how many equally likely tokens one would have to guess: exp(loss)."""
+        return _perplexity(self.loss)
 
 
 class Evaluation(NamedTuple):
     """The loss on the held-out text after a step."""
 
     step: int
-    loss: float  # nats per character
+    loss: float  # nats per token
 
     @property
     def bits(self) -> float:
-        """The loss in bits per character."""
+        """The loss in bits per token."""
         return self.loss / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """Among how many equally likely tokens one would have to guess: exp(loss)."""
+        return _perplexity(self.loss)
+
+
+def _perplexity(loss: float) -> float:
+    return math.exp(loss) if loss < 700 else math.inf
 
 
 class Trainer:
@@ -134,7 +97,7 @@ class Trainer:
     best : dict
         The parameters at the lowest held-out loss so far, or the initial ones.
     losses : list of float
-        One per step, in nats per character.
+        One per step, in nats per token: character or word.
     evaluations : list of Evaluation
 
     Raises
@@ -157,24 +120,12 @@ class Trainer:
         self, text: str, settings: Settings, *, backend: str | None = None, num_threads: int | None = None
     ) -> None:
         self.settings = settings
-        self.tokenizer = CharTokenizer.fit(text)
+        self.tokenizer = build_tokenizer(settings, text)
         self._text_sha256 = _sha256(text)
-        train, held_out = split_tail(self.tokenizer.encode(text), settings.held_out)
-        # As many rows as leave each of them 16 windows: then what a row loses by its zero initial state hardly counts.
-        held_out_rows = min(settings.batch_size, max(1, len(held_out) // (16 * settings.seq_length)))
-        try:
-            part, rows = "training", settings.batch_size
-            self._train = Windows(train, rows, settings.seq_length)
-            part, rows = "held-out", held_out_rows
-            self._held_out = Windows(held_out, rows, settings.seq_length)
-        except TextError as error:
-            raise TextError(f"the {part} part of the text is too short: {error}") from None
-
-        shape = (settings.hidden_size, settings.num_layers, settings.cell)
-        self.model = CharModel(
-            len(self.tokenizer), *shape, seed=settings.seed, backend=backend, num_threads=num_threads
-        )
+        self._train, self._held_out = build_batches(settings, text, self.tokenizer)
+        self.model = build_model(settings, len(self.tokenizer), backend=backend, num_threads=num_threads)
         self.optimizer = OPTIMIZERS[settings.optimizer](self.model.parameters, settings.learning_rate)
+        self._schedule = build_schedule(settings, self.total_steps)
         self.best = self.model.state_dict()
         self.losses: list[float] = []
         self.evaluations: list[Evaluation] = []
@@ -230,23 +181,26 @@ class Trainer:
 
     def _take_step(self) -> Step:
         started = time.perf_counter()
-        window = self.step % self.steps_per_epoch
-        inputs, targets = self._train[window]
+        batch = self._train.batch(self.step)
+        self.model.seed_dropout((self.settings.seed, self.step))  # by the step alone: a resumed run drops the same
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows ends the run with an error of its own
-            logits, state, tape = self.model.forward(inputs, self._state if window else None)
-            loss, dlogits = cross_entropy(logits, targets)
-            grads = self.model.backward(tape, dlogits)
+            loss, state, grads = self.model.gradients(
+                batch.inputs, batch.targets, self._state if batch.carries_on else None, batch.lengths
+            )
+            if self.settings.clip_value < math.inf:
+                clip_value(grads, self.settings.clip_value)
             norm = clip_global_norm(grads, self.settings.clip)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise DivergenceError(
                     f"training diverged at step {self.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}; "
                     "a lower learning rate may help"
                 )
+            self.optimizer.learning_rate = self.settings.learning_rate * self._schedule(self.step)
             self.optimizer.step(grads)
-        self._state = state
+        self._state = state if batch.lengths is None else None
         self.losses.append(loss)
         seconds = time.perf_counter() - started
-        return Step(self.step, loss, targets.size, seconds)
+        return Step(self.step, loss, batch.size, seconds)
 
     def _evaluation_due(self) -> bool:
         done = bool(self.evaluations) and self.evaluations[-1].step == self.step
@@ -254,13 +208,16 @@ class Trainer:
         return self.step > 0 and on_schedule and not done
 
     def _evaluate(self) -> Evaluation:
-        total, characters, state = 0.0, 0, None
+        total, tokens, state = 0.0, 0, None
         with np.errstate(over="ignore", invalid="ignore"):
-            for inputs, targets in self._held_out:
-                logits, state = self.model(inputs, state)
-                total += cross_entropy(logits, targets)[0] * targets.size
-                characters += targets.size
-        evaluation = Evaluation(self.step, total / characters)
+            for k in range(len(self._held_out)):
+                batch = self._held_out.batch(k)
+                loss, state = self.model.loss(
+                    batch.inputs, batch.targets, state if batch.carries_on else None, batch.lengths
+                )
+                total += loss * batch.size
+                tokens += batch.size
+        evaluation = Evaluation(self.step, total / tokens)
         if not math.isfinite(evaluation.loss):
             raise DivergenceError(f"training diverged: held-out loss {evaluation.loss:.4g} after step {self.step}")
         self.evaluations.append(evaluation)
@@ -284,7 +241,7 @@ class Trainer:
         }
         metadata = {
             "settings": asdict(self.settings),
-            "characters": self.tokenizer.characters,
+            "tokenizer": self.tokenizer.describe(),
             "text_sha256": self._text_sha256,
         }
         write_checkpoint(path, groups, metadata)
@@ -311,7 +268,7 @@ class Trainer:
             As for `fastrnn.LSTM`. The numbers are the same only with the same backend.
         changes
             New values of the settings `steps`, `epochs`, `evaluate_every` and `patience`. Others may be given if they
-            are those of the run.
+            are those of the run. A schedule goes by the new number of steps.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Losses: one call gives the value and its gradient."""
+"""Losses: one call gives the value and its gradient, both equal torch.nn.functional's."""
 
 from __future__ import annotations
 
@@ -7,13 +7,101 @@ from typing import Any
 import numpy as np
 
 from fastrnn import ops
-from fastrnn.parameters import Array, take_array
+from fastrnn.parameters import Array, take_array, take_floats
 
-__all__ = ["cross_entropy"]
+__all__ = ["bce_with_logits", "cross_entropy", "mse"]
 
 
-def cross_entropy(logits: Any, targets: Any) -> tuple[float, Array]:
-    """Return the mean cross-entropy of softmax(logits) against integer targets, and its gradient.
+def mse(y: Any, targets: Any, *, reduction: str = "mean") -> tuple[float, Array]:
+    """Return the mean of ``(y - targets)^2`` over all elements, or their sum, and its gradient.
+
+    Parameters
+    ----------
+    y, targets
+        (...), of one shape and dtype, float32 or float64.
+    reduction
+        "mean" or "sum".
+
+    Returns
+    -------
+    loss : float
+    dy : ndarray
+        (...), of the dtype of y.
+
+    Raises
+    ------
+    TypeError
+        If y is not of floats, or the targets are not of its dtype.
+    ValueError
+        If the shapes differ, the reduction is another one, or a mean is asked for and there is no element.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mse(np.array([1.0, 3.0]), np.array([1.0, 1.0]))
+    (2.0, array([0., 2.]))
+    """
+    y = take_floats("y", y)
+    targets = ops.as_real("targets", targets, y.dtype, y.shape, "the shape of y")
+    share = _share(reduction, y.size, "y is empty")
+    difference = np.subtract(y, targets, out=np.empty_like(y))
+    loss = share * np.sum(np.square(difference), dtype=np.float64)
+    difference *= 2 * share
+    return float(loss), difference
+
+
+def bce_with_logits(logits: Any, targets: Any, *, reduction: str = "mean") -> tuple[float, Array]:
+    """Return the mean binary cross-entropy of sigmoid(logits) against targets, or the sum, and its gradient.
+
+    With p the sigmoid, an element's loss is ``-t log p - (1 - t) log(1 - p)``, computed without overflow from logits of
+    any size, and its gradient ``p - t``.
+
+    Parameters
+    ----------
+    logits
+        (...), float32 or float64.
+    targets
+        (...), of the dtype of the logits, from 0 to 1.
+    reduction
+        "mean" or "sum", over all elements.
+
+    Returns
+    -------
+    loss : float
+        In nats.
+    dlogits : ndarray
+        (...), of the dtype of the logits.
+
+    Raises
+    ------
+    TypeError
+        If the logits are not floats, or the targets not of their dtype.
+    ValueError
+        If the shapes differ, a target is not from 0 to 1, the reduction is another one, or a mean is asked for and
+        there is no element.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> loss, dlogits = bce_with_logits(np.zeros(2), np.array([0.0, 1.0]))
+    >>> round(loss, 4), dlogits
+    (0.6931, array([ 0.25, -0.25]))
+    """
+    logits = take_floats("logits", logits)
+    targets = ops.as_real("targets", targets, logits.dtype, logits.shape, "the shape of logits")
+    if not np.all((targets >= 0) & (targets <= 1)):
+        raise ValueError(f"targets holds values from {targets.min()} to {targets.max()}; expected 0 <= target <= 1")
+    share = _share(reduction, logits.size, "logits is empty")
+    small = np.exp(-np.abs(logits))
+    losses = np.maximum(logits, 0) - logits * targets + np.log1p(small)
+    p = np.where(logits >= 0, logits.dtype.type(1), small) / (1 + small)
+    return float(share * np.sum(losses, dtype=np.float64)), np.asarray((p - targets) * share, logits.dtype)
+
+
+def cross_entropy(
+    logits: Any, targets: Any, *, ignore_index: int | None = None, reduction: str = "mean"
+) -> tuple[float, Array]:
+    """Return the mean cross-entropy of softmax(logits) against integer targets, or the sum, and its gradient.
 
     With p the softmax over the last axis, the loss is the mean of ``-log p[target]`` and its gradient is
     ``(p - one_hot(target)) / n`` with n the number of targets. Logits of any size are safe from overflow.
@@ -23,7 +111,11 @@ def cross_entropy(logits: Any, targets: Any) -> tuple[float, Array]:
     logits
         (..., V), float32 or float64.
     targets
-        (...), integers in 0..V-1.
+        (...), integers in 0..V-1, or `ignore_index`.
+    ignore_index
+        Targets of this value, in or out of 0..V-1, count neither in the loss nor in n, and have a gradient of zero.
+    reduction
+        "mean" or "sum", over the targets that count.
 
     Returns
     -------
@@ -37,7 +129,8 @@ def cross_entropy(logits: Any, targets: Any) -> tuple[float, Array]:
     TypeError
         If the logits are not floats or the targets not integers.
     ValueError
-        If the shapes do not agree, a target is negative or not below V, or there is no target.
+        If the shapes do not agree, a target is negative or not below V, the reduction is another one, or a mean is
+        asked for and no target counts (where torch gives NaN).
 
     Examples
     --------
@@ -46,26 +139,42 @@ def cross_entropy(logits: Any, targets: Any) -> tuple[float, Array]:
     >>> round(loss, 4)
     0.6931
     """
-    logits, targets = take_array("logits", logits), take_array("targets", targets)
-    if logits.dtype not in (np.float32, np.float64):
-        raise TypeError(f"logits has dtype {logits.dtype}; expected float32 or float64")
+    logits, targets = take_floats("logits", logits), take_array("targets", targets)
     if not ops.is_tokens(targets):
         raise TypeError(f"targets has dtype {targets.dtype}; expected integers")
     if logits.shape[:-1] != targets.shape or logits.ndim == 0:
         raise ValueError(
             f"targets has shape {targets.shape}; expected {logits.shape[:-1]}, as logits is {logits.shape}"
         )
-    if not targets.size:
-        raise ValueError("targets is empty; expected at least one: the mean of none is undefined")
     vocabulary = logits.shape[-1]
-    of_target = (np.arange(targets.size), ops.as_tokens("targets", targets, vocabulary, "V").ravel())
+    counted = slice(None) if ignore_index is None else (targets != ignore_index).ravel()
+    z, flat = logits.reshape(-1, vocabulary)[counted], targets.ravel()[counted]
+    none = f"every target is ignore_index = {ignore_index}" if targets.size else "targets is empty"
+    share = _share(reduction, flat.size, none)
+    if not flat.size:
+        return 0.0, np.zeros(logits.shape, logits.dtype)
 
-    z = logits.reshape(-1, vocabulary)
+    of_target = (np.arange(flat.size), ops.as_tokens("targets", flat, vocabulary, "V"))
     z = z - z.max(axis=1, keepdims=True)
     z_target = z[of_target]
     p = np.exp(z, out=z)
     total = p.sum(axis=1)
-    loss = np.mean(np.log(total) - z_target, dtype=np.float64)
-    p *= (1 / (total * len(p)))[:, None]
-    p[of_target] -= p.dtype.type(1 / len(p))
-    return float(loss), p.reshape(logits.shape)
+    loss = float(share * np.sum(np.log(total) - z_target, dtype=np.float64))
+    p *= (share / total)[:, None]
+    p[of_target] -= p.dtype.type(share)
+    if ignore_index is None:
+        return loss, p.reshape(logits.shape)
+    dlogits = np.zeros((targets.size, vocabulary), logits.dtype)
+    dlogits[counted] = p
+    return loss, dlogits.reshape(logits.shape)
+
+
+def _share(reduction: str, count: int, none: str) -> float:
+    """What each of `count` terms is multiplied with; `none` says why there is none."""
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction is {reduction!r}; expected 'mean' or 'sum'")
+    if reduction == "sum":
+        return 1.0
+    if not count:
+        raise ValueError(f"{none}; expected at least one: the mean of none is undefined")
+    return 1 / count

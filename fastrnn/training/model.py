@@ -1,32 +1,175 @@
-"""The character model: a recurrent stack over tokens and a linear map to the next token's logits."""
+"""Language models: a recurrent stack over tokens, and an output layer that tells every next one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrnn import GRU, LSTM, RNN
+from fastrnn import GRU, LSTM, RNN, stack
 from fastrnn.modules import Tape
-from fastrnn.parameters import Array
-from fastrnn.training.layers import Linear
-from fastrnn.training.names import join_names, split_names
+from fastrnn.parameters import Array, Parametrized, check_share, take_array
+from fastrnn.training.adaptive import AdaptiveSoftmax
+from fastrnn.training.composition import Composed, Recurrent
+from fastrnn.training.layers import Embedding, Linear
+from fastrnn.training.losses import cross_entropy
+from fastrnn.training.names import join_names
 
-__all__ = ["CELLS", "CharModel", "ModelTape"]
+__all__ = ["CELLS", "CharModel", "LanguageModel", "ModelTape", "WordModel"]
 
 CELLS: dict[str, type[LSTM] | type[GRU] | type[RNN]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 
 
 class ModelTape(NamedTuple):
-    """What `CharModel.forward` keeps for its `backward`; it serves once."""
+    """What a model's forward keeps for its backward; it serves once."""
 
+    embedding: Array | None
     rnn: Tape
-    head: Array
+    head: Any
+    dropped: list[Array]  # which elements dropout kept: of the vectors, if there are, and of y
 
 
-class CharModel:
+class LanguageModel(Composed):
     """Predicts every next token of a sequence.
+
+    What it reads are one-hot tokens, or vectors of an embedding. Dropout (Zaremba et al., 2015) is on the vectors,
+    between the layers of the stack, and on what comes out of it, never on the way from step to step.
+
+    Parameters
+    ----------
+    rnn
+        Over one-hot tokens if there is no embedding, else over its vectors.
+    head
+        From the stack's outputs to the vocabulary.
+    embedding
+        Of the tokens.
+    dropout
+        The share that is dropped, also between the layers of `rnn`.
+    seed
+        Of dropout.
+    """
+
+    def __init__(
+        self,
+        rnn: Recurrent,
+        head: Linear | AdaptiveSoftmax,
+        embedding: Embedding | None = None,
+        dropout: float = 0.0,
+        seed: Any = None,
+    ) -> None:
+        self.rnn = rnn
+        self.head = head
+        self.embedding = embedding
+        self.dropout = check_share("dropout", dropout)
+        self.seed_dropout(seed)
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """The live parameter arrays by name: write into them (``p -= ...``) to train."""
+        parts: dict[str, Parametrized] = {} if self.embedding is None else {"embedding": self.embedding}
+        parts |= {"rnn": self.rnn, "head": self.head}
+        return join_names({name: part.parameters for name, part in parts.items()})
+
+    def seed_dropout(self, seed: Any) -> None:
+        """Have dropout draw from `seed` on, anything `numpy.random.default_rng` takes."""
+        if not self.dropout:
+            return
+        rng = np.random.default_rng(seed)
+        self._dropout = stack.Dropout(self.dropout, tuple(rng.spawn(2)))
+        if self.rnn.num_layers > 1:
+            self.rnn._dropout = stack.Dropout(self.dropout, tuple(rng.spawn(self.rnn.num_layers - 1)))
+
+    def __call__(self, tokens: Any, state: Any = None) -> tuple[Array, Any]:
+        """Return what is likely after each of `tokens` (T, N), and the final state of the recurrent stack.
+
+        Returns
+        -------
+        tuple
+            Logits (T, N, V), or log-probabilities if the output is adaptive, and the state.
+        """
+        y, state_n = self._infer(tokens, state, None)
+        return self.head(y), state_n
+
+    def loss(self, tokens: Any, targets: Any, state: Any = None, lengths: Any = None) -> tuple[float, Any]:
+        """Return the mean cross-entropy of the predictions after `tokens`, in nats, and the final state.
+
+        Parameters
+        ----------
+        tokens
+            (T, N).
+        targets
+            (T, N), the next tokens; negative ones in the padding of sequences of different lengths.
+        state, lengths
+            As for the modules.
+        """
+        y, state_n = self._infer(tokens, state, lengths)
+        rows, _, targets = _real(y, targets, lengths)
+        if isinstance(self.head, AdaptiveSoftmax):
+            return self.head.forward(rows, targets)[0], state_n
+        return cross_entropy(self.head(rows), targets)[0], state_n
+
+    def gradients(
+        self, tokens: Any, targets: Any, state: Any = None, lengths: Any = None
+    ) -> tuple[float, Any, dict[str, Array]]:
+        """Return what `loss` does, but with dropout, and the loss's gradients by parameter name."""
+        y, state_n, tape = self._forward(tokens, state, lengths)
+        rows, real, targets = _real(y, targets, lengths)
+        if isinstance(self.head, AdaptiveSoftmax):
+            loss, adaptive_tape = self.head.forward(rows, targets)
+            drows, head_grads = self.head.backward(adaptive_tape)
+        else:
+            logits, linear_tape = self.head.forward(rows)
+            loss, dlogits = cross_entropy(logits, targets)
+            drows, head_grads = self.head.backward(linear_tape, dlogits)
+        if real is None:
+            dy = drows
+        else:
+            dy = np.zeros_like(y)
+            dy.reshape(-1, dy.shape[-1])[real] = drows
+        return loss, state_n, self._backward(tape, dy, head_grads)
+
+    def _infer(self, tokens: Any, state: Any, lengths: Any) -> tuple[Array, Any]:
+        return self.rnn(tokens if self.embedding is None else self.embedding(tokens), state, lengths=lengths)
+
+    def _forward(self, tokens: Any, state: Any, lengths: Any) -> tuple[Array, Any, ModelTape]:
+        """Return y (T, N, H), the final state, and the tape without the head's."""
+        x, embedding_tape, dropped = tokens, None, []
+        if self.embedding is not None:
+            x, embedding_tape = self.embedding.forward(tokens)
+            if self.dropout:
+                x, kept = self._dropout(x, 1)
+                dropped.append(kept)
+        y, state_n, rnn_tape = self.rnn.forward(x, state, lengths=lengths)
+        if self.dropout:
+            y, kept = self._dropout(y, 2)
+            dropped.append(kept)
+        return y, state_n, ModelTape(embedding_tape, rnn_tape, None, dropped)
+
+    def _backward(self, tape: ModelTape, dy: Array, head_grads: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the gradients by parameter name for that of y, and those of the head."""
+        if self.dropout:
+            dy = self._dropout.scale(dy, tape.dropped[-1])
+        dx, _, rnn_grads = self.rnn.backward(tape.rnn, dy)
+        grads: dict[str, Mapping[str, Array]] = {"rnn": rnn_grads, "head": head_grads}
+        if self.embedding is not None and tape.embedding is not None and dx is not None:
+            if self.dropout:
+                dx = self._dropout.scale(dx, tape.dropped[0])
+            grads = {"embedding": self.embedding.backward(tape.embedding, dx)[1], **grads}
+        return join_names(grads)
+
+
+def _real(y: Array, targets: Any, lengths: Any) -> tuple[Array, Array | None, Array]:
+    """Return the rows of y with a target, (R, H), which they are, and their targets (R,); without lengths, all."""
+    targets = take_array("targets", targets)
+    if lengths is None:
+        return y, None, targets
+    real = np.flatnonzero(targets >= 0)
+    return y.reshape(-1, y.shape[-1])[real], real, targets.ravel()[real]
+
+
+class CharModel(LanguageModel):
+    """A language model of one-hot tokens with a linear output: for characters, or other small vocabularies.
 
     The parameters bear the names they have in a torch module with the attributes ``rnn`` (torch.nn.LSTM, GRU or RNN
     over one-hot input) and ``head`` (torch.nn.Linear): ``rnn.weight_ih_l0``, ``head.bias`` and so on.
@@ -39,6 +182,8 @@ class CharModel:
         H and L of the recurrent stack.
     cell
         "lstm", "gru" or "rnn".
+    dropout
+        The share of the outputs of every layer of the stack that training drops.
     dtype
         float32 or float64.
     seed
@@ -55,6 +200,8 @@ class CharModel:
     ((10, 4, 65), (1, 4, 128))
     """
 
+    head: Linear
+
     def __init__(
         self,
         vocabulary_size: int,
@@ -62,57 +209,91 @@ class CharModel:
         num_layers: int = 1,
         cell: str = "lstm",
         *,
+        dropout: float = 0.0,
         dtype: Any = "float32",
         seed: Any = None,
         backend: str | None = None,
         num_threads: int | None = None,
     ) -> None:
-        if cell not in CELLS:
-            raise ValueError(f"cell is {cell!r}; expected one of {', '.join(CELLS)}")
         rng = np.random.default_rng(seed)  # rnn and head draw one after the other
-        self.rnn = CELLS[cell](
-            vocabulary_size,
-            hidden_size,
-            num_layers,
-            dtype=dtype,
-            seed=rng,
-            backend=backend,
-            num_threads=num_threads,
-        )
-        self.head = Linear(
-            hidden_size, vocabulary_size, dtype=dtype, seed=rng, backend=backend, num_threads=num_threads
-        )
-
-    @property
-    def parameters(self) -> dict[str, Array]:
-        """The live parameter arrays by name: write into them (``p -= ...``) to train."""
-        return join_names({"rnn": self.rnn.parameters, "head": self.head.parameters})
-
-    def state_dict(self) -> dict[str, Array]:
-        """Return a copy of every parameter by name."""
-        return join_names({"rnn": self.rnn.state_dict(), "head": self.head.state_dict()})
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Copy the values of `state_dict` into the parameters; KeyError or ValueError if names or shapes differ."""
-        groups = split_names(state_dict)
-        if groups.keys() != {"rnn", "head"}:
-            raise KeyError(f"state_dict: names begin with {sorted(groups)}; expected rnn and head")
-        self.rnn.load_state_dict(groups["rnn"])
-        self.head.load_state_dict(groups["head"])
-
-    def __call__(self, tokens: Any, state: Any = None) -> tuple[Array, Any]:
-        """Return the logits (T, N, V) after each of `tokens` (T, N), and the final state of the recurrent stack."""
-        y, state_n = self.rnn(tokens, state)
-        return self.head(y), state_n
+        options: dict[str, Any] = {"dtype": dtype, "seed": rng, "backend": backend, "num_threads": num_threads}
+        rnn = _stack(cell, vocabulary_size, hidden_size, num_layers, dropout, options)
+        super().__init__(rnn, Linear(hidden_size, vocabulary_size, **options), None, dropout, rng)
 
     def forward(self, tokens: Any, state: Any = None) -> tuple[Array, Any, ModelTape]:
-        """Return what calling the model returns, and the tape for `backward`."""
-        y, state_n, rnn_tape = self.rnn.forward(tokens, state)
+        """Return what calling the model returns, with dropout if it has it, and the tape for `backward`."""
+        y, state_n, tape = self._forward(tokens, state, None)
         logits, head_tape = self.head.forward(y)
-        return logits, state_n, ModelTape(rnn_tape, head_tape)
+        return logits, state_n, tape._replace(head=head_tape)
 
     def backward(self, tape: ModelTape, dlogits: Any) -> dict[str, Array]:
         """Return the gradients by parameter name, for those of the logits (T, N, V)."""
         dy, head_grads = self.head.backward(tape.head, dlogits)
-        _, _, rnn_grads = self.rnn.backward(tape.rnn, dy)
-        return join_names({"rnn": rnn_grads, "head": head_grads})
+        return self._backward(tape, dy, head_grads)
+
+
+class WordModel(LanguageModel):
+    """A language model of embedded tokens: for words, and as many of them as one likes.
+
+    The parameters bear the names they have in a torch module with the attributes ``embedding`` (torch.nn.Embedding),
+    ``rnn``, and ``head`` (torch.nn.Linear, or torch.nn.AdaptiveLogSoftmaxWithLoss if there are cut-offs).
+
+    Parameters
+    ----------
+    vocabulary_size
+        V, the number of tokens.
+    hidden_size, num_layers
+        H, also the size of the embedding's vectors, and L.
+    cell
+        "lstm", "gru" or "rnn".
+    cutoffs
+        Those of an `AdaptiveSoftmax`, tokens being numbered from the most frequent on; None for a linear output.
+    dropout
+        The share of the vectors, and of the outputs of every layer of the stack, that training drops.
+    dtype, seed, backend, num_threads
+        As for `CharModel`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> model = WordModel(10_000, 32, cutoffs=[500, 2500], seed=0)
+    >>> tokens = np.arange(40).reshape(10, 4)
+    >>> loss, state, grads = model.gradients(tokens, tokens + 1)
+    >>> log_probabilities, state = model(tokens)
+    >>> log_probabilities.shape
+    (10, 4, 10000)
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        cell: str = "lstm",
+        *,
+        cutoffs: Sequence[int] | None = None,
+        dropout: float = 0.0,
+        dtype: Any = "float32",
+        seed: Any = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        rng = np.random.default_rng(seed)  # the parts draw one after the other
+        options: dict[str, Any] = {"dtype": dtype, "seed": rng, "backend": backend, "num_threads": num_threads}
+        embedding = Embedding(vocabulary_size, hidden_size, dtype=dtype, seed=rng)
+        rnn = _stack(cell, hidden_size, hidden_size, num_layers, dropout, options)
+        head = (
+            Linear(hidden_size, vocabulary_size, **options)
+            if cutoffs is None
+            else AdaptiveSoftmax(hidden_size, vocabulary_size, cutoffs, **options)
+        )
+        super().__init__(rnn, head, embedding, dropout, rng)
+
+
+def _stack(
+    cell: str, input_size: int, hidden_size: int, num_layers: int, dropout: float, options: Mapping[str, Any]
+) -> Recurrent:
+    if cell not in CELLS:
+        raise ValueError(f"cell is {cell!r}; expected one of {', '.join(CELLS)}")
+    between = dropout if num_layers > 1 else 0.0
+    return CELLS[cell](input_size, hidden_size, num_layers, dropout=between, **options)

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastrnn.parameters import Array
 
-__all__ = ["SGD", "Adam", "Optimizer"]
+__all__ = ["SGD", "Adam", "AdamW", "Momentum", "Optimizer", "RMSProp"]
 
 
 class Optimizer:
@@ -109,6 +109,40 @@ class SGD(Optimizer):
         p -= np.multiply(velocity, self.learning_rate, out=scratch)
 
 
+class Momentum(SGD):
+    """`SGD` with momentum, 0.9 unless told otherwise."""
+
+    def __init__(self, parameters: Mapping[str, Array], learning_rate: float = 1e-3, momentum: float = 0.9) -> None:
+        super().__init__(parameters, learning_rate, momentum)
+
+
+class RMSProp(Optimizer):
+    """Gradients over the root of their mean square (Tieleman and Hinton, 2012).
+
+    ``v = alpha v + (1 - alpha) g^2; p -= learning_rate g / (sqrt(v) + eps)``.
+    """
+
+    averages = ("square",)
+
+    def __init__(
+        self, parameters: Mapping[str, Array], learning_rate: float = 0.01, alpha: float = 0.99, eps: float = 1e-8
+    ) -> None:
+        super().__init__(parameters, learning_rate)
+        _check("alpha", alpha, 0, 1)
+        _check("eps", eps, 0, math.inf)
+        self.alpha = alpha
+        self.eps = eps
+
+    def _update(self, p: Array, grad: Array, scratch: Array, *averages: Array) -> None:
+        (square,) = averages
+        _average_square(square, grad, self.alpha, scratch)
+        np.sqrt(square, out=scratch)
+        scratch += self.eps
+        np.divide(grad, scratch, out=scratch)
+        scratch *= self.learning_rate
+        p -= scratch
+
+
 class Adam(Optimizer):
     """Adam (Kingma and Ba, 2015) with bias correction.
 
@@ -137,16 +171,50 @@ class Adam(Optimizer):
         beta1, beta2 = self.betas
         mean *= beta1
         mean += np.multiply(grad, 1 - beta1, out=scratch)
-        square *= beta2
-        np.multiply(grad, grad, out=scratch)
-        scratch *= 1 - beta2
-        square += scratch
+        _average_square(square, grad, beta2, scratch)
         np.sqrt(square, out=scratch)
         scratch /= math.sqrt(1 - beta2**self.steps)
         scratch += self.eps
         np.divide(mean, scratch, out=scratch)
         scratch *= self.learning_rate / (1 - beta1**self.steps)
         p -= scratch
+
+
+class AdamW(Adam):
+    """`Adam` with decoupled weight decay (Loshchilov and Hutter, 2019): first ``p *= 1 - learning_rate weight_decay``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> p = np.ones(2)
+    >>> AdamW({"p": p}, learning_rate=0.5, weight_decay=0.1).step({"p": np.array([0.0, 1.0])})
+    >>> p
+    array([0.95, 0.45])
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Array],
+        learning_rate: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(parameters, learning_rate, betas, eps)
+        _check("weight_decay", weight_decay, 0, math.inf)
+        self.weight_decay = weight_decay
+
+    def _update(self, p: Array, grad: Array, scratch: Array, *averages: Array) -> None:
+        p *= 1 - self.learning_rate * self.weight_decay
+        super()._update(p, grad, scratch, *averages)
+
+
+def _average_square(square: Array, grad: Array, decay: float, scratch: Array) -> None:
+    """Square := decay * square + (1 - decay) * grad^2."""
+    square *= decay
+    np.multiply(grad, grad, out=scratch)
+    scratch *= 1 - decay
+    square += scratch
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:

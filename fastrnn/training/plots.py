@@ -1,36 +1,103 @@
-"""Pictures of a training run; they need matplotlib."""
+"""Pictures of training runs and of what a network does inside; they need matplotlib.
+
+The functions named `draw_...` draw into axes, those named `plot_...` make a whole picture, a PNG file that is written
+atomically. Colours are told apart with every kind of colour vision: Okabe and Ito's (2008) for lines, cividis for what
+lies between 0 and 1, and red to blue around a white zero for what has a sign.
+"""
 
 from __future__ import annotations
 
 import io
 import math
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastrnn.parameters import Array
 from fastrnn.training.files import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from fastrnn.training.loop import Evaluation
 
-__all__ = ["plot_losses"]
+__all__ = [
+    "COLOURS",
+    "draw_heat_map",
+    "draw_steps",
+    "draw_units",
+    "new_figure",
+    "plot_gates",
+    "plot_hidden",
+    "plot_losses",
+    "save_figure",
+]
 
-BLUE, ORANGE = "#0072b2", "#d55e00"  # told apart with every kind of colour vision (Okabe and Ito, 2008)
+BLUE, ORANGE = "#0072b2", "#d55e00"
+COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+NAMES = {
+    "i": "input gate i",
+    "f": "forget gate f",
+    "g": "cell candidate g",
+    "o": "output gate o",
+    "r": "reset gate r",
+    "z": "update gate z",
+    "n": "candidate n",
+    "c": "cell state c",
+    "h": "hidden state h",
+}
+BETWEEN_0_AND_1 = frozenset("iforz")
+LINES = 10  # units that `draw_units` tells apart
 
 
-def plot_losses(path: str | os.PathLike[str], losses: Sequence[float], evaluations: Sequence[Evaluation]) -> None:
-    """Draw the loss against the step as a PNG file, written atomically.
+def new_figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (8, 4.5)) -> tuple[Figure, Array]:
+    """Return a figure of `size` inches and its axes (rows, columns).
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("pictures need matplotlib: pip install fastrnn[plot]", name=error.name) from None
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def save_figure(path: str | os.PathLike[str], figure: Figure) -> None:
+    """Write the figure as a PNG file, atomically; OSError if that cannot be done."""
+    png = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the text's script is not ours to choose
+        figure.savefig(png, format="png", dpi=120)
+    write_atomically(path, png.getvalue())
+
+
+def plot_losses(
+    path: str | os.PathLike[str],
+    losses: Sequence[float],
+    evaluations: Sequence[Evaluation],
+    *,
+    token: str = "character",
+) -> None:
+    """Draw the loss of a training run against the step.
 
     Parameters
     ----------
     path
         Of the picture.
     losses
-        One per training step, in nats per character.
+        One per training step, in nats per token.
     evaluations
         On the held-out text.
+    token
+        What a token is, for the axis.
 
     Raises
     ------
@@ -39,16 +106,10 @@ def plot_losses(path: str | os.PathLike[str], losses: Sequence[float], evaluatio
     OSError
         If the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("pictures need matplotlib: pip install fastrnn[plot]", name=error.name) from None
-
+    figure, ((axes,),) = new_figure()
     bits = np.asarray(losses) / math.log(2)
     steps = np.arange(1, len(bits) + 1)
     span = max(1, len(bits) // 50)
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot()
     axes.plot(steps, bits, color=BLUE, alpha=0.25, linewidth=0.8)
     middles = steps[span - 1 :] - (span - 1) / 2
     axes.plot(middles, _running_mean(bits, span), color=BLUE, label=f"training, mean of {span} steps")
@@ -56,15 +117,133 @@ def plot_losses(path: str | os.PathLike[str], losses: Sequence[float], evaluatio
         best = min(evaluations, key=lambda evaluation: evaluation.loss)
         x, y = [e.step for e in evaluations], [e.bits for e in evaluations]
         axes.plot(x, y, "o-", color=ORANGE, markersize=4, label=f"held out, best {best.bits:.2f} at step {best.step}")
-    axes.set(xlabel="training steps", ylabel="loss (bits per character)", ylim=(0, None))
+    axes.set(xlabel="training steps", ylabel=f"loss (bits per {token})", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    write_atomically(path, png.getvalue())
+    save_figure(path, figure)
 
 
-def _running_mean(values: np.ndarray, span: int) -> np.ndarray:
+def plot_gates(
+    path: str | os.PathLike[str], inside: Mapping[str, Array], labels: Sequence[str], *, title: str = ""
+) -> None:
+    """Draw the gates of one layer as heat maps, time step by unit.
+
+    Parameters
+    ----------
+    path
+        Of the picture.
+    inside
+        Gates by their letters, i, f, g, o or r, z, n, as `trace` gives them for one layer and row: (T, H) each. What
+        is not a gate is left out.
+    labels
+        The T inputs, for the axis of time.
+    title
+        Of the whole picture.
+
+    Raises
+    ------
+    ValueError
+        If there is no gate, as in a plain RNN.
+    ModuleNotFoundError, OSError
+        As for `plot_losses`.
+    """
+    gates = {name: values for name, values in inside.items() if name not in "hc"}
+    if not gates:
+        raise ValueError(f"inside has {sorted(inside)}; expected at least one gate, and a plain RNN has none")
+    _plot_heat_maps(path, gates, labels, title)
+
+
+def plot_hidden(
+    path: str | os.PathLike[str], inside: Mapping[str, Array], labels: Sequence[str], *, title: str = ""
+) -> None:
+    """Draw the states of one layer: heat maps of h and, where there is one, c, and h as one line per unit.
+
+    The parameters and errors are those of `plot_gates`; of `inside`, h and c are drawn.
+    """
+    states = {name: inside[name] for name in "hc" if name in inside}
+    _plot_heat_maps(path, states, labels, title, lines="h")
+
+
+def _plot_heat_maps(
+    path: str | os.PathLike[str], maps: Mapping[str, Array], labels: Sequence[str], title: str, lines: str = ""
+) -> None:
+    panels = len(maps) + bool(lines)
+    columns = 2 if panels == 4 else 1
+    width = min(max(5.0, 2.0 + 0.16 * len(labels)), 14.0) * columns
+    figure, axes = new_figure(math.ceil(panels / columns), columns, size=(width, 3.0 * math.ceil(panels / columns)))
+    for (name, values), target in zip(maps.items(), axes.flat, strict=False):
+        draw_heat_map(target, values, labels, name)
+    if lines:
+        draw_units(axes.flat[-1], maps[lines], labels)
+    if title:
+        figure.suptitle(title, parse_math=False)
+    save_figure(path, figure)
+
+
+def draw_heat_map(axes: Axes, values: Any, labels: Sequence[str], name: str) -> None:
+    """Draw the `values` (T, H) of a gate or state in the range it can have, with a colour bar.
+
+    `name` is its letter: i, f, o, r, z lie within [0, 1]; g, n, h and c have a range symmetric around 0 that is
+    [-1, 1] or as wide as they need.
+    """
+    values = np.asarray(values)
+    if name in BETWEEN_0_AND_1:
+        low, high, colours = 0.0, 1.0, "cividis"
+    else:
+        high = max(1.0, float(np.abs(values).max(initial=0.0)))
+        low, colours = -high, "RdBu_r"
+    extent = (-0.5, len(values) - 0.5, 0.5, values.shape[1] + 0.5)
+    image = axes.imshow(
+        values.T,
+        cmap=colours,
+        vmin=low,
+        vmax=high,
+        aspect="auto",
+        origin="lower",
+        interpolation="nearest",
+        extent=extent,
+    )
+    axes.set(title=NAMES[name], ylabel="unit")
+    _label_steps(axes, labels)
+    axes.figure.colorbar(image, ax=axes, label=f"value of {name}", pad=0.01)
+
+
+def draw_units(axes: Axes, values: Any, labels: Sequence[str], *, name: str = "h") -> None:
+    """Draw `values` (T, H) as a line per unit; of more than ten units, those that vary most are told apart."""
+    values = np.asarray(values)
+    told = np.argsort(-values.std(axis=0), kind="stable")[:LINES] if values.shape[1] > LINES else range(values.shape[1])
+    axes.plot(values, color="#999999", linewidth=0.5)
+    for k, unit in enumerate(sorted(told)):
+        style = "-" if k < len(COLOURS) else "--"
+        axes.plot(values[:, unit], style, color=COLOURS[k % len(COLOURS)], linewidth=1.2, label=f"{unit + 1}")
+    axes.axhline(0, color="black", linewidth=0.5)
+    axes.set(title=f"{NAMES[name]}, a line per unit", ylabel=f"value of {name}", xlim=(-0.5, len(values) - 0.5))
+    axes.grid(alpha=0.3)
+    axes.legend(title="unit", fontsize="x-small", ncols=2, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _label_steps(axes, labels)
+
+
+def draw_steps(axes: Axes, series: Mapping[str, Any], labels: Sequence[str]) -> None:
+    """Draw values (T,) by name, such as input, target and output, against the time step; no legend is made."""
+    for (name, values), colour, marker in zip(series.items(), COLOURS, "os^Dv", strict=False):
+        axes.plot(np.asarray(values), marker=marker, markersize=3, linewidth=1.2, color=colour, label=name)
+    axes.grid(alpha=0.3)
+    _label_steps(axes, labels)
+
+
+def _label_steps(axes: Axes, labels: Sequence[str]) -> None:
+    """Write the inputs along the axis of time, as many as there is room for."""
+    every = math.ceil(len(labels) / 100)
+    shown = [
+        label.translate({ord(" "): "\u2423", ord("\n"): "\u21b5", ord("\t"): "\u21e5"}) for label in labels[::every]
+    ]
+    rotation = 90 if any(len(label) > 1 for label in shown) else 0
+    axes.set_xticks(range(0, len(labels), every), shown, fontsize="x-small", rotation=rotation, parse_math=False)
+    axes.set_xlabel("time step, by its input")
+
+
+def _running_mean(values: Array, span: int) -> Array:
     """Return the means of all runs of `span` consecutive values."""
     sums = np.concatenate(([0.0], np.cumsum(values)))
-    return (sums[span:] - sums[:-span]) / span
+    means: Array = (sums[span:] - sums[:-span]) / span
+    return means

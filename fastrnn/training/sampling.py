@@ -6,35 +6,95 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.parameters import Array
-from fastrnn.training.model import CharModel
-from fastrnn.training.text import CharTokenizer
+from fastrnn.parameters import Array, check_positive
+from fastrnn.training.model import LanguageModel
+from fastrnn.training.text import TextError
+from fastrnn.training.tokenizers import Tokenizer
 
-__all__ = ["choose_token", "generate_text"]
+__all__ = ["choose_token", "generate_text", "token_weights"]
 
 
-def choose_token(logits: Array, temperature: float, rng: np.random.Generator) -> int:
-    """Draw a token from softmax(logits / temperature), logits (V,); temperature 0 takes the most likely one.
+def token_weights(
+    logits: Array, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+) -> Array:
+    """Return how likely each token is to be drawn, relative to the likeliest.
+
+    Parameters
+    ----------
+    logits
+        (V,), or log-probabilities.
+    temperature
+        The weights are ``exp(logits / temperature)`` over their maximum. 0 leaves the likeliest token alone, the first
+        of equals.
+    top_k
+        How many tokens, the likeliest, keep a weight.
+    top_p
+        Only the fewest tokens keep one, the likeliest, that together have at least this share of the probability which
+        temperature and `top_k` have left (Holtzman et al., 2020, nucleus sampling).
+
+    Returns
+    -------
+    ndarray
+        (V,) float64, the largest 1. Tokens as likely as the last one kept are kept, too.
 
     Raises
     ------
     ValueError
-        If the temperature is negative or NaN.
+        If the temperature is negative or NaN, `top_k` below 1, or `top_p` not in (0, 1].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> logits = np.log([0.5, 0.25, 0.125, 0.125])
+    >>> token_weights(logits, top_p=0.7)
+    array([1. , 0.5, 0. , 0. ])
     """
     if not temperature >= 0:
         raise ValueError(f"temperature is {temperature}; expected 0 (greedy) or a positive number")
-    below_best = np.subtract(logits, logits.max(), dtype=np.float64)
+    if top_k is not None:
+        check_positive("top_k", top_k)
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p is {top_p}; expected a number above 0 and at most 1")
+    below_best: Array = np.subtract(logits, logits.max(), dtype=np.float64)
     if temperature == 0:
-        return int(below_best.argmax())
+        weights: Array = np.zeros_like(below_best)
+        weights[below_best.argmax()] = 1
+        return weights
     with np.errstate(over="ignore"):  # -inf is right for a temperature next to 0
-        cumulative = np.exp(below_best / temperature).cumsum()
+        weights = np.exp(below_best / temperature)
+    if top_k is not None and top_k < len(weights):
+        weights[weights < np.partition(weights, -top_k)[-top_k]] = 0
+    if top_p is not None and top_p < 1:
+        falling = np.sort(weights)[::-1]
+        cumulative = falling.cumsum()
+        weights[weights < falling[np.searchsorted(cumulative, top_p * cumulative[-1])]] = 0
+    return weights
+
+
+def choose_token(
+    logits: Array,
+    temperature: float,
+    rng: np.random.Generator,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> int:
+    """Draw a token by the weights that `token_weights` gives for the same arguments."""
+    cumulative = token_weights(logits, temperature, top_k, top_p).cumsum()
     return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
 
 
 def generate_text(
-    model: CharModel, tokenizer: CharTokenizer, prompt: str, length: int, temperature: float = 1.0, seed: Any = None
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompt: str,
+    length: int,
+    temperature: float = 1.0,
+    seed: Any = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop: str | None = None,
 ) -> str:
-    """Continue `prompt` by `length` characters.
+    """Continue `prompt` by `length` tokens, characters or words, but never by an unknown one.
 
     Parameters
     ----------
@@ -42,33 +102,50 @@ def generate_text(
         What to write with.
     prompt
         Read by the model first. If empty, writing starts as after a line end, or, where the vocabulary has none, as
-        after its first character.
+        after its first token.
     length
-        How many characters to write.
+        How many tokens to write at most.
     temperature
-        Below 1 the likely characters become likelier; 0 always takes the likeliest.
+        Below 1 the likely tokens become likelier; 0 always takes the likeliest.
     seed
         Anything `numpy.random.default_rng` takes.
+    top_k, top_p
+        What tokens to draw from; see `token_weights`. None means all.
+    stop
+        A text after which no more is written; it is left out itself.
 
     Returns
     -------
     str
-        The prompt and its continuation.
+        The prompt and its continuation. If the tokenizer is one by line, each further line starts from a zero state,
+        as in training.
 
     Raises
     ------
     TextError
-        If the prompt has a character that is not in the vocabulary.
+        If the prompt or `stop` has a character that is not in the vocabulary, or `stop` an unknown word or nothing.
     ValueError
-        If the temperature or the length is negative, or the temperature NaN.
+        If the length is negative, or as for `token_weights`.
     """
     if length < 0:
         raise ValueError(f"length is {length}; expected at least 0")
+    last: list[int] = []
+    if stop is not None:
+        last = tokenizer.encode(stop).tolist()
+        if not last or tokenizer.unknown in last:
+            raise TextError(f"stop is {stop!r}; expected {tokenizer.unit}s of the vocabulary")
     rng = np.random.default_rng(seed)
-    start = prompt or ("\n" if "\n" in tokenizer.characters else tokenizer.characters[0])
-    logits, state = model(tokenizer.encode(start)[:, None])
+    start = tokenizer.encode(prompt)
+    logits, state = model((start if start.size else np.array([tokenizer.start]))[:, None])
     tokens: list[int] = []
     for _ in range(length):
-        tokens.append(choose_token(logits[-1, 0], temperature, rng))
-        logits, state = model(np.array([tokens[-1:]]), state)
-    return prompt + tokenizer.decode(tokens)
+        of_next = logits[-1, 0]
+        if tokenizer.unknown is not None:
+            of_next[tokenizer.unknown] = -np.inf
+        tokens.append(choose_token(of_next, temperature, rng, top_k, top_p))
+        if last and tokens[-len(last) :] == last:
+            del tokens[-len(last) :]
+            break
+        anew = tokenizer.by_line and tokens[-1] == tokenizer.start
+        logits, state = model(np.array([tokens[-1:]]), None if anew else state)
+    return tokenizer.join(prompt, tokens)

@@ -1,0 +1,238 @@
+"""Models made of layers, and the many-to-one use of a recurrent module.
+
+A layer is what has ``forward(x) -> (y, tape)``, ``backward(tape, dy) -> (dx, gradients by parameter name)``, a call for
+inference, `parameters`, `state_dict` and `load_state_dict`; one whose `takes_lengths` is true takes `lengths` as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fastrnn import GRU, LSTM, RNN, ops
+from fastrnn.modules import Tape
+from fastrnn.parameters import Array, fill
+from fastrnn.training.names import join_names
+
+__all__ = ["Composed", "Last", "Recurrent", "Sequential"]
+
+Recurrent: TypeAlias = RNN | LSTM | GRU
+
+
+class Composed:
+    """What has the parameters of something else."""
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """The live parameter arrays by name: write into them (``p -= ...``) to train."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return a copy of every parameter by name."""
+        return {name: p.copy() for name, p in self.parameters.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Copy the values of `state_dict` into the parameters, all or, after an error, none.
+
+        Raises
+        ------
+        KeyError
+            If a name is missing or unexpected.
+        ValueError
+            If a shape differs.
+        TypeError
+            If a value is not of real numbers.
+        """
+        fill(self.parameters, state_dict)
+
+
+class _EveryStep(Composed):
+    """A recurrent module as a layer: y of every step; the state is zero at first and nobody asks for the last one."""
+
+    takes_lengths = True
+
+    def __init__(self, rnn: Recurrent) -> None:
+        if not isinstance(rnn, Recurrent):
+            raise TypeError(f"rnn is a {type(rnn).__name__}; expected fastrnn.RNN, LSTM or GRU")
+        self.rnn = rnn
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        return self.rnn.parameters
+
+    def __call__(self, x: Any, lengths: Any = None) -> Array:
+        return self.rnn(x, lengths=lengths)[0]
+
+    def forward(self, x: Any, lengths: Any = None) -> tuple[Array, Any]:
+        y, _, tape = self.rnn.forward(x, lengths=lengths)
+        return y, tape
+
+    def backward(self, tape: Any, dy: Any) -> tuple[Array | None, dict[str, Array]]:
+        dx, _, grads = self.rnn.backward(tape, dy)
+        return dx, grads
+
+
+class Last(_EveryStep):
+    """Many to one: the h in which a recurrent module's last layer ends.
+
+    With lengths it is the h after each sequence's last real step, so that nothing of the padding reaches it; of a
+    sequence of no steps it is zero. The reverse direction of a bidirectional module ends at the first step.
+
+    Parameters
+    ----------
+    rnn
+        A `fastrnn.RNN`, `LSTM` or `GRU`; the names of the parameters are its own.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> last = Last(fastrnn.GRU(4, 8, bidirectional=True, seed=0))
+    >>> h, tape = last.forward(np.ones((5, 3, 4), "float32"), lengths=[5, 2, 4])
+    >>> dx, grads = last.backward(tape, np.ones_like(h))
+    >>> h.shape, dx.shape
+    ((3, 16), (5, 3, 4))
+    """
+
+    def __call__(self, x: Any, lengths: Any = None) -> Array:
+        """Return h (N, D*P), or (D*P,) for a single sequence; x and lengths are as for the module."""
+        return self._h(self.rnn(x, lengths=lengths)[1])
+
+    def forward(self, x: Any, lengths: Any = None) -> tuple[Array, tuple[Tape, tuple[int, ...]]]:
+        """Return what calling returns, and the tape, which serves once."""
+        _, state_n, tape = self.rnn.forward(x, lengths=lengths)
+        h = self._h(state_n)
+        return h, (tape, h.shape)
+
+    def backward(self, tape: tuple[Tape, tuple[int, ...]], dh: Any) -> tuple[Array | None, dict[str, Array]]:
+        """Return dx, None for tokens, and the gradients by parameter name, for dh of h's shape."""
+        rnn, (rnn_tape, shape) = self.rnn, tape
+        dh = ops.as_real("dh", dh, rnn.dtype, shape, "the shape of h")
+        D, P = rnn.directions, shape[-1] // rnn.directions
+        dh_n = np.zeros((rnn.num_layers * D, *shape[:-1], P), rnn.dtype)
+        dh_n[-D:] = np.moveaxis(dh.reshape(*shape[:-1], D, P), -2, 0)
+        dx, _, grads = rnn.backward(rnn_tape, None, (dh_n, None) if isinstance(rnn, LSTM) else dh_n)
+        return dx, grads
+
+    def _h(self, state_n: Any) -> Array:
+        """The last layer's h of a final state, (L*D, N, P) of it, with its directions side by side."""
+        h_n = state_n[0] if isinstance(self.rnn, LSTM) else state_n
+        D, P = self.rnn.directions, h_n.shape[-1]
+        h: Array = np.moveaxis(h_n[-D:], 0, -2).reshape(*h_n.shape[1:-1], D * P)
+        return h
+
+
+class Sequential(Composed):
+    """Layers one after the other.
+
+    Parameters
+    ----------
+    layers
+        By name: a `fastrnn.RNN`, `LSTM` or `GRU` (whose y goes on), `Last`, `Embedding`, `Linear`, `Dropout`, another
+        `Sequential`, or anything of your own that is a layer as `fastrnn.training.composition` says. A parameter's name
+        is the layer's and its own, ``rnn.weight_ih_l0``, as in a torch module with such attributes.
+
+    Raises
+    ------
+    TypeError
+        If a layer has no forward and backward.
+    ValueError
+        If there is none, or a name is empty or has a dot.
+
+    Examples
+    --------
+    A sentence of words as one number; sentences of two lengths, padded with 0.
+
+    >>> import numpy as np, fastrnn
+    >>> from fastrnn.training import Adam, Embedding, Linear, bce_with_logits
+    >>> model = Sequential(
+    ...     {
+    ...         "embedding": Embedding(20, 8, padding_idx=0, seed=0),
+    ...         "rnn": Last(fastrnn.LSTM(8, 16, seed=1)),
+    ...         "head": Linear(16, 1, seed=2),
+    ...     }
+    ... )
+    >>> words, lengths = np.array([[3, 5], [4, 7], [9, 0]]), [3, 2]  # (T, N)
+    >>> optimizer = Adam(model.parameters, learning_rate=0.01)
+    >>> for _ in range(30):
+    ...     logits, tape = model.forward(words, lengths)
+    ...     loss, dlogits = bce_with_logits(logits, np.array([[1], [0]], "float32"))
+    ...     _, grads = model.backward(tape, dlogits)
+    ...     optimizer.step(grads)
+    >>> loss < 0.1, (model(words, lengths) > 0).ravel()
+    (True, array([ True, False]))
+    """
+
+    def __init__(self, layers: Mapping[str, Any]) -> None:
+        if not layers:
+            raise ValueError("layers is empty; expected at least one")
+        for name, layer in layers.items():
+            if not name or "." in name:
+                raise ValueError(f"layers has the name {name!r}; expected one without a dot, not empty")
+            if not (hasattr(layer, "forward") and hasattr(layer, "backward")):
+                raise TypeError(f"layers[{name!r}] is a {type(layer).__name__}; expected a layer")
+        self.layers = dict(layers)
+        self._steps = {
+            name: _EveryStep(layer) if isinstance(layer, Recurrent) else layer for name, layer in layers.items()
+        }
+        self.takes_lengths = any(map(_takes_lengths, self._steps.values()))
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """The live parameter arrays by name: write into them (``p -= ...``) to train."""
+        return join_names({name: layer.parameters for name, layer in self.layers.items()})
+
+    def __call__(self, x: Any, lengths: Any = None) -> Any:
+        """Return y, without dropout.
+
+        Parameters
+        ----------
+        x
+            What the first layer takes.
+        lengths
+            (N,) ints, how many steps each sequence really has; they go to every layer that takes them. Padding of
+            tokens must be tokens too. What comes after the recurrent layers knows no lengths: of y beyond them take
+            nothing, as a loss with `ignore_index` does.
+
+        Raises
+        ------
+        ValueError
+            If lengths are given and no layer takes them.
+        """
+        self._check_lengths(lengths)
+        for layer in self._steps.values():
+            x = layer(x, lengths) if _takes_lengths(layer) else layer(x)
+        return x
+
+    def forward(self, x: Any, lengths: Any = None) -> tuple[Any, list[Any]]:
+        """Return y, with dropout, and the tape: those of the layers. Parameters and errors are those of a call."""
+        self._check_lengths(lengths)
+        tapes = []
+        for layer in self._steps.values():
+            x, tape = layer.forward(x, lengths) if _takes_lengths(layer) else layer.forward(x)
+            tapes.append(tape)
+        return x, tapes
+
+    def backward(self, tape: list[Any], dy: Any) -> tuple[Array | None, dict[str, Array]]:
+        """Return dx, None for tokens, and the gradients by parameter name, for the gradient of y.
+
+        The tape serves once if a layer's does, as those of recurrent modules.
+        """
+        grads = {}
+        for (name, layer), its_tape in zip(reversed(self._steps.items()), reversed(tape), strict=True):
+            dy, grads[name] = layer.backward(its_tape, dy)
+        return dy, join_names({name: grads[name] for name in self.layers})
+
+    def _check_lengths(self, lengths: Any) -> None:
+        if lengths is not None and not self.takes_lengths:
+            raise ValueError(f"lengths is given, but none of the layers {', '.join(self.layers)} takes any")
+
+
+def _takes_lengths(layer: Any) -> bool:
+    return bool(getattr(layer, "takes_lengths", False))

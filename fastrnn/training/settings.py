@@ -1,0 +1,209 @@
+"""What defines a training run, and what it is made of by that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from fastrnn.parameters import check_positive, check_share
+from fastrnn.training.batches import Lines, Windows, encode_lines
+from fastrnn.training.model import CharModel, LanguageModel, WordModel
+from fastrnn.training.optimizers import SGD, Adam, AdamW, Momentum, Optimizer, RMSProp
+from fastrnn.training.schedules import ConstantRate, CosineDecay, LinearDecay, LinearWarmup, Schedule
+from fastrnn.training.text import TextError, split_tail
+from fastrnn.training.tokenizers import CharTokenizer, Tokenizer, WordTokenizer
+
+__all__ = [
+    "LEVELS",
+    "OPTIMIZERS",
+    "OUTPUTS",
+    "SCHEDULES",
+    "WINDOWS",
+    "Settings",
+    "build_batches",
+    "build_model",
+    "build_schedule",
+    "build_tokenizer",
+]
+
+LEVELS = ("char", "word")
+WINDOWS = ("continuous", "lines")
+OUTPUTS = ("auto", "full", "adaptive")
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSProp,
+    "momentum": Momentum,
+    "sgd": SGD,
+}
+SCHEDULES = ("constant", "linear", "cosine")
+
+# From so many words on, "auto" takes the adaptive output. With the full one a step of training (WordModel(V, 256),
+# Adam, windows of 35 steps in 32 rows, one thread) takes 3.0 times as long at V = 4,000, and 4.9 times at V = 10,000.
+ADAPTIVE_FROM = 4000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What defines a training run: the same text and settings give the same numbers.
+
+    Parameters
+    ----------
+    level
+        What a token is: "char" for a `CharModel` of characters, "word" for a `WordModel` of words.
+    lower, letters_only
+        How the text is cleaned, see `CharTokenizer`. None for `lower` means: words yes, characters no.
+    max_words, min_count
+        Which words the vocabulary has, see `WordTokenizer`; the others are unknown.
+    windows
+        "continuous" cuts the text into windows of one stream (`Windows`), "lines" into padded lines (`Lines`), each of
+        which starts from a zero state.
+    cell, hidden_size, num_layers, dropout
+        The model.
+    output
+        Of a `WordModel`: "full" for a linear one, "adaptive" for an `AdaptiveSoftmax`; "auto" takes that from some
+        thousand words on.
+    seq_length
+        T, the steps of a window, through which gradients flow back; the state is carried from window to window. Or the
+        largest length of a line.
+    batch_size
+        N, the contiguous rows into which the text is cut, or the lines of a batch.
+    steps, epochs
+        How many batches to train on, or, if `epochs` is given, how often to read the whole text.
+    optimizer, learning_rate
+        A key of `OPTIMIZERS` and its learning rate; the default suits Adam.
+    schedule, warmup
+        How the learning rate changes: after `warmup` steps in which it rises along a line, "constant", or falling to
+        zero until the end, along a line, "linear", or along half a "cosine".
+    clip, clip_value
+        The largest global norm of the gradients, and before it the largest magnitude of any element of them.
+    held_out
+        The fraction of the text, its end, that is not trained on.
+    evaluate_every
+        Steps between two evaluations on the held-out text. None means once per epoch, but within 50 to 250.
+    patience
+        Training stops after so many evaluations in a row without a new lowest held-out loss.
+    seed
+        Of the initial parameters, of dropout, and of the order of lines.
+    """
+
+    level: str = "char"
+    lower: bool | None = None
+    letters_only: bool = False
+    max_words: int = 10_000
+    min_count: int = 2
+    windows: str = "continuous"
+    cell: str = "lstm"
+    hidden_size: int = 128
+    num_layers: int = 1
+    dropout: float = 0.0
+    output: str = "auto"
+    seq_length: int = 64
+    batch_size: int = 32
+    steps: int = 5000
+    epochs: int | None = None
+    optimizer: str = "adam"
+    learning_rate: float = 0.005
+    schedule: str = "constant"
+    warmup: int = 0
+    clip: float = 1.0
+    clip_value: float = math.inf
+    held_out: float = 0.1
+    evaluate_every: int | None = None
+    patience: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        counts = ("seq_length", "batch_size", "steps", "epochs", "evaluate_every", "patience", "max_words", "min_count")
+        for name in counts:
+            if (value := getattr(self, name)) is not None:
+                check_positive(name, value)
+        if self.warmup:
+            check_positive("warmup", self.warmup)
+        check_share("dropout", self.dropout)
+        for name in ("clip", "clip_value"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a positive number")
+        choices: dict[str, Collection[str]] = {
+            "level": LEVELS,
+            "windows": WINDOWS,
+            "output": OUTPUTS,
+            "optimizer": OPTIMIZERS,
+            "schedule": SCHEDULES,
+        }
+        for name, among in choices.items():
+            if getattr(self, name) not in among:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(among)}")
+        if self.level == "char" and self.output == "adaptive":
+            raise ValueError("output is 'adaptive'; expected 'auto' or 'full' for characters: they are too few")
+
+
+def build_tokenizer(settings: Settings, text: str) -> Tokenizer:
+    """Return the tokenizer of a text; TextError if no word is frequent enough."""
+    words = settings.level == "word"
+    lower = words if settings.lower is None else settings.lower
+    by_line = settings.windows == "lines"
+    if not words:
+        return CharTokenizer.fit(text, lower=lower, letters_only=settings.letters_only, by_line=by_line)
+    return WordTokenizer.fit(
+        text,
+        max_words=settings.max_words,
+        min_count=settings.min_count,
+        lower=lower,
+        letters_only=settings.letters_only,
+        by_line=by_line,
+    )
+
+
+def build_batches(settings: Settings, text: str, tokenizer: Tokenizer) -> tuple[Windows | Lines, Windows | Lines]:
+    """Return what to train on and what to hold out; TextError if there is not enough of one."""
+    rows, steps = settings.batch_size, settings.seq_length
+    if settings.windows == "lines":
+        sequences = encode_lines(text, tokenizer)
+        train_lines, held_out_lines = split_tail(sequences, settings.held_out)
+        if not (train_lines and held_out_lines):
+            raise TextError(f"the text has {len(sequences)} lines that are not empty; expected some to hold out, too")
+        return Lines(train_lines, rows, steps, settings.seed), Lines(held_out_lines, rows, steps)
+
+    train, held_out = split_tail(tokenizer.encode(text), settings.held_out)
+    # As many rows as leave each of them 16 windows: then what a row loses by its zero initial state hardly counts.
+    held_out_rows = min(rows, max(1, len(held_out) // (16 * steps)))
+    part = "training"
+    try:
+        windows = Windows(train, rows, steps)
+        part = "held-out"
+        return windows, Windows(held_out, held_out_rows, steps)
+    except TextError as error:
+        raise TextError(f"the {part} part of the text is too short: {error}") from None
+
+
+def build_model(
+    settings: Settings, vocabulary_size: int, *, backend: str | None = None, num_threads: int | None = None
+) -> LanguageModel:
+    """Return the model with its initial parameters."""
+    shape = (vocabulary_size, settings.hidden_size, settings.num_layers, settings.cell)
+    options: dict[str, Any] = {
+        "dropout": settings.dropout,
+        "seed": settings.seed,
+        "backend": backend,
+        "num_threads": num_threads,
+    }
+    if settings.level == "char":
+        return CharModel(*shape, **options)
+    adaptive = settings.output == "adaptive" or (settings.output == "auto" and vocabulary_size >= ADAPTIVE_FROM)
+    cutoffs = [max(1, vocabulary_size // 20), max(2, vocabulary_size // 4)] if adaptive else None
+    return WordModel(*shape, cutoffs=cutoffs, **options)
+
+
+def build_schedule(settings: Settings, total_steps: int) -> Schedule:
+    """Return what the learning rate is multiplied with, by the step alone."""
+    rest = max(1, total_steps - settings.warmup)
+    schedules: dict[str, Schedule] = {
+        "constant": ConstantRate(),
+        "linear": LinearDecay(rest),
+        "cosine": CosineDecay(rest),
+    }
+    schedule = schedules[settings.schedule]
+    return LinearWarmup(settings.warmup, 1 / settings.warmup, schedule) if settings.warmup else schedule

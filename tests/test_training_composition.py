@@ -1,0 +1,239 @@
+"""Last and Sequential against torch: values and every gradient."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from calls import Call, kinds, make, make_torch, module_of
+from tolerances import assert_close, assert_same_bits
+
+import fastrnn
+from fastrnn.parameters import Array
+from fastrnn.training import Dropout, Embedding, Last, Linear, Sequential, cross_entropy
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"num_layers": 2},
+    {"bidirectional": True},
+    {"num_layers": 2, "bidirectional": True, "batch_first": True},
+    {"batched": False, "bidirectional": True},
+    {"proj_size": 4, "num_layers": 2, "bidirectional": True},
+]
+LIMIT = 1e-12
+
+
+def torch_last(module: Any, x: Any, length: int | None) -> Any:
+    """The final h of the last layer for one sequence (T, I), directions side by side."""
+    state_n = module(x if length is None else x[:length])[1]
+    h_n = state_n[0] if isinstance(state_n, tuple) else state_n
+    return h_n[-2:].flatten() if module.bidirectional else h_n[-1]
+
+
+@kinds
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("ragged", [False, True], ids=["dense", "ragged"])
+def test_last_equals_torch(torch: ModuleType, kind: str, options: dict[str, Any], ragged: bool) -> None:
+    """Row by row in torch: it is the state after the last real step, whatever the padding holds."""
+    if kind != "lstm":
+        options = {name: value for name, value in options.items() if name != "proj_size"}
+    call = Call(kind, 5, 4, 3, 6, **options, ragged=ragged and options.get("batched", True))
+    module = module_of(call)
+    lengths = None if call.lengths is None else np.maximum(call.lengths, 1)
+    x = call.arrays()["x"]
+    time = 1 if call.batch_first else 0
+    if lengths is not None:
+        padding = np.arange(call.T)[:, None] >= lengths
+        x[padding.T if call.batch_first else padding] = np.nan
+    h, tape = Last(module).forward(x, lengths)
+    dh = np.random.default_rng(5).uniform(-1, 1, h.shape)
+    dx, grads = Last(module).backward(tape, dh)
+
+    twin = make_torch(torch, kind, *call.sizes, **call.options | {"batch_first": False}, dtype=torch.float64)
+    twin.load_state_dict({name: torch.from_numpy(value) for name, value in module.state_dict().items()})
+    x_twin = torch.tensor(x, requires_grad=True)
+    if call.batched:
+        real = [None] * call.N if lengths is None else lengths
+        h_twin = torch.stack([torch_last(twin, x_twin.select(1 - time, n), real[n]) for n in range(call.N)])
+    else:
+        h_twin = torch_last(twin, x_twin, None)
+    h_twin.backward(torch.from_numpy(dh))
+
+    assert_same_bits("h of a call", Last(module)(x, lengths), h)
+    assert_close("h", h, h_twin.detach().numpy(), LIMIT)
+    assert_close("dx", dx, x_twin.grad.numpy(), LIMIT)
+    assert list(grads) == [name for name, _ in twin.named_parameters()]
+    for name, p in twin.named_parameters():
+        assert_close(name, grads[name], p.grad.numpy(), LIMIT)
+
+
+def test_last_of_a_sequence_of_no_steps_is_zero() -> None:
+    last = Last(make("lstm", 3, 4, dtype="float64"))
+    h, tape = last.forward(np.ones((2, 3, 3)), [0, 2, 0])
+    dx, _ = last.backward(tape, np.ones((3, 4)))
+    assert not h[[0, 2]].any()
+    assert h[1].all()
+    assert not dx[:, [0, 2]].any()
+
+
+def model_of(kind: str, **options: Any) -> Sequential:
+    """Tokens to logits, in float64, with a Sequential inside."""
+    rnn = make(kind, 5, 6, **options, dtype="float64", seed=2)
+    lower = Sequential({"rnn": rnn, "mix": Linear(6 * rnn.directions, 4, dtype="float64", seed=3)})
+    return Sequential(
+        {
+            "embedding": Embedding(9, 5, 0, dtype="float64", seed=1),
+            "lower": lower,
+            "upper": make(kind, 4, 7, dtype="float64", seed=4),
+            "head": Linear(7, 9, dtype="float64", seed=5),
+        }
+    )
+
+
+@kinds
+def test_sequential_equals_torch(torch: ModuleType, kind: str) -> None:
+    """Padded sequences, a loss that ignores the padding, a Sequential within."""
+    model = model_of(kind, num_layers=2, bidirectional=True)
+    rng = np.random.default_rng(0)
+    T, lengths = 7, np.array([7, 2, 5, 1])
+    padding = np.arange(T)[:, None] >= lengths
+    tokens, targets = (np.where(padding, 0, rng.integers(1, 9, (T, 4))) for _ in range(2))
+
+    logits, tape = model.forward(tokens, lengths)
+    loss, dlogits = cross_entropy(logits, targets, ignore_index=0)
+    dx, grads = model.backward(tape, dlogits)
+
+    nn, double = torch.nn, {"dtype": torch.float64}
+    parts = {
+        "embedding": nn.Embedding(9, 5, 0, **double),
+        "lower": nn.ModuleDict(
+            {
+                "rnn": make_torch(torch, kind, 5, 6, 2, bidirectional=True, **double),
+                "mix": nn.Linear(12, 4, **double),
+            }
+        ),
+        "upper": make_torch(torch, kind, 4, 7, **double),
+        "head": nn.Linear(7, 9, **double),
+    }
+    twin = nn.ModuleDict(parts)
+    twin.load_state_dict({name: torch.from_numpy(value) for name, value in model.state_dict().items()})
+    total = 0.0
+    for n, length in enumerate(lengths):
+        y = parts["lower"]["rnn"](parts["embedding"](torch.from_numpy(tokens[:length, n])))[0]
+        y = parts["head"](parts["upper"](parts["lower"]["mix"](y))[0])
+        assert_close("logits", logits[:length, n], y.detach().numpy(), LIMIT)
+        total += nn.functional.cross_entropy(y, torch.from_numpy(targets[:length, n]), reduction="sum")
+    (total / int(lengths.sum())).backward()
+
+    assert dx is None
+    assert_close("loss", np.array([loss]), np.array([total.item() / lengths.sum()]), LIMIT)
+    assert_same_bits("logits of a call", model(tokens, lengths), logits)
+    assert list(grads) == list(model.parameters) == [name for name, _ in twin.named_parameters()]
+    for name, p in twin.named_parameters():
+        assert_close(name, grads[name], p.grad.numpy(), LIMIT)
+
+
+def numbers_of(model: Sequential, x: Array, lengths: Any = None) -> float:
+    y, _ = model.forward(x, lengths)
+    return float(np.cos(np.arange(y.size).reshape(y.shape)).ravel() @ y.ravel())
+
+
+def test_gradients_with_dropout_are_those_of_finite_differences() -> None:
+    def make_model() -> Sequential:
+        return Sequential(
+            {
+                "in": Linear(3, 5, dtype="float64", seed=1),
+                "rnn": fastrnn.GRU(5, 4, 2, dropout=0.3, dtype="float64", seed=2),
+                "dropout": Dropout(0.4, seed=3),
+                "last": Last(fastrnn.LSTM(4, 6, dtype="float64", seed=4)),
+                "head": Linear(6, 2, dtype="float64", seed=5),
+            }
+        )
+
+    model, lengths = make_model(), [5, 0, 3]
+    x = np.random.default_rng(0).uniform(-1, 1, (5, 3, 3))
+    y, tape = model.forward(x, lengths)
+    dx, grads = model.backward(tape, np.cos(np.arange(y.size).reshape(y.shape)))
+    assert (y != model(x, lengths)).any()
+    for name in ("x", *model.parameters):
+        slopes, chosen = [], [0, -1]
+        for at in chosen:
+            values = []
+            for step in (1e-5, -1e-5):
+                moved = make_model()  # whose dropout draws the same
+                x_moved = x.copy()
+                array = x_moved if name == "x" else moved.parameters[name]
+                array.ravel()[at] += step
+                values.append(numbers_of(moved, x_moved, lengths))
+            slopes.append((values[0] - values[1]) / 2e-5)
+        gradient = dx if name == "x" else grads[name]
+        assert_close(name, gradient.ravel()[chosen], np.array(slopes), 1e-8)
+
+
+def test_real_input_has_a_gradient_and_lengths_go_where_they_are_taken() -> None:
+    layers = {"rnn": make("gru", 3, 4, dtype="float64"), "head": Linear(4, 2, dtype="float64", seed=1)}
+    model, x = Sequential(layers), np.random.default_rng(0).uniform(-1, 1, (5, 2, 3))
+    y, tape = model.forward(x, [2, 5])
+    dx, grads = model.backward(tape, np.ones_like(y))
+    assert_same_bits("y", y, layers["head"](layers["rnn"](x, lengths=[2, 5])[0]))
+    assert dx.shape == x.shape
+    assert not dx[2:, 0].any()
+    assert dx[:2].all()
+    assert list(grads) == list(model.parameters)
+
+
+def test_state_dict_goes_in_and_out() -> None:
+    model, other = model_of("gru"), model_of("gru", num_layers=1)
+    for p in other.parameters.values():
+        p += 1
+    tokens = np.arange(8).reshape(4, 2)
+    held = other.parameters["lower.rnn.weight_ih_l0"]
+    state = model.state_dict()
+    other.load_state_dict(state)
+    assert_same_bits("y", other(tokens), model(tokens))
+    assert_same_bits("a parameter, filled and not replaced", held, state["lower.rnn.weight_ih_l0"])
+    model.parameters["head.bias"][...] += 1
+    assert (state["head.bias"] != model.parameters["head.bias"]).all()
+    assert_same_bits("y of a copy", copy.deepcopy(model)(tokens), model(tokens))
+
+
+def test_failed_load_loads_nothing() -> None:
+    model = model_of("lstm")
+    before = model.state_dict()
+    wrong = {name: np.zeros_like(value) for name, value in before.items()} | {"head.bias": np.zeros(3)}
+    with pytest.raises(ValueError, match=re.escape("state_dict['head.bias'] has shape (3,); expected (9,)")):
+        model.load_state_dict(wrong)
+    for name, value in model.parameters.items():
+        assert_same_bits(name, value, before[name])
+
+
+LINEAR = {"head": Linear(3, 2)}
+BAD_CALLS = {
+    "no layers": (lambda: Sequential({}), ValueError, "layers is empty"),
+    "dot": (lambda: Sequential({"a.b": Linear(1, 1)}), ValueError, "layers has the name 'a.b'; expected one without a"),
+    "not a layer": (lambda: Sequential({"a": math.tanh}), TypeError, "layers['a'] is a builtin_function_or_method"),
+    "lengths": (
+        lambda: Sequential({"inner": Sequential(LINEAR)})(np.zeros((2, 3), "f"), [1, 2]),
+        ValueError,
+        "lengths is given, but none of the layers inner takes any",
+    ),
+    "names": (lambda: Sequential(LINEAR).load_state_dict({"head.weight": 0}), KeyError, "missing ['head.bias']"),
+    "tape": (lambda: Sequential(LINEAR).backward([], np.zeros((1, 2), "f")), ValueError, "zip() argument 2 is shorter"),
+    "last": (lambda: Last(Linear(3, 2)), TypeError, "rnn is a Linear; expected fastrnn.RNN, LSTM or GRU"),
+    "dh": (
+        lambda: Last(fastrnn.GRU(3, 4)).backward((None, (2, 4)), np.zeros((2, 3), "f")),
+        ValueError,
+        "dh has shape (2, 3); expected the shape of h = (2, 4)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "match"), BAD_CALLS.values(), ids=BAD_CALLS)
+def test_bad_input(call: Any, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=re.escape(match)):
+        call()
