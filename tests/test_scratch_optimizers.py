@@ -90,9 +90,7 @@ def test_s15_bad_input_is_named(make):
 def test_s15_other_shapes_and_numbers_are_named():
     optimizer = MomentumOptimizer(0.1)
     optimizer.apply_gradients([(np.ones(2), np.ones(2))])
-    with pytest.raises(
-        ValueError, match=r"the parameters have shapes \[\(3,\)\]; expected \[\(2,\)\]"
-    ):
+    with pytest.raises(ValueError, match=r"the parameters have shapes \[\(3,\)\]; expected \[\(2,\)\]"):
         optimizer.apply_gradients([(np.ones(3), np.ones(3))])
     with pytest.raises(ValueError, match="beta is 1; expected at least 0 and below 1"):
         RMSPropOptimizer(0.1, beta=1)

@@ -75,12 +75,14 @@ class Tanh:
     @staticmethod
     def forward(x: Any) -> Array:
         """Return tanh(x)."""
-        return np.tanh(x)
+        y: Array = np.tanh(x)
+        return y
 
     @staticmethod
     def backward(x: Any) -> Array:
         """Return the derivative at the INPUT x: 1 - tanh(x)^2."""
-        return 1 - np.tanh(x) ** 2
+        slope: Array = 1 - np.tanh(x) ** 2
+        return slope
 
 
 class Sigmoid:
@@ -101,7 +103,8 @@ class Sigmoid:
     @staticmethod
     def backward(s: Any) -> Array:
         """Return the derivative where the OUTPUT is s: s (1 - s)."""
-        return np.asarray(s) * (1 - np.asarray(s))
+        slope: Array = np.asarray(s) * (1 - np.asarray(s))
+        return slope
 
 
 class Softmax:

@@ -457,17 +457,16 @@ def freestyle(
     if num_generate < 0:
         raise ValueError(f"num_generate is {num_generate}; expected at least 0")
     words, idx_to_word = sentence.split(), {index: word for word, index in word_to_idx.items()}
-    zero = np.zeros((len(params[0]), 1))
-    state: tuple[Array, ...] = (zero,) if len(params) == 5 else (zero, zero)
+    h = C = np.zeros((len(params[0]), 1))
     read, written = words or ["UNK"], list(words)
     for _ in range(num_generate):
         inputs = one_hot_encode_sequence(read, len(word_to_idx), word_to_idx)
         if len(params) == 5:
-            outputs, hidden_states = forward_pass(inputs, *state, params)
-            state = (hidden_states[-1],)
+            outputs, hidden_states = forward_pass(inputs, h, params)
+            h = hidden_states[-1]
         else:
-            _, _, _, _, C, _, h, _, outputs = forward(inputs, *state, params)
-            state = h[-1], C[-1]
+            _, _, _, _, C_all, _, h_all, _, outputs = forward(inputs, h, C, params)
+            h, C = h_all[-1], C_all[-1]
         read = [idx_to_word[int(outputs[-1].argmax())]]
         written += read
         if read == ["EOS"]:

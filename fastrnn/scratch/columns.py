@@ -86,7 +86,8 @@ def sequence_rows(name: str, sequence: Any, n_x: int) -> Array:
         tokens = tokens.T
     else:
         raise ValueError(f"{name} has shape {tokens.shape}; expected (T_x,) or (m, T_x) for token indices")
-    return (tokens[..., None] == np.arange(n_x)).astype(np.float64, order="C")
+    one_hot: Array = tokens[..., None] == np.arange(n_x)
+    return one_hot.astype(np.float64, order="C")
 
 
 def as_indices(name: str, indices: Any, limit: int, letters: str) -> tuple[Array, bool]:

@@ -50,7 +50,8 @@ def one_hot_encode(sequence: Any, vocab_size: int) -> Array:
            [0., 0.]])
     """
     tokens, _ = as_indices("sequence", sequence, vocab_size, "vocab_size")
-    return (np.arange(vocab_size)[:, None] == tokens).astype(np.float64)
+    one_hot: Array = np.arange(vocab_size)[:, None] == tokens
+    return one_hot.astype(np.float64)
 
 
 def create_training_sequences_continuous(

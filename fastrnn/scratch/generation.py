@@ -105,7 +105,8 @@ def generate_text(
     """
 
     def step(x: Array, state: State) -> tuple[Array, State]:
-        a_next, logits, _, _ = rnn_cell_step(x, *state, parameters)
+        (a_prev,) = state
+        a_next, logits, _, _ = rnn_cell_step(x, a_prev, parameters)
         return logits, (a_next,)
 
     state = (np.zeros((len(parameters["ba"]), 1)),)
@@ -123,7 +124,8 @@ def generate_text_lstm(
     """Write with the LSTM of `initialize_lstm_parameters`; see `generate_text`."""
 
     def step(x: Array, state: State) -> tuple[Array, State]:
-        a_next, c_next, logits, _ = lstm_cell_step(x, *state, parameters)
+        a_prev, c_prev = state
+        a_next, c_next, logits, _ = lstm_cell_step(x, a_prev, c_prev, parameters)
         return logits, (a_next, c_next)
 
     zero = np.zeros((len(parameters["bf"]), 1))
