@@ -1,0 +1,93 @@
+"""Cross-entropy of logits in columns, its gradient, and the smoothed loss that training loops print."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fastrnn.parameters import Array, take_array
+from fastrnn.scratch.columns import as_indices, to_columns
+from fastrnn.training.losses import cross_entropy
+
+__all__ = [
+    "compute_loss_and_grad",
+    "cross_entropy_loss",
+    "cross_entropy_loss_grad_from_logits",
+    "get_initial_loss",
+    "smooth",
+]
+
+
+def compute_loss_and_grad(logits: Any, y_true: Any, reduction: str = "mean") -> tuple[float, Array]:
+    """Return the cross-entropy of softmax(logits) against the true tokens, and its gradient.
+
+    Parameters
+    ----------
+    logits
+        (V, T), (V, 1, T), or (V, m, T) for a batch.
+    y_true
+        Token indices (T,), or (m, T) for a batch. None in a list, or -1, stands for padding: it does not count.
+    reduction
+        "mean" over the tokens, or "sum".
+
+    Returns
+    -------
+    loss : float
+        In nats.
+    dy : ndarray
+        (V, 1, T), or (V, m, T) for a batch.
+
+    Raises
+    ------
+    TypeError
+        If y_true does not hold integers.
+    ValueError
+        If the reduction is another one, the shapes do not fit, a token is out of range, or none counts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> loss, dy = compute_loss_and_grad(np.zeros((2, 3)), [0, 1, 1], reduction="sum")
+    >>> round(loss, 4), dy[:, 0, 0]
+    (2.0794, array([-0.5,  0.5]))
+    """
+    array = take_array("logits", logits)
+    if array.ndim == 2:
+        array = array[:, None]
+    if array.ndim != 3:
+        raise ValueError(f"logits has shape {array.shape}; expected (V, T) or (V, m, T)")
+    rows = np.asarray(array.transpose(2, 1, 0), np.float64)
+    tokens, complete = as_indices("y_true", y_true, rows.shape[2], "V")
+    targets = tokens[:, None] if tokens.ndim == 1 else tokens.T
+    if targets.shape != rows.shape[:2]:
+        raise ValueError(f"y_true has shape {tokens.shape}; expected (T,) or (m, T), as logits is {np.shape(logits)}")
+    loss, drows = cross_entropy(rows, targets, ignore_index=None if complete else -1, reduction=reduction)
+    return loss, to_columns(drows)
+
+
+def cross_entropy_loss(z: Any, y_true: Any) -> float:
+    """Return the mean cross-entropy of softmax(z) against the true tokens; see `compute_loss_and_grad`."""
+    return compute_loss_and_grad(z, y_true)[0]
+
+
+def cross_entropy_loss_grad_from_logits(logits: Any, y_true: Any) -> Array:
+    """Return the gradient of the mean cross-entropy; see `compute_loss_and_grad`."""
+    return compute_loss_and_grad(logits, y_true)[1]
+
+
+def get_initial_loss(vocab_size: int, seq_length: int) -> float:
+    """Return the sum of the losses of `seq_length` tokens, each as likely as the other `vocab_size` - 1.
+
+    Examples
+    --------
+    >>> round(get_initial_loss(27, 10), 3)
+    32.958
+    """
+    return math.log(vocab_size) * seq_length
+
+
+def smooth(loss: float, cur_loss: float) -> float:
+    """Return the running average of losses, 0.999 of it old and 0.001 new."""
+    return loss * 0.999 + cur_loss * 0.001

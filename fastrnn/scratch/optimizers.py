@@ -1,0 +1,185 @@
+"""Optimizers over dicts of parameters, or pairs of gradients and parameters, in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fastrnn.parameters import Array
+from fastrnn.training import optimizers as rules
+
+__all__ = ["AdamOptimizer", "MomentumOptimizer", "Optimizer", "RMSPropOptimizer", "SGDOptimizer"]
+
+Pairs = list[tuple[Array, Array]]  # gradient, parameter
+
+
+class Optimizer:
+    """What the four share.
+
+    Attributes
+    ----------
+    learning_rate
+        May be changed between steps.
+    """
+
+    def __init__(self, learning_rate: float) -> None:
+        if not learning_rate >= 0:
+            raise ValueError(f"learning_rate is {learning_rate}; expected at least 0")
+        self.learning_rate = learning_rate
+
+    def update(self, parameters: dict[str, Array], gradients: Mapping[str, Any]) -> dict[str, Array]:
+        """Update every parameter in place.
+
+        Parameters
+        ----------
+        parameters
+            Arrays by name.
+        gradients
+            The gradient of each, under "d" and its name; there may be others.
+
+        Returns
+        -------
+        dict
+            `parameters`, the same dict.
+
+        Raises
+        ------
+        KeyError
+            If a gradient is missing.
+        ValueError
+            If a shape differs from that of the parameter, or from that at the first step.
+        """
+        try:
+            pairs = [(gradients["d" + name], p) for name, p in parameters.items()]
+        except KeyError as error:
+            raise KeyError(f"gradients has no {error}; expected 'd' and the name of each parameter") from None
+        self.apply_gradients(pairs)
+        return parameters
+
+    def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Array]]) -> None:
+        """Update the parameters of (gradient, parameter) pairs in place; all steps have the pairs in one order.
+
+        Raises
+        ------
+        ValueError
+            If a shape differs from that of the parameter, or from that at the first step.
+        """
+        pairs = [(np.asarray(gradient), p) for gradient, p in grads_and_vars]
+        for k, (gradient, p) in enumerate(pairs):
+            if gradient.shape != p.shape:
+                raise ValueError(f"gradient {k} has shape {gradient.shape}; expected {p.shape}, as its parameter")
+        if pairs:
+            self._step(pairs)
+
+    def _step(self, pairs: Pairs) -> None:
+        raise NotImplementedError
+
+
+class SGDOptimizer(Optimizer):
+    """Gradient descent, ``p -= learning_rate g``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> parameters = {"ba": np.ones(2)}
+    >>> SGDOptimizer(learning_rate=0.5).update(parameters, {"dba": np.array([1.0, 2.0])})
+    {'ba': array([0.5, 0. ])}
+    """
+
+    def __init__(self, learning_rate: float = 0.01) -> None:
+        super().__init__(learning_rate)
+
+    def _step(self, pairs: Pairs) -> None:
+        for gradient, p in pairs:
+            p -= self.learning_rate * gradient
+
+
+class _Averaging(Optimizer):
+    """A rule of `fastrnn.training` over all arrays at once, one after another in memory."""
+
+    _rule: rules.Optimizer | None = None  # once the shapes are known
+
+    def _make_rule(self, parameters: dict[str, Array]) -> rules.Optimizer:
+        raise NotImplementedError
+
+    def _step(self, pairs: Pairs) -> None:
+        shapes = [p.shape for _, p in pairs]
+        if self._rule is None:
+            ends = np.cumsum([p.size for _, p in pairs])
+            self._gradient, self._change = np.empty(ends[-1]), np.zeros(ends[-1])
+            parts = np.split(self._change, ends[:-1])
+            self._changes = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+            self._shapes = shapes
+            self._rule = self._make_rule({"all": self._change})
+        elif shapes != self._shapes:
+            raise ValueError(f"the parameters have shapes {shapes}; expected {self._shapes}, as at the first step")
+        np.concatenate([gradient.ravel() for gradient, _ in pairs], out=self._gradient)
+        self._change.fill(0)  # what the rule makes of zero is what it changes
+        self._rule.learning_rate = self.learning_rate
+        self._rule.step({"all": self._gradient})
+        for (_, p), change in zip(pairs, self._changes, strict=True):
+            p += change
+
+
+class MomentumOptimizer(_Averaging):
+    """Gradient descent with momentum, ``v = beta v + g; p -= learning_rate v``.
+
+    Parameters
+    ----------
+    learning_rate
+        May be changed between steps.
+    beta, momentum
+        Two names of one number, from 0 to below 1; 0.9 where neither is given.
+
+    Raises
+    ------
+    ValueError
+        If both are given and differ, or the number is out of range.
+    """
+
+    def __init__(
+        self, learning_rate: float = 0.01, beta: float | None = None, *, momentum: float | None = None
+    ) -> None:
+        super().__init__(learning_rate)
+        if beta is not None and momentum is not None and beta != momentum:
+            raise ValueError(f"beta is {beta} and momentum {momentum}; expected one of them: they are the same number")
+        given = momentum if beta is None else beta
+        self.beta = self.momentum = _check_share("beta", 0.9 if given is None else given)
+
+    def _make_rule(self, parameters: dict[str, Array]) -> rules.Optimizer:
+        return rules.SGD(parameters, self.learning_rate, momentum=self.beta)
+
+
+class RMSPropOptimizer(_Averaging):
+    """Gradients over the root of their mean square.
+
+    ``s = beta s + (1 - beta) g^2; p -= learning_rate g / (sqrt(s) + epsilon)``.
+    """
+
+    def __init__(self, learning_rate: float = 0.001, beta: float = 0.9, epsilon: float = 1e-8) -> None:
+        super().__init__(learning_rate)
+        self.beta, self.epsilon = _check_share("beta", beta), epsilon
+
+    def _make_rule(self, parameters: dict[str, Array]) -> rules.Optimizer:
+        return rules.RMSProp(parameters, self.learning_rate, alpha=self.beta, eps=self.epsilon)
+
+
+class AdamOptimizer(_Averaging):
+    """Adam with bias correction; see `fastrnn.training.Adam`."""
+
+    def __init__(
+        self, learning_rate: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
+    ) -> None:
+        super().__init__(learning_rate)
+        self.beta1, self.beta2, self.epsilon = _check_share("beta1", beta1), _check_share("beta2", beta2), epsilon
+
+    def _make_rule(self, parameters: dict[str, Array]) -> rules.Optimizer:
+        return rules.Adam(parameters, self.learning_rate, betas=(self.beta1, self.beta2), eps=self.epsilon)
+
+
+def _check_share(name: str, value: float) -> float:
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} is {value}; expected at least 0 and below 1")
+    return value
