@@ -45,7 +45,7 @@ def mse(y: Any, targets: Any, *, reduction: str = "mean") -> tuple[float, Array]
     targets = ops.as_real("targets", targets, y.dtype, y.shape, "the shape of y")
     share = _share(reduction, y.size, "y is empty")
     difference = np.subtract(y, targets, out=np.empty_like(y))
-    loss = share * np.sum(np.square(difference), dtype=np.float64)
+    loss = share * np.sum(np.square(difference, dtype=np.float64))
     difference *= 2 * share
     return float(loss), difference
 
