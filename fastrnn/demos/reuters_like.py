@@ -20,7 +20,9 @@ from fastrnn.training.plots import COLOURS, new_figure, plot_hidden, save_figure
 
 __all__ = ["run"]
 
-CHARACTERS = Settings(lower=True, hidden_size=400, seq_length=150, batch_size=8, steps=600, schedule="cosine", evaluate_every=100)
+CHARACTERS = Settings(
+    lower=True, hidden_size=400, seq_length=150, batch_size=8, steps=600, schedule="cosine", evaluate_every=100
+)
 RUNS = {
     "characters, lower case": CHARACTERS,
     "letters and blanks": replace(CHARACTERS, letters_only=True),
