@@ -220,7 +220,7 @@ def draw_units(axes: Axes, values: Any, labels: Sequence[str], *, name: str = "h
             style,
             color=COLOURS[k % len(COLOURS)],
             linewidth=1.2,
-            label=f"unit {unit + 1}" if not k else f"{unit + 1}",
+            label=f"{unit + 1}",
         )
     axes.axhline(0, color="black", linewidth=0.5)
     axes.set(title=f"{NAMES[name]}, a line per unit", ylabel=f"value of {name}", xlim=(-0.5, len(values) - 0.5))
