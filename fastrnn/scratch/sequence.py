@@ -21,6 +21,10 @@ class Run:
 
     def __init__(self, cell: str, x: Array, state: State, weights: Weights) -> None:
         self.cell, self.x, self.state, self.weights = CELLS[cell], x, state, weights
+        rows, H = weights.hh.shape
+        if rows != len(self.cell.gates) * H or weights.ih.shape != (rows, x.shape[2]) or len(weights.bias_ih) != rows:
+            shapes = [array.shape for array in weights[:3]]
+            raise ValueError(f"the weights have shapes {shapes}; expected (G*H, I), (G*H, H), (G*H,), I = {x.shape[2]}")
         x.flags.writeable = False
         self.y, self._tape = self._forward()
         self.y.flags.writeable = False
