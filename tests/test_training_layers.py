@@ -140,7 +140,7 @@ def test_the_seed_decides_the_initial_parameters(make):
 
 
 @pytest.mark.parametrize("vocabulary", [1, 2, 65])
-@pytest.mark.parametrize("scale", [1.0, 1e4])
+@pytest.mark.parametrize("scale", [1.0, 15.0, 1e4])
 @pytest.mark.parametrize("leading", [shape for shape in LEADING_SHAPES if math.prod(shape)])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_cross_entropy(rng, dtype, leading, scale, vocabulary):
@@ -155,6 +155,14 @@ def test_cross_entropy(rng, dtype, leading, scale, vocabulary):
     loss_twin.backward()
     assert_as_torch("loss", np.array(loss, dtype), loss_twin, vocabulary)
     assert_as_torch("dlogits", dlogits, logits_twin.grad, vocabulary)
+
+
+def test_cross_entropy_of_any_memory_layout(rng):
+    logits, targets = rng.standard_normal((7, 5)), rng.integers(0, 5, 7)
+    loss, dlogits = cross_entropy(logits, targets)
+    for other in (np.asfortranarray(logits), np.repeat(logits, 2, axis=1)[:, ::2]):
+        assert cross_entropy(other, targets)[0] == pytest.approx(loss, rel=1e-15)
+        np.testing.assert_allclose(cross_entropy(other, targets)[1], dlogits, rtol=1e-14)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

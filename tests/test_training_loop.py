@@ -175,7 +175,7 @@ BREAKS = {"in mid-epoch": 7, "before an evaluation": 20, "after an evaluation": 
 
 @each_cell
 @pytest.mark.parametrize("records", BREAKS.values(), ids=BREAKS)
-def test_resumed_equals_uninterrupted_in_every_bit(tmp_path, cell, records):
+def test_s22_resumed_equals_uninterrupted_in_every_bit(tmp_path, cell, records):
     settings = replace(SETTINGS, cell=cell)
     whole = Trainer(TEXT, settings)
     assert whole.steps_per_epoch == BREAKS["between epochs"] - 1
@@ -381,11 +381,21 @@ def test_n2_words_are_learnt_and_told_as_perplexity(output):
     assert isinstance(trainer.model.head, {"full": Linear, "adaptive": AdaptiveSoftmax}[output])
 
 
-def test_lines_of_the_end_are_held_out():
-    trainer = Trainer(LINES, replace(SETTINGS, windows="lines"))
-    held_out = trainer._held_out
-    batches = [held_out.batch(k) for k in range(len(held_out))]
-    assert sum(batch.size for batch in batches) == sum(len(line) + 1 for line in LINES.split("\n")[-8:])
+def test_held_out_lines_are_drawn_by_the_seed():
+    names = "".join(f"{letter}{k}\n" for letter in "abcdefgh" for k in range(5))
+
+    def held_out(seed):
+        trainer = Trainer(names, replace(SETTINGS, windows="lines", seed=seed, held_out=0.2))
+        batches = [trainer._held_out.batch(k) for k in range(len(trainer._held_out))]
+        lines = [trainer.tokenizer.decode(line) for batch in batches for line in batch.inputs.T]
+        trained = sum(trainer._train.batch(k).size for k in range(trainer.steps_per_epoch))
+        assert trained + sum(batch.size for batch in batches) == len(names)
+        return lines
+
+    assert len(held_out(0)) == 8
+    assert held_out(0) == held_out(0)
+    assert held_out(0) != held_out(1)
+    assert len({line[1] for line in held_out(0)}) > 2  # not the end of a sorted file
 
 
 def test_a_finished_run_goes_on_with_more_steps(tmp_path):

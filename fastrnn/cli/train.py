@@ -108,8 +108,9 @@ def train(
 ) -> None:
     """Train a model of characters or words on text files, or, without any, on the names of dinosaurs.
 
-    The last tenth of the text is held out. The folder gets checkpoint.safetensors, which always holds the latest state
-    and the best model, and loss.png. Ctrl-C saves and stops; --resume then goes on as if nothing had happened.
+    A tenth is held out: the end of the text, or lines drawn by the seed. The folder gets checkpoint.safetensors, which
+    always holds the latest state and the best model, and loss.png. Ctrl-C saves and stops; --resume then goes on as if
+    nothing had happened.
     """
     given = {name: v for name, v in settings.items() if context.get_parameter_source(name) != ParameterSource.DEFAULT}
     if "steps" in given:

@@ -119,7 +119,7 @@ class Softmax:
 
     @staticmethod
     def forward(z: Any, temperature: float = 1.0) -> Array:
-        """Return `softmax`(z, temperature)."""
+        """Return ``softmax(z, temperature)``."""
         return softmax(z, temperature)
 
     @staticmethod

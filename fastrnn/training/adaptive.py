@@ -172,7 +172,7 @@ class AdaptiveSoftmax(Parametrized):
         dx = self._multiply(tape.dlogits, p["head.weight"])
         grads = {"head.weight": self._multiply(tape.dlogits.T, rows)}
         if "head.bias" in p:
-            grads["head.bias"] = tape.dlogits.sum(axis=0)
+            grads["head.bias"] = np.einsum("rv->v", tape.dlogits)
         for i, tail in enumerate(tape.tails):
             project, classify = f"tail.{i}.0.weight", f"tail.{i}.1.weight"
             if tail is None:

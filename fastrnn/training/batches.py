@@ -199,16 +199,21 @@ class Lines:
         self.batch_size = check_positive("batch_size", batch_size)
         self.seq_length = check_positive("seq_length", seq_length)
         self.seed = seed
-        self._sequences = [
+        pieces = [
             sequence[k : k + seq_length + 1] for sequence in sequences for k in range(0, len(sequence) - 1, seq_length)
         ]
-        if not self._sequences:
+        if not pieces:
             raise TextError("there is no line that is not empty")
+        sizes = np.array([len(piece) for piece in pieces])
+        self._lengths = sizes - 1
+        self._starts = np.cumsum(sizes) - sizes
+        # The end is so long that every row of a batch can be read to the last step.
+        self._tokens = np.concatenate([*pieces, np.zeros(seq_length, np.intp)])
         self._order: tuple[int, list[Array]] = (-1, [])  # an epoch, and the sequences in each of its batches
 
     def __len__(self) -> int:
         """Count the batches of an epoch."""
-        return math.ceil(len(self._sequences) / self.batch_size)
+        return math.ceil(len(self._lengths) / self.batch_size)
 
     def batch(self, step: int) -> Batch:
         """Return what a step of training runs over, steps counted from 0 through all epochs."""
@@ -218,13 +223,18 @@ class Lines:
         epoch, k = divmod(step, len(self))
         if self._order[0] != epoch:
             self._order = epoch, self._epoch(epoch)
-        sequences = [self._sequences[n] for n in self._order[1][k]]
-        inputs, lengths = pad([sequence[:-1] for sequence in sequences])
-        targets, _ = pad([sequence[1:] for sequence in sequences], PADDING)
+        members = self._order[1][k]
+        lengths = self._lengths[members]
+        steps = np.arange(lengths.max())[:, None]
+        places = self._starts[members] + steps
+        beyond = steps >= lengths
+        inputs, targets = self._tokens[places], self._tokens[places + 1]
+        inputs[beyond] = 0
+        targets[beyond] = PADDING
         return inputs, targets, lengths
 
     def _epoch(self, epoch: int) -> list[Array]:
-        lengths = np.array([len(sequence) for sequence in self._sequences])
+        lengths = self._lengths
         if self.seed is None:
             return np.array_split(np.argsort(lengths, kind="stable"), len(self))
         rng = np.random.default_rng((self.seed, epoch))

@@ -223,7 +223,14 @@ class Sequential(Composed):
         """Return dx, None for tokens, and the gradients by parameter name, for the gradient of y.
 
         The tape serves once if a layer's does, as those of recurrent modules.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the tape or the gradient of y is not one of this model's.
         """
+        if not isinstance(tape, list) or len(tape) != len(self._steps):
+            raise TypeError(f"tape is not of this model; expected the list of {len(self._steps)} that forward returned")
         grads = {}
         for (name, layer), its_tape in zip(reversed(self._steps.items()), reversed(tape), strict=True):
             dy, grads[name] = layer.backward(its_tape, dy)

@@ -11,6 +11,10 @@ from fastrnn.parameters import Array, take_array, take_floats
 
 __all__ = ["bce_with_logits", "cross_entropy", "mse", "rows_cross_entropy"]
 
+# Logits all this near to 0 need no maximum subtracted: no exponential leaves the range of float32. To find that takes
+# 7 us for 2,000 rows of 27, to find the maximum of every row 150 us.
+NEAR = 40
+
 
 def mse(y: Any, targets: Any, *, reduction: str = "mean") -> tuple[float, Array]:
     """Return the mean of ``(y - targets)^2`` over all elements, or their sum, and its gradient.
@@ -45,7 +49,7 @@ def mse(y: Any, targets: Any, *, reduction: str = "mean") -> tuple[float, Array]
     targets = ops.as_real("targets", targets, y.dtype, y.shape, "the shape of y")
     share = _share(reduction, y.size, "y is empty")
     difference = np.subtract(y, targets, out=np.empty_like(y))
-    loss = share * np.sum(np.square(difference), dtype=np.float64)
+    loss = share * np.sum(np.square(difference, dtype=np.float64))
     difference *= 2 * share
     return float(loss), difference
 
@@ -167,14 +171,16 @@ def rows_cross_entropy(z: Array, targets: Array, share: float) -> tuple[float, A
 
     Arguments are as `cross_entropy` validated them; for a dozen rows that takes as long as this.
     """
-    of_target = (np.arange(len(z)), targets)
-    z = z - z.max(axis=1, keepdims=True)
-    z_target = z[of_target]
-    p = np.exp(z, out=z)
-    total = p.sum(axis=1)
-    loss = float(share * (np.log(total) - z_target).sum(dtype=np.float64))
+    of_target = np.arange(targets.size) * z.shape[1] + targets
+    near = z.min() > -NEAR and z.max() < NEAR
+    if not near:
+        z = z - z.max(axis=1, keepdims=True)
+    p = np.exp(z, order="C")
+    total = np.einsum("rv->r", p)
+    losses = np.log(total / p.take(of_target)) if near else np.log(total) - z.take(of_target)
+    loss = float(share * losses.sum(dtype=np.float64))
     p *= (share / total)[:, None]
-    p[of_target] -= p.dtype.type(share)
+    p.reshape(-1)[of_target] -= p.dtype.type(share)
     return loss, p
 
 

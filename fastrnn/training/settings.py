@@ -7,6 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fastrnn.parameters import check_positive, check_share
 from fastrnn.training.batches import Lines, Windows, encode_lines
 from fastrnn.training.model import CharModel, LanguageModel, WordModel
@@ -80,13 +82,13 @@ class Settings:
     clip, clip_value
         The largest global norm of the gradients, and before it the largest magnitude of any element of them.
     held_out
-        The fraction of the text, its end, that is not trained on.
+        The fraction that is not trained on: the end of a stream, or lines drawn by the seed.
     evaluate_every
         Steps between two evaluations on the held-out text. None means once per epoch, but within 50 to 250.
     patience
         Training stops after so many evaluations in a row without a new lowest held-out loss.
     seed
-        Of the initial parameters, of dropout, and of the order of lines.
+        Of the initial parameters, of dropout, and of which lines are held out and in what order the others come.
     """
 
     level: str = "char"
@@ -162,6 +164,7 @@ def build_batches(settings: Settings, text: str, tokenizer: Tokenizer) -> tuple[
     rows, steps = settings.batch_size, settings.seq_length
     if settings.windows == "lines":
         sequences = encode_lines(text, tokenizer)
+        np.random.default_rng(settings.seed).shuffle(sequences)  # lines are often sorted, and independent anyway
         train_lines, held_out_lines = split_tail(sequences, settings.held_out)
         if not (train_lines and held_out_lines):
             raise TextError(f"the text has {len(sequences)} lines that are not empty; expected some to hold out, too")
