@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fastrnn import ops
 from fastrnn.cells import CELLS, State, Weights
 from fastrnn.parameters import Array
@@ -22,8 +24,12 @@ class Run:
     def __init__(self, cell: str, x: Array, state: State, weights: Weights) -> None:
         self.cell, self.x, self.state, self.weights = CELLS[cell], x, state, weights
         rows, H = weights.hh.shape
-        if rows != len(self.cell.gates) * H or weights.ih.shape != (rows, x.shape[2]) or len(weights.bias_ih) != rows:
-            shapes = [array.shape for array in weights[:3]]
+        if (
+            rows != len(self.cell.gates) * H
+            or weights.ih.shape != (rows, x.shape[2])
+            or np.shape(weights.bias_ih) != (rows,)
+        ):
+            shapes = [np.shape(array) for array in weights[:3]]
             raise ValueError(f"the weights have shapes {shapes}; expected (G*H, I), (G*H, H), (G*H,), I = {x.shape[2]}")
         x.flags.writeable = False
         self.y, self._tape = self._forward()
