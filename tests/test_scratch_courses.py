@@ -133,7 +133,7 @@ def test_weights_that_are_assigned_must_fit():
     rnn.W_ho, cell.Whh, lstm.Wi = np.zeros((O, H + 1)), np.zeros((H, H + 1)), np.zeros((1, H + I))
     with pytest.raises(ValueError, match=r"the output layer's weight has shape \(3, 8\); expected \(3, 7\)"):
         rnn.forward(np.zeros((T, I)))
-    with pytest.raises(ValueError, match=r"the weights have shapes \[\(7, 5\), \(7, 8\), \(7,\)\]; expected"):
+    with pytest.raises(ValueError, match=r"the weights have shapes \(7, 5\), \(7, 8\), \(7,\); expected"):
         cell.forward(np.zeros((I, 1)))
     with pytest.raises(ValueError, match=r"the gates' weights and biases have shapes \[\(1, 12\), \(7, 12\)"):
         lstm.forward(np.zeros((I, 1)), np.zeros((H, 1)), np.zeros((H, 1)))

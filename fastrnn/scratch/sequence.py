@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from fastrnn import ops
 from fastrnn.cells import CELLS, State, Weights
 from fastrnn.parameters import Array
@@ -23,14 +21,11 @@ class Run:
 
     def __init__(self, cell: str, x: Array, state: State, weights: Weights) -> None:
         self.cell, self.x, self.state, self.weights = CELLS[cell], x, state, weights
-        rows, H = weights.hh.shape
-        if (
-            rows != len(self.cell.gates) * H
-            or weights.ih.shape != (rows, x.shape[2])
-            or np.shape(weights.bias_ih) != (rows,)
-        ):
-            shapes = [np.shape(array) for array in weights[:3]]
-            raise ValueError(f"the weights have shapes {shapes}; expected (G*H, I), (G*H, H), (G*H,), I = {x.shape[2]}")
+        ih, hh, bias = (None if array is None else array.shape for array in weights[:3])
+        if hh is None or ih != (hh[0], x.shape[2]) or hh[0] != len(self.cell.gates) * hh[1] or bias != hh[:1]:
+            raise ValueError(
+                f"the weights have shapes {ih}, {hh}, {bias}; expected (G*H, I), (G*H, H), (G*H,), I = {x.shape[2]}"
+            )
         x.flags.writeable = False
         self.y, self._tape = self._forward()
         self.y.flags.writeable = False
