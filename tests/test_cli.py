@@ -166,6 +166,26 @@ def test_s18_sample_stops_and_draws_from_the_likeliest(trained, command):
     assert command(*options, "--top-p", 0.5)[1] != whole
 
 
+def test_s19_every_flag_has_an_equivalent(folder, command):
+    flags = {  # ours for those of the original, and the setting it makes
+        "--iterations": ("--steps", 6, "steps"),
+        "--learning_rate": ("--learning-rate", 0.02, "learning_rate"),
+        "--optimizer": ("--optimizer", "momentum", "optimizer"),
+        "--hidden_size": ("--hidden", 7, "hidden_size"),
+        "--sample_every": ("--evaluate-every", 3, "evaluate_every"),
+        "--seq_length": ("--seq-length", 9, "seq_length"),
+        "--clip_value": ("--clip-value", 5.0, "clip_value"),
+        "--batch_size": ("--batch-size", 2, "batch_size"),
+        "--deterministic": ("--seed", 1, "seed"),
+    }
+    options = [part for option, value, _ in flags.values() for part in (option, value)]
+    status, out, err = command("train", "text.txt", *options, "--temperature", 0.5)  # the same flag in both
+    assert (status, err) == (0, "")
+    assert re.findall(r"^step (\d)/6: ", out, re.MULTILINE) == ["3", "6"]
+    settings = Trainer.resume("fastrnn-run/checkpoint.safetensors", TEXT).settings
+    assert [getattr(settings, name) for *_, name in flags.values()] == [value for _, value, _ in flags.values()]
+
+
 def test_n3_samples_before_training_and_as_it_goes(folder, command):
     _, out, _ = command("train", "text.txt", *SMALL, "--steps", 20)
     told = out.split("\n")

@@ -271,6 +271,18 @@ def test_float32_goes_in_and_every_backend_agrees():
         close(name, of_reference[name], gradient)
 
 
+def test_arrays_of_any_order_give_the_same_bits():
+    rng, parameters, x, a0 = make(3)
+    da = rng.standard_normal((N_A, 3, T_X))
+    want = lstm_backwards(da, lstm_forward(x, a0, parameters)[2])
+    of_fortran = {name: np.asfortranarray(p) for name, p in parameters.items()}
+    a, _, caches = lstm_forward(np.asfortranarray(x), np.asfortranarray(a0), of_fortran)
+    got = lstm_backwards(np.asfortranarray(da), caches)
+    np.testing.assert_array_equal(a, lstm_forward(x, a0, parameters)[0])
+    for name, gradient in want.items():
+        np.testing.assert_array_equal(got[name], gradient)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

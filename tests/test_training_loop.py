@@ -175,7 +175,7 @@ BREAKS = {"in mid-epoch": 7, "before an evaluation": 20, "after an evaluation": 
 
 @each_cell
 @pytest.mark.parametrize("records", BREAKS.values(), ids=BREAKS)
-def test_resumed_equals_uninterrupted_in_every_bit(tmp_path, cell, records):
+def test_s22_resumed_equals_uninterrupted_in_every_bit(tmp_path, cell, records):
     settings = replace(SETTINGS, cell=cell)
     whole = Trainer(TEXT, settings)
     assert whole.steps_per_epoch == BREAKS["between epochs"] - 1

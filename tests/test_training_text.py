@@ -34,7 +34,7 @@ READABLE = {
 
 
 @pytest.mark.parametrize(("data", "text"), READABLE.values(), ids=READABLE)
-def test_read_text(tmp_path, data, text):
+def test_s17_any_text_file_is_read(tmp_path, data, text):
     path = tmp_path / "text.txt"
     path.write_bytes(data)
     assert read_text(path) == text

@@ -48,11 +48,11 @@ def state_rows(name: str, state: Any, n_a: int, m: int) -> Array:
     return np.array(array.T, np.float64, order="C")
 
 
-def step_rows(name: str, x: Any, n_x: int) -> Array:
-    """Return a copy of one step's input (n_x, m) as rows (1, m, n_x); ValueError for another shape."""
+def step_rows(name: str, x: Any, n_x: int, m: int | None = None) -> Array:
+    """Return a copy of one step's input (n_x, m) as rows (1, m, n_x); ValueError for another shape, or number m."""
     array = take_array(name, x)
-    if array.ndim != 2 or len(array) != n_x:
-        raise ValueError(f"{name} has shape {array.shape}; expected (n_x, m) = ({n_x}, any)")
+    if array.ndim != 2 or len(array) != n_x or array.shape[1] != (m or array.shape[1]):
+        raise ValueError(f"{name} has shape {array.shape}; expected (n_x, m) = ({n_x}, {m or 'any'})")
     return np.array(array.T, np.float64, order="C")[None]
 
 
@@ -136,6 +136,11 @@ def take(parameters: Mapping[str, Any], name: str, rows: int | None = None, colu
 
 def project(rows: Array, weight: Array, bias: Array) -> Array:
     """Return rows (T, m, in) times weight (out, in) plus bias (out, 1), as rows (T, m, out)."""
-    weight = np.ascontiguousarray(weight, np.float64)
-    flat = ops.multiply(rows.reshape(-1, rows.shape[-1]), weight.T, np.asarray(bias, np.float64).ravel())
+    weight, bias = np.ascontiguousarray(weight, np.float64), np.asarray(bias, np.float64).ravel()
+    if weight.shape != (len(bias), rows.shape[-1]):
+        raise ValueError(
+            f"the output layer's weight has shape {weight.shape}; expected {(len(bias), rows.shape[-1])}, as its bias "
+            "and the states say"
+        )
+    flat = ops.multiply(rows.reshape(-1, rows.shape[-1]), weight.T, bias)
     return flat.reshape(*rows.shape[:-1], len(weight))

@@ -121,7 +121,7 @@ class SimpleRNN:
         h_0 = np.zeros((self.hidden_size, 1)) if h_prev is None else h_prev
         state = (state_rows("h_prev", h_0, self.hidden_size, 1),)
         if self.output_size is None:
-            x = step_rows("X", X, self.input_size)
+            x = step_rows("X", X, self.input_size, 1)
             return Run("rnn_tanh", x, state, _elman(self.Wxh, self.Whh, self.bh)).y[0].T.copy()
         run = Run("rnn_tanh", _sequence(X, self.input_size), state, _elman(self.W_ih, self.W_hh, self.b_h))
         return project(run.y, self.W_ho, self.b_o).transpose(0, 2, 1), _with_first(state[0], run.y)
@@ -183,7 +183,7 @@ class LSTM:
         """
         weights = stack_gates((self.Wi, self.Wf, self.Wc, self.Wo), (self.bi, self.bf, self.bc, self.bo))
         state = state_rows("h_prev", h_prev, self.hidden_size, 1), state_rows("c_prev", c_prev, self.hidden_size, 1)
-        run = Run("lstm", step_rows("input", input, self.input_size), state, weights)
+        run = Run("lstm", step_rows("input", input, self.input_size, 1), state, weights)
         return run.y[0].T.copy(), run.gates()["c"][0].T
 
 
@@ -237,7 +237,7 @@ class SimpleLSTM:
         ValueError
             If a shape does not fit.
         """
-        hidden_states, cell_states, (gates,) = self._run(step_rows("x_t", x_t, self.input_size), h_prev, C_prev)
+        hidden_states, cell_states, (gates,) = self._run(step_rows("x_t", x_t, self.input_size, 1), h_prev, C_prev)
         return hidden_states[1], cell_states[1], gates
 
     def forward(self, X: Any) -> tuple[Array, Array, list[dict[str, Array]]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastrnn.parameters import Array, take_array
 from fastrnn.scratch.columns import as_indices, to_columns
-from fastrnn.training.losses import cross_entropy
+from fastrnn.training.losses import cross_entropy, rows_cross_entropy
 
 __all__ = [
     "compute_loss_and_grad",
@@ -63,8 +63,14 @@ def compute_loss_and_grad(logits: Any, y_true: Any, reduction: str = "mean") -> 
     targets = tokens[:, None] if tokens.ndim == 1 else tokens.T
     if targets.shape != rows.shape[:2]:
         raise ValueError(f"y_true has shape {tokens.shape}; expected (T,) or (m, T), as logits is {np.shape(logits)}")
-    loss, drows = cross_entropy(rows, targets, ignore_index=None if complete else -1, reduction=reduction)
-    return loss, to_columns(drows)
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction is {reduction!r}; expected 'mean' or 'sum'")
+    if not complete:
+        loss, drows = cross_entropy(rows, targets, ignore_index=-1, reduction=reduction)
+        return loss, to_columns(drows)
+    share = 1 / targets.size if reduction == "mean" else 1.0
+    loss, drows = rows_cross_entropy(rows.reshape(-1, rows.shape[2]), targets.ravel(), share)
+    return loss, to_columns(drows.reshape(rows.shape))
 
 
 def cross_entropy_loss(z: Any, y_true: Any) -> float:

@@ -76,10 +76,13 @@ def _weights(parameters: Parameters) -> tuple[Weights, Array, Array]:
 def stack_gates(matrices: Sequence[Array], biases: Sequence[Array]) -> Weights:
     """Return matrices (n_a, n_a + n_x) and biases (n_a, 1), of i, f, c, o, in copies for kernels."""
     n_a, n_z = matrices[0].shape
-    ih, hh, bias = np.empty((4, n_a, n_z - n_a)), np.empty((4, n_a, n_a)), np.empty((4, n_a, 1))
-    for gate, (matrix, b) in enumerate(zip(matrices, biases, strict=True)):
-        hh[gate], ih[gate], bias[gate] = matrix[:, :n_a], matrix[:, n_a:], b
-    return Weights(ih.reshape(4 * n_a, -1), hh.reshape(4 * n_a, n_a), bias.ravel(), np.zeros(4 * n_a))
+    if {matrix.shape for matrix in matrices} != {(n_a, n_z)} or {b.shape for b in biases} != {(n_a, 1)}:
+        shapes = [array.shape for array in (*matrices, *biases)]
+        raise ValueError(f"the gates' weights and biases have shapes {shapes}; expected each (H, H + I) and (H, 1)")
+    ih = np.concatenate([matrix[:, n_a:] for matrix in matrices], dtype=np.float64)
+    hh = np.concatenate([matrix[:, :n_a] for matrix in matrices], dtype=np.float64)
+    bias = np.concatenate(biases, dtype=np.float64).ravel()
+    return Weights(np.ascontiguousarray(ih), np.ascontiguousarray(hh), bias, np.zeros_like(bias))
 
 
 def split_gates(dweights: tuple[Array, Array, Array]) -> tuple[list[Array], list[Array]]:

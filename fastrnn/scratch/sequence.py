@@ -21,6 +21,11 @@ class Run:
 
     def __init__(self, cell: str, x: Array, state: State, weights: Weights) -> None:
         self.cell, self.x, self.state, self.weights = CELLS[cell], x, state, weights
+        ih, hh, bias = (None if array is None else array.shape for array in weights[:3])
+        if hh is None or ih != (hh[0], x.shape[2]) or hh[0] != len(self.cell.gates) * hh[1] or bias != hh[:1]:
+            raise ValueError(
+                f"the weights have shapes {ih}, {hh}, {bias}; expected (G*H, I), (G*H, H), (G*H,), I = {x.shape[2]}"
+            )
         x.flags.writeable = False
         self.y, self._tape = self._forward()
         self.y.flags.writeable = False

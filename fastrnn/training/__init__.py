@@ -11,7 +11,7 @@ from fastrnn.training.keras_weights import from_keras_weights
 from fastrnn.training.layers import Dropout, Embedding, Linear
 from fastrnn.training.loop import DivergenceError, Evaluation, Step, Trainer, load_history
 from fastrnn.training.losses import bce_with_logits, cross_entropy, mse
-from fastrnn.training.model import CharModel, WordModel
+from fastrnn.training.model import CharModel, LanguageModel, WordModel
 from fastrnn.training.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
 from fastrnn.training.plots import plot_losses
 from fastrnn.training.sampling import generate_text
@@ -27,7 +27,7 @@ from fastrnn.training.schedules import (
 )
 from fastrnn.training.settings import Settings
 from fastrnn.training.text import TextError, read_text, split_tail
-from fastrnn.training.tokenizers import CharTokenizer, WordTokenizer
+from fastrnn.training.tokenizers import CharTokenizer, Tokenizer, WordTokenizer
 
 __all__ = [
     "SGD",
@@ -45,6 +45,7 @@ __all__ = [
     "Embedding",
     "Evaluation",
     "ExponentialDecay",
+    "LanguageModel",
     "Last",
     "Linear",
     "LinearDecay",
@@ -59,6 +60,7 @@ __all__ = [
     "Step",
     "StepDecay",
     "TextError",
+    "Tokenizer",
     "Trainer",
     "Windows",
     "WordModel",

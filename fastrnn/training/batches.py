@@ -207,9 +207,8 @@ class Lines:
         sizes = np.array([len(piece) for piece in pieces])
         self._lengths = sizes - 1
         self._starts = np.cumsum(sizes) - sizes
-        self._tokens = np.concatenate(
-            [*pieces, np.zeros(seq_length, np.intp)]
-        )  # every row can be read to the last step
+        # The end is so long that every row of a batch can be read to the last step.
+        self._tokens = np.concatenate([*pieces, np.zeros(seq_length, np.intp)])
         self._order: tuple[int, list[Array]] = (-1, [])  # an epoch, and the sequences in each of its batches
 
     def __len__(self) -> int:

@@ -19,7 +19,7 @@
 #include <stdint.h>
 
 enum { FASTRNN_RNN_TANH, FASTRNN_RNN_RELU, FASTRNN_LSTM, FASTRNN_GRU, FASTRNN_CELLS };
-enum { FASTRNN_FEW_ROWS = 16, FASTRNN_GRADIENT_ROWS = 128 };
+enum { FASTRNN_FEW_ROWS = 8, FASTRNN_GRADIENT_ROWS = 128 };
 enum { FASTRNN_F32, FASTRNN_F64, FASTRNN_PRECISIONS };
 
 /* One layer over one sequence. void * are float or double arrays, C-contiguous; strides count elements.
