@@ -2,8 +2,8 @@
 
 Three LSTMs read the same text: its characters, lower-cased; its letters and blanks alone; its words. Each writes before
 and after training. The picture has their held-out losses in one unit, bits per character: a word's bits are divided by
-its mean length, the blank included, which flatters it, as all unknown words are one. Without a text of yours, it is the reference of the Python language that every
-Python brings along.
+its mean length, the blank included. That flatters the words, as all unknown ones are the same to them. Without a text
+of yours, it is the reference of the Python language that every Python brings along.
 """
 
 from __future__ import annotations
