@@ -1,4 +1,4 @@
-"""The command `fastrnn`: train and sample character models, and tell what runs here."""
+"""The command `fastrnn`: train and sample language models, and tell what runs here."""
 
 import sys
 from importlib.util import find_spec

@@ -27,7 +27,7 @@ __all__ = ["app", "run"]
 @click.version_option(fastrnn.__version__, prog_name="fastrnn", message="%(prog)s %(version)s")
 @click.pass_context
 def app(context: click.Context) -> None:
-    """Train character models on a text with RNN, LSTM or GRU, write with them, and measure how fast that is."""
+    """Train models of characters or words with RNN, LSTM or GRU, write with them, and measure how fast that is."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
