@@ -91,7 +91,7 @@ def sequence_rows(name: str, sequence: Any, n_x: int) -> Array:
 
 
 def as_indices(name: str, indices: Any, limit: int, letters: str) -> tuple[Array, bool]:
-    """Return token indices as an array in which -1 stands for None, and whether there is none of these.
+    """Return token indices as an array of intp in which -1 stands for None, and whether there is none of these.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def as_indices(name: str, indices: Any, limit: int, letters: str) -> tuple[Array
         raise ValueError(
             f"{name} holds {low if low < -1 else high}; expected 0 <= token < {letters} = {limit}, or -1 for none"
         )
-    return tokens, low >= 0
+    return np.asarray(tokens, np.intp), low >= 0
 
 
 def take(parameters: Mapping[str, Any], name: str, rows: int | None = None, columns: int | None = None) -> Array:
