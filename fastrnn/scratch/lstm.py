@@ -79,7 +79,7 @@ def stack_gates(matrices: Sequence[Array], biases: Sequence[Array]) -> Weights:
     ih = np.concatenate([matrix[:, n_a:] for matrix in matrices], dtype=np.float64)
     hh = np.concatenate([matrix[:, :n_a] for matrix in matrices], dtype=np.float64)
     bias = np.concatenate(biases, dtype=np.float64).ravel()
-    return Weights(np.ascontiguousarray(ih), np.ascontiguousarray(hh), bias, np.zeros_like(bias))
+    return Weights(np.ascontiguousarray(ih), np.ascontiguousarray(hh), bias, np.zeros(len(bias)))
 
 
 def split_gates(dweights: tuple[Array, Array, Array]) -> tuple[list[Array], list[Array]]:
