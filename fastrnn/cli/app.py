@@ -13,6 +13,7 @@ import fastrnn
 from fastrnn.cli.bench import bench
 from fastrnn.cli.demo import demo
 from fastrnn.cli.info import info
+from fastrnn.cli.plot import plot
 from fastrnn.cli.sample import sample
 from fastrnn.cli.train import train
 from fastrnn.errors import FastrnnError
@@ -31,7 +32,7 @@ def app(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (train, sample, demo, bench, info):
+for command in (train, sample, plot, demo, bench, info):
     app.add_command(command)
 
 

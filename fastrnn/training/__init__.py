@@ -9,7 +9,7 @@ from fastrnn.training.corpora import dinosaur_text, load_dinosaurs
 from fastrnn.training.early_stopping import EarlyStopping
 from fastrnn.training.keras_weights import from_keras_weights
 from fastrnn.training.layers import Dropout, Embedding, Linear
-from fastrnn.training.loop import DivergenceError, Evaluation, Step, Trainer
+from fastrnn.training.loop import DivergenceError, Evaluation, Step, Trainer, load_history
 from fastrnn.training.losses import bce_with_logits, cross_entropy, mse
 from fastrnn.training.model import CharModel, LanguageModel, WordModel
 from fastrnn.training.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
@@ -74,6 +74,7 @@ __all__ = [
     "from_keras_weights",
     "generate_text",
     "load_dinosaurs",
+    "load_history",
     "load_model",
     "mse",
     "pad",

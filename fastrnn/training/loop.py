@@ -31,7 +31,7 @@ from fastrnn.training.settings import (
 )
 from fastrnn.training.text import TextError
 
-__all__ = ["DivergenceError", "Evaluation", "Step", "Trainer"]
+__all__ = ["DivergenceError", "Evaluation", "Step", "Trainer", "load_history"]
 
 
 class DivergenceError(FastrnnError):
@@ -298,13 +298,31 @@ class Trainer:
         self.model.load_state_dict(groups["model"])
         self.best = dict(groups["best"])
         self.optimizer.load_state_dict(groups["optimizer"])
-        history = groups["history"]
-        self.losses = history["loss"].tolist()
-        evaluations = zip(history["evaluated_after"].tolist(), history["held_out_loss"].tolist(), strict=True)
-        self.evaluations = [Evaluation(step, loss) for step, loss in evaluations]
+        self.losses, self.evaluations = _history(groups)
         carried = groups.get("carried", {})
         states = tuple(carried[name] for name in "hc" if name in carried)
         self._state = states[0] if len(states) == 1 else states or None
+
+
+def load_history(path: str | os.PathLike[str]) -> tuple[list[float], list[Evaluation]]:
+    """Return the losses of a training run that `Trainer.save` wrote, one per step, and its evaluations.
+
+    Raises
+    ------
+    OSError
+        If the checkpoint cannot be read.
+    CheckpointError
+        If it is damaged or is not a checkpoint.
+    """
+    groups, _ = read_checkpoint(path)
+    with usable_checkpoint(path):
+        return _history(groups)
+
+
+def _history(groups: Groups) -> tuple[list[float], list[Evaluation]]:
+    history = groups["history"]
+    evaluations = zip(history["evaluated_after"].tolist(), history["held_out_loss"].tolist(), strict=True)
+    return history["loss"].tolist(), [Evaluation(step, loss) for step, loss in evaluations]
 
 
 def _sha256(text: str) -> str:

@@ -91,6 +91,10 @@ class LanguageModel(Composed):
         y, state_n = self._infer(tokens, state, None)
         return self.head(y), state_n
 
+    def trace(self, tokens: Any) -> dict[str, Array]:
+        """Return every gate and state of the recurrent stack as it reads `tokens` (T, N); see `fastrnn.LSTM.trace`."""
+        return self.rnn.trace(tokens if self.embedding is None else self.embedding(tokens))
+
     def loss(self, tokens: Any, targets: Any, state: Any = None, lengths: Any = None) -> tuple[float, Any]:
         """Return the mean cross-entropy of the predictions after `tokens`, in nats, and the final state.
 

@@ -169,7 +169,7 @@ def _plot_heat_maps(
 ) -> None:
     panels = len(maps) + bool(lines)
     columns = 2 if panels == 4 else 1
-    width = min(max(5.0, 2.0 + 0.16 * len(labels)), 14.0) * columns
+    width = min(max(6.0, 2.0 + 0.16 * len(labels)), 14.0) * columns
     figure, axes = new_figure(math.ceil(panels / columns), columns, size=(width, 3.0 * math.ceil(panels / columns)))
     for (name, values), target in zip(maps.items(), axes.flat, strict=False):
         draw_heat_map(target, values, labels, name)
@@ -215,11 +215,17 @@ def draw_units(axes: Axes, values: Any, labels: Sequence[str], *, name: str = "h
     axes.plot(values, color="#999999", linewidth=0.5)
     for k, unit in enumerate(sorted(told)):
         style = "-" if k < len(COLOURS) else "--"
-        axes.plot(values[:, unit], style, color=COLOURS[k % len(COLOURS)], linewidth=1.2, label=f"{unit + 1}")
+        axes.plot(
+            values[:, unit],
+            style,
+            color=COLOURS[k % len(COLOURS)],
+            linewidth=1.2,
+            label=f"{unit + 1}",
+        )
     axes.axhline(0, color="black", linewidth=0.5)
     axes.set(title=f"{NAMES[name]}, a line per unit", ylabel=f"value of {name}", xlim=(-0.5, len(values) - 0.5))
     axes.grid(alpha=0.3)
-    axes.legend(title="unit", fontsize="x-small", ncols=2, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.legend(title="unit", fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
     _label_steps(axes, labels)
 
 

@@ -42,8 +42,8 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }
 SCHEDULES = ("constant", "linear", "cosine")
 
-# From so many words on, "auto" takes the adaptive output. With the full one a step of training (WordModel(V, 256),
-# Adam, windows of 35 steps in 32 rows, one thread) takes 3.0 times as long at V = 4,000, and 4.9 times at V = 10,000.
+# From so many words on, "auto" takes the adaptive output. There a step of training with the linear one (WordModel of
+# 256 units, Adam, windows of 35 steps in 32 rows, one thread) takes 3 times as long; at 10,000 words 5 times.
 ADAPTIVE_FROM = 4000
 
 
