@@ -135,7 +135,7 @@ def test_weights_that_are_assigned_must_fit():
         rnn.forward(np.zeros((T, I)))
     with pytest.raises(ValueError, match=r"the weights have shapes \(7, 5\), \(7, 8\), \(7,\); expected"):
         cell.forward(np.zeros((I, 1)))
-    with pytest.raises(ValueError, match=r"the gates' weights and biases have shapes \[\(1, 12\), \(7, 12\)"):
+    with pytest.raises(ValueError, match=r"the weights have shapes \(22, 11\), \(22, 1\), \(28,\); expected"):
         lstm.forward(np.zeros((I, 1)), np.zeros((H, 1)), np.zeros((H, 1)))
 
 

@@ -70,6 +70,15 @@ def test_s11_padding_does_not_count():
     close("None", compute_loss_and_grad(logits[:, 0], [1, 2, 3, None, None, None], reduction="sum")[0], first)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "uint64"])
+def test_s11_tokens_of_any_integer_type(dtype):
+    logits, y_true = np.random.default_rng(0).standard_normal((V, 3)), [4, 0, 2]
+    loss, dy = compute_loss_and_grad(logits, np.array(y_true, dtype))
+    want, want_dy = compute_loss_and_grad(logits, y_true)
+    assert loss == want
+    np.testing.assert_array_equal(dy, want_dy)
+
+
 def test_s11_logits_of_any_size_are_safe():
     logits = np.array([[1e4, -1e4], [-1e4, 1e4]])
     loss, dy = compute_loss_and_grad(logits, [0, 0])

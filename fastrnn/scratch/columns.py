@@ -91,7 +91,7 @@ def sequence_rows(name: str, sequence: Any, n_x: int) -> Array:
 
 
 def as_indices(name: str, indices: Any, limit: int, letters: str) -> tuple[Array, bool]:
-    """Return token indices as an array in which -1 stands for None, and whether there is none of these.
+    """Return token indices as an array of intp in which -1 stands for None, and whether there is none of these.
 
     Raises
     ------
@@ -107,12 +107,15 @@ def as_indices(name: str, indices: Any, limit: int, letters: str) -> tuple[Array
         raise ValueError(f"{name} is empty; expected at least one token")
     if not ops.is_tokens(tokens):
         raise TypeError(f"{name} has dtype {tokens.dtype}; expected integers")
-    low, high = int(tokens.min()), int(tokens.max())
+    if type(indices) is list and tokens.ndim == 1:  # of a dozen numbers that takes a tenth of the time
+        low, high = min(indices), max(indices)
+    else:
+        low, high = int(tokens.min()), int(tokens.max())
     if low < -1 or high >= limit:
         raise ValueError(
             f"{name} holds {low if low < -1 else high}; expected 0 <= token < {letters} = {limit}, or -1 for none"
         )
-    return tokens, low >= 0
+    return np.asarray(tokens, np.intp), low >= 0
 
 
 def take(parameters: Mapping[str, Any], name: str, rows: int | None = None, columns: int | None = None) -> Array:

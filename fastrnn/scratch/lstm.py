@@ -75,14 +75,11 @@ def _weights(parameters: Parameters) -> tuple[Weights, Array, Array]:
 
 def stack_gates(matrices: Sequence[Array], biases: Sequence[Array]) -> Weights:
     """Return matrices (n_a, n_a + n_x) and biases (n_a, 1), of i, f, c, o, in copies for kernels."""
-    n_a, n_z = matrices[0].shape
-    if {matrix.shape for matrix in matrices} != {(n_a, n_z)} or {b.shape for b in biases} != {(n_a, 1)}:
-        shapes = [array.shape for array in (*matrices, *biases)]
-        raise ValueError(f"the gates' weights and biases have shapes {shapes}; expected each (H, H + I) and (H, 1)")
+    n_a = len(matrices[0])
     ih = np.concatenate([matrix[:, n_a:] for matrix in matrices], dtype=np.float64)
     hh = np.concatenate([matrix[:, :n_a] for matrix in matrices], dtype=np.float64)
     bias = np.concatenate(biases, dtype=np.float64).ravel()
-    return Weights(np.ascontiguousarray(ih), np.ascontiguousarray(hh), bias, np.zeros_like(bias))
+    return Weights(np.ascontiguousarray(ih), np.ascontiguousarray(hh), bias, np.zeros(len(bias)))
 
 
 def split_gates(dweights: tuple[Array, Array, Array]) -> tuple[list[Array], list[Array]]:
