@@ -314,6 +314,27 @@ ERRORS = {
     "max words": (["train", "--level", "word", "--max-words", "0"], "Invalid value for '--max-words'"),
     "words of characters": (["train", "--max-words", "5"], "--max-words is for --level word"),
     "output of characters": (["train", "--output", "full"], "--output is for --level word"),
+    "units of the adaptive output": (
+        ["train", "text.txt", *SMALL, "--level", "word", "--output", "adaptive", "--out", "new"],
+        "hidden_size is 10; expected at least 16 with the adaptive output",
+    ),
+    "words of the adaptive output": (
+        [
+            "train",
+            "text.txt",
+            "--level",
+            "word",
+            "--output",
+            "adaptive",
+            "--max-words",
+            "1",
+            *SMALL[2:],
+            "--out",
+            "new",
+        ],
+        "the vocabulary has 2 words; expected 3 or more with the adaptive output",
+    ),
+    "memory": (["train", "text.txt", "--hidden", "10000000", *SMALL[2:], "--out", "new"], "not enough memory: Unable"),
     "no lines": (["train", "line.txt", "--windows", "lines"], "the text has 1 lines that are not empty"),
     "rare words": (["train", "line.txt", "--level", "word"], "no word of the text occurs 2 times"),
     "resume, another level": (
