@@ -246,6 +246,7 @@ def test_pad():
     assert features.tolist() == [[[1, 1], [2, 2], [0, 0]], [[0, 0], [2, 2], [0, 0]]]
     assert features.dtype == np.float32
     assert pad([[], []])[0].shape == (0, 2)
+    assert pad([np.empty((0, 3)), []])[0].shape == (0, 2, 3)
 
 
 def test_pad_wants_sequences_of_one_kind():
@@ -253,6 +254,11 @@ def test_pad_wants_sequences_of_one_kind():
         pad([])
     with pytest.raises(ValueError, match=r"rows of the shapes \(2,\) and \(3,\)"):
         pad([np.ones((1, 2)), np.ones((1, 3))])
+    for value, dtype in ((0.5, np.int64), (-1, np.uint8)):
+        with pytest.raises(
+            TypeError, match=f"padding_value is {value}; expected one that sequences of {dtype.__name__}"
+        ):
+            pad([np.ones(1, dtype), np.ones(2, dtype)], value)
 
 
 def test_s17_lines_are_sequences_between_by_line_and_empty_ones_are_dropped():
