@@ -352,6 +352,15 @@ ERRORS = {
     "sample, top-k": (["sample", CHECKPOINT, "--top-k", "0"], "Invalid value for '--top-k'"),
     "sample, top-p": (["sample", CHECKPOINT, "--top-p", "1.5"], "Invalid value for '--top-p'"),
     "sample, stop": (["sample", CHECKPOINT, "--stop", ""], "stop is ''; expected characters of the vocabulary"),
+    "plot, nothing": (["plot"], "Missing argument 'CHECKPOINT'"),
+    "plot, missing": (["plot", "none"], "none: No such file or directory"),
+    "plot, a text": (["plot", "text.txt"], "text.txt is not a usable checkpoint"),
+    "plot, damaged": (["plot", "damaged/checkpoint.safetensors"], "is not a usable checkpoint"),
+    "plot, prompt": (["plot", CHECKPOINT, "--prompt", "be Zoo"], "character 'Z' (U+005A) at position 3"),
+    "plot, empty prompt": (["plot", CHECKPOINT, "--prompt", ""], "--prompt is empty"),
+    "plot, layer": (["plot", CHECKPOINT, "--layer", "2"], "--layer is 2, but the model has 1"),
+    "plot, no layer": (["plot", CHECKPOINT, "--layer", "0"], "Invalid value for '--layer'"),
+    "plot, folder": (["plot", CHECKPOINT, "--out", "text.txt"], "text.txt: File exists"),
     "sample, length": (["sample", CHECKPOINT, "--length", "-1"], "Invalid value for '--length'"),
 }
 
