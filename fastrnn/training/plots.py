@@ -206,7 +206,7 @@ def draw_heat_map(axes: Axes, values: Any, labels: Sequence[str], name: str) -> 
         extent=extent,
     )
     axes.set(title=NAMES[name], ylabel="unit")
-    axes.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes.locator_params(axis="y", integer=True, min_n_ticks=1)
     _label_steps(axes, labels, len(values))
     axes.figure.colorbar(image, ax=axes, label=f"value of {name}", pad=0.01)
 
