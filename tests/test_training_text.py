@@ -187,7 +187,8 @@ def test_a_tokenizer_is_restored_from_json(tokenizer):
 
 
 NO_VOCABULARIES = {
-    "no characters": (lambda: CharTokenizer.fit(""), ValueError, "expected at least one, distinct and sorted"),
+    "no characters": (lambda: CharTokenizer.fit(""), TextError, "the text is empty"),
+    "no characters given": (lambda: CharTokenizer(""), ValueError, "expected at least one, distinct and sorted"),
     "no words": (lambda: WordTokenizer.fit(" \t"), TextError, "no word of the text occurs 1 times"),
     "no frequent words": (lambda: WordTokenizer.fit("a b", min_count=2), TextError, "occurs 2 times"),
     "max_words": (lambda: WordTokenizer.fit("a", max_words=0), ValueError, "max_words is 0"),
@@ -235,6 +236,13 @@ def test_a_stream_shorter_than_a_window_is_refused(sizes, message):
     n, batch_size, seq_length = sizes
     with pytest.raises(TextError, match=message):
         Windows(np.arange(n), batch_size, seq_length)
+
+
+@pytest.mark.parametrize("token", [-1, 3])
+@pytest.mark.parametrize("tokenizer", [CharTokenizer.fit("abc"), WordTokenizer.fit("a b")], ids=["chars", "words"])
+def test_what_is_no_token_has_no_text(tokenizer, token):
+    with pytest.raises(ValueError, match=f"tokens holds {token}; expected 0 <= token < V = 3"):
+        tokenizer.decode([0, token])
 
 
 def test_pad():
