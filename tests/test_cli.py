@@ -314,6 +314,27 @@ ERRORS = {
     "max words": (["train", "--level", "word", "--max-words", "0"], "Invalid value for '--max-words'"),
     "words of characters": (["train", "--max-words", "5"], "--max-words is for --level word"),
     "output of characters": (["train", "--output", "full"], "--output is for --level word"),
+    "units of the adaptive output": (
+        ["train", "text.txt", *SMALL, "--level", "word", "--output", "adaptive", "--out", "new"],
+        "hidden_size is 10; expected at least 16 with the adaptive output",
+    ),
+    "words of the adaptive output": (
+        [
+            "train",
+            "text.txt",
+            "--level",
+            "word",
+            "--output",
+            "adaptive",
+            "--max-words",
+            "1",
+            *SMALL[2:],
+            "--out",
+            "new",
+        ],
+        "the vocabulary has 2 words; expected 3 or more with the adaptive output",
+    ),
+    "memory": (["train", "text.txt", "--hidden", "10000000", *SMALL[2:], "--out", "new"], "not enough memory: Unable"),
     "no lines": (["train", "line.txt", "--windows", "lines"], "the text has 1 lines that are not empty"),
     "rare words": (["train", "line.txt", "--level", "word"], "no word of the text occurs 2 times"),
     "resume, another level": (
@@ -331,6 +352,15 @@ ERRORS = {
     "sample, top-k": (["sample", CHECKPOINT, "--top-k", "0"], "Invalid value for '--top-k'"),
     "sample, top-p": (["sample", CHECKPOINT, "--top-p", "1.5"], "Invalid value for '--top-p'"),
     "sample, stop": (["sample", CHECKPOINT, "--stop", ""], "stop is ''; expected characters of the vocabulary"),
+    "plot, nothing": (["plot"], "Missing argument 'CHECKPOINT'"),
+    "plot, missing": (["plot", "none"], "none: No such file or directory"),
+    "plot, a text": (["plot", "text.txt"], "text.txt is not a usable checkpoint"),
+    "plot, damaged": (["plot", "damaged/checkpoint.safetensors"], "is not a usable checkpoint"),
+    "plot, prompt": (["plot", CHECKPOINT, "--prompt", "be Zoo"], "character 'Z' (U+005A) at position 3"),
+    "plot, empty prompt": (["plot", CHECKPOINT, "--prompt", ""], "--prompt is empty"),
+    "plot, layer": (["plot", CHECKPOINT, "--layer", "2"], "--layer is 2, but the model has 1"),
+    "plot, no layer": (["plot", CHECKPOINT, "--layer", "0"], "Invalid value for '--layer'"),
+    "plot, folder": (["plot", CHECKPOINT, "--out", "text.txt"], "text.txt: File exists"),
     "sample, length": (["sample", CHECKPOINT, "--length", "-1"], "Invalid value for '--length'"),
 }
 

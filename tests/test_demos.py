@@ -112,6 +112,14 @@ def test_bad_arguments(tmp_path, monkeypatch, arguments, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_without_matplotlib_nothing_is_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fastrnn.cli.demo.find_spec", lambda name: None)
+    result = CliRunner().invoke(app, ["demo", "gates"])
+    assert (result.exit_code, result.output) == (1, "Error: pictures need matplotlib: pip install fastrnn[plot]\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_recipe():
     with pytest.raises(ValueError, match="name is 'x'; expected one of anbn, "):
         load_recipe("x")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from tolerances import assert_close, tolerance
@@ -143,6 +146,17 @@ def test_s5_states_in_another_dict_give_the_same_gradient():
         np.testing.assert_array_equal(of_dict[name], gradient)
 
 
+def test_s5_what_is_kept_can_be_copied_and_pickled():
+    rng, parameters, x, a0 = make(2)
+    cache = rnn_forward(x, a0, parameters)
+    da = rng.standard_normal((N_A, 2, T_X))
+    want, _ = rnn_backward(da, parameters, cache)
+    for kept in (copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))):
+        got, _ = rnn_backward(da, parameters, kept)
+        for name, gradient in want.items():
+            np.testing.assert_array_equal(got[name], gradient)
+
+
 def test_s5_parameters_that_change_before_backward_do_not_mix_in():
     rng, parameters, x, a0 = make(1)
     da = rng.standard_normal((N_A, 1, T_X))
@@ -174,6 +188,7 @@ def test_s3_s20_a_batch_of_tokens_equals_its_examples():
         ([], (N_A, 1), ValueError, "X is empty; expected at least one token"),
         ([N_X], (N_A, 1), ValueError, "X holds 5; expected 0 <= token < n_x = 5"),
         (["a"], (N_A, 1), TypeError, "X has dtype <U1; expected integers"),
+        ([np.array([0, 1]), np.array([1, N_X])], (N_A, 2), ValueError, "X holds 5"),
         ([0], (N_A,), ValueError, r"a0 has shape \(7,\); expected \(n_a, m\) = \(7, 1\)"),
     ],
 )

@@ -126,6 +126,8 @@ def test_s17_one_hot_columns():
     np.testing.assert_array_equal(one_hot_encode([2, 0, None], 3), [[0, 1, 0], [0, 0, 0], [1, 0, 0]])
     with pytest.raises(ValueError, match="sequence holds 3; expected 0 <= token < vocab_size = 3"):
         one_hot_encode([3], 3)
+    with pytest.raises(ValueError, match=r"sequence has shape \(3, 3\); expected \(T,\)"):
+        one_hot_encode(np.zeros((3, 3), int), 3)
 
 
 def test_s13_pad_sequences():
@@ -195,8 +197,10 @@ def test_s13_sampling_follows_the_probabilities():
     assert sample_from_logits([[3.0]]) == 0  # a vocabulary of one
     with pytest.raises(ValueError, match=r"logits has shape \(3, 2\); expected \(V, 1\) or \(V,\)"):
         sample_from_logits(np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="logits holds NaN"):
-        sample_from_logits([np.nan])
+    for bad in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="logits holds NaN or infinity"):
+            sample_from_logits([0.0, bad])
+    assert sample_from_logits([-np.inf, 0.0]) == 1
 
 
 def test_s13_get_sample():

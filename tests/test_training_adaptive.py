@@ -79,6 +79,12 @@ def test_bad_cutoffs(cutoffs, error, message):
         AdaptiveSoftmax(8, 20, cutoffs, 2.5)
 
 
+@pytest.mark.parametrize("div_value", [0, -2.0, np.nan, np.inf])
+def test_bad_div_values(div_value):
+    with pytest.raises(ValueError, match=f"div_value is {div_value}; expected a positive number"):
+        AdaptiveSoftmax(8, 20, [5], div_value)
+
+
 TARGETS = {
     "too large": (np.array([0, 20]), ValueError, "holds the token 20; expected 0 <= token < V = 20"),
     "negative": (np.array([0, -1]), ValueError, "holds the token -1"),

@@ -214,6 +214,10 @@ def test_failed_load_loads_nothing() -> None:
 
 LINEAR = {"head": Linear(3, 2)}
 BAD_CALLS = {
+    "a list": (lambda: Sequential([Linear(1, 1)]), TypeError, "layers is a list; expected a mapping of names"),
+    "no name": (lambda: Sequential({1: Linear(1, 1)}), ValueError, "layers has the name 1; expected one without a dot"),
+    "a class": (lambda: Sequential({"a": Linear}), TypeError, "layers['a'] is a type; expected a layer"),
+    "twice": (lambda: Sequential(LINEAR | {"again": LINEAR["head"]}), ValueError, "layers has one layer twice"),
     "no layers": (lambda: Sequential({}), ValueError, "layers is empty"),
     "dot": (lambda: Sequential({"a.b": Linear(1, 1)}), ValueError, "layers has the name 'a.b'; expected one without a"),
     "not a layer": (lambda: Sequential({"a": math.tanh}), TypeError, "layers['a'] is a builtin_function_or_method"),

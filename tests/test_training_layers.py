@@ -157,6 +157,15 @@ def test_cross_entropy(rng, dtype, leading, scale, vocabulary):
     assert_as_torch("dlogits", dlogits, logits_twin.grad, vocabulary)
 
 
+@pytest.mark.parametrize("size", [29.99, 39.99, 1e30])
+def test_cross_entropy_of_many_large_logits_does_not_overflow(size):
+    logits = np.full((2, 10_000), size, np.float32)
+    logits[:, 5] = -size
+    loss, dlogits = cross_entropy(logits, [5, 4])
+    assert loss == pytest.approx(math.log(9999) + size, rel=1e-6)
+    np.testing.assert_allclose(dlogits[:, 5], [-0.5, 0], atol=1e-7)
+
+
 def test_cross_entropy_of_any_memory_layout(rng):
     logits, targets = rng.standard_normal((7, 5)), rng.integers(0, 5, 7)
     loss, dlogits = cross_entropy(logits, targets)

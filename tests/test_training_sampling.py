@@ -78,6 +78,12 @@ def test_bad_temperatures(temperature):
         choose_token(np.zeros(3), temperature, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_a_model_that_has_diverged_writes_nothing(temperature):
+    with pytest.raises(ValueError, match="logits holds NaN"):
+        choose_token(np.array([0.0, math.nan]), temperature, np.random.default_rng(0))
+
+
 BAD_PROMPTS = {"unknown character": ("to Z", 5, TextError, "'Z'"), "length": ("to", -1, ValueError, "length is -1")}
 
 

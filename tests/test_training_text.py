@@ -187,7 +187,8 @@ def test_a_tokenizer_is_restored_from_json(tokenizer):
 
 
 NO_VOCABULARIES = {
-    "no characters": (lambda: CharTokenizer.fit(""), ValueError, "expected at least one, distinct and sorted"),
+    "no characters": (lambda: CharTokenizer.fit(""), TextError, "the text is empty"),
+    "no characters given": (lambda: CharTokenizer(""), ValueError, "expected at least one, distinct and sorted"),
     "no words": (lambda: WordTokenizer.fit(" \t"), TextError, "no word of the text occurs 1 times"),
     "no frequent words": (lambda: WordTokenizer.fit("a b", min_count=2), TextError, "occurs 2 times"),
     "max_words": (lambda: WordTokenizer.fit("a", max_words=0), ValueError, "max_words is 0"),
@@ -237,6 +238,13 @@ def test_a_stream_shorter_than_a_window_is_refused(sizes, message):
         Windows(np.arange(n), batch_size, seq_length)
 
 
+@pytest.mark.parametrize("token", [-1, 3])
+@pytest.mark.parametrize("tokenizer", [CharTokenizer.fit("abc"), WordTokenizer.fit("a b")], ids=["chars", "words"])
+def test_what_is_no_token_has_no_text(tokenizer, token):
+    with pytest.raises(ValueError, match=f"tokens holds {token}; expected 0 <= token < V = 3"):
+        tokenizer.decode([0, token])
+
+
 def test_pad():
     padded, lengths = pad([[1, 2, 3], [], np.array([4])], -1)
     assert padded.tolist() == [[1, -1, 4], [2, -1, -1], [3, -1, -1]]
@@ -246,6 +254,7 @@ def test_pad():
     assert features.tolist() == [[[1, 1], [2, 2], [0, 0]], [[0, 0], [2, 2], [0, 0]]]
     assert features.dtype == np.float32
     assert pad([[], []])[0].shape == (0, 2)
+    assert pad([np.empty((0, 3)), []])[0].shape == (0, 2, 3)
 
 
 def test_pad_wants_sequences_of_one_kind():
@@ -253,6 +262,11 @@ def test_pad_wants_sequences_of_one_kind():
         pad([])
     with pytest.raises(ValueError, match=r"rows of the shapes \(2,\) and \(3,\)"):
         pad([np.ones((1, 2)), np.ones((1, 3))])
+    for value, dtype in ((0.5, np.int64), (-1, np.uint8)):
+        with pytest.raises(
+            TypeError, match=f"padding_value is {value}; expected one that sequences of {dtype.__name__}"
+        ):
+            pad([np.ones(1, dtype), np.ones(2, dtype)], value)
 
 
 def test_s17_lines_are_sequences_between_by_line_and_empty_ones_are_dropped():

@@ -53,5 +53,7 @@ def run(complain: Callable[[str], int]) -> int:
         return 1
     except ModuleNotFoundError as error:  # of an extra, which the message names
         return complain(str(error))
+    except MemoryError as error:
+        return complain(f"not enough memory: {error}")
     except OSError as error:
         return complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))

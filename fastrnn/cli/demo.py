@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def demo(name: str, out: Path | None, text: Path | None, seed: int) -> None:
         if "text" not in signature(run).parameters:
             raise click.UsageError(f"the recipe {name} takes no --text.")
         options["text"] = read_text(text)
+    if find_spec("matplotlib") is None:  # told before the training, not after it
+        raise click.ClickException("pictures need matplotlib: pip install fastrnn[plot]")
     folder = out or Path("fastrnn-demo", name)
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(emoji=False, highlight=False, markup=False, soft_wrap=True)

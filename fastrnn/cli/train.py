@@ -129,7 +129,11 @@ def train(
         trainer = Trainer.resume(checkpoint, text, backend=used, num_threads=threads, **given)
     else:
         given.setdefault("learning_rate", LEARNING_RATES[settings["optimizer"]])
-        trainer = Trainer(text, Settings(**given), backend=used, num_threads=threads)
+        try:
+            chosen = Settings(**given)
+        except ValueError as error:  # options that do not go together
+            raise click.UsageError(str(error)) from None
+        trainer = Trainer(text, chosen, backend=used, num_threads=threads)
     out.mkdir(parents=True, exist_ok=True)
     trainer.save(checkpoint)
 

@@ -100,7 +100,7 @@ def as_indices(name: str, indices: Any, limit: int, letters: str) -> tuple[Array
     ValueError
         If there are none, or one is below -1 or not below `limit`, which `letters` names.
     """
-    if isinstance(indices, (list, tuple)) and None in indices:
+    if isinstance(indices, (list, tuple)) and any(index is None for index in indices):
         indices = [-1 if index is None else operator.index(index) for index in indices]
     tokens = take_array(name, indices)
     if not tokens.size:

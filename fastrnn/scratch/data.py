@@ -40,7 +40,8 @@ def one_hot_encode(sequence: Any, vocab_size: int) -> Array:
     TypeError
         If they are not integers.
     ValueError
-        If there are none, or one is out of range. -1, or None in a list, stands for a column of zeros.
+        If there are none, they are not (T,), or one is out of range. -1, or None in a list, stands for a column of
+        zeros.
 
     Examples
     --------
@@ -50,6 +51,8 @@ def one_hot_encode(sequence: Any, vocab_size: int) -> Array:
            [0., 0.]])
     """
     tokens, _ = as_indices("sequence", sequence, vocab_size, "vocab_size")
+    if tokens.ndim != 1:
+        raise ValueError(f"sequence has shape {tokens.shape}; expected (T,)")
     one_hot: Array = np.arange(vocab_size)[:, None] == tokens
     return one_hot.astype(np.float64)
 

@@ -39,7 +39,7 @@ def sample_from_logits(logits: Any, seed: int | None = None) -> int:
     Raises
     ------
     ValueError
-        If there is more than one column, or a logit is NaN.
+        If there is more than one column, or a logit is NaN or infinity.
 
     Examples
     --------
@@ -49,8 +49,8 @@ def sample_from_logits(logits: Any, seed: int | None = None) -> int:
     column = take_array("logits", logits)
     if column.shape not in ((len(column),), (len(column), 1)):
         raise ValueError(f"logits has shape {column.shape}; expected (V, 1) or (V,)")
-    if np.isnan(column).any():
-        raise ValueError("logits holds NaN; expected numbers")
+    if not (column < np.inf).all():
+        raise ValueError("logits holds NaN or infinity; expected finite numbers, or -infinity for no chance")
     if seed is not None:
         np.random.seed(seed)
     cumulative = softmax(column).ravel().cumsum()

@@ -30,6 +30,10 @@ class Run:
         self.y, self._tape = self._forward()
         self.y.flags.writeable = False
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle what it was made of: caches that hold a run can be kept."""
+        return Run, (self.cell.name, self.x, self.state, self.weights)
+
     def _forward(self) -> tuple[Array, ops.Tape]:
         backend, num_threads = ops.choose(None, None)
         y, _, tape = ops.forward(backend, self.cell, self.x, self.state, self.weights, num_threads)

@@ -65,7 +65,7 @@ class AdaptiveSoftmax(Parametrized):
     Raises
     ------
     ValueError
-        If the cutoffs are others, or a projection would have no column.
+        If the cutoffs are others, `div_value` is not positive, or a projection would have no column.
 
     Examples
     --------
@@ -99,6 +99,8 @@ class AdaptiveSoftmax(Parametrized):
         ends = [*self.cutoffs, self.num_classes]
         if not self.cutoffs or ends != sorted(set(ends)):
             raise ValueError(f"cutoffs is {list(cutoffs)}; expected rising numbers below num_classes = {num_classes}")
+        if not 0 < div_value < math.inf:
+            raise ValueError(f"div_value is {div_value}; expected a positive number")
         self.div_value = div_value
         self.dtype = check_dtype(dtype)
         self.backend, self.num_threads = backend, num_threads

@@ -53,6 +53,8 @@ def pad(sequences: Sequence[Any], padding_value: Any = 0) -> tuple[Array, Array]
     ------
     ValueError
         If there is no sequence, or two have rows of different shapes.
+    TypeError
+        If a sequence is not an array, or the sequences' dtype cannot hold `padding_value`.
 
     Examples
     --------
@@ -64,11 +66,14 @@ def pad(sequences: Sequence[Any], padding_value: Any = 0) -> tuple[Array, Array]
     if not arrays:
         raise ValueError("sequences is empty; expected at least one sequence")
     lengths = np.array([len(array) for array in arrays], np.intp)
-    filled = [array for array in arrays if len(array)] or [np.empty(0, np.intp)]  # an empty list is one of float64
-    shape = filled[0].shape[1:]
+    # An empty list is an array of float64 that says nothing of the others' dtype and shape.
+    filled = [array for array in arrays if len(array) or array.ndim > 1] or [np.empty(0, np.intp)]
+    shape, dtype = filled[0].shape[1:], np.result_type(*filled)
     if other := next((array.shape[1:] for array in filled if array.shape[1:] != shape), None):
         raise ValueError(f"sequences have rows of the shapes {shape} and {other}; expected one shape")
-    padded = np.full((lengths.max(), len(arrays), *shape), padding_value, np.result_type(*filled))
+    if not np.can_cast(np.min_scalar_type(padding_value), dtype, "same_kind"):
+        raise TypeError(f"padding_value is {padding_value!r}; expected one that sequences of {dtype} can hold")
+    padded = np.full((lengths.max(), len(arrays), *shape), padding_value, dtype)
     for n in np.flatnonzero(lengths):
         padded[: lengths[n], n] = arrays[n]
     return padded, lengths

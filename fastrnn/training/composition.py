@@ -141,9 +141,9 @@ class Sequential(Composed):
     Raises
     ------
     TypeError
-        If a layer has no forward and backward.
+        If `layers` is no mapping, or a layer has no forward and backward.
     ValueError
-        If there is none, or a name is empty or has a dot.
+        If there is none, a name is empty or has a dot, or a layer with parameters comes twice.
 
     Examples
     --------
@@ -170,13 +170,18 @@ class Sequential(Composed):
     """
 
     def __init__(self, layers: Mapping[str, Any]) -> None:
+        if not isinstance(layers, Mapping):
+            raise TypeError(f"layers is a {type(layers).__name__}; expected a mapping of names to layers")
         if not layers:
             raise ValueError("layers is empty; expected at least one")
         for name, layer in layers.items():
-            if not name or "." in name:
+            if not isinstance(name, str) or not name or "." in name:
                 raise ValueError(f"layers has the name {name!r}; expected one without a dot, not empty")
-            if not (hasattr(layer, "forward") and hasattr(layer, "backward")):
+            if isinstance(layer, type) or not (hasattr(layer, "forward") and hasattr(layer, "backward")):
                 raise TypeError(f"layers[{name!r}] is a {type(layer).__name__}; expected a layer")
+        with_parameters = [id(layer) for layer in layers.values() if layer.parameters]
+        if len(set(with_parameters)) < len(with_parameters):
+            raise ValueError("layers has one layer twice; expected each once: its two gradients would not be added up")
         self.layers = dict(layers)
         self._steps = {
             name: _EveryStep(layer) if isinstance(layer, Recurrent) else layer for name, layer in layers.items()

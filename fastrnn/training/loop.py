@@ -84,7 +84,7 @@ class Trainer:
     Parameters
     ----------
     text
-        To train on; its end is held out.
+        To train on; a part of it is held out, see `Settings`.
     settings
         See `Settings`.
     backend, num_threads

@@ -12,6 +12,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,9 +111,10 @@ def plot_losses(
     bits = np.asarray(losses) / math.log(2)
     steps = np.arange(1, len(bits) + 1)
     span = max(1, len(bits) // 50)
-    axes.plot(steps, bits, color=BLUE, alpha=0.25, linewidth=0.8)
+    axes.plot(steps, bits, "." if len(bits) == 1 else "-", color=BLUE, alpha=0.25, linewidth=0.8)
     middles = steps[span - 1 :] - (span - 1) / 2
-    axes.plot(middles, _running_mean(bits, span), color=BLUE, label=f"training, mean of {span} steps")
+    label = "training" if span == 1 else f"training, mean of {span} steps"
+    axes.plot(middles, _running_mean(bits, span), color=BLUE, label=label)
     if evaluations:
         best = min(evaluations, key=lambda evaluation: evaluation.loss)
         x, y = [e.step for e in evaluations], [e.bits for e in evaluations]
@@ -143,7 +145,7 @@ def plot_gates(
     Raises
     ------
     ValueError
-        If there is no gate, as in a plain RNN.
+        If there is no gate, as in a plain RNN, or not a label of each step.
     ModuleNotFoundError, OSError
         As for `plot_losses`.
     """
@@ -204,7 +206,8 @@ def draw_heat_map(axes: Axes, values: Any, labels: Sequence[str], name: str) -> 
         extent=extent,
     )
     axes.set(title=NAMES[name], ylabel="unit")
-    _label_steps(axes, labels)
+    axes.locator_params(axis="y", integer=True, min_n_ticks=1)
+    _label_steps(axes, labels, len(values))
     axes.figure.colorbar(image, ax=axes, label=f"value of {name}", pad=0.01)
 
 
@@ -226,19 +229,21 @@ def draw_units(axes: Axes, values: Any, labels: Sequence[str], *, name: str = "h
     axes.set(title=f"{NAMES[name]}, a line per unit", ylabel=f"value of {name}", xlim=(-0.5, len(values) - 0.5))
     axes.grid(alpha=0.3)
     axes.legend(title="unit", fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
-    _label_steps(axes, labels)
+    _label_steps(axes, labels, len(values))
 
 
 def draw_steps(axes: Axes, series: Mapping[str, Any], labels: Sequence[str]) -> None:
     """Draw values (T,) by name, such as input, target and output, against the time step; no legend is made."""
-    for (name, values), colour, marker in zip(series.items(), COLOURS, "os^Dv", strict=False):
+    for (name, values), colour, marker in zip(series.items(), cycle(COLOURS), cycle("os^Dv"), strict=False):
         axes.plot(np.asarray(values), marker=marker, markersize=3, linewidth=1.2, color=colour, label=name)
+        _label_steps(axes, labels, len(values))
     axes.grid(alpha=0.3)
-    _label_steps(axes, labels)
 
 
-def _label_steps(axes: Axes, labels: Sequence[str]) -> None:
-    """Write the inputs along the axis of time, as many as there is room for."""
+def _label_steps(axes: Axes, labels: Sequence[str], steps: int) -> None:
+    """Write the inputs along the axis of time, as many as there is room for; ValueError unless each step has one."""
+    if not 0 < len(labels) == steps:
+        raise ValueError(f"labels has {len(labels)} inputs; expected one of each step, T = {steps}, and at least one")
     every = math.ceil(len(labels) / 100)
     shown = [
         label.translate({ord(" "): "\u2423", ord("\n"): "\u21b5", ord("\t"): "\u21e5"}) for label in labels[::every]

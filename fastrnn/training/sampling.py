@@ -40,7 +40,7 @@ def token_weights(
     Raises
     ------
     ValueError
-        If the temperature is negative or NaN, `top_k` below 1, or `top_p` not in (0, 1].
+        If the temperature is negative or NaN, `top_k` below 1, `top_p` not in (0, 1], or a logit is NaN.
 
     Examples
     --------
@@ -55,6 +55,8 @@ def token_weights(
         check_positive("top_k", top_k)
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p is {top_p}; expected a number above 0 and at most 1")
+    if np.isnan(logits).any():
+        raise ValueError("logits holds NaN; expected numbers")
     below_best: Array = np.subtract(logits, logits.max(), dtype=np.float64)
     if temperature == 0:
         weights: Array = np.zeros_like(below_best)

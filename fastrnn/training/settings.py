@@ -46,6 +46,9 @@ SCHEDULES = ("constant", "linear", "cosine")
 # 256 units, Adam, windows of 35 steps in 32 rows, one thread) takes 3 times as long; at 10,000 words 5 times.
 ADAPTIVE_FROM = 4000
 
+# The adaptive output is of a shortlist and two clusters of words; for the last one the units are projected to a 16th.
+ADAPTIVE_WORDS, ADAPTIVE_UNITS = 3, 16
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -140,6 +143,10 @@ class Settings:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(among)}")
         if self.level == "char" and self.output == "adaptive":
             raise ValueError("output is 'adaptive'; expected 'auto' or 'full' for characters: they are too few")
+        if self.output == "adaptive" and self.hidden_size < ADAPTIVE_UNITS:
+            raise ValueError(
+                f"hidden_size is {self.hidden_size}; expected at least {ADAPTIVE_UNITS} with the adaptive output"
+            )
 
 
 def build_tokenizer(settings: Settings, text: str) -> Tokenizer:
@@ -185,7 +192,7 @@ def build_batches(settings: Settings, text: str, tokenizer: Tokenizer) -> tuple[
 def build_model(
     settings: Settings, vocabulary_size: int, *, backend: str | None = None, num_threads: int | None = None
 ) -> LanguageModel:
-    """Return the model with its initial parameters."""
+    """Return the model with its initial parameters; TextError if the words are too few for the output."""
     shape = (vocabulary_size, settings.hidden_size, settings.num_layers, settings.cell)
     options: dict[str, Any] = {
         "dropout": settings.dropout,
@@ -195,7 +202,12 @@ def build_model(
     }
     if settings.level == "char":
         return CharModel(*shape, **options)
-    adaptive = settings.output == "adaptive" or (settings.output == "auto" and vocabulary_size >= ADAPTIVE_FROM)
+    large = vocabulary_size >= ADAPTIVE_FROM and settings.hidden_size >= ADAPTIVE_UNITS
+    adaptive = settings.output == "adaptive" or (settings.output == "auto" and large)
+    if adaptive and vocabulary_size < ADAPTIVE_WORDS:
+        raise TextError(
+            f"the vocabulary has {vocabulary_size} words; expected {ADAPTIVE_WORDS} or more with the adaptive output"
+        )
     cutoffs = [max(1, vocabulary_size // 20), max(2, vocabulary_size // 4)] if adaptive else None
     return WordModel(*shape, cutoffs=cutoffs, **options)
 

@@ -56,8 +56,13 @@ class Tokenizer:
         raise NotImplementedError
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Return the text of the tokens."""
+        """Return the text of the tokens; ValueError if one is not in the vocabulary."""
         raise NotImplementedError
+
+    def _piece(self, token: int) -> str:
+        if not 0 <= token < len(self.pieces):
+            raise ValueError(f"tokens holds {token}; expected 0 <= token < V = {len(self.pieces)}")
+        return self.pieces[token]
 
     def join(self, prompt: str, tokens: Sequence[int]) -> str:
         """Return the text `prompt` as it is, continued by the tokens."""
@@ -113,8 +118,10 @@ class CharTokenizer(Tokenizer):
     def fit(
         cls, text: str, *, oov: bool = False, lower: bool = False, letters_only: bool = False, by_line: bool = False
     ) -> CharTokenizer:
-        """Return the tokenizer of all characters in `text`, once cleaned; ValueError if there are none."""
+        """Return the tokenizer of all characters in `text`, once cleaned; TextError if there are none."""
         characters = "".join(sorted({*_clean(text, lower, letters_only, by_line), *("\n" * by_line)}))
+        if not characters:
+            raise TextError("the text is empty; expected at least one character")
         return cls(characters, oov=oov, lower=lower, letters_only=letters_only, by_line=by_line)
 
     def encode(self, text: str) -> Array:
@@ -133,8 +140,8 @@ class CharTokenizer(Tokenizer):
         return tokens
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Return the text of the tokens."""
-        return "".join(self.pieces[token] for token in tokens)
+        """Return the text of the tokens; ValueError if one is not in the vocabulary."""
+        return "".join(map(self._piece, tokens))
 
     def join(self, prompt: str, tokens: Sequence[int]) -> str:
         """Return the text `prompt` as it is, continued by the tokens."""
@@ -241,11 +248,17 @@ class WordTokenizer(Tokenizer):
         return np.fromiter((self._tokens.get(word, 0) for word in words), np.intp)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Return the words with blanks between them, but where a mark or a line end wants none."""
+        """Return the words with blanks between them, but where a mark or a line end wants none.
+
+        Raises
+        ------
+        ValueError
+            If a token is not in the vocabulary.
+        """
         parts: list[str] = []
         previous, quoted = "\n", False
         for token in tokens:
-            word = self.pieces[token]
+            word = self._piece(token)
             if word == '"':
                 tight, quoted = quoted, not quoted
                 after = "(" if quoted else word  # after the opening mark comes no blank
