@@ -19,7 +19,7 @@
 #include <stdint.h>
 
 enum { FASTRNN_RNN_TANH, FASTRNN_RNN_RELU, FASTRNN_LSTM, FASTRNN_GRU, FASTRNN_CELLS };
-enum { FASTRNN_FEW_ROWS = 8, FASTRNN_GRADIENT_ROWS = 128 };
+enum { FASTRNN_FEW_ROWS = 16, FASTRNN_GRADIENT_ROWS = 128 };
 enum { FASTRNN_F32, FASTRNN_F64, FASTRNN_PRECISIONS };
 
 /* One layer over one sequence. void * are float or double arrays, C-contiguous; strides count elements.
@@ -68,8 +68,9 @@ typedef struct {
     ptrdiff_t chunk_count;
     void *panels_hh;                     /* INOUT [panel of 4 unit vectors][Z order][4 * L], made by pack_hidden */
     void *panels_ih;                     /* INOUT [panel of 4 * L inputs][Z order][4 * L], made by pack_input */
-    int few_rows; /* R <= FASTRNN_FEW_ROWS and nothing is added to: read weights in place, save for a last panel that is
-                     not full, and write their gradients in place: packing would cost more */
+    int few_rows; /* R is at most FASTRNN_FEW_ROWS, or less where H is small, and nothing is added to: read weights in
+                     place, save for a last panel that is not full, and write their gradients in place: packing would
+                     cost more */
 
     /* Which products run on split floats, where the instruction set has them: see split.inc.h. The driver decides. */
     int split_x; /* x weight_ih^T and Z weight_ih; in forward Z is projected then */
