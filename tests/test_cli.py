@@ -97,11 +97,12 @@ def test_epochs(folder, command):
 
 
 def test_several_texts_are_one(folder, command):
-    (folder / "more.txt").write_text("more\n")
-    status, out, _ = command("train", "text.txt", "more.txt", *SMALL, "--steps", 5)
+    (folder / "more.txt").write_text("no line end")
+    status, out, _ = command("train", "text.txt", "more.txt", "more.txt", *SMALL, "--steps", 5)
+    text = f"{TEXT}no line end\nno line end"
     assert status == 0
-    assert f"text.txt, more.txt: {len(TEXT) + 5:,} characters" in out
-    assert Trainer.resume("fastrnn-run/checkpoint.safetensors", TEXT + "more\n").step == 5
+    assert f"text.txt, more.txt, more.txt: {len(text):,} characters" in out
+    assert Trainer.resume("fastrnn-run/checkpoint.safetensors", text).step == 5
 
 
 def test_resumed_equals_uninterrupted_in_every_bit(folder, command):

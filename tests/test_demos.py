@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from fastrnn.cli.app import app
-from fastrnn.demos import RECIPES, Report, load_recipe, reuters_like
+from fastrnn.demos import RECIPES, Report, load_recipe, names, reuters_like
 
 ROOT = Path(__file__).resolve().parents[1]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -71,6 +71,14 @@ def test_names_are_learned_both_ways(report):
     assert figures["in batches: new among 100 made-up names"] > 80
 
 
+def test_names_may_be_any_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(names, "EPOCHS", 1)
+    monkeypatch.setattr(names, "EPOCHS_SINGLY", 1)
+    text = "".join(f"line {k} costs $x_{k}^$ {'and so on ' * (k % 40)}\n" for k in range(50)) + "\n" * 20
+    _, pictures = names.run(tmp_path, say=lambda line: None, text=text)
+    assert all(picture.read_bytes().startswith(PNG) for picture in pictures)
+
+
 def test_n1_to_n3_characters_and_words_of_any_text(tmp_path, monkeypatch):
     small = {"hidden_size": 32, "seq_length": 20, "batch_size": 4, "steps": 40, "evaluate_every": 20, "max_words": 50}
     runs = {name: replace(settings, **small) for name, settings in reuters_like.RUNS.items()}
@@ -102,6 +110,7 @@ def test_the_command_prints_figures_and_draws(tmp_path):
         (["vanishing", "--text", "x.txt"], "the recipe vanishing takes no --text."),
         (["names", "--text", "missing.txt"], "missing.txt"),
         (["vanishing", "--seed", "-1"], "-1 is not in the range"),
+        (["anbn", "--seed", str(2**32)], "4294967296 is not in the range"),
     ],
 )
 def test_bad_arguments(tmp_path, monkeypatch, arguments, message):

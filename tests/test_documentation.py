@@ -37,6 +37,8 @@ def test_examples_in_docstrings(name: str) -> None:
 @pytest.mark.parametrize("code", EXAMPLES)
 def test_examples_in_pages(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_BACKEND", "torch")  # an example sets it where it is not set, which would stay
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))  # where Keras writes its settings when it is imported
     script = tmp_path / "example.py"
     script.write_text(code)
     values = runpy.run_path(str(script)).values()

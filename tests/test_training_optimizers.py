@@ -20,6 +20,8 @@ RULES = {
     "momentum": (Momentum, torch.optim.SGD, {"learning_rate": 0.03, "momentum": 0.9}),
     "rmsprop": (RMSProp, torch.optim.RMSprop, {}),
     "rmsprop, all": (RMSProp, torch.optim.RMSprop, {"learning_rate": 0.003, "alpha": 0.8, "eps": 1e-3}),
+    "rmsprop, the sign": (RMSProp, torch.optim.RMSprop, {"learning_rate": 0.003, "alpha": 0.0, "eps": 0.0}),
+    "adam, the sign": (Adam, torch.optim.Adam, {"betas": (0.0, 0.0), "eps": 0.0}),
     "adam": (Adam, torch.optim.Adam, {}),
     "adam, all": (Adam, torch.optim.Adam, {"learning_rate": 0.02, "betas": (0.5, 0.9), "eps": 1e-3}),
     "adamw": (AdamW, torch.optim.AdamW, {}),

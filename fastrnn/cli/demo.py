@@ -12,7 +12,6 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from fastrnn.cli.options import SEED
 from fastrnn.demos import RECIPES, load_recipe
 from fastrnn.training import read_text
 
@@ -27,7 +26,7 @@ LIST = "\b\n" + "\n".join(f"{name:14}{subject}" for name, subject in RECIPES.ite
     "--out", type=click.Path(path_type=Path), show_default="fastrnn-demo/NAME", help="Folder for the pictures."
 )
 @click.option("--text", type=click.Path(path_type=Path), help="A text file, for recipes about text.")
-@click.option("--seed", type=SEED, default=0, help="The same seed gives the same numbers.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="The same seed gives the same numbers.")
 def demo(name: str, out: Path | None, text: Path | None, seed: int) -> None:
     """Run a recipe: train a small network, print what came out, and draw it. NAME is one of those below."""
     run = load_recipe(name)

@@ -123,7 +123,7 @@ def train(
     checkpoint, picture = out / "checkpoint.safetensors", out / "loss.png"
     if not resume and checkpoint.exists():
         raise click.UsageError(f"{checkpoint} exists; --resume goes on with it, another --out leaves it alone.")
-    text = "".join(map(read_text, texts)) or dinosaur_text()
+    text = _read(texts)
     used = backend or fastrnn.info().used
     if resume:
         trainer = Trainer.resume(checkpoint, text, backend=used, num_threads=threads, **given)
@@ -171,6 +171,14 @@ def train(
         console.print("", generate_text(model, tokenizer, "", length, temperature, trainer.settings.seed), "", sep="\n")
     console.print(f"checkpoint  {checkpoint}")
     console.print(f"loss curve  {picture if drawn else 'needs matplotlib: pip install fastrnn[plot]'}")
+
+
+def _read(texts: tuple[Path, ...]) -> str:
+    """Return the texts as one, in which each starts on a line of its own; without any, the names of dinosaurs."""
+    if not texts:
+        return dinosaur_text()
+    *others, last = map(read_text, texts)
+    return "".join(text if text.endswith("\n") else f"{text}\n" for text in others) + last
 
 
 def _describe_vocabulary(tokenizer: Tokenizer) -> str:

@@ -23,16 +23,17 @@ from fastrnn.training.plots import COLOURS, new_figure, save_figure
 __all__ = ["run"]
 
 HIDDEN, BATCH, EPOCHS_SINGLY, EPOCHS = 50, 32, 6, 30
+LONGEST = 40  # steps that the second picture has room for
 Losses = list[tuple[float, int]]  # of each update, in nats per character, and its characters
 
 
 def run(out: Path, *, seed: int = 0, say: Callable[[str], None] = print, text: str | None = None) -> Report:
     """Train both ways on the lines of `text`, or on the names of dinosaurs, draw the losses, and make names up."""
     text = (text or dinosaur_text()).lower()
-    names = text.split("\n")
+    names = [name for name in text.split("\n") if name]
 
     started = time.perf_counter()
-    singly, write = _one_at_a_time([name for name in names if name], seed)
+    singly, write = _one_at_a_time(names, seed)
     seconds_singly = time.perf_counter() - started
     speed_singly = sum(count for _, count in singly) / seconds_singly
     say(f"one name an update, {speed_singly:,.0f} characters/s: {', '.join(map(write, range(5)))}")
@@ -60,7 +61,7 @@ def run(out: Path, *, seed: int = 0, say: Callable[[str], None] = print, text: s
     for axes in (by_characters, by_time):
         axes.grid(alpha=0.3)
     save_figure(pictures[0], figure)
-    _draw_expectations(pictures[1], trainer, next(name for name in names[len(names) * 9 // 10 :] if name))
+    _draw_expectations(pictures[1], trainer, names[len(names) * 9 // 10])
 
     best = trainer.best_evaluation
     figures: dict[str, float | str] = {
@@ -114,20 +115,20 @@ def _smooth(losses: Losses) -> tuple[Array, Array]:
 
 
 def _draw_expectations(path: Path, trainer: Trainer, name: str) -> None:
-    """Draw the probabilities of all characters after each letter of a name that was held out."""
+    """Draw the probabilities of all characters after each letter of a name."""
     tokenizer = trainer.tokenizer
-    tokens = tokenizer.encode(f"\n{name}")
-    logits = trainer.model(tokens[:, None])[0][:, 0]
+    tokens = tokenizer.encode(f"\n{name}\n")[: LONGEST + 1]
+    logits = trainer.model(tokens[:-1, None])[0][:, 0]
     probabilities = scratch.softmax(logits.T.astype(np.float64))
     labels = [tokenizer.decode([token]).replace("\n", "\u21b5") for token in range(len(tokenizer))]
-    read = ["start", *name]
+    read, came = ["start", *name][:LONGEST], tokens[1:]
     figure, ((axes,),) = new_figure(size=(max(6.0, 0.4 * len(read) + 2), 9))
     image = axes.imshow(probabilities, cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     axes.set_xticks(range(len(read)), read, parse_math=False)
     axes.set_yticks(range(len(labels)), labels, fontsize="x-small", parse_math=False)
-    axes.set(title=f"What is expected after each letter of {name}", xlabel="letter read", ylabel="next character")
-    came = tokenizer.encode(f"{name}\n")
+    axes.set_title(f"What is expected after each letter of {name}", parse_math=False)
+    axes.set(xlabel="letter read", ylabel="next character")
     axes.plot(range(len(read)), came, "o", markerfacecolor="none", markeredgecolor=COLOURS[1], label="what came")
-    axes.legend(loc="upper right")
+    figure.legend(loc="outside lower left")  # within the axes it would hide probabilities
     figure.colorbar(image, ax=axes, label="probability")
     save_figure(path, figure)

@@ -204,6 +204,12 @@ def update_parameters(params: Parameters, grads: Sequence[Array], lr: float = 1e
     return params
 
 
+def _check_count(params: Parameters, count: int, maker: str) -> Parameters:
+    if len(params) != count:
+        raise ValueError(f"params has {len(params)} arrays; expected {count}, of {maker}")
+    return params
+
+
 def _rows(name: str, inputs: Any, vocab_size: int) -> Array:
     """Return a copy of columns (T, V, 1) as rows (T, 1, V)."""
     array = take_array(name, inputs)
@@ -243,7 +249,7 @@ class HiddenStates(Columns):
 
 
 def _run_rnn(inputs: Any, initial: Any, params: Parameters) -> Run:
-    U, V, _, b_hidden, _ = params
+    U, V, _, b_hidden, _ = _check_count(params, 5, "init_rnn")
     copies = [np.array(param, np.float64, order="C") for param in (U, V, b_hidden)]
     weights = Weights(copies[0], copies[1], copies[2].ravel(), np.zeros(len(U)))
     return Run(
@@ -338,7 +344,7 @@ def init_lstm(hidden_size: int, vocab_size: int = VOCAB_SIZE, z_size: int | None
 
 
 def _run_lstm(x: Array, h_0: Any, c_0: Any, params: Parameters) -> Run:
-    W_f, W_i, W_g, W_o, _, b_f, b_i, b_g, b_o, _ = params
+    W_f, W_i, W_g, W_o, _, b_f, b_i, b_g, b_o, _ = _check_count(params, 10, "init_lstm")
     state = state_rows("h_prev", h_0, len(W_f), 1), state_rows("C_prev", c_0, len(W_f), 1)
     return Run("lstm", x, state, stack_gates((W_i, W_f, W_g, W_o), (b_i, b_f, b_g, b_o)))
 
