@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from fastrnn.cli.options import require_matplotlib
 from fastrnn.demos import RECIPES, load_recipe
 from fastrnn.training import read_text
 
@@ -35,8 +35,7 @@ def demo(name: str, out: Path | None, text: Path | None, seed: int) -> None:
         if "text" not in signature(run).parameters:
             raise click.UsageError(f"the recipe {name} takes no --text.")
         options["text"] = read_text(text)
-    if find_spec("matplotlib") is None:  # told before the training, not after it
-        raise click.ClickException("pictures need matplotlib: pip install fastrnn[plot]")
+    require_matplotlib()
     folder = out or Path("fastrnn-demo", name)
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(emoji=False, highlight=False, markup=False, soft_wrap=True)

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from typing import Any
 
 import click
 
-__all__ = ["AT_LEAST_ONE", "DROPOUT", "LEARNING_RATE", "LIMIT", "SECONDS", "SEED", "SHARE", "TEMPERATURE"]
+__all__ = [
+    "AT_LEAST_ONE",
+    "DROPOUT",
+    "LEARNING_RATE",
+    "LIMIT",
+    "SECONDS",
+    "SEED",
+    "SHARE",
+    "TEMPERATURE",
+    "require_matplotlib",
+]
+
+
+def require_matplotlib() -> None:
+    """Fail with what to install, before anything is trained or a folder made."""
+    if find_spec("matplotlib") is None:
+        raise click.ClickException("pictures need matplotlib: pip install fastrnn[plot]")
 
 
 class Number(click.FloatRange):

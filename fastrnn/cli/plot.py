@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fastrnn.cli.options import AT_LEAST_ONE, SEED
+from fastrnn.cli.options import AT_LEAST_ONE, SEED, require_matplotlib
 from fastrnn.training import generate_text, load_history, load_model
 from fastrnn.training.plots import plot_gates, plot_hidden, plot_losses
 
@@ -29,6 +29,7 @@ def plot(checkpoint: Path, prompt: str | None, layer: int | None, out: Path | No
     The pictures are loss.png, hidden.png, with heat maps of the states and the hidden state as lines, and gates.png,
     with a heat map of each gate.
     """
+    require_matplotlib()
     model, tokenizer = load_model(checkpoint)
     losses, evaluations = load_history(checkpoint)
     layers = model.rnn.num_layers
