@@ -13,7 +13,7 @@ why in `why_not_runnable()`. Functions it may have besides, that `fastrnn` does 
 - `pack(cell, weights)`, whose result `forward(..., tape=False, packed=...)` takes in place of the weights, then None;
 - `keep(tape)`, `recall(...)` and `kept_sizes(...)`, which take a tape apart into arrays and put it together again;
 - `new_array(shape, dtype)`, a new array on memory that it recycles;
-- `multiply(a, b, bias)` for dense layers;
+- `multiply(a, b, bias)` for dense layers, `softmax(z, scale)` for losses;
 - `explain(...)`, which says what it would choose for a call;
 - `Stepper(cell, weights, batch_size, dtype, num_threads, validate)`, a class that takes single steps without allocating
   anything, from a list of each layer's weights, from the first on, and a zero state. Arrays have no axis N where

@@ -91,6 +91,8 @@ cdef extern from "kernels.h" nogil:
         void (*multiply)(const fastrnn_product *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*sigmoid)(void *, const void *, ptrdiff_t) noexcept nogil
         void (*tanh)(void *, const void *, ptrdiff_t) noexcept nogil
+        void (*softmax)(
+            void *, void *, void *, const void *, ptrdiff_t, double, ptrdiff_t, ptrdiff_t) noexcept nogil
 
     const char *const fastrnn_isa_names[]
     int fastrnn_isa_runs(int isa)

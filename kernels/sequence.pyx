@@ -196,6 +196,8 @@ cdef enum:
     FLOPS_WORTH_A_THREAD = 10_000_000
     # What packing one weight costs, in flops.
     FLOPS_OF_PACKING = 12
+    # What an element of a softmax costs, in flops of products.
+    FLOPS_OF_SOFTMAX = 100
     # Rows per thread below which a tile is too low to be worth a split of the batch.
     ROWS_WORTH_A_THREAD = 4
     # The same where every thread would read large weights at every step: by splitting the units instead, two threads take
@@ -1113,6 +1115,46 @@ def multiply(cnp.ndarray a, cnp.ndarray b, bias=None, *, int num_threads=1):
         if job.threads > 1:
             fastrnn_pool_release()
     return out
+
+
+# ---- softmax
+
+cdef struct Softmax:
+    const fastrnn_kernels *kernels
+    void *p
+    void *top
+    void *total
+    const void *z
+    ptrdiff_t rows, columns
+    double scale
+    int threads
+
+
+cdef void softmax_task(void *context, int part) noexcept nogil:
+    cdef Softmax *job = <Softmax *> context
+    job.kernels.softmax(
+        job.p, job.top, job.total, job.z, job.columns, job.scale,
+        start(job.rows, job.threads, part), start(job.rows, job.threads, part + 1))
+
+
+def softmax(cnp.ndarray z, double scale, *, int num_threads=1):
+    """Return scale * softmax(z) of the rows of z (n, C), C-contiguous, their maxima (n,), and sums of exp(z - max)."""
+    cdef Softmax job
+    cdef int typenum = cnp.PyArray_TYPE(z)
+    cdef cnp.npy_intp *shape = [z.shape[0], z.shape[1]]
+    cdef cnp.ndarray p = empty(2, shape, typenum), top = empty(1, shape, typenum), total = empty(1, shape, typenum)
+    job.kernels = kernels_of(typenum)
+    job.rows, job.columns, job.scale = z.shape[0], z.shape[1], scale
+    job.p, job.top, job.total = cnp.PyArray_DATA(p), cnp.PyArray_DATA(top), cnp.PyArray_DATA(total)
+    job.z = cnp.PyArray_DATA(z)
+    if job.rows * job.columns * FLOPS_OF_SOFTMAX < FLOPS_WORTH_A_THREAD:
+        num_threads = 1
+    job.threads = fastrnn_pool_acquire(num_threads)
+    with nogil:
+        fastrnn_pool_run(softmax_task, &job, job.threads, False)
+        if job.threads > 1:
+            fastrnn_pool_release()
+    return p, top, total
 
 
 # ---- activations, for the tests

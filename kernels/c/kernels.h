@@ -142,6 +142,9 @@ typedef struct {
     /* out := f(a), elementwise, as the cells compute it: for the tests */
     void (*sigmoid)(void *out, const void *a, ptrdiff_t count);
     void (*tanh)(void *out, const void *a, ptrdiff_t count);
+    /* OUT p (n, columns), top (n), total (n), IN z (n, columns): of rows row0..row1 */
+    void (*softmax)(
+        void *p, void *top, void *total, const void *z, ptrdiff_t columns, double scale, ptrdiff_t row0, ptrdiff_t row1);
 } fastrnn_kernels;
 
 /* Names of the instruction sets, from the most portable to the fastest; the last entry is NULL. */

@@ -74,6 +74,7 @@ static const fastrnn_kernels NAME(kernels) = {
     .multiply = NAME(multiply),
     .sigmoid = NAME(sigmoids),
     .tanh = NAME(tanhs),
+    .softmax = NAME(softmax),
 };
 
 #undef CELL_ROW
