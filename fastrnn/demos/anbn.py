@@ -32,7 +32,7 @@ LONGEST = 60  # the largest n that counting is tried with
 NETWORKS: dict[str, tuple[Any, int, float]] = {  # class, epochs, learning rate
     "RNN": (fastrnn.RNN, 1000, 0.003),
     "GRU": (fastrnn.GRU, 200, 0.01),
-    "LSTM": (fastrnn.LSTM, 200, 0.02),
+    "LSTM": (fastrnn.LSTM, 200, 0.1),
 }
 
 
