@@ -1,7 +1,7 @@
 /* A small pool of threads for one call at a time.
  *
  * A caller acquires the pool, runs any number of tasks on it, and releases it. While one Python thread holds it, others
- * get no helpers and run alone; results do not depend on it. Workers spin briefly for the next task, then sleep. The pool
+ * get no helpers and run alone; results do not depend on it. Workers wait briefly for the next task, then sleep. The pool
  * survives fork: the child starts with no workers. Denormals are flushed to zero inside tasks, in every thread. */
 #ifndef FASTRNN_POOL_H
 #define FASTRNN_POOL_H
