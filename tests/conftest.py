@@ -76,6 +76,7 @@ def keras(require: Require, torch: ModuleType, tmp_path_factory: pytest.TempPath
         keras = importlib.import_module("keras")
     assert keras.config.backend() == "torch"
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")  # which another test that made layers has fixed
     # Where types meet, Keras takes float64 for float32, as JAX does by default: even float64 products were rounded.
     importlib.import_module("keras.src.backend.common.dtypes").BIT64_TO_BIT32_DTYPE["float64"] = "float64"
     return keras
