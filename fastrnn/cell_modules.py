@@ -85,8 +85,8 @@ class _Cell(Runnable):
         Returns
         -------
         tuple
-            The state after and the tape. The tape refers to x and the parameters without a copy: they must not change
-            before `backward`.
+            The state after and the tape. The tape refers to real x and the parameters without a copy: they must not
+            change before `backward`, which raises ValueError where it sees that x has.
         """
         x, states, batched = self._take(x, state)
         if state is not None:
@@ -94,7 +94,7 @@ class _Cell(Runnable):
         backend, num_threads = ops.choose(self.backend, self.num_threads)
         _, states_n, kept = ops.forward(backend, self._cell, x[None], states, self._weights.arrays(), num_threads)
         state_n = _to_caller(states_n, batched)
-        return state_n, Tape(self, kept, states_n[0].shape if batched else states_n[0].shape[1:])
+        return state_n, Tape(self, x, kept, states_n[0].shape if batched else states_n[0].shape[1:])
 
     def backward(self, tape: Tape, dstate: Any) -> tuple[Array | None, Any, dict[str, Array]]:
         """Differentiate a step: the exact gradients of everything that went into `forward`.
@@ -126,7 +126,7 @@ class _Cell(Runnable):
         dstates: tuple[Any, ...] = (None,) * len(names)
         if dstate is not None:
             dstates = self._as_states(names, dstate, shape, optional=True)
-        kept, tape._kept = tape._kept, None
+        kept = tape._take()
         dx, dstates_0, dweights = ops.backward(kept, None, dstates)
         dx = None if dx is None else (dx[0] if batched else dx[0, 0])
         return dx, _to_caller(dstates_0, batched), self._weights.named(dweights)

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastrnn import backends, explain, ops, stack
 from fastrnn.cells import CELLS, Cell, State
-from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive, check_share, uniform
+from fastrnn.parameters import Array, Parametrized, check_dtype, check_flag, check_positive, check_share, uniform
 from fastrnn.steps import Ragged
 from fastrnn.stream import Stream
 
@@ -22,11 +22,36 @@ __all__ = ["GRU", "LSTM", "RNN", "Tape"]
 class Tape:
     """What a module's `forward` keeps for its `backward`; it serves once, as backward works in place on it."""
 
-    def __init__(self, module: Parametrized, kept: Any, y_shape: tuple[int, ...], ragged: Ragged | None = None) -> None:
+    def __init__(
+        self, module: Parametrized, x: Array, kept: Any, y_shape: tuple[int, ...], ragged: Ragged | None = None
+    ) -> None:
         self._module = module
+        self._x = x  # that `kept` refers to
+        self._sample = ops.sample(x)
         self._kept = kept  # of `stack` or, by a cell, of `ops`; None once used
         self._y_shape = y_shape  # as the caller sees y
         self._ragged = ragged
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a tape cannot be copied or pickled: it serves once, where forward made it; run forward again")
+
+    def _check(self) -> None:
+        """ValueError unless it is unused and x is as forward saw it."""
+        if self._kept is None:
+            raise ValueError("tape was used before; expected a fresh one: backward works in place, run forward again")
+        if ops.sample(self._x) != self._sample:
+            raise ValueError(
+                "x was changed after forward; expected it as it was, for the tape refers to it: "
+                "call backward before x is written to, or forward with x.copy()"
+            )
+
+    def _take(self) -> Any:
+        """What is kept, for one thread and once."""
+        kept, self._kept = self._kept, None
+        if kept is None:
+            raise ValueError("tape is in use by another thread; expected a tape of its own for each")
+        self._x = self._sample = None  # type: ignore[assignment]
+        return kept
 
 
 def check_tape(tape: Any, module: Parametrized) -> None:
@@ -35,8 +60,7 @@ def check_tape(tape: Any, module: Parametrized) -> None:
         raise TypeError(f"tape is a {type(tape).__name__}; expected the tape that forward returned")
     if tape._module is not module:
         raise ValueError("tape is another module's; expected one from this module's forward")
-    if tape._kept is None:
-        raise ValueError("tape was used before; expected a fresh one: backward works in place, run forward again")
+    tape._check()
 
 
 class Runnable(Parametrized):
@@ -45,6 +69,22 @@ class Runnable(Parametrized):
     _cell: Cell
     _DEFAULTS: Mapping[str, Any]  # by name, of the arguments that `repr` shows where they differ
     _CACHES: tuple[str, ...]  # attributes that `_start_caches` sets
+    _FIXED: frozenset[str] = frozenset({"input_size", "hidden_size", "bias", "dtype", "nonlinearity", "parameters"})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse to change what the parameters were made for; check what a call looks at."""
+        if name in self._FIXED and (name in self.__dict__ or name == "parameters"):
+            cls = type(self).__name__
+            remedy = "write into its arrays" if name == "parameters" else f"make another module: {cls}(..., {name}=...)"
+            raise AttributeError(f"{name} of a {cls} is fixed once it is made; {remedy}")
+        if name in _CHECKS:
+            value = _CHECKS[name](value)
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._FIXED or name in _CHECKS:
+            raise AttributeError(f"{name} of a {type(self).__name__} cannot be deleted")
+        object.__delattr__(self, name)
 
     def _configure(
         self, input_size: int, hidden_size: int, bias: bool, dtype: Any, backend: str | None, num_threads: int | None
@@ -52,12 +92,10 @@ class Runnable(Parametrized):
         """Validate and keep the arguments that all have."""
         self.input_size = check_positive("input_size", input_size)
         self.hidden_size = check_positive("hidden_size", hidden_size)
-        self.bias = bool(bias)
+        self.bias = check_flag("bias", bias)
         self.dtype = check_dtype(dtype)
-        if backend is not None:
-            backends.load(backend)
         self.backend = backend
-        self.num_threads = None if num_threads is None else check_positive("num_threads", num_threads)
+        self.num_threads = num_threads
 
     def _draw(self, shapes: Mapping[str, tuple[int, ...]], seed: Any) -> np.random.Generator:
         """Draw the parameters from torch.nn's distribution and return the generator."""
@@ -81,9 +119,26 @@ class Runnable(Parametrized):
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size}{''.join(options)})"
 
 
+def _check_backend(backend: Any) -> str | None:
+    """Return the name of a backend that runs here, or None; TypeError or BackendError for anything else."""
+    if backend is not None:
+        if not isinstance(backend, str):
+            raise TypeError(f"backend is {backend!r}; expected None or one of {', '.join(backends.BACKENDS)}")
+        backends.load(backend)
+    return backend
+
+
+# What an attribute is checked with that may be changed at any time.
+_CHECKS: Mapping[str, Any] = {
+    "backend": _check_backend,
+    "num_threads": lambda n: None if n is None else check_positive("num_threads", n),
+    "batch_first": lambda flag: check_flag("batch_first", flag),
+}
+
+
 def check_nonlinearity(nonlinearity: Any) -> str:
     """Return "tanh" or "relu"; ValueError for anything else."""
-    if nonlinearity not in ("tanh", "relu"):
+    if not isinstance(nonlinearity, str) or nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"nonlinearity is {nonlinearity!r}; expected 'tanh' or 'relu'")
     return str(nonlinearity)
 
@@ -92,6 +147,7 @@ class _Recurrent(Runnable):
     """Everything that RNN, LSTM and GRU share."""
 
     _CACHES = ("_weights", "_zeros")
+    _FIXED = Runnable._FIXED | {"num_layers", "dropout", "bidirectional", "directions", "proj_size"}
     _DEFAULTS: Mapping[str, Any] = {
         "num_layers": 1,
         "bias": True,
@@ -122,13 +178,13 @@ class _Recurrent(Runnable):
     ) -> None:
         self._configure(input_size, hidden_size, bias, dtype, backend, num_threads)
         self.num_layers = check_positive("num_layers", num_layers)
-        self.batch_first = bool(batch_first)
+        self.batch_first = batch_first
         self.dropout = check_share("dropout", dropout)
         if self.dropout and self.num_layers == 1:
             warnings.warn(
                 f"dropout={dropout} has no effect on one layer: it is between layers", UserWarning, stacklevel=3
             )
-        self.bidirectional = bool(bidirectional)
+        self.bidirectional = check_flag("bidirectional", bidirectional)
         self.directions = 2 if self.bidirectional else 1
         self.proj_size = _check_projection(proj_size, self.hidden_size)
         self._output_size = self.proj_size or self.hidden_size  # P
@@ -206,6 +262,8 @@ class _Recurrent(Runnable):
         y, states_n = stack.infer(setting, self._weights, x, states, stamp)
         if ragged is not None:
             y = ragged.unpack(y, steps, setting.empty)
+        elif len(y) != steps:
+            y = _nothing(y, steps)
         return self._to_caller(y, batched), self._join(states_n, batched, ragged)
 
     def forward(
@@ -226,8 +284,9 @@ class _Recurrent(Runnable):
         Returns
         -------
         tuple
-            y, the final state, and the tape. The tape refers to x, y and the parameters without a copy: they must not
-            change before `backward`; y is read-only for that reason.
+            y, the final state, and the tape. The tape refers to real x, y and the parameters without a copy: they must
+            not change before `backward`. So y is read-only, and `backward` raises ValueError where it sees that x has
+            changed (of a large x it looks at a sample). Tokens, lengths and states may: they are copied.
         """
         if checkpoint_every is not None:
             checkpoint_every = check_positive("checkpoint_every", checkpoint_every)
@@ -238,9 +297,11 @@ class _Recurrent(Runnable):
         y, states_n, kept = stack.forward(setting, self._weights, x, states, self._dropout, checkpoint_every)
         if ragged is not None:
             y = ragged.unpack(y, steps, setting.empty)
+        elif len(y) != steps:
+            y = _nothing(y, steps)
         y.flags.writeable = False
         y = self._to_caller(y, batched)
-        return y, self._join(states_n, batched, ragged), Tape(self, kept, y.shape, ragged)
+        return y, self._join(states_n, batched, ragged), Tape(self, x, kept, y.shape, ragged)
 
     def _setting(self, x: Array, ragged: Ragged | None, *, training: bool) -> stack.Setting:
         """What all layers of a call share."""
@@ -293,7 +354,9 @@ class _Recurrent(Runnable):
             dy = None if dy is None else ragged.pack(dy)
             dstates = tuple([None if d is None else ragged.sort(d) for d in dstates])
 
-        kept, tape._kept = tape._kept, None
+        kept = tape._take()
+        if batch_size == 0 and dy is not None:
+            dy = dy[:0]  # as x in `_take`
         layers = self.num_layers * self.directions
         per_layer = [dstates] * layers
         if dstate is not None:
@@ -301,6 +364,8 @@ class _Recurrent(Runnable):
         dx, dstates_0, dweights = kept.backward(dy, per_layer)
         if ragged is not None and dx is not None:
             dx = ragged.unpack(dx, steps)
+        elif dx is not None and len(dx) != steps:
+            dx = _nothing(dx, steps)
         grads: dict[str, Array] = {}
         for weights, of_weights in zip(itertools.chain(*self._weights), dweights, strict=True):
             grads |= weights.named(of_weights)
@@ -340,6 +405,8 @@ class _Recurrent(Runnable):
         for index, arrays in enumerate(found):
             layer, reverse = divmod(index, self.directions)
             for name, array in arrays.items():
+                if ragged is None and len(array) != steps:
+                    array = _nothing(array, steps)
                 inside[f"{name}{_suffix(layer, reverse)}"] = self._to_caller(array, batched)
         return inside
 
@@ -439,6 +506,8 @@ class _Recurrent(Runnable):
                 padded=lengths is not None,
             )
         steps, batch_size = x.shape[:2]
+        if batch_size == 0:
+            x = x[:0]  # there may be any number of steps, and there is nothing to do in each
         if lengths is not None:
             if not batched:
                 raise ValueError(
@@ -522,6 +591,11 @@ def _suffix(layer: int, reverse: int) -> str:
     return f"_l{layer}{'_reverse' * reverse}"
 
 
+def _nothing(rows: Array, steps: int) -> Array:
+    """(0, 0, K), which a batch of no sequences is computed as, to (T, 0, K)."""
+    return np.empty((steps, *rows.shape[1:]), rows.dtype)
+
+
 def _to_time_major(array: Array) -> Array:
     return np.ascontiguousarray(array.swapaxes(0, 1))
 
@@ -541,6 +615,8 @@ class RNN(_Recurrent):
     ----------
     input_size, hidden_size, num_layers
         I, H and L.
+    nonlinearity
+        "tanh" or "relu".
     bias
         Whether the layers have bias_ih and bias_hh.
     batch_first
@@ -550,8 +626,6 @@ class RNN(_Recurrent):
         divided by 1 - dropout. Inference keeps all.
     bidirectional
         Whether each layer has a second direction, from the last step to the first; y holds both side by side.
-    nonlinearity
-        "tanh" or "relu".
     dtype
         float32 or float64, of the parameters and of everything that goes in and out.
     seed
@@ -578,12 +652,12 @@ class RNN(_Recurrent):
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
+        nonlinearity: str = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
-        nonlinearity: str = "tanh",
         dtype: Any = "float32",
         seed: Any = None,
         backend: str | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -11,6 +12,7 @@ import numpy as np
 
 from fastrnn.backends import resolve
 from fastrnn.cells import Cell, State, Weights
+from fastrnn.fits import check_call, check_weights, layout
 from fastrnn.parameters import Array, take_array
 from fastrnn.threads import get_num_threads
 
@@ -36,6 +38,7 @@ __all__ = [
     "multiply",
     "recall",
     "run",
+    "sample",
     "softmax",
 ]
 
@@ -86,12 +89,13 @@ def as_real(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...],
 
 
 def as_tokens(name: str, tokens: Array, limit: int, letters: str) -> Array:
-    """Return integer `tokens` as contiguous intp; ValueError unless 0 <= token < limit, which `letters` names."""
-    if tokens.size and not 0 <= (low := int(tokens.min())) <= (high := int(tokens.max())) < limit:
+    """Return a contiguous copy of `tokens`, intp; ValueError unless 0 <= token < limit, which `letters` names."""
+    own = np.array(tokens, order="C")  # before the look: kernels trust what was seen, and others may write to the array
+    if own.size and not 0 <= (low := int(own.min())) <= (high := int(own.max())) < limit:
         raise ValueError(
             f"{name} holds the token {low if low < 0 else high}; expected 0 <= token < {letters} = {limit}"
         )
-    return np.require(tokens, np.intp, ["C", "A"])
+    return np.require(own, np.intp, ["C", "A"])
 
 
 def as_input(
@@ -162,7 +166,7 @@ def _listed(*parts: Sequence[str | int]) -> str:
 
 def as_lengths(lengths: Any, batch: int, steps: int) -> Array:
     """Return `lengths` as (N,) ints; TypeError or ValueError unless they are, and 0 <= length <= T."""
-    array = take_array("lengths", lengths)
+    array = np.array(take_array("lengths", lengths))  # as in `as_tokens`
     if array.size and array.dtype.kind not in "iu":  # an empty list is one of float64
         raise TypeError(f"lengths has dtype {array.dtype}; expected integers")
     if array.shape != (batch,):
@@ -203,6 +207,23 @@ def _describe(value: Any) -> str:
     return f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
 
 
+def sample(x: Array) -> bytes | None:
+    """Some 64 values of real x, or all of fewer: enough to see that an array has been filled anew. None for tokens."""
+    if x.dtype.kind != "f" or x.size == 0:
+        return None
+    return (x if x.size <= _SAMPLED else x.take(_places(x.size))).tobytes()
+
+
+_SAMPLED = 64
+
+
+@functools.lru_cache(256)
+def _places(size: int) -> Array:
+    """Which elements of so many a sample has: at multiples of the golden ratio, which meet every column of x."""
+    places: Array = (np.arange(1, _SAMPLED + 1) * 0.6180339887498949 % 1 * size).astype(np.intp)
+    return places
+
+
 def choose(backend: str | None, num_threads: int | None) -> tuple[ModuleType, int]:
     """What a call runs on: the backend and the number of threads, given those that its module asks for, if any."""
     return resolve(backend), num_threads or get_num_threads()
@@ -216,6 +237,8 @@ class Tape:
     backend: ModuleType
     kept: Any  # None once used
     num_threads: int
+    given: Sequence[Array | None] = ()  # what a backend that does not look itself relies on in backward
+    layout: tuple[Any, ...] = ()  # of these in forward
 
 
 class LayerWeights:
@@ -228,7 +251,8 @@ class LayerWeights:
         """Take the names of parameters by the fields of Weights that there are."""
         self.names = [names.get(field, "") for field in Weights._fields]
         self._parameters = parameters  # not the arrays: a reference to one would count as held
-        self._kept: tuple[ModuleType | None, int | None, Any] = (None, None, None)  # backend, stamp, packed weights
+        # backend, stamp, packed weights, their I, H and P
+        self._kept: tuple[ModuleType | None, int | None, Any, tuple[int, int, int]] = (None, None, None, (0, 0, 0))
 
     def arrays(self) -> Weights:
         """The live parameter arrays; they count as held for as long as the result is."""
@@ -239,13 +263,15 @@ class LayerWeights:
         """The gradients, in the order of the fields of Weights, by their parameters' names."""
         return {name: gradient for name, gradient in zip(self.names, gradients, strict=True) if gradient is not None}
 
-    def packed(self, backend: ModuleType, cell: Cell, stamp: int, num_threads: int) -> Any:
-        """The weights as a backend that has `pack` packed them, packed anew if need be."""
-        by, under, packed = self._kept  # read, and below written, at once: other threads do so too
+    def packed(self, backend: ModuleType, cell: Cell, stamp: int, num_threads: int) -> tuple[Any, tuple[int, int, int]]:
+        """The weights as a backend that has `pack` packed them, packed anew if need be, and their I, H and P."""
+        by, under, packed, sizes = self._kept  # read, and below written, at once: other threads do so too
         if by is not backend or under != stamp:
-            packed = backend.pack(cell, self.arrays(), num_threads=num_threads)
-            self._kept = backend, stamp, packed
-        return packed
+            weights = self.arrays()
+            sizes = check_weights(cell, weights)
+            packed = backend.pack(cell, weights, num_threads=num_threads)
+            self._kept = backend, stamp, packed, sizes
+        return packed, sizes
 
 
 def infer(
@@ -266,6 +292,9 @@ def infer(
     """
     if stamp is None or not hasattr(backend, "pack"):
         return run(backend, cell, x, state, weights.arrays(), num_threads, batch_sizes, reverse, y)
+    packed, sizes = weights.packed(backend, cell, stamp, num_threads)
+    if not hasattr(backend, "LOOKS_ITSELF"):
+        check_call(cell, x, state, sizes, state[0].dtype, batch_sizes)
     y, state_n, _ = backend.forward(
         cell,
         x,
@@ -276,7 +305,7 @@ def infer(
         batch_sizes=batch_sizes,
         reverse=reverse,
         y=y,
-        packed=weights.packed(backend, cell, stamp, num_threads),
+        packed=packed,
     )
     return y, state_n
 
@@ -293,10 +322,19 @@ def run(
     y: Array | None = None,
 ) -> tuple[Array, State]:
     """Run one layer for its outputs only: `fastrnn.reference.forward` on a backend."""
+    _look(backend, cell, x, state, weights, batch_sizes)
     y, state_n, _ = backend.forward(
         cell, x, state, weights, tape=False, num_threads=num_threads, batch_sizes=batch_sizes, reverse=reverse, y=y
     )
     return y, state_n
+
+
+def _look(backend: ModuleType, cell: Cell, x: Array, state: State, weights: Weights, batch_sizes: Array | None) -> bool:
+    """See to it that arrays fit one another, for a backend that does not do so itself; whether that was needed."""
+    if hasattr(backend, "LOOKS_ITSELF"):
+        return False
+    check_call(cell, x, state, check_weights(cell, weights), weights.hh.dtype, batch_sizes)
+    return True
 
 
 def forward(
@@ -311,10 +349,14 @@ def forward(
     y: Array | None = None,
 ) -> tuple[Array, State, Tape]:
     """Run one layer and keep a tape: `fastrnn.reference.forward` on a backend."""
+    looked = _look(backend, cell, x, state, weights, batch_sizes)
     y, state_n, kept = backend.forward(
         cell, x, state, weights, tape=True, num_threads=num_threads, batch_sizes=batch_sizes, reverse=reverse, y=y
     )
-    return y, state_n, Tape(cell, backend, kept, num_threads)
+    if not looked:
+        return y, state_n, Tape(cell, backend, kept, num_threads)
+    given = (x, state[0], y, *weights)
+    return y, state_n, Tape(cell, backend, kept, num_threads, given, layout(*given))
 
 
 def backward(
@@ -329,6 +371,8 @@ def backward(
 
     The gradients of the weights come in the order of the fields of Weights.
     """
+    if layout(*tape.given) != tape.layout:
+        raise ValueError("x, y or a parameter has been given other memory, or another shape or dtype, since forward")
     kept, tape.kept = tape.kept, None
     dx, dstate_0, gradients = tape.backend.backward(
         tape.cell, kept, dy, dstate, num_threads=tape.num_threads, dx=dx, dweights=dweights, rows=rows
@@ -360,6 +404,11 @@ def recall(
     reverse: bool = False,
 ) -> Tape:
     """The tape again whose forward took and gave these arrays, from what `keep` returned."""
+    if _look(backend, cell, x, state, weights, batch_sizes):
+        sizes = (len(x) if batch_sizes is None else len(batch_sizes), len(state[0]), y[..., 0].size, state[-1].shape[1])
+        wanted = kept_sizes(backend, cell, (*sizes, 0 if weights.hr is None else y.shape[-1]), weights.hh.dtype)
+        if [(k.dtype, k.shape) for k in kept] != [(weights.hh.dtype, (size,)) for size in wanted]:
+            raise ValueError(f"the tape has arrays of {[k.size for k in kept]} elements; expected {list(wanted)}")
     recalled = backend.recall(cell, x, state, weights, y, tuple(kept), batch_sizes=batch_sizes, reverse=reverse)
     return Tape(cell, backend, recalled, num_threads)
 

@@ -12,8 +12,10 @@ import numpy as np
 
 __all__ = [
     "Array",
+    "Parameters",
     "Parametrized",
     "check_dtype",
+    "check_flag",
     "check_positive",
     "check_share",
     "fill",
@@ -23,6 +25,7 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+LARGEST = 2**31 - 1  # of any size, so that products of two of them are numbers of 64 bits
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]  # initial values of a shape
 
 
@@ -39,12 +42,21 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def check_positive(name: str, value: Any) -> int:
-    """Return `value` as an int of at least 1; TypeError or ValueError that names the argument otherwise."""
+    """Return `value` as an int from 1 to 2^31 - 1; TypeError or ValueError that names the argument otherwise."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} is {value!r}; expected an integer of at least 1")
     if value < 1:
         raise ValueError(f"{name} is {value}; expected an integer of at least 1")
+    if value > LARGEST:
+        raise ValueError(f"{name} is {value}; expected an integer of at most {LARGEST}")
     return int(value)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return `value` as a bool; TypeError that names the argument unless it is one."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}; expected True or False")
+    return bool(value)
 
 
 def check_share(name: str, value: Any) -> float:
@@ -76,22 +88,25 @@ def take_floats(name: str, value: Any) -> Array:
     return array
 
 
-def fill(parameters: Mapping[str, Array], state_dict: Mapping[str, Any]) -> None:
+def fill(parameters: Mapping[str, Array], state_dict: Mapping[str, Any], of: str = "state_dict") -> None:
     """Copy the values of `state_dict` into arrays of the same names and shapes, all or, after an error, none.
 
-    While `parameters` refers to the arrays they count as held: no other thread keeps a mixture of old and new.
+    While `parameters` refers to the arrays they count as held: no other thread keeps a mixture of old and new. Errors
+    name the argument `of` the caller.
     """
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"{of} is a {type(state_dict).__name__}; expected a mapping of names to arrays")
     missing = [name for name in parameters if name not in state_dict]
     unexpected = [name for name in state_dict if name not in parameters]
     if missing or unexpected:
-        raise KeyError(f"state_dict: missing {missing}, unexpected {unexpected}")
-    values = {name: take_array(f"state_dict[{name!r}]", state_dict[name]) for name in parameters}
+        raise KeyError(f"{of}: missing {missing}, unexpected {unexpected}")
+    values = {name: take_array(f"{of}[{name!r}]", state_dict[name]) for name in parameters}
     for name, value in values.items():
         expected = parameters[name].shape
         if value.shape != expected:
-            raise ValueError(f"state_dict[{name!r}] has shape {value.shape}; expected {expected}")
+            raise ValueError(f"{of}[{name!r}] has shape {value.shape}; expected {expected}")
         if value.dtype.kind not in "fiu":
-            raise TypeError(f"state_dict[{name!r}] has dtype {value.dtype}; expected real numbers")
+            raise TypeError(f"{of}[{name!r}] has dtype {value.dtype}; expected real numbers")
     for name, value in values.items():
         np.copyto(parameters[name], value, casting="unsafe")
 
@@ -108,17 +123,69 @@ _OWN_REFERENCES = max(map(sys.getrefcount, {"": np.empty(0)}.values()))
 _handings_out = itertools.count(1)  # of any parameters; next() on it is one step for all threads
 
 
+class _Memory:
+    """The owner of a parameter's memory, and no array: so NumPy's `resize` cannot move what a kernel reads."""
+
+    def __init__(self, values: Array) -> None:
+        self._array = values.copy()
+        self.__array_interface__ = self._array.__array_interface__
+
+
 class _Store(dict[str, Array]):
     """Parameter arrays by name, shared by a module and its shallow copies, and what `Parametrized._stamp` knows."""
 
     handed_out = 0  # the number of the last time that references went out
     proved = -1  # for which of these numbers nothing but the dictionary led to an array
 
-    def hand_out(self) -> dict[str, Array]:
-        """A plain dict of the arrays. They count as held from before the number changes, so no thread sees it early."""
-        arrays = dict(self)
+    def __setitem__(self, name: str, values: Array) -> None:
+        """Take a copy: a pickle's arrays are on memory of their own, or of somebody else's."""
+        super().__setitem__(name, np.asarray(_Memory(values)))
+
+    def hand_out(self) -> Parameters:
+        """A dict of the arrays. They count as held from before the number changes, so no thread sees it early."""
+        arrays = Parameters(self)
         self.handed_out = next(_handings_out)
         return arrays
+
+
+class Parameters(dict[str, Array]):
+    """Live parameter arrays by name.
+
+    Assignment copies into the array that is there, with the checks of `load_state_dict`: ``parameters[name] = values``
+    is ``parameters[name][...] = values``. No name can be added or taken away.
+    """
+
+    def __setitem__(self, name: str, values: Any) -> None:
+        """Copy values into a parameter."""
+        if name not in self:
+            raise KeyError(f"{name!r} is no parameter; expected one of {', '.join(self)}")
+        if values is not self[name]:  # as after `parameters[name] -= ...`
+            fill({name: self[name]}, {name: values}, of="parameters")
+
+    def update(self, *values: Any, **more: Any) -> None:
+        """Copy values into some parameters, all or, after an error, none."""
+        given = dict(*values, **more)
+        for name in given:
+            if name not in self:
+                raise KeyError(f"{name!r} is no parameter; expected one of {', '.join(self)}")
+        fill({name: self[name] for name in given}, given, of="parameters")
+
+    def __ior__(self, values: Any) -> Parameters:  # type: ignore[override,misc]
+        self.update(values)
+        return self
+
+    def _fixed(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("the names of parameters are fixed; expected values to be written: parameters[name] = values")
+
+    __delitem__ = clear = pop = popitem = setdefault = _fixed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _parameters_again, (dict(self),)
+
+
+def _parameters_again(arrays: Mapping[str, Array]) -> Parameters:
+    """Parameters from a pickle or a deep copy."""
+    return Parameters(arrays)
 
 
 class Parametrized:
@@ -135,12 +202,14 @@ class Parametrized:
             rng = np.random.default_rng(seed)
         except (TypeError, ValueError) as error:
             raise type(error)(f"seed is {seed!r}; expected what numpy.random.default_rng takes: {error}") from None
-        self._parameters = _Store({name: draw(rng, shape).astype(self.dtype) for name, shape in shapes.items()})
+        self._parameters = _Store()
+        for name, shape in shapes.items():
+            self._parameters[name] = draw(rng, shape).astype(self.dtype)
         return rng
 
     @property
-    def parameters(self) -> dict[str, Array]:
-        """The live parameter arrays by name: write into them (`p -= ...`) to train; the dict itself is a copy.
+    def parameters(self) -> Parameters:
+        """The live parameter arrays by name: write into them, `p -= ...` or `parameters[name] = ...`, to train.
 
         Modules keep packed copies of them between calls and notice writes by anyone who refers to an array; do not
         write to a bare address (`p.ctypes.data`) once the array itself has been let go.

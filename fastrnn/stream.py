@@ -11,6 +11,7 @@ import numpy as np
 
 from fastrnn import ops
 from fastrnn.cells import Cell, State, Weights
+from fastrnn.fits import check_weights
 from fastrnn.parameters import Array, take_array
 
 __all__ = ["Stream"]
@@ -64,6 +65,7 @@ class Stream:
     ((1, 3, 20), [True, False, True])
     """
 
+    batch_size: int | None
     step: Callable[..., Array]
 
     def __init__(
@@ -74,28 +76,39 @@ class Stream:
         batch_size: int | None,
         num_threads: int,
     ) -> None:
-        self.batch_size = batch_size
         self._cell = cell
         self._layers = layers
         weights = [layer.arrays() for layer in layers]
+        self._sizes = [(*check_weights(cell, its), its.hh.dtype) for its in weights]
         P, dtype = weights[-1].hh.shape[1], weights[-1].hh.dtype
         validate = partial(_validate, batch_size, weights[0].ih.shape[1], P, dtype)
         make: Any = getattr(backend, "Stepper", None) or partial(_Stepper, backend)
         self._stepper: Stepper = make(cell, weights, batch_size, dtype, num_threads, validate)
-        self.step = self._stepper.step  # itself: a function around it would take a tenth of a small step
+        # Itself: a function around it would take a tenth of a small step.
+        self.__dict__ |= {"batch_size": batch_size, "step": self._stepper.step}
 
     def __repr__(self) -> str:
         sizes = f"batch_size={self.batch_size}, num_layers={len(self._layers)}"
         return f"<Stream of {self._cell.name}, {sizes}>"
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("batch_size", "step"):
+            raise AttributeError(f"{name} of a stream is fixed; make another one: module.stream(batch_size)")
+        object.__setattr__(self, name, value)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a stream cannot be copied or pickled: make one from the module and give it this one's state")
+
     @property
     def state(self) -> Any:
-        """The state after the last step: a copy of h (L, N, P), for LSTM of the tuple (h, c), c (L, N, H).
+        """The state after the last step: a read-only copy of h (L, N, P), for LSTM of the tuple (h, c), c (L, N, H).
 
-        Without a batch there is no N. Assigning to it replaces the state, and raises TypeError or ValueError where a
-        dtype or shape differs.
+        Without a batch there is no N. Assigning to it, ``stream.state = state``, replaces the state, and raises
+        TypeError or ValueError where a dtype or shape differs.
         """
         states = tuple([np.stack(layers) for layers in zip(*self._stepper.states, strict=True)])
+        for state in states:
+            state.flags.writeable = False  # what is written to a copy would be lost
         if self.batch_size is None:
             states = tuple([s[:, 0] for s in states])
         return states if len(states) > 1 else states[0]
@@ -154,7 +167,11 @@ class Stream:
 
     def refresh(self) -> None:
         """Take the module's parameters as they are now; the state stays."""
-        self._stepper.load([layer.arrays() for layer in self._layers])
+        weights = [layer.arrays() for layer in self._layers]
+        for its, sizes in zip(weights, self._sizes, strict=True):
+            if (*check_weights(self._cell, its), its.hh.dtype) != sizes:
+                raise ValueError("the parameters have other shapes or dtypes than when the stream was made")
+        self._stepper.load(weights)
 
 
 def _validate(
@@ -202,9 +219,8 @@ class _Stepper:
         rows = 1 if batch_size is None else batch_size
         self._backend, self._cell, self._batched, self._validate = backend, cell, batch_size is not None, validate
         self._num_threads = num_threads
-        self.states = []
-        for P, H in [(w.hh.shape[1], len(w.hh) // len(cell.gates)) for w in weights]:
-            self.states.append(tuple([np.zeros((rows, H if name == "c" else P), dtype) for name in cell.states]))
+        sizes = [{"h": w.hh.shape[1], "c": len(w.hh) // len(cell.gates)} for w in weights]
+        self.states = [tuple([np.zeros((rows, its[name]), dtype) for name in cell.states]) for its in sizes]
         self.load(weights)
 
     def load(self, weights: Sequence[Weights]) -> None:

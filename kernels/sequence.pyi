@@ -6,6 +6,8 @@ import numpy as np
 from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
 
+LOOKS_ITSELF: bool
+
 class Packed: ...
 class Tape: ...
 

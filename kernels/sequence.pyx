@@ -8,6 +8,7 @@ import os
 
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_New
+from cpython.weakref cimport PyWeakref_NewRef
 from libc.stddef cimport size_t
 from libc.stdint cimport intptr_t
 from libc.string cimport memcpy, memset
@@ -41,6 +42,10 @@ from c_kernels cimport (
     fastrnn_step_row,
     fastrnn_take,
 )
+
+from fastrnn.fits import check_call, check_product, check_weights
+
+LOOKS_ITSELF = True  # whether arrays fit one another, sooner than fastrnn.ops would
 
 cdef extern from *:
     """
@@ -172,6 +177,75 @@ cdef void copy_rows(
         memset(<char *> out + i * out_row + width, 0, out_row - width)
 
 
+# ---- what may be read and written
+
+cdef bint is_array(object array, int typenum, int ndim, ptrdiff_t a, ptrdiff_t b=0, ptrdiff_t c=0) noexcept:
+    """Whether `array` is a C-contiguous, aligned, native one of a type and of the shape (a,), (a, b) or (a, b, c)."""
+    if not cnp.PyArray_Check(array):
+        return False
+    cdef cnp.ndarray given = array
+    cdef ptrdiff_t *shape = [a, b, c]
+    cdef int i, its = cnp.PyArray_TYPE(given)
+    # intp may be either of two types of C that are alike
+    if given.ndim != ndim or not (its == typenum or (typenum == cnp.NPY_INTP and cnp.PyArray_EquivTypenums(its, typenum))):
+        return False
+    for i in range(ndim):
+        if given.shape[i] != shape[i]:
+            return False
+    return cnp.PyArray_ISCARRAY_RO(given)
+
+
+cdef bint are_rows(object array, const Job *job, bint ragged, ptrdiff_t T) noexcept:
+    """Whether `array` is a y or dy: (T, N, P), or ragged (R, P), whose rows are contiguous and lie evenly."""
+    if not cnp.PyArray_Check(array):
+        return False
+    cdef cnp.ndarray given = array
+    cdef ptrdiff_t P = job.layer.outputs, N = job.layer.batch
+    if cnp.PyArray_TYPE(given) != job.typenum or not (cnp.PyArray_ISALIGNED(given) and cnp.PyArray_ISNOTSWAPPED(given)):
+        return False
+    if given.ndim != (2 if ragged else 3) or given.shape[0] != T or given.shape[given.ndim - 1] != P:
+        return False
+    if not ragged and given.shape[1] != N:
+        return False
+    return T == 0 or N == 0 or (
+        (given.strides[given.ndim - 1] == job.itemsize or P == 1)
+        and (ragged or T == 1 or N == 1 or given.strides[0] == N * given.strides[1]))
+
+
+cdef bint weights_fit(ptrdiff_t gates, weights) noexcept:
+    """Whether the weights of a layer fit one another: `fastrnn.fits.check_weights`."""
+    ih, hh, bias_ih, bias_hh, hr = weights
+    if not (cnp.PyArray_Check(ih) and cnp.PyArray_Check(hh)):
+        return False
+    cdef cnp.ndarray weight_ih = ih, weight_hh = hh
+    cdef int typenum = cnp.PyArray_TYPE(weight_hh)
+    if typenum not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) or weight_ih.ndim != 2 or weight_hh.ndim != 2:
+        return False
+    cdef ptrdiff_t rows = weight_hh.shape[0], I = weight_ih.shape[1], P = weight_hh.shape[1], H = rows // gates
+    return (
+        rows == gates * H and rows > 0 and I > 0 and P > 0
+        and is_array(ih, typenum, 2, rows, I) and is_array(hh, typenum, 2, rows, P)
+        and (P == H if hr is None else is_array(hr, typenum, 2, P, H))
+        and ((bias_ih is None and bias_hh is None)
+             or (is_array(bias_ih, typenum, 1, rows) and is_array(bias_hh, typenum, 1, rows))))
+
+
+cdef int refuse_misfits(cell, weights) except -1:
+    """ValueError unless the weights of a layer fit one another."""
+    if not weights_fit(len(cell.gates), weights):
+        check_weights(cell, weights)  # which says what does not
+        raise ValueError("the weights do not fit one another")
+    return 0
+
+
+cdef object hold(object array):
+    """What keeps NumPy, as long as it lives, from giving the memory of an array away, even by resize(refcheck=False)."""
+    if array is None:
+        return None
+    owner = cnp.get_array_base(array)
+    return PyWeakref_NewRef(owner if isinstance(owner, cnp.ndarray) else array, None)
+
+
 # ---- the plan of a call
 
 cdef struct Job:
@@ -253,8 +327,9 @@ cdef inline int itemsize_of(int typenum) noexcept:
     return 4 if typenum == cnp.NPY_FLOAT32 else 8
 
 
-cdef void describe_layer(Job *job, object cell, weights, bint tape) except *:
+cdef int describe_layer(Job *job, object cell, weights, bint tape) except -1:
     """Fill in what a job knows before it has input: the layer's weights and the sizes that follow from them."""
+    refuse_misfits(cell, weights)
     cdef fastrnn_layer *l = &job.layer
     cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1]
     memset(job, 0, sizeof(Job))
@@ -275,6 +350,7 @@ cdef void describe_layer(Job *job, object cell, weights, bint tape) except *:
     if weights[4] is not None:
         job.projection.b = pointer(weights[4])
         describe_projection(job, l.hidden, l.outputs, 1, l.hidden)
+    return 0
 
 
 cdef void describe_projection(Job *job, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t b_k, ptrdiff_t b_column) noexcept:
@@ -298,30 +374,62 @@ cdef Buffer panels_of_projection(Job *job):
     return panels
 
 
-cdef Buffer describe_input(Job *job, cnp.ndarray x, cnp.ndarray h_0, batch_sizes, bint reverse):
+cdef Buffer describe_input(Job *job, cell, cnp.ndarray x, tuple state, batch_sizes, bint reverse):
     """Fill in how the sequences run; the rows at which steps begin, which the layer points to, or None."""
     cdef fastrnn_layer *l = &job.layer
     cdef Buffer offsets = None
     cdef ptrdiff_t *rows
     cdef const cnp.npy_intp *counts
     cdef ptrdiff_t t
-    l.batch, l.reverse = h_0.shape[0], reverse
-    l.h_0 = cnp.PyArray_DATA(h_0)
-    if cnp.PyArray_TYPE(x) == job.typenum:
-        l.x, l.tokens = cnp.PyArray_DATA(x), NULL
-    else:
-        l.x, l.tokens = NULL, <const intptr_t *> cnp.PyArray_DATA(x)
-    if batch_sizes is None:
-        l.steps, l.rows, l.offsets = x.shape[0], x.shape[0] * l.batch, NULL
-    else:
+    cdef cnp.ndarray h_0 = state[0]
+    cdef bint fit
+    l.batch, l.reverse = h_0.shape[0] if h_0.ndim else 0, reverse
+    l.steps, l.rows, l.offsets = x.shape[0] if x.ndim else 0, (x.shape[0] if x.ndim else 0) * l.batch, NULL
+    fit = input_fits(job, x, state, batch_sizes is not None) and (
+        batch_sizes is None or is_array(batch_sizes, cnp.NPY_INTP, 1, len(batch_sizes)))
+    if fit and batch_sizes is not None:
         l.steps, l.rows = len(batch_sizes), x.shape[0]
         offsets = Buffer(sizeof(ptrdiff_t) * (l.steps + 1))
         rows, counts = <ptrdiff_t *> offsets.data, <const cnp.npy_intp *> pointer(batch_sizes)
         rows[0] = 0
         for t in range(l.steps):
+            fit = fit and 0 <= counts[t] <= (counts[t - 1] if t else l.batch)
             rows[t + 1] = rows[t] + counts[t]
+        fit = fit and rows[l.steps] == l.rows
         l.offsets = rows
+    if not fit:
+        sizes = l.inputs, l.hidden, l.outputs
+        check_call(cell, x, state, sizes, cnp.PyArray_DescrFromType(job.typenum), batch_sizes)
+        raise ValueError("x, the state and the weights do not fit one another")
+    point_to_input(l, job.typenum, x, h_0)
     return offsets
+
+
+cdef bint input_fits(const Job *job, object x, tuple state, bint ragged) noexcept:
+    """Whether x, of so many rows as it has, and the state fit the layer: `fastrnn.fits.check_call`."""
+    cdef const fastrnn_layer *l = &job.layer
+    cdef ptrdiff_t T = (<cnp.ndarray> x).shape[0] if (<cnp.ndarray> x).ndim else -1
+    cdef ptrdiff_t I = l.inputs, N = l.batch
+    if not is_array(state[0], job.typenum, 2, N, l.outputs) or len(state) != 1 + (job.cell == lstm_of(job)):
+        return False
+    if len(state) > 1 and not is_array(state[1], job.typenum, 2, N, l.hidden):
+        return False
+    if ragged:
+        return is_array(x, job.typenum, 2, T, I) or is_array(x, cnp.NPY_INTP, 1, T)
+    return is_array(x, job.typenum, 3, T, N, I) or is_array(x, cnp.NPY_INTP, 2, T, N)
+
+
+cdef inline const fastrnn_cell *lstm_of(const Job *job) noexcept:
+    return &job.kernels.cells[<int> FASTRNN_LSTM]
+
+
+cdef void point_to_input(fastrnn_layer *l, int typenum, cnp.ndarray x, cnp.ndarray h_0) noexcept:
+    """Make the layer read x, real or tokens, and h_0."""
+    l.h_0 = cnp.PyArray_DATA(h_0)
+    if cnp.PyArray_TYPE(x) == typenum:
+        l.x, l.tokens = cnp.PyArray_DATA(x), NULL
+    else:
+        l.x, l.tokens = NULL, <const intptr_t *> cnp.PyArray_DATA(x)
 
 
 cdef ptrdiff_t row_stride(const Job *job, cnp.ndarray rows) noexcept:
@@ -517,6 +625,7 @@ cdef class Tape:
 
     cdef Job job
     cdef object x, y, h_0, weights
+    cdef object held  # see `hold`: of x, h_0 and y
     cdef object arrays  # that own z, c and u, if `recall` has made the tape
     cdef Buffer z, c, u, offsets
 
@@ -531,6 +640,8 @@ cdef cnp.ndarray new_y(Job *job, cnp.ndarray x, y):
         out = empty(3 if job.layer.offsets == NULL else 2, shape, job.typenum)
         job.layer.y_row = job.layer.outputs
     else:
+        if not are_rows(y, job, job.layer.offsets != NULL, x.shape[0]):
+            raise ValueError("y is no array of rows of the layer's outputs")
         out = y
         job.layer.y_row = row_stride(job, out)
     job.layer.y = cnp.PyArray_DATA(out)
@@ -565,9 +676,12 @@ def forward(
         job = packed.job
     cdef fastrnn_layer *l = &job.layer
     cdef cnp.ndarray h_0 = state[0]
-    cdef bint has_c = len(state) > 1
-    cdef Buffer offsets = describe_input(&job, x, h_0, batch_sizes, reverse)
+    cdef bint has_c = len(state) > 1, ragged = batch_sizes is not None
+    held = hold(x), hold(h_0), hold(state[1]) if has_c else None
+    cdef Buffer offsets = describe_input(&job, cell, x, state, batch_sizes, reverse)
     cdef cnp.ndarray y_array = new_y(&job, x, y)
+    if l.batch == 0 and not ragged:
+        l.steps = 0  # there may be any number, and nothing to do in each
     cdef cnp.npy_intp *c_shape = [l.batch, l.hidden]
     cdef cnp.ndarray h_n = empty(2, h_0.shape, job.typenum)
     cdef cnp.ndarray c_n = empty(2, c_shape, job.typenum) if has_c else None
@@ -622,6 +736,7 @@ def forward(
     kept.job = job
     kept.job.layer.panels = kept.job.layer.bias = kept.job.layer.split_panels = NULL
     kept.x, kept.y, kept.h_0, kept.weights = x, y_array, h_0, weights
+    kept.held = held, hold(y_array)
     kept.z, kept.c, kept.u, kept.offsets = z, c, u, offsets
     return y_array, state_n, kept
 
@@ -631,8 +746,9 @@ def forward(
 cdef class Stepper:
     """Takes the steps of N sequences through all layers without allocating; the contract stands in `fastrnn.backends`."""
 
-    cdef readonly list states
+    cdef readonly tuple states
     cdef object cell, validate
+    cdef bint busy  # in a step: of another thread
     cdef list packed, memory  # Packed by layer; Buffers
     cdef Buffer jobs  # a Job by layer
     cdef int dimensions, threads, typenum
@@ -646,7 +762,7 @@ cdef class Stepper:
         self.dimensions, self.batch = (1, 1) if batch_size is None else (2, batch_size)
         self.typenum = cnp.NPY_FLOAT32 if dtype.itemsize == 4 else cnp.NPY_FLOAT64
         self.jobs = Buffer(len(weights) * sizeof(Job))
-        self.states, self.memory = [], []
+        self.memory, states = [], []
         self.load(weights)
         for layer in range(len(weights)):
             job = &(<Job *> self.jobs.data)[layer]
@@ -656,16 +772,19 @@ cdef class Stepper:
             if len(cell.states) > 1:
                 l.c = self.take(C * job.itemsize)
                 state += (self.state_of(l.c, l.hidden, C),)
-            self.states.append(state)
+            states.append(state)
             if job.projection.b != NULL:
                 l.u = self.take(l.hidden * job.itemsize)
             if l.split_x:
                 plan_forward(job, False, True)
                 l.z = self.take(job.blocks * l.z_stride * job.itemsize)
                 l.scratch = self.take(num_threads * job.sizes.forward_scratch * job.itemsize)
+        self.states = tuple(states)
 
     cdef void *take(self, size_t row) except? NULL:
         """Zeros for N rows of so many bytes."""
+        if <size_t> self.batch > (<size_t> -1) // 2 // row:
+            raise MemoryError(f"no memory for a stream of batch_size = {self.batch}")
         cdef Buffer buffer = Buffer(self.batch * row)
         memset(buffer.data, 0, buffer.size)
         self.memory.append(buffer)
@@ -683,7 +802,10 @@ cdef class Stepper:
         cdef Packed packed
         cdef fastrnn_layer before
         cdef Job *job
-        self.packed = [pack(self.cell, each, num_threads=self.threads) for each in weights]
+        self.refuse_when_busy()
+        new = [pack(self.cell, each, num_threads=self.threads) for each in weights]
+        self.refuse_when_busy()  # other threads ran meanwhile
+        self.packed = new
         for layer, packed in enumerate(self.packed):
             job = &(<Job *> self.jobs.data)[layer]
             before = job.layer
@@ -704,6 +826,12 @@ cdef class Stepper:
             and a.shape[self.dimensions - 1] == columns and (self.dimensions == 1 or a.shape[0] == self.batch)
             and (cnp.PyArray_ISCARRAY(a) if written else cnp.PyArray_ISCARRAY_RO(a)))
 
+    cdef int refuse_when_busy(self) except -1:
+        """RuntimeError while another thread is in a step."""
+        if self.busy:
+            raise RuntimeError("the stream is in a step of another thread; expected one thread at a time: give each its own")
+        return 0
+
     def step(self, x, out=None):
         """Take one step and return the last layer's outputs."""
         cdef int layer, count = len(self.packed)
@@ -714,8 +842,11 @@ cdef class Stepper:
         cdef cnp.npy_intp *shape = [self.batch, jobs[count - 1].layer.outputs]
         if not self.fits(x, jobs[0].layer.inputs, False) or (out is not None and not self.fits(out, shape[1], True)):
             x = self.validate(x, out)
+        self.refuse_when_busy()
         if out is None:
             out = empty(self.dimensions, shape + 2 - self.dimensions, self.typenum)
+        held = hold(x)
+        self.busy = True
         before = pointer(x)
         for layer in range(count):
             job = jobs + layer
@@ -732,6 +863,9 @@ cdef class Stepper:
                     fastrnn_pool_release()
             memcpy(<void *> l.h_0, l.y, l.batch * l.outputs * job.itemsize)
             before = l.h_0
+        self.busy = False
+        if not self.fits(out, shape[1], True):
+            raise ValueError("out was changed during the step; expected its shape, dtype and flags to stay")
         memcpy(pointer(out), before, shape[0] * shape[1] * itemsize_of(self.typenum))
         return out
 
@@ -809,11 +943,18 @@ def recall(cell, x, tuple state, weights, y, tuple kept, *, batch_sizes=None, bi
     cdef Tape tape = Tape()
     cdef fastrnn_layer *l = &tape.job.layer
     describe_layer(&tape.job, cell, weights, True)
-    tape.offsets = describe_input(&tape.job, x, state[0], batch_sizes, reverse)
+    tape.offsets = describe_input(&tape.job, cell, x, state, batch_sizes, reverse)
     new_y(&tape.job, x, y)
     tape.x, tape.y, tape.h_0, tape.weights = x, y, state[0], weights
+    tape.held = hold(x), hold(state[0]), hold(y), [hold(array) for array in kept]
     l.keep = True
     l.z_stride = stride_of_blocks(&tape.job, l.rows)
+    sizes = kept_sizes(
+        cell, l.steps, l.batch, l.rows, l.hidden, 0 if weights[4] is None else l.outputs,
+        cnp.PyArray_DescrFromType(tape.job.typenum))
+    if len(kept) != len(sizes) or not all(
+            [is_array(array, tape.job.typenum, 1, size) for array, size in zip(kept, sizes)]):
+        raise ValueError(f"the tape has arrays of {[array.size for array in kept]} elements; expected {list(sizes)}")
     memory = [aligned(array) for array in kept]
     tape.arrays = memory
     l.z = pointer(memory[0])
@@ -948,11 +1089,63 @@ cdef Buffer cut_chunks(fastrnn_layer *l):
     return memory
 
 
+cdef int look_again(Job *job, cell, Tape tape) except -1:
+    """Make a tape's layer read its arrays where they are by now; ValueError unless they are as forward left them."""
+    cdef fastrnn_layer *l = &job.layer
+    cdef bint ragged = l.offsets != NULL
+    refuse_misfits(cell, tape.weights)
+    cdef cnp.ndarray ih = tape.weights[0], hh = tape.weights[1], x = tape.x, y = tape.y
+    if not (
+            cnp.PyArray_TYPE(hh) == job.typenum and ih.shape[1] == l.inputs and hh.shape[1] == l.outputs
+            and hh.shape[0] == job.gates * l.hidden
+            and (l.bias_ih == NULL) == (tape.weights[2] is None)):
+        raise ValueError("the parameters have other shapes or dtypes than in forward; expected those they had")
+    cdef ptrdiff_t T = l.rows if ragged else l.steps if l.batch else x.shape[0]
+    if x.ndim == 0 or x.shape[0] != T or not (
+            is_array(x, job.typenum if l.x != NULL else cnp.NPY_INTP, x.ndim, T, l.inputs if ragged else l.batch, l.inputs)
+            and x.ndim == (l.x != NULL) + (1 if ragged else 2)):
+        raise ValueError("x has another shape or dtype than in forward; expected it as it was")
+    if not are_rows(y, job, ragged, T) or row_stride(job, y) != l.y_row and l.rows > 1:
+        raise ValueError("y has another shape or dtype than forward gave it; expected it as it was")
+    if not is_array(tape.h_0, job.typenum, 2, l.batch, l.outputs):
+        raise ValueError("the initial state has another shape or dtype than in forward; expected it as it was")
+    l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh = (
+        pointer(ih), pointer(hh), pointer(tape.weights[2]), pointer(tape.weights[3]))
+    if l.u != NULL:
+        job.projection.b = pointer(tape.weights[4])
+    point_to_input(l, job.typenum, x, tape.h_0)
+    l.y = pointer(y)
+    return 0
+
+
+cdef int gradients_fit(const Job *job, cnp.ndarray x, weights, dy, tuple dstate, dx, dweights) except -1:
+    """ValueError unless the gradients that go in, and those that are added to, fit the tape's layer."""
+    cdef const fastrnn_layer *l = &job.layer
+    cdef bint ragged = l.offsets != NULL
+    cdef bint fit = dy is None or are_rows(dy, job, ragged, x.shape[0])
+    fit = fit and len(dstate) == 1 + (l.c != NULL)
+    fit = fit and (dstate[0] is None or is_array(dstate[0], job.typenum, 2, l.batch, l.outputs))
+    fit = fit and (l.c == NULL or dstate[1] is None or is_array(dstate[1], job.typenum, 2, l.batch, l.hidden))
+    if dx is not None:
+        fit = fit and l.x != NULL and is_array(
+            dx, job.typenum, x.ndim, x.shape[0], l.inputs if ragged else l.batch, l.inputs)
+    if dweights is not None:
+        for weight, dweight in zip(weights, dweights, strict=True):
+            fit = fit and (weight is None) == (dweight is None) and (weight is None or is_array(
+                dweight, job.typenum, weight.ndim, len(weight), weight.shape[1] if weight.ndim == 2 else 0))
+    if not fit:
+        raise ValueError("the gradients do not fit what forward was given and returned")
+    return 0
+
+
 def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1, dx=None, dweights=None, rows=None):
     """`fastrnn.reference.backward` on the C kernels. Overwrites the tape: it serves once."""
     cdef Job job = tape.job
     cdef fastrnn_layer *l = &job.layer
     cdef cnp.ndarray weight_ih = tape.weights[0], weight_hh = tape.weights[1], h_0 = tape.h_0, x = tape.x
+    look_again(&job, cell, tape)
+    gradients_fit(&job, x, tape.weights, dy, dstate, dx, dweights)
+    held = hold(dy), [hold(d) for d in dstate]
     cdef int typenum = job.typenum
     cdef bint has_c = l.c != NULL
     l.dy = pointer(dy)
@@ -1088,10 +1281,31 @@ cdef void multiply_task(void *context, int part) noexcept nogil:
         &job.product, 0, job.panels, start(rows, job.threads, part), start(rows, job.threads, part + 1))
 
 
+cdef bint product_fits(cnp.ndarray a, cnp.ndarray b, bias) noexcept:
+    """Whether the factors of a product can be read: `fastrnn.fits.check_product`."""
+    cdef int typenum = cnp.PyArray_TYPE(a), i
+    if typenum not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) or cnp.PyArray_TYPE(b) != typenum or a.ndim != 2 or b.ndim != 2:
+        return False
+    cdef ptrdiff_t itemsize = itemsize_of(typenum)
+    for i in range(2):
+        if a.strides[i] % itemsize or b.strides[i] % itemsize:
+            return False
+    return (
+        a.shape[1] == b.shape[0]
+        and (b.strides[0] == itemsize or b.strides[1] == itemsize or b.shape[0] <= 1 or b.shape[1] == 0)
+        and cnp.PyArray_ISALIGNED(a) and cnp.PyArray_ISALIGNED(b)
+        and cnp.PyArray_ISNOTSWAPPED(a) and cnp.PyArray_ISNOTSWAPPED(b)
+        and (bias is None or is_array(bias, typenum, 1, b.shape[1])))
+
+
 def multiply(cnp.ndarray a, cnp.ndarray b, bias=None, *, int num_threads=1):
     """Return a @ b + bias for a (R, K), b (K, C) and bias (C,), of any strides but one of b's is an element."""
     cdef Multiplication job
     memset(&job, 0, sizeof(job))
+    if not product_fits(a, b, bias):
+        check_product(a, b, bias)  # which says what does not fit
+        raise ValueError("the factors of a product do not fit one another")
+    held = hold(a), hold(b), hold(bias)
     cdef fastrnn_product *m = &job.product
     cdef int typenum = cnp.PyArray_TYPE(a), itemsize = itemsize_of(typenum)
     job.kernels = kernels_of(typenum)
@@ -1139,6 +1353,10 @@ cdef void softmax_task(void *context, int part) noexcept nogil:
 
 def softmax(cnp.ndarray z, double scale, *, int num_threads=1):
     """Return scale * softmax(z) of the rows of z (n, C), C-contiguous, their maxima (n,), and sums of exp(z - max)."""
+    if not (z.ndim == 2 and (
+            is_array(z, cnp.NPY_FLOAT32, 2, z.shape[0], z.shape[1]) or is_array(z, cnp.NPY_FLOAT64, 2, z.shape[0], z.shape[1]))):
+        raise ValueError("z is no contiguous array of two axes of float32 or float64")
+    held = hold(z)
     cdef Softmax job
     cdef int typenum = cnp.PyArray_TYPE(z)
     cdef cnp.npy_intp *shape = [z.shape[0], z.shape[1]]

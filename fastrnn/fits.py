@@ -1,0 +1,109 @@
+"""Whether the arrays of a call on one layer fit one another: a backend must never read beyond one of them.
+
+`fastrnn.modules` validates what callers give; but a parameter is an array that the caller has too, and its shape and
+dtype are attributes that anyone can set. So every call takes its sizes from the weights as they are, and looks here.
+The compiled driver looks for itself and comes here only to say what does not fit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastrnn.cells import Cell, State, Weights
+from fastrnn.parameters import Array
+
+__all__ = ["check_call", "check_product", "check_weights", "layout"]
+
+_NAMES = Weights("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")  # type: ignore[arg-type]
+_REMEDY = ": write into a parameter, but leave its shape and dtype as they are"
+
+
+def layout(*arrays: Array | None) -> tuple[Any, ...]:
+    """All that a backend must be able to rely on between two calls: where arrays lie, their shapes and dtypes."""
+    return tuple(
+        [None if a is None else (a.__array_interface__["data"][0], a.shape, a.strides, a.dtype) for a in arrays]
+    )
+
+
+def _check(name: str, array: Any, dtype: np.dtype[Any], shape: tuple[int, ...], letters: str, remedy: str = "") -> None:
+    if not isinstance(array, np.ndarray):
+        raise ValueError(
+            f"{name} is a {type(array).__name__}; expected an array {letters} = {shape} of {dtype}{remedy}"
+        )
+    if array.dtype != dtype or array.shape != shape:
+        came = f"shape {array.shape} and dtype {array.dtype}"
+        raise ValueError(f"{name} has {came}; expected {letters} = {shape} of {dtype}{remedy}")
+    if not (array.flags.c_contiguous and array.flags.aligned):
+        raise ValueError(f"{name} is not contiguous and aligned; expected an array that is{remedy}")
+
+
+def check_weights(cell: Cell, weights: Weights) -> tuple[int, int, int]:
+    """Return I, H and P of a layer's weights; ValueError unless they fit one another and the cell."""
+    ih, hh, bias_ih, bias_hh, hr = weights
+    G = len(cell.gates)
+    for name, weight in (("weight_ih", ih), ("weight_hh", hh)):
+        if weight.ndim != 2 or weight.dtype not in (np.float32, np.float64) or weight.shape[0] % G or not weight.size:
+            raise ValueError(
+                f"{name} has shape {weight.shape} and dtype {weight.dtype}; expected two axes, the first of {G}*H, "
+                f"of float32 or float64{_REMEDY}"
+            )
+    I, (rows, P), dtype = ih.shape[1], hh.shape, hh.dtype
+    H = rows // G
+    _check("weight_ih", ih, dtype, (rows, I), "(G*H, I)", _REMEDY)
+    _check("weight_hh", hh, dtype, (rows, H if hr is None else P), "(G*H, P)", _REMEDY)
+    if hr is not None:
+        _check("weight_hr", hr, dtype, (P, H), "(P, H)", _REMEDY)
+    if bias_ih is not None or bias_hh is not None:
+        _check("bias_ih", bias_ih, dtype, (rows,), "(G*H,)", _REMEDY)
+        _check("bias_hh", bias_hh, dtype, (rows,), "(G*H,)", _REMEDY)
+    return I, H, P
+
+
+def check_call(
+    cell: Cell,
+    x: Array,
+    state: State,
+    sizes: tuple[int, int, int],
+    dtype: np.dtype[Any],
+    batch_sizes: Array | None = None,
+) -> None:
+    """ValueError unless x and the initial state fit a layer of sizes I, H, P and a dtype; see `check_weights`."""
+    I, H, P = sizes
+    N = len(state[0])
+    _check("h_0", state[0], dtype, (N, P), "(N, P)")
+    for c_0 in state[1:]:
+        _check("c_0", c_0, dtype, (N, H), "(N, H)")
+    if len(state) != len(cell.states):
+        raise ValueError(f"the state has {len(state)} arrays; expected {len(cell.states)}")
+    leading: tuple[int, ...] = (len(x), N)
+    if batch_sizes is not None:
+        leading = (int(batch_sizes.sum()),)
+        if len(batch_sizes) and not (batch_sizes.min() >= 0 and batch_sizes.max() <= N):
+            raise ValueError(f"batch_sizes has sizes beyond 0 to N = {N}")
+    letters = "(T, N" if batch_sizes is None else "(R"
+    if x.dtype.kind == "f":
+        _check("x", x, dtype, (*leading, I), f"{letters}, I)")
+    else:
+        _check("x", x, np.dtype(np.intp), leading, f"{letters})")
+
+
+def check_product(a: Array, b: Array, bias: Array | None) -> None:
+    """ValueError unless a (R, K), b (K, C) and bias (C,) are of one dtype and fit, and an axis of b is contiguous."""
+    itemsize = a.itemsize
+    if (
+        a.dtype not in (np.float32, np.float64)
+        or a.dtype != b.dtype
+        or a.ndim != 2
+        or b.ndim != 2
+        or a.shape[1] != b.shape[0]
+        or not (itemsize in b.strides or b.shape[0] == 1 or b.size == 0)
+        or not (a.flags.aligned and b.flags.aligned)
+    ):
+        raise ValueError(
+            f"a product of {a.shape} of {a.dtype} and {b.shape} of {b.dtype}; expected (R, K) and (K, C) of one dtype, "
+            f"float32 or float64{_REMEDY}"
+        )
+    if bias is not None:
+        _check("bias", bias, b.dtype, b.shape[1:], "(C,)", _REMEDY)
