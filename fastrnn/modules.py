@@ -125,7 +125,7 @@ def _check_backend(backend: Any) -> str | None:
         if not isinstance(backend, str):
             raise TypeError(f"backend is {backend!r}; expected None or one of {', '.join(backends.BACKENDS)}")
         backends.load(backend)
-    return backend
+    return backend if backend is None else str(backend)
 
 
 # What an attribute is checked with that may be changed at any time.
