@@ -2,6 +2,22 @@
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport intptr_t
 
+cdef extern from "pool.h" nogil:
+    ctypedef struct fastrnn_watch:
+        pass
+
+    void fastrnn_watch_start(fastrnn_watch *, int (*look)() noexcept)
+    int fastrnn_stopped(fastrnn_watch *)
+    int fastrnn_stopping(const fastrnn_watch *)
+    ctypedef void fastrnn_task(void *context, int part) noexcept
+    void fastrnn_pool_watch_forks()
+    int fastrnn_pool_acquire(int wanted)
+    void fastrnn_pool_run(fastrnn_task *task, void *context, int parts, int together, fastrnn_watch *)
+    int fastrnn_pool_barrier(int parts, fastrnn_watch *)
+    void fastrnn_pool_release()
+    ctypedef void fastrnn_parallel(void (*function)(void *), void *data, unsigned threads, unsigned flags) noexcept
+    void fastrnn_pool_borrow(fastrnn_parallel *parallel, int (*team_size)() noexcept)
+
 cdef extern from "kernels.h" nogil:
     enum:
         FASTRNN_RNN_TANH
@@ -10,6 +26,7 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_GRU
         FASTRNN_F32
         FASTRNN_F64
+        FASTRNN_CHUNKS_TO_LOOK
         FASTRNN_FEW_ROWS
         FASTRNN_GRADIENT_ROWS
 
@@ -53,6 +70,7 @@ cdef extern from "kernels.h" nogil:
         int split_x, split_w
         void *split_panels
         void *scratch
+        fastrnn_watch *watch
 
     ctypedef struct fastrnn_sizes:
         ptrdiff_t panel, hidden_panels, input_panels, backward_panel
@@ -106,14 +124,6 @@ cdef extern from "memory.h" nogil:
     enum:
         FASTRNN_RECYCLED
 
+    void fastrnn_memory_watch_forks()
     void *fastrnn_take(size_t size)
     void fastrnn_give(void *block)
-
-cdef extern from "pool.h" nogil:
-    ctypedef void fastrnn_task(void *context, int part) noexcept
-    int fastrnn_pool_acquire(int wanted)
-    void fastrnn_pool_run(fastrnn_task *task, void *context, int parts, int together)
-    void fastrnn_pool_barrier(int parts)
-    void fastrnn_pool_release()
-    ctypedef void fastrnn_parallel(void (*function)(void *), void *data, unsigned threads, unsigned flags) noexcept
-    void fastrnn_pool_borrow(fastrnn_parallel *parallel, int (*team_size)() noexcept)

@@ -50,10 +50,8 @@ class _Pool:
         memory = np.zeros(_AWAKE + 8 * (_MOST_WORKERS + 1), np.int64)
         self.words = memory[-memory.ctypes.data % 64 // 8 :]
         self.words[_CPU] = -1
-        self.process = os.getpid()
         self.held = threading.Lock()  # by the call that has the workers
         self.workers: list[tuple[threading.Thread, SimpleQueue[bool]]] = []
-        atexit.register(self.end)
 
     def wake(self, count: int) -> None:
         """See to it that so many workers look for a call, or soon will."""
@@ -70,21 +68,30 @@ class _Pool:
 
     def end(self) -> None:
         """Let no worker be in compiled code while the interpreter frees it."""
-        if self.process != os.getpid():
-            return  # a child made by fork has none of them
         for _, queue in self.workers:
             queue.put(False)
         for thread, _ in self.workers:
             thread.join(1)
 
 
-_pools: dict[int, _Pool] = {}  # by process: a child made by fork has none of its parent's threads
+_pool = _Pool()
+
+
+def _start_afresh() -> None:
+    """Begin without workers in a child made by fork: it has none of its parent's threads."""
+    global _pool
+    _pool = _Pool()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_afresh)
+atexit.register(lambda: _pool.end())
 
 
 def run(function: Callable[..., None], arguments: tuple[Any, ...], num_threads: int) -> None:
     """Call ``function(*arguments, pool, threads)``: a kernel that asks for workers with `offer` and `gather`."""
     if num_threads > 1:
-        pool = _pools.get(os.getpid()) or _pools.setdefault(os.getpid(), _Pool())
+        pool = _pool
         if pool.held.acquire(blocking=False):
             try:
                 num_threads = min(num_threads, _MOST_WORKERS + 1)

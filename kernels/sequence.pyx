@@ -5,8 +5,10 @@ its memory is laid out stands in c/kernels.h. Arrays come validated (fastrnn.ops
 """
 
 import os
+import threading
 
 cimport numpy as cnp
+from cpython.exc cimport PyErr_Occurred
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.weakref cimport PyWeakref_NewRef
 from libc.stddef cimport size_t
@@ -14,6 +16,7 @@ from libc.stdint cimport intptr_t
 from libc.string cimport memcpy, memset
 
 from c_kernels cimport (
+    FASTRNN_CHUNKS_TO_LOOK,
     FASTRNN_F32,
     FASTRNN_F64,
     FASTRNN_FEW_ROWS,
@@ -30,17 +33,23 @@ from c_kernels cimport (
     fastrnn_kernel_table,
     fastrnn_kernels,
     fastrnn_layer,
-    fastrnn_pool_acquire,
+    fastrnn_memory_watch_forks,
     fastrnn_parallel,
+    fastrnn_pool_acquire,
     fastrnn_pool_barrier,
     fastrnn_pool_borrow,
     fastrnn_pool_release,
     fastrnn_pool_run,
+    fastrnn_pool_watch_forks,
     fastrnn_product,
     fastrnn_sizes,
     fastrnn_step_count,
     fastrnn_step_row,
+    fastrnn_stopped,
+    fastrnn_stopping,
     fastrnn_take,
+    fastrnn_watch,
+    fastrnn_watch_start,
 )
 
 from fastrnn.fits import check_call, check_product, check_weights
@@ -61,13 +70,25 @@ cdef extern from *:
 
     static PyDataMem_Handler recycling_handler = {
         "fastrnn", 1, {NULL, handler_take, handler_take_zeros, handler_retake, handler_give}};
+
+    /* Run the handlers of signals; an error of theirs stays set. */
+    static int look_for_signals(void) {
+        const PyGILState_STATE state = PyGILState_Ensure();
+        const int failed = PyErr_CheckSignals() != 0;
+        PyGILState_Release(state);
+        return failed;
+    }
     """
     int recycling_handler
+    int look_for_signals() noexcept nogil
+    unsigned long PyThread_get_thread_ident() noexcept nogil
 
 cdef extern from "numpy/arrayobject.h":
     object PyDataMem_SetHandler(object handler)
 
 cnp.import_array()
+fastrnn_pool_watch_forks()
+fastrnn_memory_watch_forks()
 
 cdef dict CELL_IDS = {
     "rnn_tanh": FASTRNN_RNN_TANH,
@@ -112,6 +133,38 @@ def describe():
     ]
     lowered = f"; FASTRNN_ISA={WANTED}" if WANTED else ""
     return f"C kernels, instruction sets {', '.join(states)}{lowered}"
+
+
+# ---- signals
+
+cdef unsigned long MAIN_THREAD  # the one that runs the handlers of signals
+
+
+def _note_main_thread():
+    global MAIN_THREAD
+    MAIN_THREAD = threading.main_thread().ident
+
+
+_note_main_thread()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_main_thread)
+
+
+cdef inline void begin(fastrnn_watch *watch, bint stops=True) noexcept:
+    """Begin a call, which a signal stops if its handler raises."""
+    if stops and PyThread_get_thread_ident() == MAIN_THREAD:
+        fastrnn_watch_start(watch, look_for_signals)
+    else:
+        fastrnn_watch_start(watch, NULL)
+
+
+cdef int check(const fastrnn_watch *watch) except -1:
+    """Raise what has stopped the call, if anything."""
+    if not fastrnn_stopping(watch):
+        return 0
+    if PyErr_Occurred() == NULL:
+        raise RuntimeError("a signal's handler forked this process during a call of fastrnn: the child cannot go on with it")
+    return -1
 
 
 # ---- memory
@@ -263,6 +316,9 @@ cdef struct Job:
     int by_hidden       # threads split the hidden units, with a barrier per step; else the batch
     ptrdiff_t steps     # of one projection of the input
     fastrnn_sizes sizes
+    fastrnn_watch watch
+    ptrdiff_t steps_to_look  # after which a task asks whether to stop
+    ptrdiff_t pieces         # that a step is done in, to ask between them
 
 
 cdef enum:
@@ -295,6 +351,10 @@ cdef enum:
     STEPS_NOT_WORTH_PACKING = 2
     STEPS_NOT_WORTH_PACKING_LARGE = 8
     LARGE_BYTES = 4 * 1024 * 1024
+    # Tasks ask whether to stop about as often as this many flops are done, in the first case if they are cheap to count:
+    # that takes some 30 ns, and these 10 us, or 5 to 50 ms.
+    FLOPS_TO_LOOK = 1_000_000
+    FLOPS_OF_A_PIECE = 500_000_000
 
 
 cdef inline const fastrnn_kernels *kernels_of(int typenum) noexcept:
@@ -454,9 +514,46 @@ cdef void split_over(Job *job, int threads) noexcept:
     job.by_hidden = job.layer.batch < threads * (ROWS_WORTH_LARGE_WEIGHTS if large else ROWS_WORTH_A_THREAD)
 
 
-cdef void share(Job *job, int num_threads) noexcept:
-    """Take the pool, for as many threads as are worth it."""
+cdef void share(Job *job, int num_threads, bint stops=True) noexcept:
+    """Begin a call, which a signal `stops`, and take the pool for as many threads as are worth it."""
+    cdef fastrnn_layer *l = &job.layer
+    cdef double flops = 2.0 * l.batch * job.gates * l.hidden * (l.outputs + l.inputs)  # of a step
+    job.steps_to_look = 1 + <ptrdiff_t> (FLOPS_TO_LOOK / max(flops, FLOPS_TO_LOOK / 1024))
+    job.pieces = 1 + <ptrdiff_t> (flops / FLOPS_OF_A_PIECE)
+    begin(&job.watch, stops)
+    l.watch = &job.watch
     split_over(job, fastrnn_pool_acquire(threads_worth(job, num_threads)))
+
+
+ctypedef void (*Part)(
+    const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+
+
+cdef void in_pieces(
+    Job *job, Part function, const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t c0, ptrdiff_t c1, ptrdiff_t n0, ptrdiff_t n1
+) noexcept nogil:
+    """function(l, s, c0, c1, n0, n1), a part of a step; of a large one piece by piece, until the call is to stop."""
+    cdef ptrdiff_t columns = min(job.pieces, max(c1 - c0, 1)), rows = round_up(job.pieces, columns) // columns, i
+    if job.pieces == 1:
+        function(l, s, c0, c1, n0, n1)
+        return
+    for i in range(columns * rows):
+        if fastrnn_stopped(&job.watch):
+            return
+        function(
+            l, s, c0 + (c1 - c0) * (i // rows) // columns, c0 + (c1 - c0) * (i // rows + 1) // columns,
+            n0 + (n1 - n0) * (i % rows) // rows, n0 + (n1 - n0) * (i % rows + 1) // rows)
+
+
+cdef void multiply_in_pieces(
+    Job *job, const fastrnn_product *m, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t row0, ptrdiff_t row1
+) noexcept nogil:
+    """The product's panels p0 .. p1 - 1 for rows row0 .. row1 - 1, as `in_pieces`."""
+    cdef ptrdiff_t i, rows = row1 - row0
+    for i in range(job.pieces):
+        if job.pieces > 1 and fastrnn_stopped(&job.watch):
+            return
+        job.kernels.multiply(m, p0, p1, row0 + rows * i // job.pieces, row0 + rows * (i + 1) // job.pieces)
 
 
 cdef inline ptrdiff_t start(ptrdiff_t count, int parts, int part) noexcept nogil:
@@ -503,7 +600,8 @@ cdef Packed run_pack(Job *job):
         job.layer.split_panels = packed.split.data
     packed.projection = panels_of_projection(job)
     with nogil:
-        fastrnn_pool_run(pack_task, job, job.threads, False)
+        fastrnn_pool_run(pack_task, job, job.threads, False, &job.watch)
+    check(&job.watch)
     return packed
 
 
@@ -572,22 +670,37 @@ cdef ptrdiff_t batch_start(const Job *job, int part, ptrdiff_t first, ptrdiff_t 
     return l.batch
 
 
-cdef void project_step(Job *job, fastrnn_layer *l, ptrdiff_t s, int part, ptrdiff_t n0, ptrdiff_t n1) noexcept nogil:
-    """y := u weight_hr^T, for a step's batch rows n0 .. n1 - 1, or a part of their columns."""
+cdef bint project_step(Job *job, fastrnn_layer *l, ptrdiff_t s, int part, ptrdiff_t n0, ptrdiff_t n1) noexcept nogil:
+    """y := u weight_hr^T, for a step's batch rows n0 .. n1 - 1, or a part of their columns. Returns whether to leave."""
     cdef fastrnn_product m = job.projection
     cdef ptrdiff_t p0 = 0, p1 = panels_of(job, &m), row = fastrnn_step_row(l, s)
     if job.by_hidden:
-        fastrnn_pool_barrier(job.threads)  # u is of all threads
+        if fastrnn_pool_barrier(job.threads, &job.watch):  # u is of all threads
+            return True
         p0, p1 = start(p1, job.threads, part), start(p1, job.threads, part + 1)
     m.a = <char *> l.u + (row * l.hidden * job.itemsize if l.keep else 0)
     m.out, m.out_row = <char *> l.y + row * l.y_row * job.itemsize, l.y_row
-    job.kernels.multiply(&m, p0, p1, n0, min(n1, fastrnn_step_count(l, s)))
+    multiply_in_pieces(job, &m, p0, p1, n0, max(n0, min(n1, fastrnn_step_count(l, s))))
+    return False
+
+
+cdef void project_rows(
+    Job *job, const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t row0, ptrdiff_t row1
+) noexcept nogil:
+    """Z := bias + x weight_ih^T, as `in_pieces`."""
+    cdef ptrdiff_t i, rows = row1 - row0
+    for i in range(job.pieces):
+        if job.pieces > 1 and fastrnn_stopped(&job.watch):
+            return
+        job.cell.project(l, b0, b1, row0 + rows * i // job.pieces, row0 + rows * (i + 1) // job.pieces)
 
 
 cdef void forward_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
     cdef fastrnn_layer layer = job.layer
     cdef ptrdiff_t s, last, lowest, highest, row, rows, b0 = 0, b1 = job.blocks, n0 = 0, n1 = layer.batch
+    cdef ptrdiff_t to_look = job.steps_to_look
+    cdef bint stopped = False, meets = job.by_hidden or layer.projected  # where others wait, it may not leave alone
     if job.by_hidden:
         b0 = start(job.blocks, job.threads, part)
         b1 = start(job.blocks, job.threads, part + 1)
@@ -604,20 +717,27 @@ cdef void forward_task(void *context, int part) noexcept nogil:
             if not layer.keep:
                 layer.z_row = row
             if job.by_hidden:
-                job.cell.project(&layer, b0, b1, row, row + rows)
+                project_rows(job, &layer, b0, b1, row, row + rows)
             else:
-                if s:
-                    fastrnn_pool_barrier(job.threads)  # Z may be read still
-                job.cell.project(
-                    &layer, b0, b1, row + start(rows, job.threads, part), row + start(rows, job.threads, part + 1))
-                fastrnn_pool_barrier(job.threads)
+                if s and fastrnn_pool_barrier(job.threads, &job.watch):  # Z may be read still
+                    return
+                project_rows(
+                    job, &layer, b0, b1, row + start(rows, job.threads, part), row + start(rows, job.threads, part + 1))
+                if fastrnn_pool_barrier(job.threads, &job.watch):
+                    return
                 n0 = batch_start(job, part, s, last)
                 n1 = batch_start(job, part + 1, s, last)
-        job.cell.step(&layer, s, b0, b1, n0, n1)
-        if layer.u != NULL:
-            project_step(job, &layer, s, part, n0, n1)
-        if job.by_hidden:
-            fastrnn_pool_barrier(job.threads)
+        if not stopped:
+            in_pieces(job, job.cell.step, &layer, s, b0, b1, n0, n1)
+            if layer.u != NULL and project_step(job, &layer, s, part, n0, n1):
+                return
+        to_look -= 1
+        if to_look == 0:
+            to_look, stopped = job.steps_to_look, fastrnn_stopped(&job.watch)
+            if stopped and not meets:
+                return
+        if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):
+            return
 
 
 cdef class Tape:
@@ -707,7 +827,7 @@ def forward(
         elif packed is None and l.u != NULL:
             projection = panels_of_projection(&job)
             with nogil:
-                fastrnn_pool_run(pack_projection_task, &job, job.threads, False)
+                fastrnn_pool_run(pack_projection_task, &job, job.threads, False, &job.watch)
         if l.z_stride:
             z = Buffer(job.itemsize * job.blocks * l.z_stride)
             l.z = z.data
@@ -715,7 +835,8 @@ def forward(
             scratch = Buffer(job.itemsize * job.sizes.forward_scratch * job.threads)
             l.scratch = scratch.data
         with nogil:
-            fastrnn_pool_run(forward_task, &job, job.threads, job.by_hidden or l.projected)
+            fastrnn_pool_run(forward_task, &job, job.threads, job.by_hidden or l.projected, &job.watch)
+        check(&job.watch)
     finally:
         if job.threads > 1:
             fastrnn_pool_release()
@@ -855,10 +976,10 @@ cdef class Stepper:
                 l.x, l.tokens = NULL, <const intptr_t *> before
             else:
                 l.x, l.tokens = before, NULL
-            share(job, self.threads)
+            share(job, self.threads, stops=False)  # or the layers' states would be of different steps
             plan_forward(job, False, True)
             with nogil:
-                fastrnn_pool_run(forward_task, job, job.threads, job.by_hidden or l.projected)
+                fastrnn_pool_run(forward_task, job, job.threads, job.by_hidden or l.projected, &job.watch)
                 if job.threads > 1:
                     fastrnn_pool_release()
             memcpy(<void *> l.h_0, l.y, l.batch * l.outputs * job.itemsize)
@@ -897,10 +1018,10 @@ def gates(cell, Tape tape, *, int num_threads=1, rows=None, cnp.ndarray to=None)
     cdef cnp.npy_intp *shape = [job.gates, reading.rows, job.layer.hidden]
     cdef cnp.ndarray found = empty(3, shape, job.typenum)
     cdef cnp.ndarray c = None if job.layer.c == NULL else empty(2, shape + 1, job.typenum)
-    share(&job, num_threads)
+    share(&job, num_threads, stops=False)
     reading.job, reading.gates, reading.c = &job, cnp.PyArray_DATA(found), pointer(c)
     with nogil:
-        fastrnn_pool_run(read_task, &reading, job.threads, False)
+        fastrnn_pool_run(read_task, &reading, job.threads, False, &job.watch)
         if job.threads > 1:
             fastrnn_pool_release()
     return (*found,) if c is None else (*found, c)
@@ -1004,26 +1125,31 @@ cdef inline fastrnn_layer layer_of_part(Job *job, int part) noexcept nogil:
     return layer
 
 
-cdef void unproject_step(Job *job, fastrnn_layer *l, ptrdiff_t s, int part, ptrdiff_t n0, ptrdiff_t n1) noexcept nogil:
-    """du := dh weight_hr, and Z from it, for a step's batch rows n0 .. n1 - 1, or a part of their columns."""
+cdef bint unproject_step(Job *job, fastrnn_layer *l, ptrdiff_t s, int part, ptrdiff_t n0, ptrdiff_t n1) noexcept nogil:
+    """du := dh weight_hr, and Z from it, for a step's batch rows n0 .. n1 - 1, or a part of their columns.
+
+    Returns whether to leave.
+    """
     cdef fastrnn_product m = job.projection
     cdef ptrdiff_t p0 = 0, p1 = panels_of(job, &m), b0 = 0, b1 = job.blocks
     if job.by_hidden:
-        fastrnn_pool_barrier(job.threads)  # dh is of all threads
+        if fastrnn_pool_barrier(job.threads, &job.watch):  # dh is of all threads
+            return True
         p0, p1 = start(p1, job.threads, part), start(p1, job.threads, part + 1)
         b0, b1 = start(b1, job.threads, part), start(b1, job.threads, part + 1)
     m.a = <char *> l.dh + fastrnn_step_row(l, s) * l.outputs * job.itemsize
     m.out, m.out_row = <void *> l.du, l.hidden
-    job.kernels.multiply(&m, p0, p1, n0, min(n1, fastrnn_step_count(l, s)))
-    if job.by_hidden:
-        fastrnn_pool_barrier(job.threads)
+    multiply_in_pieces(job, &m, p0, p1, n0, max(n0, min(n1, fastrnn_step_count(l, s))))
+    if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # du is of all threads
+        return True
     job.cell.step_back_gates(l, s, b0, b1, n0, n1)
+    return False
 
 
 cdef void backward_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
     cdef fastrnn_layer layer = layer_of_part(job, part)
-    cdef ptrdiff_t s, p0 = 0, p1 = job.sizes.hidden_panels, n0 = 0, n1 = layer.batch
+    cdef ptrdiff_t s, p0 = 0, p1 = job.sizes.hidden_panels, n0 = 0, n1 = layer.batch, to_look = job.steps_to_look
     if job.by_hidden:
         p0 = start(job.sizes.hidden_panels, job.threads, part)
         p1 = start(job.sizes.hidden_panels, job.threads, part + 1)
@@ -1031,11 +1157,16 @@ cdef void backward_task(void *context, int part) noexcept nogil:
         n0 = batch_start(job, part, 0, layer.steps)
         n1 = batch_start(job, part + 1, 0, layer.steps)
     for s in range(layer.steps - 1, -2, -1):
-        job.cell.step_back(&layer, s, p0, p1, n0, n1)
-        if layer.u != NULL and s >= 0:
-            unproject_step(job, &layer, s, part, n0, n1)
-        if job.by_hidden:
-            fastrnn_pool_barrier(job.threads)
+        in_pieces(job, job.cell.step_back, &layer, s, p0, p1, n0, n1)
+        if layer.u != NULL and s >= 0 and unproject_step(job, &layer, s, part, n0, n1):
+            return
+        to_look -= 1
+        if to_look == 0:
+            to_look = job.steps_to_look
+            if fastrnn_stopped(&job.watch) and not job.by_hidden:
+                return
+        if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):
+            return
 
 
 cdef void projection_gradient_task(void *context, int part) noexcept nogil:
@@ -1047,6 +1178,8 @@ cdef void projection_gradient_task(void *context, int part) noexcept nogil:
     m.panels = <char *> m.panels + part * p1 * FASTRNN_GRADIENT_ROWS * 4 * job.lanes * job.itemsize
     p0, p1 = start(p1, job.threads, part), start(p1, job.threads, part + 1)
     for i in range(l.chunk_count):
+        if i % FASTRNN_CHUNKS_TO_LOOK == 0 and fastrnn_stopped(&job.watch):
+            return
         row, m.K = l.chunks[2 * i], l.chunks[2 * i + 1]
         m.a = <char *> l.dh + row * l.outputs * job.itemsize
         m.b = <char *> l.u + row * l.hidden * job.itemsize
@@ -1207,12 +1340,13 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1, dx=None, d
             dh, du = Buffer(l.rows * h_row), Buffer(l.batch * packed_row)
             l.dh, l.du = dh.data, du.data
         with nogil:
-            fastrnn_pool_run(pack_hidden_task, &job, job.threads, False)
-            fastrnn_pool_run(backward_task, &job, job.threads, job.by_hidden)
-            fastrnn_pool_run(weight_task, &job, job.threads, False)
+            fastrnn_pool_run(pack_hidden_task, &job, job.threads, False, &job.watch)
+            fastrnn_pool_run(backward_task, &job, job.threads, job.by_hidden, &job.watch)
+            fastrnn_pool_run(weight_task, &job, job.threads, False, &job.watch)
             if l.dx != NULL:
-                fastrnn_pool_run(pack_input_task, &job, job.threads, False)
-                fastrnn_pool_run(input_task, &job, job.threads, False)
+                fastrnn_pool_run(pack_input_task, &job, job.threads, False, &job.watch)
+                fastrnn_pool_run(input_task, &job, job.threads, False, &job.watch)
+        check(&job.watch)
         if l.u != NULL:
             job.projection.a_row, job.projection.a_k = 1, l.outputs
             job.projection.out, job.projection.out_row, job.projection.add = pointer(dweight_hr), l.hidden, True
@@ -1220,7 +1354,8 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1, dx=None, d
                 job.itemsize * job.threads * panels_of(&job, &job.projection) * FASTRNN_GRADIENT_ROWS * 4 * job.lanes)
             job.projection.panels = projection.data
             with nogil:
-                fastrnn_pool_run(projection_gradient_task, &job, job.threads, False)
+                fastrnn_pool_run(projection_gradient_task, &job, job.threads, False, &job.watch)
+            check(&job.watch)
     finally:
         if job.threads > 1:
             fastrnn_pool_release()
@@ -1266,6 +1401,8 @@ cdef struct Multiplication:
     const fastrnn_kernels *kernels
     ptrdiff_t panels
     int threads
+    fastrnn_watch watch
+    ptrdiff_t pieces
 
 
 cdef void pack_right_task(void *context, int part) noexcept nogil:
@@ -1276,9 +1413,12 @@ cdef void pack_right_task(void *context, int part) noexcept nogil:
 
 cdef void multiply_task(void *context, int part) noexcept nogil:
     cdef Multiplication *job = <Multiplication *> context
-    cdef ptrdiff_t rows = job.product.rows
-    job.kernels.multiply(
-        &job.product, 0, job.panels, start(rows, job.threads, part), start(rows, job.threads, part + 1))
+    cdef ptrdiff_t i, pieces = job.pieces * job.threads  # of all threads
+    for i in range(job.pieces * part, job.pieces * (part + 1)):
+        if fastrnn_stopped(&job.watch):
+            return
+        job.kernels.multiply(
+            &job.product, 0, job.panels, job.product.rows * i // pieces, job.product.rows * (i + 1) // pieces)
 
 
 cdef bint product_fits(cnp.ndarray a, cnp.ndarray b, bias) noexcept:
@@ -1320,14 +1460,18 @@ def multiply(cnp.ndarray a, cnp.ndarray b, bias=None, *, int num_threads=1):
     job.panels = round_up(m.columns, width) // width
     cdef Buffer panels = Buffer(itemsize * job.panels * m.K * width)
     m.panels = panels.data
-    if 2.0 * m.rows * m.K * m.columns < FLOPS_WORTH_A_THREAD:
+    cdef double flops = 2.0 * m.rows * m.K * m.columns
+    if flops < FLOPS_WORTH_A_THREAD:
         num_threads = 1
+    begin(&job.watch)
     job.threads = fastrnn_pool_acquire(num_threads)
+    job.pieces = 1 + <ptrdiff_t> (flops / job.threads / FLOPS_OF_A_PIECE)
     with nogil:
-        fastrnn_pool_run(pack_right_task, &job, job.threads, False)
-        fastrnn_pool_run(multiply_task, &job, job.threads, False)
+        fastrnn_pool_run(pack_right_task, &job, job.threads, False, &job.watch)
+        fastrnn_pool_run(multiply_task, &job, job.threads, False, &job.watch)
         if job.threads > 1:
             fastrnn_pool_release()
+    check(&job.watch)
     return out
 
 
@@ -1342,13 +1486,18 @@ cdef struct Softmax:
     ptrdiff_t rows, columns
     double scale
     int threads
+    fastrnn_watch watch
+    ptrdiff_t pieces
 
 
 cdef void softmax_task(void *context, int part) noexcept nogil:
     cdef Softmax *job = <Softmax *> context
-    job.kernels.softmax(
-        job.p, job.top, job.total, job.z, job.columns, job.scale,
-        start(job.rows, job.threads, part), start(job.rows, job.threads, part + 1))
+    cdef ptrdiff_t i, pieces = job.pieces * job.threads  # of all threads
+    for i in range(job.pieces * part, job.pieces * (part + 1)):
+        if fastrnn_stopped(&job.watch):
+            return
+        job.kernels.softmax(
+            job.p, job.top, job.total, job.z, job.columns, job.scale, job.rows * i // pieces, job.rows * (i + 1) // pieces)
 
 
 def softmax(cnp.ndarray z, double scale, *, int num_threads=1):
@@ -1365,13 +1514,17 @@ def softmax(cnp.ndarray z, double scale, *, int num_threads=1):
     job.rows, job.columns, job.scale = z.shape[0], z.shape[1], scale
     job.p, job.top, job.total = cnp.PyArray_DATA(p), cnp.PyArray_DATA(top), cnp.PyArray_DATA(total)
     job.z = cnp.PyArray_DATA(z)
-    if job.rows * job.columns * FLOPS_OF_SOFTMAX < FLOPS_WORTH_A_THREAD:
+    cdef double flops = <double> FLOPS_OF_SOFTMAX * job.rows * job.columns
+    if flops < FLOPS_WORTH_A_THREAD:
         num_threads = 1
+    begin(&job.watch)
     job.threads = fastrnn_pool_acquire(num_threads)
+    job.pieces = 1 + <ptrdiff_t> (flops / job.threads / FLOPS_OF_A_PIECE)
     with nogil:
-        fastrnn_pool_run(softmax_task, &job, job.threads, False)
+        fastrnn_pool_run(softmax_task, &job, job.threads, False, &job.watch)
         if job.threads > 1:
             fastrnn_pool_release()
+    check(&job.watch)
     return p, top, total
 
 
@@ -1382,6 +1535,7 @@ cdef struct Activation:
     void *out
     const void *a
     ptrdiff_t count
+    fastrnn_watch watch
 
 
 cdef void activation_task(void *context, int part) noexcept nogil:
@@ -1400,6 +1554,7 @@ def activation(str name, cnp.ndarray a, str isa):
     cdef cnp.ndarray out = empty(a.ndim, a.shape, typenum)
     job.function = kernels.sigmoid if name == "sigmoid" else kernels.tanh
     job.out, job.a, job.count = pointer(out), pointer(a), a.size
+    begin(&job.watch, stops=False)
     with nogil:
-        fastrnn_pool_run(activation_task, &job, 1, False)
+        fastrnn_pool_run(activation_task, &job, 1, False, &job.watch)
     return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ def share_threads() -> bool:
         borrow = getattr(backends.load("cython"), "borrow_threads", None)
     except BackendError:
         borrow = None
-    if borrow is None or not hasattr(os, "RTLD_NOLOAD"):
+    if borrow is None or not hasattr(os, "RTLD_NOLOAD") or _is_forked():
         return False
     for path in _openmp_libraries():
         try:
@@ -36,6 +37,18 @@ def share_threads() -> bool:
         borrow(ctypes.cast(parallel, ctypes.c_void_p).value, ctypes.cast(team_size, ctypes.c_void_p).value)
         return True
     return False
+
+
+def _is_forked() -> bool:
+    """Whether this process is a child made by fork, where the runtime may wait for ever for its parent's threads.
+
+    Linux says so, whoever forked and whatever was loaded then; elsewhere at least multiprocessing does.
+    """
+    try:
+        flags = int(Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[6])
+    except OSError:
+        return multiprocessing.parent_process() is not None
+    return bool(flags & 0x40)  # PF_FORKNOEXEC: not a program of its own since
 
 
 def _openmp_libraries() -> Iterator[str]:

@@ -18,8 +18,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "pool.h"
+
 enum { FASTRNN_RNN_TANH, FASTRNN_RNN_RELU, FASTRNN_LSTM, FASTRNN_GRU, FASTRNN_CELLS };
 enum { FASTRNN_FEW_ROWS = 16, FASTRNN_GRADIENT_ROWS = 128 };
+enum { FASTRNN_CHUNKS_TO_LOOK = 8 }; /* after so many of these rows the gradients of weights ask whether to stop */
 enum { FASTRNN_F32, FASTRNN_F64, FASTRNN_PRECISIONS };
 
 /* One layer over one sequence. void * are float or double arrays, C-contiguous; strides count elements.
@@ -78,6 +81,8 @@ typedef struct {
     void *split_panels; /* INOUT weight_ih, split: the x part of panels, made by pack, then panels_ih, by pack_input */
 
     void *scratch; /* INOUT private to the thread */
+
+    fastrnn_watch *watch; /* INOUT of the call: weight_gradients and input_gradient return early if it is to stop */
 } fastrnn_layer;
 
 /* What the caller allocates for a layer, in elements. Layouts are those of fastrnn_layer; layer_split.inc.h has its own. */
@@ -115,7 +120,7 @@ typedef struct {
      * With a projection dh instead of Z, and then, once the caller has made du of it, step_back_gates. */
     void (*step_back)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1);
     void (*step_back_gates)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
-    /* dweights, dbiases := sum over rows */
+    /* dweights, dbiases := sum over rows; anything if the call is to stop, as in the next one */
     void (*weight_gradients)(const fastrnn_layer *, ptrdiff_t b0, ptrdiff_t b1);
     /* dx := Z weight_ih */
     void (*input_gradient)(const fastrnn_layer *, ptrdiff_t row0, ptrdiff_t row1);

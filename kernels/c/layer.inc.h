@@ -555,7 +555,7 @@ static void FN(few_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdi
     const REAL *x[FASTRNN_FEW_ROWS], *h_prev[FASTRNN_FEW_ROWS];
     for (ptrdiff_t r = 0; !l->tokens && r < rows; r++) x[r] = (const REAL *)l->x + r * I;
     FN(rows_before)(l, h_prev, 0, rows);
-    for (ptrdiff_t b = b0; b < b1; b++)
+    for (ptrdiff_t b = b0; b < b1 && !fastrnn_stopped(l->watch); b++)
         for (int slot = 0; slot < FN(fed)(l, b); slot++) {
             ptrdiff_t lanes;
             const ptrdiff_t x_row = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes);
@@ -614,6 +614,7 @@ static void FN(bias_gradients)(const fastrnn_layer *l, ptrdiff_t b) {
     }
     for (ptrdiff_t i = 0; i < l->chunk_count; i++) {
         const ptrdiff_t row = l->chunks[2 * i], end = row + l->chunks[2 * i + 1];
+        if (i % FASTRNN_CHUNKS_TO_LOOK == 0 && i && fastrnn_stopped(l->watch)) return;
         vec chunk[4] = {{0}};
         for (ptrdiff_t r = row; r < end; r++)
             for (int slot = 0; slot < 4; slot++) chunk[slot] += ((const vec *)FN(z_at)(l, b, r))[slot];
@@ -651,6 +652,7 @@ static void FN(weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t
         for (ptrdiff_t i = 0; i < l->chunk_count; i++) {
             const ptrdiff_t row = l->chunks[2 * i], rows = l->chunks[2 * i + 1];
             const int from_zero = i == 0 && !l->dweight_add;
+            if (i % FASTRNN_CHUNKS_TO_LOOK == 0 && fastrnn_stopped(l->watch)) return;
             const REAL *left[FASTRNN_GRADIENT_ROWS];
             if (l->tokens) {
                 FN(link_tokens)(l->tokens + row, rows, first_same, next_same);
@@ -682,6 +684,7 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
     enum { at_once = 96 };
     for (ptrdiff_t row = row0; row < row1; row += at_once) {
         const ptrdiff_t rows = least(at_once, row1 - row);
+        if (row % (8 * at_once) < at_once && fastrnn_stopped(l->watch)) return;
         for (ptrdiff_t p = 0; p < ceil_div(l->inputs, 4 * LANES); p++) {
             const int vectors = (int)least(4, ceil_div(l->inputs - p * 4 * LANES, LANES));
             vec acc[at_once][4];

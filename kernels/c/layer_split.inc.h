@@ -174,11 +174,15 @@ static void FN(split_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptr
                 FN(split_pack_gradient)(l, block, sums_row, l->dweight_ih, I, b, 0, FN(x_gates));
             FN(split_pack_gradient)(l, block + x_width, sums_row, l->dweight_hh, P, b, HIDDEN_SLOT, FN(h_gates));
         }
-        NAME(unit_acquire)(TILE_SIDE);
         for (ptrdiff_t i = 0; i < l->chunk_count; i++) {
             const ptrdiff_t row = l->chunks[2 * i], count = l->chunks[2 * i + 1], blocks = FN(k_blocks)(count);
             const REAL *h_prev[FASTRNN_GRADIENT_ROWS];
             FN(rows_before)(l, h_prev, row, count);
+            if (i % FASTRNN_CHUNKS_TO_LOOK == 0) { /* the handler of a signal may use the unit as well */
+                NAME(unit_release)();
+                if (fastrnn_stopped(l->watch)) return;
+                NAME(unit_acquire)(TILE_SIDE);
+            }
             for (ptrdiff_t b = first; b < last; b++)
                 for (int slot = 0; slot < 4; slot++)
                     for (ptrdiff_t k = 0; k < 2 * blocks; k++) {
@@ -245,9 +249,10 @@ static void FN(split_input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptr
     enum { left_tile = BLOCKS_AT_ONCE * SPLIT_SIZE };
     const ptrdiff_t I = l->inputs, blocks = FN(z_blocks)(l), sums_row = NAME(sums_row)(I), columns = FN(column_tiles)(I);
     REAL *const left = l->scratch, *const sums = left + ROWS_AT_ONCE / TILE_SIDE * left_tile;
-    NAME(unit_acquire)(TILE_SIDE);
     for (ptrdiff_t row = row0, rows; row < row1; row += rows) {
         rows = least(ROWS_AT_ONCE, row1 - row);
+        if (fastrnn_stopped(l->watch)) return;
+        NAME(unit_acquire)(TILE_SIDE); /* for these rows only: the handler of a signal may use the unit as well */
         memset(sums, 0, (size_t)(rows * sums_row) * sizeof(REAL));
         for (ptrdiff_t k = 0, count; k < blocks; k += count) {
             count = least(BLOCKS_AT_ONCE, blocks - k);
@@ -277,8 +282,8 @@ static void FN(split_input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptr
                 if (l->dx_add) total += vec_load_part(dx, I - q * LANES);
                 vec_store_part(dx, total, I - q * LANES);
             }
+        NAME(unit_release)();
     }
-    NAME(unit_release)();
 }
 
 #undef BLOCKS_AT_ONCE

@@ -22,11 +22,21 @@ typedef struct {
 } header;
 
 static struct {
-    pthread_mutex_t held; /* tried only: who does not get it does without spares, also in the child of a fork */
+    pthread_mutex_t held; /* tried only: who does not get it does without spares */
     header *spares[SPARES];
     int oldest;
     size_t kept;
 } memory = {.held = PTHREAD_MUTEX_INITIALIZER};
+
+/* A fork waits for whoever is in here: else the child would do without spares for ever. */
+static void before_fork(void) { pthread_mutex_lock(&memory.held); }
+static void after_fork(void) { pthread_mutex_unlock(&memory.held); }
+static void watch_forks(void) { pthread_atfork(before_fork, after_fork, after_fork); }
+
+void fastrnn_memory_watch_forks(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
+}
 
 static header *header_of(void *block) { return (header *)((char *)block - FASTRNN_LINE); }
 static void *block_of(header *h) { return (char *)h + FASTRNN_LINE; }

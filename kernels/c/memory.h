@@ -13,6 +13,9 @@ enum { FASTRNN_LINE = 64 };                    /* every block begins at a cache 
 enum { FASTRNN_RECYCLED = 64 * 1024 };         /* bytes from which a block is kept; the C library keeps smaller ones */
 enum { FASTRNN_KEPT = 64 * 1024 * 1024 };      /* bytes that are kept at the most, all blocks together */
 
+/* To be called before anything else, when the library is loaded. */
+void fastrnn_memory_watch_forks(void);
+
 /* Uninitialised memory, or NULL. Any thread may call any of these. */
 void *fastrnn_take(size_t size);
 /* At least `size` bytes that begin with what `block` held, which is given back; NULL, and `block` as it was, if there is

@@ -17,35 +17,36 @@
 #define RELAX() _mm_pause()
 /* Bits 15 and 6 of MXCSR: flush results, take operands, as zero. Shrinking gradients otherwise cost 50x. */
 typedef unsigned control_word;
-static control_word flush_denormals(void) {
-    const control_word before = _mm_getcsr();
-    _mm_setcsr(before | 0x8040);
-    return before;
-}
-static void restore_denormals(control_word before) { _mm_setcsr(before); }
+enum { FLUSH = 0x8040 };
+static control_word get_control(void) { return _mm_getcsr(); }
+static void set_control(control_word word) { _mm_setcsr(word); }
 #else
 #define RELAX() __asm__ volatile("yield")
 typedef uint64_t control_word;
-static control_word flush_denormals(void) {
-    control_word before;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
-    __asm__ volatile("msr fpcr, %0" : : "r"(before | (UINT64_C(1) << 24)));
-    return before;
+enum { FLUSH = 1 << 24 };
+static control_word get_control(void) {
+    control_word word;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(word));
+    return word;
 }
-static void restore_denormals(control_word before) { __asm__ volatile("msr fpcr, %0" : : "r"(before)); }
+static void set_control(control_word word) { __asm__ volatile("msr fpcr, %0" : : "r"(word)); }
 #endif
 
 enum {
-    MAX_WORKERS = 255,
     SPINS = 2000,        /* about 50 us of pauses; waking a sleeping worker costs 40-240 us */
     SOON = 2000 * 1000, /* ns of a pause between calls that is worth waiting out, as in a loop of training */
+    LOOKS = 50 * 1000 * 1000, /* ns from one look for a signal to the next */
 };
 
 static struct {
-    pthread_mutex_t held; /* by the acquiring caller */
+    _Atomic int held; /* by the acquiring caller */
     int workers;
+    _Atomic int spins; /* turns of a wait before it yields */
+    _Atomic int forks; /* between the process that loaded this and this one */
     fastrnn_parallel *parallel; /* of an OpenMP runtime, or NULL */
     int (*team_size)(void);
+    _Atomic(fastrnn_parallel *) lent; /* the same for the next to acquire: it may be lent during a call */
+    int (*_Atomic lent_size)(void);
 
     /* The current task. ticket is generation << 32 | parts << 16 | next part, so that a worker that wakes late can
      * neither take a part of a task that is over nor mistake the next task for it. */
@@ -61,16 +62,53 @@ static struct {
 
     _Atomic int arrived;
     _Atomic unsigned barrier;
-} pool = {.held = PTHREAD_MUTEX_INITIALIZER, .sleeping = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+    _Atomic int leave; /* what the last barrier has found: whether the call is to stop */
+} pool = {.spins = SPINS, .sleeping = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
 static _Thread_local int own_id; /* of a calling thread, for the system; 0 if not asked yet */
 
-/* One turn of a wait: spin at first, then let others run, for there may be fewer CPUs than threads. */
-static void wait_a_little(int *turns) {
-    if (++*turns < SPINS)
+/* One turn of a wait: spin at first, then let others run, for there may be fewer CPUs than threads. Whether it did. */
+static int wait_a_little(int *turns) {
+    if (++*turns < atomic_load_explicit(&pool.spins, memory_order_relaxed)) {
         RELAX();
-    else
-        sched_yield();
+        return 0;
+    }
+    sched_yield();
+    return 1;
+}
+
+static int64_t nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void fastrnn_watch_start(fastrnn_watch *watch, int (*look)(void)) {
+    *watch = (fastrnn_watch){
+        .look = look, .caller = &own_id, .control = get_control(), .forks = atomic_load(&pool.forks)};
+}
+
+int fastrnn_stopping(const fastrnn_watch *watch) { return atomic_load_explicit(&watch->stop, memory_order_relaxed); }
+
+int fastrnn_stopped(fastrnn_watch *watch) {
+    if (!watch->look || watch->caller != &own_id || fastrnn_stopping(watch)) return fastrnn_stopping(watch);
+    const int64_t now = nanoseconds();
+    if (watch->due == 0) watch->due = now + LOOKS;
+    if (now < watch->due) return 0;
+    const control_word of_task = get_control();
+    set_control((control_word)watch->control); /* a signal's handler may compute */
+    if (watch->look() || watch->forks != atomic_load(&pool.forks)) atomic_store(&watch->stop, 1);
+    set_control(of_task);
+    const int64_t after = nanoseconds(), longer = 20 * (after - now); /* another thread may keep the interpreter busy */
+    watch->due = after + LOOKS + (longer < LOOKS ? longer : LOOKS);
+    return fastrnn_stopping(watch);
+}
+
+static void do_task(fastrnn_task *task, void *context, int part) {
+    const control_word before = get_control();
+    set_control(before | FLUSH);
+    task(context, part);
+    set_control(before);
 }
 
 static int next_part(uint64_t ticket) { return (int)(ticket & 0xffff); }
@@ -82,9 +120,7 @@ static int do_part(void) {
     do {
         if (next_part(ticket) >= part_count(ticket)) return 0;
     } while (!atomic_compare_exchange_weak(&pool.ticket, &ticket, ticket + 1));
-    const control_word before = flush_denormals();
-    pool.task(pool.context, next_part(ticket));
-    restore_denormals(before);
+    do_task(pool.task, pool.context, next_part(ticket));
     atomic_fetch_sub(&pool.unfinished, 1);
     return 1;
 }
@@ -115,12 +151,6 @@ static void note_caller(void) {
 #endif
 }
 
-static int64_t nanoseconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 /* A worker sleeps when it has waited for SPINS turns, but if the last pause was a short one it yields to others, and
  * looks, until this one is longer: a training step of (64, 32, 27, 50) with all around it takes 0.88 of the time. */
 static void *work(void *unused) {
@@ -131,7 +161,7 @@ static void *work(void *unused) {
         if (do_part()) {
             turns = 0;
             idle_since = nanoseconds();
-        } else if (turns < SPINS || (keen && nanoseconds() - idle_since < SOON)) {
+        } else if (turns < atomic_load_explicit(&pool.spins, memory_order_relaxed) || (keen && nanoseconds() - idle_since < SOON)) {
             wait_a_little(&turns);
         } else {
             pthread_mutex_lock(&pool.sleeping);
@@ -148,19 +178,25 @@ static void *work(void *unused) {
 }
 
 static void start_afresh_in_child(void) {
-    pthread_mutex_init(&pool.held, NULL);
     pthread_mutex_init(&pool.sleeping, NULL);
     pthread_cond_init(&pool.wake, NULL);
     pool.workers = 0;
-    pool.parallel = NULL; /* an OpenMP runtime that had threads hangs in a child */
+    atomic_store(&pool.lent, NULL); /* an OpenMP runtime that had threads hangs in a child */
+    atomic_store(&pool.held, 0);
     atomic_store(&pool.ticket, 0);
     atomic_store(&pool.unfinished, 0);
     atomic_store(&pool.sleepers, 0);
     atomic_store(&pool.arrived, 0);
+    atomic_fetch_add(&pool.forks, 1);
     own_id = 0;
 }
 
 static void watch_forks(void) { pthread_atfork(NULL, NULL, start_afresh_in_child); }
+
+void fastrnn_pool_watch_forks(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
+}
 
 static void start_worker(void) {
     pthread_t thread;
@@ -174,40 +210,60 @@ static void start_worker(void) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+/* Threads that are more than the CPUs do not spin: they would wait for those that they keep from running. */
+static void choose_spins(int threads) {
+    int spins = SPINS;
+#if defined(__linux__)
+    cpu_set_t cpus;
+    if (sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) < threads) spins = 0;
+#endif
+    atomic_store_explicit(&pool.spins, spins, memory_order_relaxed);
+}
+
 int fastrnn_pool_acquire(int wanted) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, watch_forks);
-    if (wanted <= 1 || pthread_mutex_trylock(&pool.held) != 0) return 1;
-    if (wanted > MAX_WORKERS + 1) wanted = MAX_WORKERS + 1;
+    if (wanted <= 1 || atomic_exchange(&pool.held, 1)) return 1;
+    if (wanted > FASTRNN_MOST_THREADS) wanted = FASTRNN_MOST_THREADS;
+    pool.parallel = atomic_load(&pool.lent);
+    pool.team_size = atomic_load(&pool.lent_size);
+    choose_spins(wanted);
     for (int missing = wanted - 1 - pool.workers; missing > 0; missing--) start_worker();
     if (pool.workers == 0) {
-        pthread_mutex_unlock(&pool.held);
+        fastrnn_pool_release();
         return 1;
     }
     return pool.workers + 1 < wanted ? pool.workers + 1 : wanted;
 }
 
-void fastrnn_pool_release(void) { pthread_mutex_unlock(&pool.held); }
+void fastrnn_pool_release(void) { atomic_store(&pool.held, 0); }
 
 void fastrnn_pool_borrow(fastrnn_parallel *parallel, int (*team_size)(void)) {
-    pthread_mutex_lock(&pool.held);
-    pool.parallel = parallel;
-    pool.team_size = team_size;
-    pthread_mutex_unlock(&pool.held);
+    if (atomic_load(&pool.forks)) return; /* the runtime's threads may be the parent's */
+    atomic_store(&pool.lent_size, team_size);
+    atomic_store(&pool.lent, parallel);
 }
+
+static void wait_for_all(fastrnn_watch *watch) {
+    for (int turns = 0; atomic_load(&pool.unfinished) > 0;)
+        if (wait_a_little(&turns)) fastrnn_stopped(watch);
+}
+
+typedef struct {
+    int together; /* parts that are to run together, or 0 */
+    fastrnn_watch *watch;
+} team_work;
 
 /* What each thread of an OpenMP team does: as many parts as there are, or if they are to run together one. */
-static void work_in_team(void *parts_together) {
-    const int parts = *(const int *)parts_together;
-    if (pool.team_size() < parts) return;
-    while (do_part() && !parts) {}
+static void work_in_team(void *context) {
+    const team_work *its = context;
+    if (pool.team_size() < its->together) return;
+    while (do_part() && !its->together) {}
+    if (its->watch->caller == &own_id) wait_for_all(its->watch); /* here: OpenMP's own wait looks for no signal */
 }
 
-void fastrnn_pool_run(fastrnn_task *task, void *context, int parts, int together) {
+void fastrnn_pool_run(fastrnn_task *task, void *context, int parts, int together, fastrnn_watch *watch) {
+    if (fastrnn_stopping(watch)) return;
     if (parts == 1) { /* also without the pool */
-        const control_word before = flush_denormals();
-        task(context, 0);
-        restore_denormals(before);
+        do_task(task, context, 0);
         return;
     }
     pool.task = task;
@@ -217,8 +273,8 @@ void fastrnn_pool_run(fastrnn_task *task, void *context, int parts, int together
     const uint64_t generation = (atomic_load(&pool.ticket) >> 32) + 1;
     atomic_store(&pool.ticket, generation << 32 | (uint64_t)parts << 16);
     if (pool.parallel) {
-        int parts_together = together ? parts : 0;
-        pool.parallel(work_in_team, &parts_together, (unsigned)parts, 0);
+        team_work its = {together ? parts : 0, watch};
+        pool.parallel(work_in_team, &its, (unsigned)parts, 0);
     }
     if (has_part() && atomic_load(&pool.sleepers) > 0) {
         pthread_mutex_lock(&pool.sleeping);
@@ -226,16 +282,23 @@ void fastrnn_pool_run(fastrnn_task *task, void *context, int parts, int together
         pthread_mutex_unlock(&pool.sleeping);
     }
     while (do_part() && !together) {}
-    for (int turns = 0; atomic_load(&pool.unfinished) > 0;) wait_a_little(&turns);
+    wait_for_all(watch);
 }
 
-void fastrnn_pool_barrier(int parts) {
-    if (parts == 1) return;
+int fastrnn_pool_barrier(int parts, fastrnn_watch *watch) {
+    if (parts == 1) return fastrnn_stopping(watch);
     const unsigned before = atomic_load(&pool.barrier);
     if (atomic_fetch_add(&pool.arrived, 1) + 1 == parts) {
+        const int leave = fastrnn_stopping(watch);
         atomic_store(&pool.arrived, 0);
+        atomic_store(&pool.leave, leave);
         atomic_fetch_add(&pool.barrier, 1);
-    } else {
-        for (int turns = 0; atomic_load(&pool.barrier) == before;) wait_a_little(&turns);
+        return leave;
     }
+    for (int turns = 0; atomic_load(&pool.barrier) == before;)
+        if (wait_a_little(&turns)) {
+            fastrnn_stopped(watch);
+            if (watch->forks != atomic_load(&pool.forks)) return 1; /* the others are not in this process */
+        }
+    return atomic_load(&pool.leave);
 }
