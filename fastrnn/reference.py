@@ -63,7 +63,7 @@ def rnn_relu_forward(a_x: Array, a_h: Array, state_prev: State) -> tuple[State, 
 def rnn_relu_backward(gates: Gates, state_prev: State, state: State, dstate: State) -> tuple[Array, Array, State]:
     """As `rnn_tanh_backward`."""
     (h,), (dh,) = gates, dstate
-    da = np.where(h > 0, dh, 0)  # h = max(a, 0); the derivative at 0 is 0, as in torch
+    da = np.where(h <= 0, 0, dh)  # h = max(a, 0); the derivative at 0 is 0, and where h is NaN 1, as in torch
     return da, da, (np.zeros_like(dh),)
 
 

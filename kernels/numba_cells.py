@@ -19,7 +19,7 @@ from __future__ import annotations
 from fastrnn.cells import CELLS
 from fastrnn.kernels.numba_math import sigmoid, tanh
 from fastrnn.kernels.numba_options import inlined
-from fastrnn.kernels.numba_vector import first, fma, load, load_part, maximum, store, where_positive, width
+from fastrnn.kernels.numba_vector import first, fma, load, load_part, maximum, store, width, zero_unless_positive
 
 __all__ = ["CELL_IDS", "GRU", "LSTM", "RNN_RELU", "RNN_TANH", "point_backward", "point_forward"]
 
@@ -43,7 +43,7 @@ def _rnn_forward(relu, z):
 def _rnn_backward(relu, z, dh, count):
     h = load(z)
     # h = max(a, 0), whose derivative at 0 is 0, or h = tanh(a)
-    da = where_positive(h, dh, 0.0) if relu else dh * fma(h, 0.0 - h, 1.0)
+    da = zero_unless_positive(h, dh) if relu else dh * fma(h, 0.0 - h, 1.0)
     store(z, first(da, count))
 
 

@@ -39,8 +39,8 @@ __all__ = [
     "spread",
     "store",
     "store_part",
-    "where_positive",
     "width",
+    "zero_unless_positive",
 ]
 
 
@@ -382,15 +382,16 @@ minimum = intrinsic(_choice(">="))  # a NaN in the first argument stays
 
 
 @intrinsic
-def where_positive(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    """Lanes of b where a > 0, of c elsewhere."""
-    kind = _common((a, b, c))
+def zero_unless_positive(typing: Any, a: Any, b: Any) -> Any:
+    """Zero where a <= 0, lanes of b where a > 0 or a is NaN."""
+    kind = _common((a, b))
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        x, y, z = (_as_vector(context, builder, k, kind, v) for k, v in zip(sig.args, args, strict=True))
-        return builder.select(builder.fcmp_ordered(">", x, ir.Constant(x.type, None)), y, z)
+        x, y = (_as_vector(context, builder, k, kind, v) for k, v in zip(sig.args, args, strict=True))
+        zero = ir.Constant(x.type, None)
+        return builder.select(builder.fcmp_ordered("<=", x, zero), zero, y)
 
-    return kind(a, b, c), generate
+    return kind(a, b), generate
 
 
 @intrinsic

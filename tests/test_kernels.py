@@ -10,13 +10,15 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from problems import PARAMETERS, assert_outcome, clean_environ, expected, make, run, run_python, solved
+from problems import PARAMETERS, Problem, assert_outcome, clean_environ, expected, make, run, run_python, solved
 from tolerances import Outcome, assert_close, assert_same_bits, tolerance
 
 from fastrnn.backends import BACKENDS, load
@@ -85,9 +87,13 @@ ORDERS = [
     {"proj_size": 6, "ragged": True, "reverse": True},
 ]
 ORDERED_CELLS = [(cell, order) for cell in CELLS for order in ORDERS if cell == "lstm" or "proj_size" not in order]
-orders = pytest.mark.parametrize(
-    ("cell", "order"), ORDERED_CELLS, ids=lambda of: of if isinstance(of, str) else "-".join(map(str, of))
-)
+
+
+def order_name(of: str | dict[str, Any]) -> str:
+    return of if isinstance(of, str) else "-".join(map(str, of))
+
+
+orders = pytest.mark.parametrize(("cell", "order"), ORDERED_CELLS, ids=order_name)
 ORDERED_SHAPES = [
     (0, 3, 4, 9),
     (4, 0, 3, 9),
@@ -217,6 +223,84 @@ def test_not_finite_input_touches_what_it_touches_in_the_reference(
             assert not different.size, f"{name}: {kind.__name__} differs at {different[0]}"
     for name, array in rows_of(got, 2, keep=False).items():
         assert_same_bits(name, array, rows_of(untouched, 2, keep=False)[name])
+
+
+@backends
+@pytest.mark.parametrize(("cell", "order"), [*((cell, {}) for cell in CELLS), *ORDERED_CELLS], ids=order_name)
+@dtypes
+@pytest.mark.parametrize("shape", [(1, 1, 4, 33), (5, 4, 3, 17)], ids=str)
+def test_not_finite_values_reach_what_they_reach_in_torch(
+    backend: str,
+    cell: str,
+    order: dict[str, Any],
+    dtype: str,
+    shape: tuple[int, int, int, int],
+    without_onednn: ModuleType,
+) -> None:
+    """What torch has NaN is NaN, and what it has finite is finite and as if nothing were wrong elsewhere. Of infinities
+    NaN or infinite will do: what sums of them are depends on the formula."""
+    clean, in_torch, spoiled = spoiled_problems(without_onednn, cell, *shape, dtype=dtype, **order)
+    module, finite = load(backend), run(backend, clean)
+    for place, value, problem, want in spoiled:
+        given = problem.cell, problem.x, problem.state, problem.weights
+        with np.errstate(invalid="ignore"):
+            got = run(backend, problem)
+            y, state, _ = module.forward(*given, tape=False, num_threads=2, **problem.order)
+        assert got.keys() == want.keys()
+        spoils = np.isnan if np.isnan(value) else lambda its: ~np.isfinite(its)
+        for name, its in want.items():
+            different = np.argwhere(spoils(got[name]) != spoils(its))
+            assert not different.size, f"{value} in {place}: {name} differs at {different[0]}"
+            untouched = its == in_torch[name]
+            assert_close(name, got[name][untouched], finite[name][untouched], 0.0)
+        for name, its in zip(["y", *(f"{name}_n" for name in problem.cell.states)], [y, *state], strict=True):
+            assert_same_bits(f"{name} of inference", its, got[name])
+
+
+@pytest.fixture
+def without_onednn(torch: ModuleType) -> Iterator[ModuleType]:
+    """PyTorch, on kernels of its own, whose formulas are known."""
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    yield torch
+    torch._C._set_mkldnn_enabled(before)
+
+
+@functools.lru_cache(maxsize=1)
+def spoiled_problems(
+    torch: ModuleType, cell: str, *size: int, **options: Any
+) -> tuple[Problem, Outcome, list[tuple[str, float, Problem, Outcome]]]:
+    """A problem, what torch makes of it, and both again with NaN, inf or -inf in one element of each input."""
+    clean, spoiled = make(cell, *size, **options), []
+    for place, array in clean.inputs().items():
+        for value in (np.nan, np.inf, -np.inf):
+            one = array.copy()
+            one.ravel()[one.size * 2 // 3] = value
+            problem = clean.with_inputs(clean.inputs() | {place: one})
+            spoiled.append((place, value, problem, torch_outcome(torch, problem)))
+    return clean, torch_outcome(torch, clean), spoiled
+
+
+def torch_outcome(torch: ModuleType, problem: Problem) -> Outcome:
+    """What torch makes of a problem, one step after the other."""
+    cell, inputs = problem.cell, problem.inputs()
+    leaves = {name: torch.tensor(array, requires_grad=True) for name, array in inputs.items() if name[0] != "d"}
+    weights = [leaves[name] for name in PARAMETERS if name in leaves]
+    counts = [len(problem.state[0])] * len(problem.x) if problem.batch_sizes is None else problem.batch_sizes.tolist()
+    x = leaves["x"].reshape(-1, leaves["x"].shape[-1]).split(counts)
+    states, ys = [leaves[f"{name}_0"] for name in cell.states], [None] * len(counts)
+    for step in sorted(range(len(counts)), reverse=problem.reverse):
+        before = [state[None, : counts[step]] for state in states]
+        hx = before if len(before) > 1 else before[0]
+        y, *after = getattr(torch._VF, cell.name)(x[step][None], hx, weights, True, 1, 0.0, True, False, False)
+        ys[step] = y[0]
+        states = [torch.cat([new[0], old[counts[step] :]]) for new, old in zip(after, states, strict=True)]
+    outputs = {"y": torch.cat(ys).reshape(problem.dy.shape)}
+    outputs |= {f"{name}_n": state for name, state in zip(cell.states, states, strict=True)}
+    incoming = [torch.from_numpy(d) for d in (problem.dy, *problem.dstate)]
+    gradients = torch.autograd.grad(list(outputs.values()), list(leaves.values()), incoming)
+    named = outputs | {f"d{name}": gradient for name, gradient in zip(leaves, gradients, strict=True)}
+    return {name: tensor.detach().numpy() for name, tensor in named.items()}
 
 
 @backends

@@ -187,6 +187,76 @@ def test_real_input_has_a_gradient_and_lengths_go_where_they_are_taken() -> None
     assert list(grads) == list(model.parameters)
 
 
+class Reciprocal:
+    """A layer whose derivative makes NaN of a gradient of zero where x is."""
+
+    def __init__(self) -> None:
+        self.parameters: dict[str, Array] = {}
+
+    def forward(self, x: Array) -> tuple[Array, Array]:
+        with np.errstate(divide="ignore"):
+            return 1 / x, x
+
+    def __call__(self, x: Array) -> Array:
+        return self.forward(x)[0]
+
+    def backward(self, tape: Array, dy: Array) -> tuple[Array, dict[str, Array]]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return -dy / tape**2, {}
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("garbage", [np.nan, np.inf, -1e300])
+@pytest.mark.parametrize("end", ["every", "last"])
+def test_padding_touches_nothing(batch_first: bool, garbage: float, end: str) -> None:
+    """Every layer before a recurrent one, and one of the user's that has infinities in the padding by itself."""
+
+    def rnn(I: int, seed: int) -> fastrnn.GRU:
+        return fastrnn.GRU(I, 5, bidirectional=True, dtype="float64", seed=seed, batch_first=batch_first)
+
+    upper = rnn(5, 4)
+    layers = {"dropout": Dropout(0.3, seed=0), "in": Linear(3, 4, dtype="float64", seed=1), "lower": rnn(4, 2)}
+    layers |= {"own": Reciprocal(), "mix": Linear(10, 5, dtype="float64", seed=3)}
+    layers |= {"upper": Last(upper) if end == "last" else upper, "head": Linear(10, 2, dtype="float64", seed=5)}
+    lengths = np.array([4, 6, 0, 1])
+    real = np.arange(6)[:, None] < lengths
+    real = real.T if batch_first else real
+    x = np.random.default_rng(0).uniform(-1, 1, (*real.shape, 3))
+    found = []
+    for padding in (0.0, garbage):
+        model = Sequential({"inner": Sequential(copy.deepcopy(layers))})
+        given = np.where(real[..., None], x, padding)
+        before = given.copy()
+        y, tape = model.forward(given, lengths)
+        dy = np.cos(np.arange(y.size).reshape(y.shape))
+        if end == "every":
+            dy[~real] = 0
+        dx, grads = model.backward(tape, dy)
+        assert_same_bits("x, which is the caller's", given, before)
+        found.append({"y": y, "dx": dx, "y of a call": model(given, lengths)} | grads)
+    assert all(np.isfinite(array).all() for array in found[0].values())
+    for name, want in found[0].items():
+        assert_same_bits(name, found[1][name], want)
+
+
+@pytest.mark.parametrize("token", [-1, 9, 10**12])
+def test_padding_of_tokens_may_be_any(token: int) -> None:
+    lengths = np.array([4, 0, 2])
+    real = np.arange(4)[:, None] < lengths
+    tokens = np.random.default_rng(0).integers(0, 9, real.shape)
+    found = []
+    for padding in (0, token):
+        model = model_of("lstm")
+        model.parameters["embedding.weight"][0] = np.nan  # of token 0, which only the padding has
+        given = np.where(real, np.maximum(tokens, 1), padding)
+        y, tape = model.forward(given, lengths)
+        _, dlogits = cross_entropy(y, np.where(real, tokens, -1), ignore_index=-1)
+        found.append({"y": y[real], "y of a call": model(given, lengths)[real]} | model.backward(tape, dlogits)[1])
+    for name, want in found[0].items():
+        assert np.isfinite(want).all()
+        assert_same_bits(name, found[1][name], want)
+
+
 def test_state_dict_goes_in_and_out() -> None:
     model, other = model_of("gru"), model_of("gru", num_layers=1)
     for p in other.parameters.values():

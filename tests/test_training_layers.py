@@ -103,6 +103,26 @@ def test_embedding_of_padding_is_zero_and_has_no_gradient(rng, num_embeddings, p
     assert_same_bits("weight", weight, without)
 
 
+@pytest.mark.parametrize("num_embeddings", [5, 300])  # each of the two ways to add up the gradient
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_numbers_that_are_not_finite_stay_with_their_token(num_embeddings, bad):
+    """And the padding, which has no gradient, touches none."""
+    layer = Embedding(num_embeddings, 2, padding_idx=0, dtype="float64")
+    _, tape = layer.forward([0, 1, 2, 1])
+    dweight = layer.backward(tape, np.array([[bad, 1], [bad, 1], [1, 1], [1, 1]]))[1]["weight"]
+    assert_same_bits("weight", dweight[:4], np.array([[0, 0], [bad, 2], [1, 1], [0, 0]]))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+def test_dropout_drops_no_nan(p):
+    """As in torch, where it is multiplied with zero: a broken batch must not look whole."""
+    layer, x = Dropout(p, seed=0), np.full(50, np.nan)
+    y, tape = layer.forward(x)
+    assert np.isnan(y).all()
+    assert np.isnan(layer.backward(tape, x)[0]).all()
+    assert torch.nn.functional.dropout(torch.from_numpy(x), p).isnan().all()
+
+
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_dropout(rng, dtype, p):
@@ -230,6 +250,39 @@ def test_losses_of_real_targets(rng, scale, dtype, leading, reduction):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_losses_of_numbers_that_are_not_finite(rng, dtype, bad):
+    """The loss and its gradient are NaN or infinite where torch's are, in the rows that count."""
+    functions = torch.nn.functional
+    for at in (0, 37):  # in the kernel's first vector and in its last, which is not whole
+        logits = rng.standard_normal((4, 40)).astype(dtype)
+        logits[1, at] = bad
+        targets = np.array([3, at, 5, 1])
+        with np.errstate(invalid="ignore"):
+            loss, dlogits = cross_entropy(logits, targets)
+            ignoring, without = cross_entropy(logits, np.where(targets == at, -1, targets), ignore_index=-1)
+        twin = torch.tensor(logits, requires_grad=True)
+        want = functions.cross_entropy(twin, torch.from_numpy(targets))
+        want.backward()
+        assert not np.isfinite(loss)
+        assert np.isnan(loss) == np.isnan(want.item())
+        np.testing.assert_array_equal(np.isnan(dlogits), np.isnan(twin.grad.numpy()))
+        assert np.isfinite(ignoring)
+        assert np.isfinite(without).all()
+        assert not without[1].any()
+    for ours, theirs in ((mse, functions.mse_loss), (bce_with_logits, functions.binary_cross_entropy_with_logits)):
+        for target in (0.0, 0.5, 1.0):
+            y, targets = logits[:, -3:], np.full((4, 3), target, dtype)
+            with np.errstate(invalid="ignore"):
+                loss, dy = ours(y, targets)
+            twin = torch.tensor(y, requires_grad=True)
+            want = theirs(twin, torch.from_numpy(targets))
+            want.backward()
+            np.testing.assert_array_equal(np.isfinite(loss), np.isfinite(want.item()), ours.__name__)
+            np.testing.assert_array_equal(np.isnan(dy), np.isnan(twin.grad.numpy()), ours.__name__)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("max_norm", [0.5, 3.0, 1e6, math.inf])
 def test_clip_global_norm(rng, dtype, max_norm):
     grads = {name: rng.standard_normal(shape).astype(dtype) for name, shape in (("a", (5, 3)), ("b", (7,)), ("c", ()))}
@@ -250,6 +303,14 @@ def test_clip_global_norm_tells_of_numbers_that_are_not_finite_and_leaves_them(b
     grads = {"a": np.array([1.0, bad]), "b": np.array([50.0])}
     assert not math.isfinite(clip_global_norm(grads, 1.0))
     assert grads["b"] == 50
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 1e30), ("float64", 1e200)])
+def test_clip_global_norm_of_numbers_whose_squares_overflow(dtype, size):
+    """They are finite, so they are clipped: a norm of infinity would have left them as they are."""
+    grads = {"a": np.array([3 * size, 0], dtype), "b": np.array([-4 * size], dtype), "c": np.empty(0, dtype)}
+    assert math.isclose(clip_global_norm(grads, 1.0), 5 * size, rel_tol=1e-6)
+    np.testing.assert_allclose(np.concatenate([*grads.values()]), [0.6, 0, -0.8], rtol=1e-6)
 
 
 def test_clip_value(rng):

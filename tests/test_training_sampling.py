@@ -84,6 +84,14 @@ def test_a_model_that_has_diverged_writes_nothing(temperature):
         choose_token(np.array([0.0, math.nan]), temperature, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("temperature", [0, 1])
+@pytest.mark.parametrize("logits", [[0.0, math.inf], [-math.inf, -math.inf]])
+def test_no_token_is_chosen_by_infinities(logits, temperature):
+    with pytest.raises(ValueError, match="as its largest; expected a finite number"):
+        choose_token(np.array(logits), temperature, np.random.default_rng(0))
+    assert choose_token(np.array([-math.inf, 0.0]), temperature, np.random.default_rng(0)) == 1
+
+
 BAD_PROMPTS = {"unknown character": ("to Z", 5, TextError, "'Z'"), "length": ("to", -1, ValueError, "length is -1")}
 
 

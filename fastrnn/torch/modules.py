@@ -69,8 +69,8 @@ class _Recurrent(torch.nn.RNNBase):
             return "take tensors of two or three axes"
         if x.shape[-1] != self.input_size:
             return "take inputs of input_size"
-        if x.is_nested or (not torch.compiler.is_compiling() and x.is_neg()):
-            return "take no nested tensors, and none with a negative bit"
+        if x.is_nested:
+            return "take no nested tensors"
         if x.numel() == 0:
             return "take no empty input"
         if states is not None:

@@ -6,9 +6,13 @@ whose tape is tensors. Otherwise it is an autograd.Function that keeps the tape 
 small layer that takes 125 us, torch's dispatcher would make 150, and torch.library's own autograd 300. Tensors and
 arrays share their memory throughout.
 
-Backends overwrite the tape in `backward`. Where it is to serve a second time (retain_graph=True), or is missing, or y
-was modified since, forward runs again, which gives the same bits. A tape in tensors has a flag that says so: the
-operators are functions of their other arguments alone, as compilers take them to be.
+Backends overwrite the tape in `backward`. Where it is to serve a second time (retain_graph=True), or is missing,
+forward runs again, which gives the same bits. A tape in tensors has a flag that says so: the operators are functions of
+their other arguments alone, as compilers take them to be.
+
+The tape reads y, so users get a copy: they may write to it, also where torch does not see it (`y.data`, `y.numpy()`).
+It takes 1 % of an RNN's training step at T 50, N 64, I = H = 32, less of larger ones and of other cells. Writes to x,
+initial states and parameters must not be hidden from torch before backward, as with torch.nn's modules.
 """
 
 from __future__ import annotations
@@ -79,6 +83,8 @@ def layer(
         # A graph to be kept outlives the grad mode it is made in: it has no tape, and a backward runs forward again.
         keep = hooked or (taped and torch.compiler.is_compiling() and not torch.compiler.is_exporting())
         y, state_n, _ = torch.ops.fastrnn.layer(x, batch_sizes, list(state), list(weights), cell, keep)
+        if hooked:
+            y = y.clone()  # what is saved by hooks, torch does not watch
     elif taped:
         y, *state_n = _Layer.apply(  # type: ignore[no-untyped-call]
             cell, warn, x, batch_sizes, len(state), *state, *weights
@@ -136,11 +142,24 @@ class _Problem:
         backend: str | None = None,
     ) -> None:
         self.backend, self.num_threads = ops.choose(backend, torch.get_num_threads())
+        if cell not in CELLS:
+            raise ValueError(f"cell is {cell!r}; expected one of {', '.join(CELLS)}")
         self.cell = CELLS[cell]
-        self.x = _array(x)
-        self.batch_sizes: Array | None = None if batch_sizes is None else batch_sizes.numpy()
-        states = [_array(s) for s in state]
-        self.directions = len(states[0])
+        if len(state) != len(self.cell.states):
+            raise ValueError(f"state has {len(state)} tensors; expected {len(self.cell.states)} ({cell})")
+        if x.dtype not in DTYPES:
+            raise TypeError(f"x has dtype {x.dtype}; expected torch.float32 or float64: use x.float() or x.double()")
+        self.x = _array(x, "x")
+        # A copy: whoever writes to the caller's must not reach what is checked here and trusted in backward.
+        self.batch_sizes: Array | None = None if batch_sizes is None else batch_sizes.numpy().copy()
+        states = list(map(_array, state, self.cell.states_0))
+        h_0 = states[0]
+        if self.x.ndim < 2 or h_0.ndim != 3 or h_0.shape[0] not in (1, 2):
+            wanted = "(T, N, I) or (R, I), and (D, N, P) with D = 1 or 2"
+            raise ValueError(f"x has shape {self.x.shape} and h_0 {h_0.shape}; expected {wanted}")
+        self.directions = len(h_0)
+        if len(weights) // self.directions not in WEIGHT_NAMES or len(weights) % self.directions:
+            raise ValueError(f"weights has {len(weights)} tensors; expected 2 to 5 in each of D = {self.directions}")
         self.weights = [_weights(its) for its in _split(weights, self.directions)]
         _check(self.cell, self.x, self.batch_sizes, states, self.weights)
         self.states = [tuple([s[direction] for s in states]) for direction in range(self.directions)]
@@ -169,6 +188,16 @@ class _Problem:
             states_n.append(state_n)
         return its_y if y is None else y, states_n, tapes
 
+    def kept_sizes(self) -> list[int]:
+        """How many elements each array of the tapes has, those of the forward direction first."""
+        N, P = self.states[0][0].shape
+        steps, rows = self.x.shape[0], self.x.shape[0] * N
+        if self.batch_sizes is not None:
+            steps, rows = len(self.batch_sizes), self.x.shape[0]
+        weights = self.weights[0]
+        sizes = steps, N, rows, len(weights.ih) // len(self.cell.gates), 0 if weights.hr is None else P
+        return [*ops.kept_sizes(self.backend, self.cell, sizes, self.x.dtype)] * self.directions
+
     def recall(self, y: Array, kept: Sequence[Array]) -> list[ops.Tape]:
         """The tapes by direction, from their arrays."""
         return [
@@ -189,11 +218,12 @@ class _Problem:
 
     def gradients(self, tapes: list[ops.Tape], dy: Tensor | None, dstate_n: Sequence[Tensor | None]) -> Gradients:
         """Run backward on the tapes, which it uses up."""
-        dstates_n = [None if d is None else _array(d) for d in dstate_n]
+        names = self.cell.dstates_n
+        dstates_n = [None if d is None else _array(d, name) for d, name in zip(dstate_n, names, strict=True)]
         dx: Array | None = None
         dstates_0: list[State] = []
         dweights: list[Tensor] = []
-        for direction, its_dy in enumerate(self.parts(None if dy is None else _array(dy))):
+        for direction, its_dy in enumerate(self.parts(None if dy is None else _array(dy, "dy"))):
             its_dstate_n = tuple([None if d is None else d[direction] for d in dstates_n])
             dx, dstate_0, its_dweights = ops.backward(tapes[direction], its_dy, its_dstate_n, dx)
             dstates_0.append(dstate_0)
@@ -230,21 +260,67 @@ def _backward(
     dstate_n: Sequence[Tensor | None],
     cell: str,
 ) -> Gradients:
-    """The gradients of `layer` with respect to x, the initial states and the weights; y is None if it was modified."""
-    flag = tape[-1].numpy() if tape and y is not None else [USED]
-    problem = _Problem(x, batch_sizes, state, weights, cell, BACKEND_OF_FLAG[flag[0]])
-    if y is None or flag[0] == USED:
+    """The gradients of `layer` with respect to x, the initial states and the weights; y is None if the tape is."""
+    flag = tape[-1] if tape and y is not None else torch.zeros(1, dtype=torch.uint8)
+    if flag.dtype is not torch.uint8 or flag.shape != (1,) or not USED <= int(flag) < len(BACKEND_OF_FLAG):
+        raise ValueError(f"tape ends with {flag}; expected what torch.ops.fastrnn.layer returned")
+    problem = _Problem(x, batch_sizes, state, weights, cell, BACKEND_OF_FLAG[int(flag)])
+    y_shape = (*x.shape[:-1], state[0].shape[-1] * len(state[0]))
+    incoming = {"dy": (dy, y_shape)}
+    if len(dstate_n) != len(state):
+        raise ValueError(f"dstate_n has {len(dstate_n)} tensors or None; expected {len(state)}")
+    for name, its, initial in zip(problem.cell.dstates_n, dstate_n, state, strict=True):
+        incoming[name] = its, initial.shape
+    if y is None or int(flag) == USED:
+        _check_tensors(x.dtype, incoming)
         _, _, tapes = problem.run(keep=True)
     else:
-        flag[0] = USED
-        tapes = problem.recall(y.numpy(), [t.numpy() for t in tape[:-1]])
+        sizes = problem.kept_sizes()
+        if len(tape) != len(sizes) + 1:
+            raise ValueError(f"tape has {len(tape)} tensors; expected the {len(sizes) + 1} of torch.ops.fastrnn.layer")
+        kept = {f"tape[{i}]": (tape[i], (size,)) for i, size in enumerate(sizes)}
+        _check_tensors(x.dtype, incoming | {"y": (y, y_shape)} | kept)
+        tapes = problem.recall(_array(y, "y"), list(map(_array, tape[:-1], kept)))
+        flag.fill_(USED)
     return problem.gradients(tapes, dy, dstate_n)
 
 
-def _array(tensor: Tensor) -> Array:
-    """The tensor as a C-contiguous, aligned array: on its memory, if that is so."""
-    array: Array = tensor.numpy()
-    return array if array.flags.carray else np.require(array, None, ["C", "A"])
+def _check_tensors(dtype: torch.dtype, tensors: dict[str, tuple[Tensor | None, tuple[int, ...]]]) -> None:
+    """Raise TypeError or ValueError unless those that are given have their shapes and are of x's dtype."""
+    for name, (tensor, shape) in tensors.items():
+        if tensor is not None and tensor.dtype is not dtype:
+            raise TypeError(f"{name} has dtype {tensor.dtype}; expected {dtype}, as x has")
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {tuple(shape)}")
+
+
+def _array(tensor: Tensor, name: str) -> Array:
+    """The tensor as a C-contiguous, aligned array: on its memory, if that is so.
+
+    The array keeps the memory alive, and torch from resizing it, whatever becomes of the tensor.
+
+    Raises
+    ------
+    RuntimeError
+        If the tensor's storage has been made too small for it.
+    """
+    try:
+        array: Array = tensor.numpy()
+    except RuntimeError:
+        tensor = tensor.resolve_neg()
+        array = tensor.numpy()
+    ready = array.flags.carray
+    if ready:
+        end = array.size
+    else:
+        end = 1 + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    held = tensor.untyped_storage().nbytes()
+    if held < (tensor.storage_offset() + end) * array.itemsize and array.size:
+        raise RuntimeError(
+            f"{name} has shape {array.shape}, but a storage of {held} bytes; expected all of its elements: "
+            "it was freed by resize_, so fill it first"
+        )
+    return array if ready else np.require(array, None, ["C", "A"])
 
 
 def _tensors(states: Sequence[State]) -> list[Tensor]:
@@ -262,12 +338,21 @@ def _split(items: Sequence[Any], parts: int) -> list[Sequence[Any]]:
 
 def _weights(tensors: Sequence[Tensor]) -> Weights:
     """One direction's, from torch.nn's order."""
-    arrays = [_array(t) for t in tensors]
+    arrays = list(map(_array, tensors, WEIGHT_NAMES[len(tensors)]))
     hr = arrays.pop() if len(arrays) % 2 else None
     bias_ih, bias_hh = arrays[2:] or (None, None)
     return Weights(arrays[0], arrays[1], bias_ih, bias_hh, hr)
 
 
+WEIGHT_NAMES = {
+    len(names): names
+    for names in (
+        ("weight_ih", "weight_hh"),
+        ("weight_ih", "weight_hh", "weight_hr"),
+        ("weight_ih", "weight_hh", "bias_ih", "bias_hh"),
+        ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"),
+    )
+}
 LETTERS = ("(G*H, I)", "(G*H, P)", "(G*H,)", "(G*H,)", "(P, H)")  # of the fields of Weights
 
 
@@ -277,15 +362,19 @@ def _check(
     """Raise TypeError or ValueError unless everything fits together: the kernels trust it."""
     D, N, P = states[0].shape
     rows, I = len(weights[0].ih), x.shape[-1]
-    H = rows // len(cell.gates)
+    H, projected = rows // len(cell.gates), weights[0].hr is not None
     weight_shapes = ((rows, I), (rows, P), (rows,), (rows,), (P, H))
     for its in weights:
         for field, array, shape in zip(Weights._fields, its, weight_shapes, strict=True):
             if array is not None and (array.shape != shape or array.dtype is not x.dtype):
-                letters = dict(
-                    zip(Weights._fields, ("(G*H, I)", "(G*H, P)", "(G*H,)", "(G*H,)", "(P, H)"), strict=True)
-                )
-                ops.as_real(field, array, x.dtype, shape, letters[field])
+                letters = dict(zip(Weights._fields, LETTERS, strict=True))
+                name = field if field.startswith("bias") else f"weight_{field}"
+                ops.as_real(name, array, x.dtype, shape, letters[field])
+    if rows != H * len(cell.gates) or (P != H and not projected) or (projected and cell.name != "lstm"):
+        raise ValueError(
+            f"weight_ih has shape {weights[0].ih.shape} and h_0 {states[0].shape}; expected ({len(cell.gates)} * H, I) "
+            "and (D, N, P), with P = H unless an lstm has weight_hr"
+        )
     names = cell.states_0
     for name, array, size in zip(names, states, (P, H)[: len(names)], strict=True):
         if array.shape != (D, N, size) or array.dtype is not x.dtype:
@@ -325,17 +414,11 @@ class _Layer(torch.autograd.Function):
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         problem = _Problem(x, batch_sizes, tensors[:states], tensors[states:], cell)
-        array, states_n, tapes = problem.run(keep=True)
-        y = torch.from_numpy(array)
+        y, states_n, tapes = problem.run(keep=True)
         ctx.save_for_backward(x, batch_sizes, *tensors)
         ctx.set_materialize_grads(False)
-        ctx.fresh, ctx.cell, ctx.warn, ctx.states = (problem, tapes), cell, warn, states
-        # The tapes need y as it is, but torch.nn lets its users modify y in place: a tensor of no memory that shares
-        # y's version counter tells backward of it.
-        ctx.counter = y.detach()
-        ctx.counter.data = NOTHING[y.dtype]
-        ctx.version = y._version
-        return y, *_tensors(states_n)
+        ctx.fresh, ctx.cell, ctx.warn, ctx.states = [(problem, tapes)], cell, warn, states
+        return torch.from_numpy(y).clone(), *_tensors(states_n)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *dstate_n: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -343,29 +426,42 @@ class _Layer(torch.autograd.Function):
         state, weights = tensors[: ctx.states], tensors[ctx.states :]
         if torch.is_grad_enabled():
             ctx.warn(CREATE_GRAPH)
-            gradients = _differentiable_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
+            gradients = _torchs_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
         elif is_traced():
             gradients = torch.ops.fastrnn.layer_backward(
                 x, batch_sizes, state, weights, None, [], dy, dstate_n, ctx.cell
             )
         else:
-            fresh, ctx.fresh = ctx.fresh, None
-            if fresh is None or ctx.counter._version != ctx.version:
+            try:
+                problem, tapes = ctx.fresh.pop()  # at once: another thread may run backward too
+            except IndexError:
                 problem = _Problem(x, batch_sizes, state, weights, ctx.cell)
                 _, _, tapes = problem.run(keep=True)
-            else:
-                problem, tapes = fresh
-            gradients = problem.gradients(tapes, dy, dstate_n)
+            try:
+                gradients = problem.gradients(tapes, dy, dstate_n)
+            except RuntimeError:
+                if not _are_batched(dy, *dstate_n):
+                    raise
+                ctx.warn(BATCHED)
+                gradients = _torchs_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
         dx, dstate_0, dweights = gradients
         return None, None, dx, None, None, *dstate_0, *dweights
 
 
 run_uncompiled(layer, _Layer.backward)
 CREATE_GRAPH = "have no second derivative (create_graph=True)"
-NOTHING = {dtype: torch.empty(0, dtype=dtype) for dtype in DTYPES}
+BATCHED = "take one gradient at a time (is_grads_batched=True, vectorize=True)"
 
 
-def _differentiable_backward(
+def _are_batched(*gradients: Tensor | None) -> bool:
+    """Whether torch.autograd has batches of gradients in place of these."""
+    functorch = torch._C._functorch
+    return any(
+        d is not None and (functorch.is_legacy_batchedtensor(d) or functorch.is_batchedtensor(d)) for d in gradients
+    )
+
+
+def _torchs_backward(
     x: Tensor,
     batch_sizes: Tensor | None,
     state: Sequence[Tensor],
@@ -374,20 +470,22 @@ def _differentiable_backward(
     dstate_n: Sequence[Tensor | None],
     cell: str,
 ) -> Gradients:
-    """`_backward` as a differentiable function of all its arguments: by torch's own layer."""
+    """`_backward` by torch's own layer: a differentiable function of all its arguments where gradients are recorded."""
+    recorded = torch.is_grad_enabled()
     # Aliases, since what led from one of these to another is not part of this layer.
-    tensors = [t.view_as(t) for t in (x, *state, *weights)]
-    x, state, weights = tensors[0], tensors[1 : 1 + len(state)], tensors[1 + len(state) :]
-    onednn = torch._C._get_mkldnn_enabled()
-    try:
-        torch._C._set_mkldnn_enabled(False)  # its LSTM has no second derivative either
-        outputs = _torchs_layer(x, batch_sizes, state, weights, cell)
-    finally:
-        torch._C._set_mkldnn_enabled(onednn)
+    with torch.enable_grad():
+        tensors = [t.view_as(t) for t in (x, *state, *weights)]
+        x, state, weights = tensors[0], tensors[1 : 1 + len(state)], tensors[1 + len(state) :]
+        onednn = torch._C._get_mkldnn_enabled()
+        try:
+            torch._C._set_mkldnn_enabled(False)  # its LSTM has no second derivative either
+            outputs = _torchs_layer(x, batch_sizes, state, weights, cell)
+        finally:
+            torch._C._set_mkldnn_enabled(onednn)
     pairs = [(out, d) for out, d in zip(outputs, (dy, *dstate_n), strict=True) if d is not None]
     wanted = [t for t in tensors if t.requires_grad]
     found = torch.autograd.grad(
-        [out for out, _ in pairs], wanted, [d for _, d in pairs], create_graph=True, allow_unused=True
+        [out for out, _ in pairs], wanted, [d for _, d in pairs], create_graph=recorded, allow_unused=True
     )
     by_tensor = iter(found)
     gradients = [next(by_tensor) if t.requires_grad else None for t in tensors]
@@ -485,11 +583,11 @@ def _backward_of_operator(ctx: Any, dy: Tensor | None, dstate_n: Sequence[Tensor
     x, batch_sizes, y, *others = ctx.saved_tensors
     tensors, tape = others[: ctx.tensors], others[ctx.tensors :]
     state, weights = tensors[: ctx.states], tensors[ctx.states :]
-    if torch.is_grad_enabled():
-        warnings.warn(
-            f"torch.ops.fastrnn.layer leaves this to torch.nn: fastrnn's kernels {CREATE_GRAPH}", stacklevel=2
-        )
-        dx, dstate_0, dweights = _differentiable_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
+    recorded = torch.is_grad_enabled()
+    if recorded or _are_batched(dy, *dstate_n):
+        reason = CREATE_GRAPH if recorded else BATCHED
+        warnings.warn(f"torch.ops.fastrnn.layer leaves this to torch.nn: fastrnn's kernels {reason}", stacklevel=2)
+        dx, dstate_0, dweights = _torchs_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
     else:
         dx, dstate_0, dweights = torch.ops.fastrnn.layer_backward(
             x, batch_sizes, state, weights, y, tape, dy, dstate_n, ctx.cell

@@ -29,7 +29,7 @@ def clip_global_norm(grads: Mapping[str, Array], max_norm: float) -> float:
     """
     if not max_norm > 0:
         raise ValueError(f"max_norm is {max_norm}; expected a positive number")
-    norm = math.sqrt(sum(float(np.vdot(grad, grad)) for grad in grads.values()))
+    norm = _norm(grads)
     if norm + 1e-6 > max_norm and math.isfinite(norm):
         for grad in grads.values():
             grad *= max_norm / (norm + 1e-6)
@@ -42,3 +42,14 @@ def clip_value(grads: Mapping[str, Array], limit: float) -> None:
         raise ValueError(f"limit is {limit}; expected a positive number")
     for grad in grads.values():
         np.clip(grad, -limit, limit, out=grad)
+
+
+def _norm(grads: Mapping[str, Array]) -> float:
+    square = sum(float(np.vdot(grad, grad)) for grad in grads.values())
+    largest = 1.0
+    if not math.isfinite(square):  # squares overflow long before the gradients do
+        largest = float(np.max([np.abs(grad).max(initial=0) for grad in grads.values()]))
+        if not math.isfinite(largest):
+            return largest
+        square = sum(float(np.square(grad / largest, dtype=np.float64).sum()) for grad in grads.values())
+    return largest * math.sqrt(square)

@@ -13,10 +13,10 @@ import numpy as np
 
 from fastrnn import GRU, LSTM, RNN, ops
 from fastrnn.modules import Tape
-from fastrnn.parameters import Array, fill
+from fastrnn.parameters import Array, fill, take_array
 from fastrnn.training.names import join_names
 
-__all__ = ["Composed", "Last", "Recurrent", "Sequential"]
+__all__ = ["Composed", "Last", "Recurrent", "Sequential", "clear_padding"]
 
 Recurrent: TypeAlias = RNN | LSTM | GRU
 
@@ -61,6 +61,10 @@ class _EveryStep(Composed):
     @property
     def parameters(self) -> dict[str, Array]:
         return self.rnn.parameters
+
+    @property
+    def batch_first(self) -> bool:
+        return self.rnn.batch_first
 
     def __call__(self, x: Any, lengths: Any = None) -> Array:
         return self.rnn(x, lengths=lengths)[0]
@@ -186,7 +190,12 @@ class Sequential(Composed):
         self._steps = {
             name: _EveryStep(layer) if isinstance(layer, Recurrent) else layer for name, layer in layers.items()
         }
-        self.takes_lengths = any(map(_takes_lengths, self._steps.values()))
+        taking = [name for name, layer in self._steps.items() if _takes_lengths(layer)]
+        self.takes_lengths = bool(taking)
+        self.batch_first = bool(taking) and getattr(self._steps[taking[0]], "batch_first", False)
+        # What these make of the padding goes to another layer that takes lengths, and its gradient, zero, comes back.
+        names = list(self._steps)
+        self._padded = set(names[: names.index(taking[-1])] if taking else ()).difference(taking)
 
     @property
     def parameters(self) -> dict[str, Array]:
@@ -201,9 +210,9 @@ class Sequential(Composed):
         x
             What the first layer takes.
         lengths
-            (N,) ints, how many steps each sequence really has; they go to every layer that takes them. Padding of
-            tokens must be tokens too. What comes after the recurrent layers knows no lengths: of y beyond them take
-            nothing, as a loss with `ignore_index` does.
+            (N,) ints, how many steps each sequence really has; they go to every layer that takes them. The padding may
+            hold anything: layers before a recurrent one find zeros there. What comes after the recurrent layers knows
+            no lengths: of y beyond them take nothing, as a loss with `ignore_index` does.
 
         Raises
         ------
@@ -211,7 +220,9 @@ class Sequential(Composed):
             If lengths are given and no layer takes them.
         """
         self._check_lengths(lengths)
-        for layer in self._steps.values():
+        for name, layer in self._steps.items():
+            if name in self._padded:
+                x = clear_padding(x, lengths, self.batch_first)
             x = layer(x, lengths) if _takes_lengths(layer) else layer(x)
         return x
 
@@ -219,7 +230,9 @@ class Sequential(Composed):
         """Return y, with dropout, and the tape: those of the layers. Parameters and errors are those of a call."""
         self._check_lengths(lengths)
         tapes = []
-        for layer in self._steps.values():
+        for name, layer in self._steps.items():
+            if name in self._padded:
+                x = clear_padding(x, lengths, self.batch_first)
             x, tape = layer.forward(x, lengths) if _takes_lengths(layer) else layer.forward(x)
             tapes.append(tape)
         return x, tapes
@@ -244,6 +257,26 @@ class Sequential(Composed):
     def _check_lengths(self, lengths: Any) -> None:
         if lengths is not None and not self.takes_lengths:
             raise ValueError(f"lengths is given, but none of the layers {', '.join(self.layers)} takes any")
+
+
+def clear_padding(x: Any, lengths: Any, batch_first: bool) -> Any:
+    """Return x (T, N, ...) with zeros beyond the lengths (N,): 0 times NaN is NaN, so zero gradients alone do not help.
+
+    Without padding it is x itself, and so it is where x and lengths do not fit together: the layer that takes both says
+    what is wrong with them.
+    """
+    if lengths is None:
+        return x
+    x, lengths = take_array("x", x), take_array("lengths", lengths)
+    time, batch = (1, 0) if batch_first else (0, 1)
+    if x.ndim < 2 or lengths.shape != (x.shape[batch],) or lengths.dtype.kind not in "iu":
+        return x
+    padding = np.arange(x.shape[time])[:, None] >= lengths
+    if not padding.any():
+        return x
+    x = x.copy()
+    x[padding.T if batch_first else padding] = 0
+    return x
 
 
 def _takes_lengths(layer: Any) -> bool:

@@ -11,7 +11,7 @@ from fastrnn import GRU, LSTM, RNN, stack
 from fastrnn.modules import Tape
 from fastrnn.parameters import Array, Parametrized, check_share, take_array
 from fastrnn.training.adaptive import AdaptiveSoftmax
-from fastrnn.training.composition import Composed, Recurrent
+from fastrnn.training.composition import Composed, Recurrent, clear_padding
 from fastrnn.training.layers import Embedding, Linear
 from fastrnn.training.losses import cross_entropy
 from fastrnn.training.names import join_names
@@ -134,13 +134,14 @@ class LanguageModel(Composed):
         return loss, state_n, self._backward(tape, dy, head_grads)
 
     def _infer(self, tokens: Any, state: Any, lengths: Any) -> tuple[Array, Any]:
-        return self.rnn(tokens if self.embedding is None else self.embedding(tokens), state, lengths=lengths)
+        x = tokens if self.embedding is None else self.embedding(clear_padding(tokens, lengths, self.rnn.batch_first))
+        return self.rnn(x, state, lengths=lengths)
 
     def _forward(self, tokens: Any, state: Any, lengths: Any) -> tuple[Array, Any, ModelTape]:
         """Return y (T, N, H), the final state, and the tape without the head's."""
         x, embedding_tape, dropped = tokens, None, []
         if self.embedding is not None:
-            x, embedding_tape = self.embedding.forward(tokens)
+            x, embedding_tape = self.embedding.forward(clear_padding(tokens, lengths, self.rnn.batch_first))
             if self.dropout:
                 x, kept = self._dropout(x, 1)
                 dropped.append(kept)

@@ -40,7 +40,8 @@ def token_weights(
     Raises
     ------
     ValueError
-        If the temperature is negative or NaN, `top_k` below 1, `top_p` not in (0, 1], or a logit is NaN.
+        If the temperature is negative or NaN, `top_k` below 1, `top_p` not in (0, 1], a logit is NaN, or the
+        largest is infinite.
 
     Examples
     --------
@@ -57,6 +58,8 @@ def token_weights(
         raise ValueError(f"top_p is {top_p}; expected a number above 0 and at most 1")
     if np.isnan(logits).any():
         raise ValueError("logits holds NaN; expected numbers")
+    if np.isinf(logits.max()):
+        raise ValueError(f"logits has {logits.max()} as its largest; expected a finite number")
     below_best: Array = np.subtract(logits, logits.max(), dtype=np.float64)
     if temperature == 0:
         weights: Array = np.zeros_like(below_best)

@@ -52,7 +52,7 @@ INLINE void NAME(rnn_tanh_backward)(vec z[1], vec *carry, vec dh, vec h_prev, ve
 INLINE void NAME(rnn_relu_gates)(vec z[1], vec *c) { z[0] = vec_max(vec_splat(0), z[0]); }
 INLINE vec NAME(rnn_relu_output)(vec z[1], vec c, vec h_prev) { return z[0]; }
 INLINE void NAME(rnn_relu_backward)(vec z[1], vec *carry, vec dh, vec h_prev, vec c_prev, vec c) {
-    z[0] = (vec)((vint)(z[0] > vec_splat(0)) & (vint)dh); /* h = max(a, 0) */
+    z[0] = (vec)(~(vint)(z[0] <= vec_splat(0)) & (vint)dh); /* h = max(a, 0); dh also where h is NaN, as in torch */
 }
 
 INLINE void NAME(lstm_gates)(vec z[4], vec *c) {
