@@ -134,8 +134,9 @@ def check_sizes(settings: Settings, groups: Groups) -> None:
 
 def check_arrays(group: str, found: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
     """KeyError, TypeError or ValueError unless arrays have the names, shapes and dtypes of others, and are finite."""
-    if found.keys() != expected.keys():
-        raise KeyError(f"{group} has {sorted(found)}; expected {sorted(expected)}")
+    missing, unexpected = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    if missing or unexpected:
+        raise KeyError(f"{group}: missing {missing}, unexpected {unexpected}")
     for name, array in expected.items():
         if found[name].dtype != array.dtype:
             raise TypeError(f"{group}.{name} has dtype {found[name].dtype}; expected {array.dtype}")

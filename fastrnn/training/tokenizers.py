@@ -141,6 +141,8 @@ class CharTokenizer(Tokenizer):
         letters_only: bool = False,
         by_line: bool = False,
     ) -> None:
+        if not isinstance(characters, str):
+            raise TypeError(f"characters is a {type(characters).__name__}; expected a text")
         if not characters or list(characters) != sorted(set(characters)):
             raise ValueError(f"characters is {characters!r}; expected at least one, distinct and sorted")
         super().__init__("\ufffd" * bool(oov) + characters, 0 if oov else None, lower, letters_only, by_line)
@@ -242,6 +244,8 @@ class WordTokenizer(Tokenizer):
     def __init__(
         self, words: Sequence[str], *, lower: bool = True, letters_only: bool = False, by_line: bool = False
     ) -> None:
+        if isinstance(words, str) or not all(isinstance(word, str) and word for word in words):
+            raise TypeError(f"words is {words!r}; expected a sequence of texts that are not empty")
         self._tokens = {word: token for token, word in enumerate((UNKNOWN_WORD, *words))}
         if not words or len(self._tokens) != len(words) + 1:
             raise ValueError(
