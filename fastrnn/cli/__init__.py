@@ -11,9 +11,13 @@ def main() -> None:
     missing = [name for name in ("click", "rich", "safetensors") if find_spec(name) is None]
     if missing:
         sys.exit(_complain(f"the command needs {', '.join(missing)}: pip install fastrnn[cli]"))
-    from fastrnn.cli.app import run
+    try:
+        from fastrnn.cli.app import run
 
-    sys.exit(run(_complain))
+        status = run(_complain)
+    except KeyboardInterrupt:  # while it starts or ends; in between, click takes it
+        status = 130
+    sys.exit(status)
 
 
 def _complain(message: str) -> int:

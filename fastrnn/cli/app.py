@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -21,8 +22,25 @@ from fastrnn.errors import FastrnnError
 __all__ = ["app", "run"]
 
 
+GONE = 128 + 13  # the status that a shell gives a process that SIGPIPE has ended
+
+
+class App(click.Group):
+    """A group whose commands end where nobody reads any more, as other programs do: `fastrnn train | head`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what it prints to a pipe that is closed ends it without a word."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(GONE)
+
+
 @click.group(
-    invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
+    cls=App,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 @click.version_option(fastrnn.__version__, prog_name="fastrnn", message="%(prog)s %(version)s")
 @click.pass_context
@@ -48,9 +66,6 @@ def run(complain: Callable[[str], int]) -> int:
         return 130
     except FastrnnError as error:
         return complain(str(error))
-    except BrokenPipeError:  # the reader of our output has gone: `fastrnn sample ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except ModuleNotFoundError as error:  # of an extra, which the message names
         return complain(str(error))
     except MemoryError as error:

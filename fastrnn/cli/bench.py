@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fastrnn.cli.options import SECONDS
+from fastrnn.cli.options import SECONDS, PlainConsole
 from fastrnn.threads import available_cpus
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def bench(
     from fastrnn.bench.tables import print_results
 
     width = None if sys.stdout.isatty() else 160  # a file has room for the tables
-    console = Console(emoji=False, highlight=False, markup=False, width=width)
+    console = PlainConsole(width=width)
     if list_:
         _print_lists(console)
         return
@@ -109,8 +109,10 @@ def bench(
         interrupted = True
         console.print("stopped; what was measured until then:")
     finally:
+        written = _write(results, save, html, png)  # first, for printing fails where the reader has gone
         print_results(console, results)
-        _write(results, save, html, png, console)
+        for line in written:
+            console.print(line)
     slower = 0
     if old:
         comparison = compare(old, results)
@@ -182,24 +184,25 @@ def _follow(plan: Plan, results: Results, footprint: bool, console: Console) -> 
             results.footprints.extend(measure_footprints())
 
 
-def _write(results: Results, save: Path | None, html: Path | None, png: Path | None, console: Console) -> None:
-    """Write the files that were asked for."""
+def _write(results: Results, save: Path | None, html: Path | None, png: Path | None) -> list[str]:
+    """Write the files that were asked for, and say which."""
     from fastrnn.bench.results import save as save_results
     from fastrnn.training.files import write_atomically
 
+    written = []
     if save:
         save_results(save, results)
-        console.print(f"results  {save}")
+        written.append(f"results  {save}")
     if html:
         from fastrnn.bench.html import render_html
 
         write_atomically(html, render_html(results).encode())
-        console.print(f"page     {html}")
+        written.append(f"page     {html}")
     if png:
         from fastrnn.bench.plots import save_pngs
 
-        for picture in save_pngs(png, results):
-            console.print(f"picture  {picture}")
+        written += [f"picture  {picture}" for picture in save_pngs(png, results)]
+    return written
 
 
 def _print_lists(console: Console) -> None:

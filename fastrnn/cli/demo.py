@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
-from fastrnn.cli.options import require_matplotlib
+from fastrnn.cli.options import PlainConsole, require_matplotlib
 from fastrnn.demos import RECIPES, load_recipe
 from fastrnn.training import read_text
 
@@ -38,7 +37,7 @@ def demo(name: str, out: Path | None, text: Path | None, seed: int) -> None:
     require_matplotlib()
     folder = out or Path("fastrnn-demo", name)
     folder.mkdir(parents=True, exist_ok=True)
-    console = Console(emoji=False, highlight=False, markup=False, soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     started = time.perf_counter()
     report = run(folder, say=console.print, **options)
     seconds = time.perf_counter() - started

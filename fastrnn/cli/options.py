@@ -1,12 +1,14 @@
-"""Option types that several commands share."""
+"""What several commands share: types of options, and how they print."""
 
 from __future__ import annotations
 
 import math
+import os
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NoReturn
 
 import click
+from rich.console import Console
 
 __all__ = [
     "AT_LEAST_ONE",
@@ -17,6 +19,8 @@ __all__ = [
     "SEED",
     "SHARE",
     "TEMPERATURE",
+    "UTF_8",
+    "PlainConsole",
     "require_matplotlib",
 ]
 
@@ -38,6 +42,30 @@ class Number(click.FloatRange):
         return number
 
 
+class Utf8(click.ParamType):
+    """A text in UTF-8, as text files are, whatever the locale says that arguments are in."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the text; what is not UTF-8 stays as the locale has it."""
+        try:
+            return os.fsencode(value).decode("utf-8")
+        except UnicodeError:
+            return value
+
+
+class PlainConsole(Console):
+    """Prints text as it is, and raises BrokenPipeError where the reader has gone, which rich makes an exit of."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(emoji=False, highlight=False, markup=False, **options)
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Raise the error that is being handled."""
+        raise  # noqa: PLE0704 - rich calls this where it has caught it
+
+
 AT_LEAST_ONE = click.IntRange(min=1)
 DROPOUT = Number(min=0, max=1, max_open=True)
 LEARNING_RATE = Number(min=0, min_open=True, max=math.inf, max_open=True)
@@ -46,3 +74,4 @@ SECONDS = Number(min=0, min_open=True, max=math.inf, max_open=True)
 SEED = click.IntRange(min=0)
 SHARE = Number(min=0, min_open=True, max=1)
 TEMPERATURE = Number(min=0)
+UTF_8 = Utf8()

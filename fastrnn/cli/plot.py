@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fastrnn.cli.options import AT_LEAST_ONE, SEED, require_matplotlib
+from fastrnn.cli.options import AT_LEAST_ONE, SEED, UTF_8, require_matplotlib
 from fastrnn.training import generate_text, load_history, load_model
 from fastrnn.training.plots import plot_gates, plot_hidden, plot_losses
 
@@ -17,7 +17,9 @@ LONGEST = 60  # tokens of the text that is made up where none is given
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--prompt", show_default="one the model writes", help="The text to read while its inside is drawn.")
+@click.option(
+    "--prompt", type=UTF_8, show_default="one the model writes", help="The text to read while its inside is drawn."
+)
 @click.option("--layer", type=AT_LEAST_ONE, show_default="the last", help="The layer whose inside is drawn.")
 @click.option(
     "--out", type=click.Path(path_type=Path), show_default="the checkpoint's", help="Folder for the pictures."

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fastrnn.cli.options import AT_LEAST_ONE, SEED, SHARE, TEMPERATURE
+from fastrnn.cli.options import AT_LEAST_ONE, SEED, SHARE, TEMPERATURE, UTF_8
 from fastrnn.training import generate_text, load_model
 
 __all__ = ["sample"]
@@ -14,12 +14,12 @@ __all__ = ["sample"]
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--prompt", default="", help="Text to continue; without one, writing starts on a new line.")
+@click.option("--prompt", type=UTF_8, default="", help="Text to continue; without one, writing starts on a new line.")
 @click.option("--length", type=click.IntRange(min=0), default=500, help="Characters, or words, to write at most.")
 @click.option("--temperature", type=TEMPERATURE, default=0.8, help="Below 1 is safer, 0 always takes the likeliest.")
 @click.option("--top-k", type=AT_LEAST_ONE, help="Draw from so many of the likeliest only.")
 @click.option("--top-p", type=SHARE, help="Draw from the fewest that have this share of the probability.")
-@click.option("--stop", help=r"Text before which writing ends; \n is a line end.")
+@click.option("--stop", type=UTF_8, help=r"Text before which writing ends; \n is a line end.")
 @click.option("--seed", type=SEED, show_default="another one each time", help="The same seed writes the same text.")
 def sample(
     checkpoint: Path,

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -18,7 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import fastrnn
-from fastrnn.cli.options import AT_LEAST_ONE, DROPOUT, LEARNING_RATE, LIMIT, SEED, TEMPERATURE
+from fastrnn.cli.lock import exclusive
+from fastrnn.cli.options import AT_LEAST_ONE, DROPOUT, LEARNING_RATE, LIMIT, SEED, TEMPERATURE, PlainConsole
+from fastrnn.cli.signals import Stop, stop_signals
 from fastrnn.training import (
     DivergenceError,
     Evaluation,
@@ -30,10 +29,11 @@ from fastrnn.training import (
     generate_text,
     load_model,
     plot_losses,
-    read_text,
 )
+from fastrnn.training.files import remove_temporaries
 from fastrnn.training.model import CELLS, LanguageModel
 from fastrnn.training.settings import LEVELS, OPTIMIZERS, OUTPUTS, SCHEDULES, WINDOWS
+from fastrnn.training.text import Text
 from fastrnn.training.tokenizers import Tokenizer
 
 __all__ = ["train"]
@@ -109,8 +109,8 @@ def train(
     """Train a model of characters or words on text files, or, without any, on the names of dinosaurs.
 
     A tenth is held out: the end of the text, or lines drawn by the seed. The folder gets checkpoint.safetensors, which
-    always holds the latest state and the best model, and loss.png. Ctrl-C saves and stops; --resume then goes on as if
-    nothing had happened.
+    always holds the latest state and the best model, and loss.png. Ctrl-C, SIGTERM and SIGHUP save after the step in
+    work and stop; --resume then goes on as if nothing had happened. A second Ctrl-C does not wait for the step.
     """
     given = {name: v for name, v in settings.items() if context.get_parameter_source(name) != ParameterSource.DEFAULT}
     if "steps" in given:
@@ -120,65 +120,120 @@ def train(
     if settings["level"] == "char" and not resume and (of_words := [name for name in OF_WORDS if name in given]):
         raise click.UsageError(f"--{of_words[0].replace('_', '-')} is for --level word.")
 
-    checkpoint, picture = out / "checkpoint.safetensors", out / "loss.png"
-    if not resume and checkpoint.exists():
-        raise click.UsageError(f"{checkpoint} exists; --resume goes on with it, another --out leaves it alone.")
-    text = _read(texts)
+    checkpoint = out / "checkpoint.safetensors"
     used = backend or fastrnn.info().used
-    if resume:
-        trainer = Trainer.resume(checkpoint, text, backend=used, num_threads=threads, **given)
-    else:
-        given.setdefault("learning_rate", LEARNING_RATES[settings["optimizer"]])
+    options: dict[str, Any] = {"backend": used, "num_threads": threads}
+    with ExitStack() as held:
+        if resume:
+            if out.is_dir():
+                held.enter_context(exclusive(out))
+            text = _read(texts)
+            trainer = Trainer.resume(checkpoint, text, **options, **given)
+        else:
+            _refuse(checkpoint)
+            text = _read(texts)
+            given.setdefault("learning_rate", LEARNING_RATES[settings["optimizer"]])
+            try:
+                chosen = Settings(**given)
+            except ValueError as error:  # options that do not go together
+                raise click.UsageError(str(error)) from None
+            trainer = Trainer(text, chosen, **options)
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(exclusive(out))
+            _refuse(checkpoint)  # another process may have made one meanwhile
+
+        source = ", ".join(map(str, texts)) or "names of dinosaurs"
+        subject = f"text   {source}: {len(text):,} characters, {_describe_vocabulary(trainer.tokenizer)}"
+        del text
+        stopped_by = _train(trainer, out, temperature, subject, resume, options)
+    context.exit(0 if stopped_by in (None, signal.SIGINT) else 128 + stopped_by)
+
+
+def _refuse(checkpoint: Path) -> None:
+    """Refuse to overwrite a checkpoint."""
+    if checkpoint.exists():
+        raise click.UsageError(f"{checkpoint} exists; --resume goes on with it, another --out leaves it alone.")
+
+
+def _read(texts: tuple[Path, ...]) -> Text | str:
+    return Text.read(texts) if texts else dinosaur_text()
+
+
+def _train(
+    trainer: Trainer, out: Path, temperature: float, subject: str, resumed: bool, options: dict[str, Any]
+) -> int | None:
+    """Train, save and tell how it went; return the signal that has ended it, if one has."""
+    checkpoint, picture = out / "checkpoint.safetensors", out / "loss.png"
+    for path in (checkpoint, picture):
+        remove_temporaries(path)
+    console = PlainConsole(soft_wrap=True)
+    with stop_signals() as stop:
         try:
-            chosen = Settings(**given)
-        except ValueError as error:  # options that do not go together
-            raise click.UsageError(str(error)) from None
-        trainer = Trainer(text, chosen, backend=used, num_threads=threads)
-    out.mkdir(parents=True, exist_ok=True)
-    trainer.save(checkpoint)
+            trainer.save(checkpoint)
+            parameters = sum(p.size for p in trainer.model.parameters.values())
+            speed, broken = 0.0, False
+            try:
+                console.print(subject)
+                console.print(f"model  {_describe_model(trainer.model)}: {parameters:,} parameters")
+                if resumed:
+                    console.print(f"going on after step {trainer.step:,} of {checkpoint}; the text is the same")
+                stop.breakable = lambda: not trainer.halfway
+                speed = _follow(trainer, checkpoint, temperature, console, stop)
+                stop.breakable = None
+            except KeyboardInterrupt:  # the second one, into a step that has not been taken
+                broken = True
+            except OSError:  # nobody reads what is told; what has been learnt is kept all the same
+                trainer.save(checkpoint)
+                if stop.signal in (None, signal.SIGINT):
+                    raise
+            trainer.save(checkpoint)
+        except DivergenceError as error:
+            raise click.ClickException(f"{error}; {checkpoint} holds the last good state") from error
+        at_once = broken or stop.signal not in (None, signal.SIGINT)
+        with suppress(OSError) if at_once else nullcontext():  # a terminal that has hung up shows nothing
+            _tell_end(trainer, stop, console)
+        if broken:
+            raise click.Abort
+        if not at_once:
+            _conclude(trainer, checkpoint, picture, speed, temperature, console, options)
+        return stop.signal
 
-    console = Console(emoji=False, highlight=False, markup=False, soft_wrap=True)
-    source = ", ".join(map(str, texts)) or "names of dinosaurs"
-    unit = trainer.tokenizer.unit
-    parameters = sum(p.size for p in trainer.model.parameters.values())
-    console.print(f"text   {source}: {len(text):,} characters, {_describe_vocabulary(trainer.tokenizer)}")
-    console.print(f"model  {_describe_model(trainer.model)}: {parameters:,} parameters")
-    if resume:
-        console.print(f"going on after step {trainer.step:,} of {checkpoint}; the text is the same")
-    try:
-        speed, interrupted = _follow(trainer, checkpoint, temperature, console)
-    except DivergenceError as error:
-        raise click.ClickException(f"{error}; {checkpoint} holds the last good state") from error
-    trainer.save(checkpoint)
-    drawn = find_spec("matplotlib") is not None
-    if drawn:
-        plot_losses(picture, trainer.losses, trainer.evaluations, token=unit)
 
+def _tell_end(trainer: Trainer, stop: Stop, console: Console) -> None:
+    """Say why training has ended before its last step, if it has."""
     console.print()
-    if interrupted:
-        stop = f"stopped after step {trainer.step:,} of {trainer.total_steps:,}"
-        console.print(f"{stop}; the same command with --resume goes on as if it had not been")
+    if stop.signal is not None:
+        end = f"stopped after step {trainer.step:,} of {trainer.total_steps:,}"
+        console.print(f"{end}; the same command with --resume goes on as if it had not been")
     elif trainer.step < trainer.total_steps:
         console.print(
             f"stopped after step {trainer.step:,}: the last {trainer.settings.patience} evaluations were no better"
         )
+
+
+def _conclude(
+    trainer: Trainer,
+    checkpoint: Path,
+    picture: Path,
+    speed: float,
+    temperature: float,
+    console: Console,
+    options: dict[str, Any],
+) -> None:
+    """Draw the losses, tell speed, best loss and a sample, and what files there are."""
+    unit = trainer.tokenizer.unit
+    drawn = find_spec("matplotlib") is not None
+    if drawn:
+        plot_losses(picture, trainer.losses, trainer.evaluations, token=unit)
     if speed:
         console.print(f"speed  {speed:,.0f} {unit}s/s")
     if best := trainer.best_evaluation:
         console.print(f"best   {_describe_loss(best, unit)}, held out, after step {best.step:,}; it writes:")
-        model, tokenizer = load_model(checkpoint, backend=used, num_threads=threads)
+        model, tokenizer = load_model(checkpoint, **options)
         length = LENGTHS[unit][1]
         console.print("", generate_text(model, tokenizer, "", length, temperature, trainer.settings.seed), "", sep="\n")
     console.print(f"checkpoint  {checkpoint}")
     console.print(f"loss curve  {picture if drawn else 'needs matplotlib: pip install fastrnn[plot]'}")
-
-
-def _read(texts: tuple[Path, ...]) -> str:
-    """Return the texts as one, in which each starts on a line of its own; without any, the names of dinosaurs."""
-    if not texts:
-        return dinosaur_text()
-    *others, last = map(read_text, texts)
-    return "".join(text if text.endswith("\n") else f"{text}\n" for text in others) + last
 
 
 def _describe_vocabulary(tokenizer: Tokenizer) -> str:
@@ -198,8 +253,8 @@ def _describe_loss(record: Evaluation | Step, unit: str) -> str:
     return bits if unit == "character" else f"perplexity {record.perplexity:,.1f} ({bits})"
 
 
-def _follow(trainer: Trainer, checkpoint: Path, temperature: float, console: Console) -> tuple[float, bool]:
-    """Train to the end or to Ctrl-C, telling how it goes; return tokens per second and whether it was Ctrl-C.
+def _follow(trainer: Trainer, checkpoint: Path, temperature: float, console: Console, stop: Stop) -> float:
+    """Train to the end or to a signal, telling how it goes; return tokens per second.
 
     What the model writes is told before the first step and with every evaluation, which a checkpoint follows. The bar
     between them is for terminals only.
@@ -224,10 +279,12 @@ def _follow(trainer: Trainer, checkpoint: Path, temperature: float, console: Con
         console=console,
         disable=not console.is_terminal,
     )
-    with _interruption() as interruption, bar:
+    with bar:
         task = bar.add_task("", total=trainer.total_steps, completed=trainer.step, now="")
-        for record in trainer.run():
+        records = trainer.run()
+        while stop.signal is None and (record := next(records, None)) is not None:
             if isinstance(record, Evaluation):
+                trainer.save(checkpoint)
                 trained = Evaluation(record.step, float(np.mean(trainer.losses[evaluated:])))
                 console.print(
                     f"step {record.step:,}/{trainer.total_steps:,}: {_describe_loss(trained, unit)} in training, "
@@ -235,30 +292,10 @@ def _follow(trainer: Trainer, checkpoint: Path, temperature: float, console: Con
                 )
                 tell_sample()
                 evaluated = record.step
-                trainer.save(checkpoint)
             else:
                 tokens += record.tokens
                 seconds += record.seconds
                 speed = tokens / seconds
                 now = f"{_describe_loss(record, unit)}, {speed:,.0f} {unit}s/s"
                 bar.update(task, completed=record.step, now=now)
-            if interruption.is_set():
-                break
-    return speed, interruption.is_set()
-
-
-@contextmanager
-def _interruption() -> Iterator[threading.Event]:
-    """Have the first Ctrl-C set the event instead of breaking into a step; a second one breaks as always."""
-    event = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        event.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return speed

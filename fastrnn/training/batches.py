@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn.parameters import Array, check_positive, take_array
-from fastrnn.training.text import TextError
+from fastrnn.training.text import BLOCK, TextError
 from fastrnn.training.tokenizers import Tokenizer
 
 __all__ = ["PADDING", "Batch", "Lines", "Windows", "encode_lines", "pad"]
@@ -100,6 +100,50 @@ def encode_lines(text: str, tokenizer: Tokenizer) -> list[Array]:
     return [tokens[k : end + 1] for k, end in itertools.pairwise(ends) if end > k + 1]
 
 
+class Spans:
+    """Sequences that are parts of one stream: a few bytes each, where an array takes a hundred."""
+
+    def __init__(self, tokens: Array, starts: Array, sizes: Array) -> None:
+        self.tokens = tokens
+        self.starts = starts  # of each sequence
+        self.sizes = sizes
+
+    @classmethod
+    def of(cls, sequences: Sequence[Array]) -> Spans:
+        """Return what holds a copy of arrays."""
+        tokens = np.concatenate([np.empty(0, np.intp), *sequences])
+        sizes = np.array([len(sequence) for sequence in sequences], np.intp)
+        return cls(tokens, np.cumsum(sizes) - sizes, sizes)
+
+    @classmethod
+    def between(cls, end: int, tokens: Array) -> Spans:
+        """Return the lines of a stream that are not empty, each from one line end to the next, as `encode_lines`."""
+        found = [np.flatnonzero(tokens[k : k + BLOCK] == end) + k for k in range(0, len(tokens), BLOCK)]
+        ends = np.concatenate(found).astype(np.int32 if len(tokens) < 2**31 else np.int64)
+        sizes = np.diff(ends) + 1
+        lines = sizes > 2
+        return cls(tokens, ends[:-1][lines], sizes[lines])
+
+    def __len__(self) -> int:
+        """Count the sequences."""
+        return len(self.sizes)
+
+    def __getitem__(self, which: Array) -> Spans:
+        """Return some of the sequences, by their numbers."""
+        return Spans(self.tokens, self.starts[which], self.sizes[which])
+
+
+def _keep(tokens: Array) -> Array:
+    """Return an array that nobody else can write to: this one, or a copy."""
+    owner = tokens if tokens.base is None else tokens.base
+    return tokens if isinstance(owner, np.ndarray) and not owner.flags.writeable else np.array(tokens)
+
+
+def _as_indices(tokens: Array) -> Array:
+    """Return a copy in the order of C, and of the type of indices if they are some."""
+    return np.array(tokens, np.intp if tokens.dtype.kind in "iu" else None, order="C")
+
+
 class Windows:
     """A stream of tokens as consecutive windows of a batch, each with its targets, the next tokens.
 
@@ -135,26 +179,32 @@ class Windows:
     def __init__(self, tokens: Array, batch_size: int, seq_length: int) -> None:
         self.batch_size = check_positive("batch_size", batch_size)
         self.seq_length = check_positive("seq_length", seq_length)
+        tokens = take_array("tokens", tokens)
+        if tokens.ndim != 1:
+            raise ValueError(f"tokens has shape {tokens.shape}; expected (n,)")
         row = (len(tokens) - 1) // batch_size
         if row < seq_length:
             raise TextError(
                 f"{len(tokens)} tokens are fewer than the {seq_length * batch_size + 1} "
                 f"that a window of {seq_length} steps in {batch_size} rows needs"
             )
-        self._inputs = np.ascontiguousarray(tokens[: row * batch_size].reshape(batch_size, row).T)  # (steps, N)
-        self._targets = np.ascontiguousarray(tokens[1 : row * batch_size + 1].reshape(batch_size, row).T)
+        tokens = np.ascontiguousarray(_keep(tokens))
+        # A row's last target is the next row's first token.
+        shape, strides = (batch_size, row + 1), (row * tokens.itemsize, tokens.itemsize)
+        self._rows = np.lib.stride_tricks.as_strided(tokens, shape, strides, writeable=False)
 
     def __len__(self) -> int:
         """Count the windows."""
-        return math.ceil(len(self._inputs) / self.seq_length)
+        return math.ceil((self._rows.shape[1] - 1) / self.seq_length)
 
     def __getitem__(self, k: int) -> tuple[Array, Array]:
         """Return window k: inputs and targets, (at most T, N) each; IndexError past the last one."""
         if not 0 <= k < len(self):
             raise IndexError(f"window {k}; expected 0..{len(self) - 1}")
-        row = len(self._inputs)
-        steps = slice(k * row // len(self), (k + 1) * row // len(self))
-        return self._inputs[steps], self._targets[steps]
+        row = self._rows.shape[1] - 1
+        start, stop = k * row // len(self), (k + 1) * row // len(self)
+        tokens = _as_indices(self._rows[:, start : stop + 1].T)
+        return tokens[:-1], tokens[1:].copy()
 
     def batch(self, step: int) -> Batch:
         """Return what a step of training runs over, steps counted from 0 through all readings of the stream."""
@@ -200,20 +250,24 @@ class Lines:
 
     _POOL = 16
 
-    def __init__(self, sequences: Sequence[Array], batch_size: int, seq_length: int, seed: int | None = None) -> None:
+    def __init__(
+        self, sequences: Sequence[Array] | Spans, batch_size: int, seq_length: int, seed: int | None = None
+    ) -> None:
         self.batch_size = check_positive("batch_size", batch_size)
         self.seq_length = check_positive("seq_length", seq_length)
         self.seed = seed
-        pieces = [
-            sequence[k : k + seq_length + 1] for sequence in sequences for k in range(0, len(sequence) - 1, seq_length)
-        ]
-        if not pieces:
+        spans = sequences if isinstance(sequences, Spans) else Spans.of(sequences)
+        targets = np.maximum(spans.sizes - 1, 0)
+        seq_length = min(seq_length, max(1, int(targets.max(initial=0))))
+        pieces = -(-targets // seq_length)  # of each sequence
+        if not pieces.any():
             raise TextError("there is no line that is not empty")
-        sizes = np.array([len(piece) for piece in pieces])
-        self._lengths = sizes - 1
-        self._starts = np.cumsum(sizes) - sizes
-        # The end is so long that every row of a batch can be read to the last step.
-        self._tokens = np.concatenate([*pieces, np.zeros(seq_length, np.intp)])
+        firsts = np.cumsum(pieces, dtype=pieces.dtype) - pieces
+        done = np.arange(pieces.sum(), dtype=pieces.dtype) - np.repeat(firsts, pieces)
+        done *= seq_length  # targets of the same sequence in the pieces before
+        self._lengths = np.minimum(np.repeat(targets, pieces) - done, seq_length)
+        self._starts = np.repeat(spans.starts, pieces) + done
+        self._tokens = spans.tokens
         self._order: tuple[int, list[Array]] = (-1, [])  # an epoch, and the sequences in each of its batches
 
     def __len__(self) -> int:
@@ -229,11 +283,11 @@ class Lines:
         if self._order[0] != epoch:
             self._order = epoch, self._epoch(epoch)
         members = self._order[1][k]
-        lengths = self._lengths[members]
+        lengths = self._lengths[members].astype(np.intp)
         steps = np.arange(lengths.max())[:, None]
         places = self._starts[members] + steps
         beyond = steps >= lengths
-        inputs, targets = self._tokens[places], self._tokens[places + 1]
+        inputs, targets = (_as_indices(self._tokens.take(at, mode="clip")) for at in (places, places + 1))
         inputs[beyond] = 0
         targets[beyond] = PADDING
         return inputs, targets, lengths
@@ -243,10 +297,15 @@ class Lines:
         if self.seed is None:
             return np.array_split(np.argsort(lengths, kind="stable"), len(self))
         rng = np.random.default_rng((self.seed, epoch))
-        order = rng.permutation(len(lengths))
+        order = np.arange(len(lengths), dtype=lengths.dtype)
+        rng.shuffle(order)
         pools = max(1, len(order) // (self._POOL * self.batch_size))
-        pool = np.arange(len(order)) * pools // len(order)
-        rising = np.where(pool % 2, -1, 1)  # where two pools meet in a batch, their lengths are similar, too
+        pool = np.arange(len(order))
+        pool *= pools
+        pool //= len(order)
+        rising = (1 - 2 * (pool % 2)).astype(
+            lengths.dtype
+        )  # where two pools meet in a batch, their lengths are similar, too
         order = order[np.lexsort((lengths[order] * rising, pool))]
         batches = np.array_split(order, len(self))
         rng.shuffle(batches)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fastrnn.errors import FastrnnError
 from fastrnn.parameters import Array
 from fastrnn.training.files import write_atomically
@@ -17,8 +19,21 @@ from fastrnn.training.names import join_names, split_names
 from fastrnn.training.settings import Settings, build_model
 from fastrnn.training.tokenizers import Tokenizer, restore_tokenizer
 
-__all__ = ["CheckpointError", "Groups", "load_model", "read_checkpoint", "usable_checkpoint", "write_checkpoint"]
+__all__ = [
+    "CheckpointError",
+    "Groups",
+    "check_arrays",
+    "check_sizes",
+    "load_model",
+    "not_finite",
+    "read_checkpoint",
+    "read_settings",
+    "take",
+    "usable_checkpoint",
+    "write_checkpoint",
+]
 
+LONGEST = 300  # characters of what is wrong with a file, which may quote it
 FORMAT = 1  # to be raised when a change makes older files unreadable
 
 Groups = Mapping[str, Mapping[str, Array]]  # "model", "best", "optimizer", ...: arrays by name
@@ -36,7 +51,7 @@ def write_checkpoint(path: str | os.PathLike[str], groups: Groups, metadata: Map
     OSError
         If the file cannot be written; an older one is left as it was.
     """
-    text = json.dumps({"format": FORMAT, **metadata}, sort_keys=True)
+    text = json.dumps({"format": FORMAT, **metadata}, sort_keys=True, default=np.generic.item)
     write_atomically(path, _safetensors().numpy.save(join_names(groups), metadata={"fastrnn": text}))
 
 
@@ -61,8 +76,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Groups, dict[str, Any
         if "fastrnn" not in header.get("__metadata__", {}):
             raise ValueError("it was not written by fastrnn")
         metadata = json.loads(header["__metadata__"]["fastrnn"])
-        if metadata["format"] != FORMAT:
-            raise ValueError(f"its format is {metadata['format']}; expected {FORMAT}")
+        if not isinstance(metadata, dict):
+            raise TypeError(f"its metadata is a {type(metadata).__name__}; expected an object with names")
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"its format is {metadata.get('format')!r}; expected {FORMAT}")
     return groups, metadata
 
 
@@ -80,20 +97,72 @@ def load_model(
     with usable_checkpoint(path):
         if "characters" in metadata:  # as files were written when there were characters only
             metadata["tokenizer"] = {"unit": "character", "characters": metadata["characters"]}
-        tokenizer = restore_tokenizer(metadata["tokenizer"])
-        settings = Settings(**metadata["settings"])
+        tokenizer = restore_tokenizer(take(metadata, "tokenizer"))
+        settings = read_settings(metadata)
+        check_sizes(settings, groups)
         model = build_model(settings, len(tokenizer), backend=backend, num_threads=num_threads)
+        check_arrays("best", groups["best"], model.parameters)
         model.load_state_dict(groups["best"])
     return model, tokenizer
 
 
+def take(found: Mapping[str, Any], name: str) -> Any:
+    """Return the part of a checkpoint that has this name; KeyError if there is none."""
+    if name not in found:
+        raise KeyError(f"it has no {name}")
+    return found[name]
+
+
+def read_settings(metadata: Mapping[str, Any]) -> Settings:
+    """Return the settings of a run; KeyError, TypeError or ValueError if they are none."""
+    return Settings(**take(metadata, "settings"))
+
+
+def check_sizes(settings: Settings, groups: Groups) -> None:
+    """KeyError or ValueError unless the best model has as many units and layers as the settings say.
+
+    To be called before a model is made: what a damaged file says might take more memory than there is.
+    """
+    best = take(groups, "best")
+    layers = sum(name.startswith("rnn.weight_hh_l") for name in best)
+    found = layers, *take(best, "rnn.weight_hh_l0").shape[-1:]
+    if found != (settings.num_layers, settings.hidden_size):
+        raise ValueError(
+            f"its layers and units are {found}; expected {(settings.num_layers, settings.hidden_size)} by its settings"
+        )
+
+
+def check_arrays(group: str, found: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+    """KeyError, TypeError or ValueError unless arrays have the names, shapes and dtypes of others, and are finite."""
+    missing, unexpected = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    if missing or unexpected:
+        raise KeyError(f"{group}: missing {missing}, unexpected {unexpected}")
+    for name, array in expected.items():
+        if found[name].dtype != array.dtype:
+            raise TypeError(f"{group}.{name} has dtype {found[name].dtype}; expected {array.dtype}")
+        if found[name].shape != array.shape:
+            raise ValueError(f"{group}.{name} has shape {found[name].shape}; expected {array.shape}")
+    if name := not_finite({group: found}):
+        raise ValueError(f"{name} holds NaN or infinity; expected numbers")
+
+
+def not_finite(groups: Groups) -> str | None:
+    """Return the name of the first array with NaN or infinity in it, if there is one."""
+    return next((name for name, array in join_names(groups).items() if not np.isfinite(array).all()), None)
+
+
 @contextmanager
 def usable_checkpoint(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what goes wrong when a checkpoint's contents are used into CheckpointError."""
+    """Turn what goes wrong when a checkpoint's contents are used into CheckpointError, whose message is one line."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a usable checkpoint: {error}") from error
+    except CheckpointError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        said = error.args[0] if isinstance(error, KeyError) and error.args else error  # the text of others is quoted
+        why = " ".join(f"{said}".split()) or type(error).__name__
+        why = why if len(why) <= LONGEST else f"{why[:LONGEST]}..."
+        raise CheckpointError(f"{path} is not a usable checkpoint: {why}") from error
 
 
 def _safetensors() -> Any:

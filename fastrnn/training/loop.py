@@ -13,10 +13,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn.errors import FastrnnError
+from fastrnn.parameters import Array
+from fastrnn.training.batches import Lines
 from fastrnn.training.checkpoint import (
     CheckpointError,
     Groups,
+    check_arrays,
+    check_sizes,
+    not_finite,
     read_checkpoint,
+    read_settings,
+    take,
     usable_checkpoint,
     write_checkpoint,
 )
@@ -29,7 +36,7 @@ from fastrnn.training.settings import (
     build_schedule,
     build_tokenizer,
 )
-from fastrnn.training.text import TextError
+from fastrnn.training.text import Text, TextError, text_pieces
 
 __all__ = ["DivergenceError", "Evaluation", "Step", "Trainer", "load_history"]
 
@@ -117,7 +124,7 @@ class Trainer:
     """
 
     def __init__(
-        self, text: str, settings: Settings, *, backend: str | None = None, num_threads: int | None = None
+        self, text: str | Text, settings: Settings, *, backend: str | None = None, num_threads: int | None = None
     ) -> None:
         self.settings = settings
         self.tokenizer = build_tokenizer(settings, text)
@@ -130,11 +137,17 @@ class Trainer:
         self.losses: list[float] = []
         self.evaluations: list[Evaluation] = []
         self._state: Any = None  # at the end of the last window
+        self._halfway = False
 
     @property
     def step(self) -> int:
         """The number of steps done."""
         return len(self.losses)
+
+    @property
+    def halfway(self) -> bool:
+        """Whether an update of the parameters has begun that is not whole: if none is going on, it was broken off."""
+        return self._halfway
 
     @property
     def total_steps(self) -> int:
@@ -165,13 +178,17 @@ class Trainer:
     def run(self) -> Iterator[Step | Evaluation]:
         """Train to the end, yielding a record after every step and every evaluation.
 
-        The iteration may be broken off after any record and taken up again by another call.
+        The iteration may be broken off after any record and taken up again by another call. So it may be after an
+        exception out of it, such as KeyboardInterrupt: the step in work is then taken anew, with the same numbers.
 
         Raises
         ------
         DivergenceError
             If a loss or gradient is not finite; the parameters are then those of before the step.
+        FastrnnError
+            If an exception has broken off an update half way, which is the one thing that cannot be taken anew.
         """
+        self._refuse_half()
         while True:
             if self._evaluation_due():
                 yield self._evaluate()
@@ -195,10 +212,12 @@ class Trainer:
                     f"training diverged at step {self.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}; "
                     "a lower learning rate may help"
                 )
+            self._halfway = True
             self.optimizer.learning_rate = self.settings.learning_rate * self._schedule(self.step)
             self.optimizer.step(grads)
         self._state = state if batch.lengths is None else None
         self.losses.append(loss)
+        self._halfway = False
         seconds = time.perf_counter() - started
         return Step(self.step, loss, batch.size, seconds)
 
@@ -220,13 +239,32 @@ class Trainer:
         evaluation = Evaluation(self.step, total / tokens)
         if not math.isfinite(evaluation.loss):
             raise DivergenceError(f"training diverged: held-out loss {evaluation.loss:.4g} after step {self.step}")
-        self.evaluations.append(evaluation)
-        if self.best_evaluation is evaluation:
+        best = self.best_evaluation
+        if best is None or evaluation.loss < best.loss:
             self.best = self.model.state_dict()
+        self.evaluations.append(evaluation)  # last: whatever breaks this off, the evaluation is then made anew
         return evaluation
 
+    def _refuse_half(self) -> None:
+        if self._halfway:
+            raise FastrnnError(
+                f"the update of step {self.step + 1} was broken off half way: some parameters are those before it, "
+                "some those after; go on with Trainer.resume and the last checkpoint"
+            )
+
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a checkpoint, atomically; OSError if that fails, and an older one is kept."""
+        """Write a checkpoint, atomically: whatever goes wrong, an older one is kept.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        DivergenceError
+            If a parameter is not finite; an update can make it so before any loss tells.
+        FastrnnError
+            If an update was broken off half way; see `run`.
+        """
+        self._refuse_half()
         states = () if self._state is None else self._state if isinstance(self._state, tuple) else (self._state,)
         groups = {
             "model": self.model.parameters,
@@ -239,6 +277,11 @@ class Trainer:
                 "held_out_loss": np.array([e.loss for e in self.evaluations], np.float64),
             },
         }
+        if name := not_finite(groups):
+            raise DivergenceError(
+                f"training diverged: {name} holds NaN or infinity after step {self.step}; "
+                "a lower learning rate may help"
+            )
         metadata = {
             "settings": asdict(self.settings),
             "tokenizer": self.tokenizer.describe(),
@@ -250,7 +293,7 @@ class Trainer:
     def resume(
         cls,
         path: str | os.PathLike[str],
-        text: str,
+        text: str | Text,
         *,
         backend: str | None = None,
         num_threads: int | None = None,
@@ -281,8 +324,10 @@ class Trainer:
         """
         groups, metadata = read_checkpoint(path)
         with usable_checkpoint(path):
-            settings = Settings(**metadata["settings"])
-            text_sha256 = metadata["text_sha256"]
+            settings = read_settings(metadata)
+            text_sha256 = take(metadata, "text_sha256")
+            if not isinstance(text_sha256, str):
+                raise TypeError(f"text_sha256 is {text_sha256!r}; expected a text")
         if text_sha256 != _sha256(text):
             raise TextError(f"{path} was trained on another text: SHA-256 {text_sha256[:12]}, not {_sha256(text)[:12]}")
         for name, value in changes.items():
@@ -290,18 +335,40 @@ class Trainer:
                 raise CheckpointError(f"{path} has {name} {getattr(settings, name)}; it cannot go on with {value}")
         settings = replace(settings, **changes)
         with usable_checkpoint(path):
+            check_sizes(settings, groups)
             trainer = cls(text, settings, backend=backend, num_threads=num_threads)
             trainer._restore(groups)
         return trainer
 
     def _restore(self, groups: Groups) -> None:
+        """Take over what `save` wrote; KeyError, TypeError or ValueError if anything does not fit."""
+        self.losses, self.evaluations = _history(groups)
+        states = self._expected_states()
+        expected = {
+            "model": self.model.parameters,
+            "best": self.model.parameters,
+            "optimizer": self.optimizer.state_dict() | {"steps": np.array(self.step)},
+            "carried": dict(zip("hc", states, strict=False)),
+        }
+        for name, arrays in expected.items():
+            check_arrays(name, groups.get(name, {}), arrays)
+        if groups["optimizer"]["steps"] != self.step:
+            raise ValueError(
+                f"optimizer.steps is {groups['optimizer']['steps']}; expected {self.step}, as many as losses"
+            )
         self.model.load_state_dict(groups["model"])
         self.best = dict(groups["best"])
         self.optimizer.load_state_dict(groups["optimizer"])
-        self.losses, self.evaluations = _history(groups)
-        carried = groups.get("carried", {})
-        states = tuple(carried[name] for name in "hc" if name in carried)
-        self._state = states[0] if len(states) == 1 else states or None
+        if states:
+            read = tuple(groups["carried"][name] for name, _ in zip("hc", states, strict=False))
+            self._state = read if len(states) > 1 else read[0]
+
+    def _expected_states(self) -> tuple[Array, ...]:
+        """Zeros of the shapes of what is carried to the next window; nothing before the first, or between lines."""
+        if not self.step or isinstance(self._train, Lines):
+            return ()
+        shape = (self.settings.num_layers, self.settings.batch_size, self.settings.hidden_size)
+        return (np.zeros(shape, self.model.rnn.dtype),) * (2 if self.settings.cell == "lstm" else 1)
 
 
 def load_history(path: str | os.PathLike[str]) -> tuple[list[float], list[Evaluation]]:
@@ -320,10 +387,21 @@ def load_history(path: str | os.PathLike[str]) -> tuple[list[float], list[Evalua
 
 
 def _history(groups: Groups) -> tuple[list[float], list[Evaluation]]:
-    history = groups["history"]
-    evaluations = zip(history["evaluated_after"].tolist(), history["held_out_loss"].tolist(), strict=True)
+    """Return losses and evaluations; KeyError, TypeError or ValueError if they cannot be those of a run."""
+    history = groups.get("history", {})
+    sizes = {name: np.size(history.get(name, ())) for name in ("loss", "evaluated_after", "held_out_loss")}
+    steps = np.zeros(sizes["evaluated_after"], np.int64)
+    expected = {"loss": np.zeros(sizes["loss"]), "evaluated_after": steps, "held_out_loss": np.zeros(len(steps))}
+    check_arrays("history", history, expected)
+    steps = history["evaluated_after"]
+    if not (np.diff(steps, prepend=0) > 0).all() or not (steps <= sizes["loss"]).all():
+        raise ValueError(f"history.evaluated_after holds {steps}; expected rising steps up to {sizes['loss']}")
+    evaluations = zip(steps.tolist(), history["held_out_loss"].tolist(), strict=True)
     return history["loss"].tolist(), [Evaluation(step, loss) for step, loss in evaluations]
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+def _sha256(text: str | Text) -> str:
+    digest = hashlib.sha256()
+    for piece in text_pieces(text):
+        digest.update(piece.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()

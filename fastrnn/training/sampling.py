@@ -6,12 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn.errors import FastrnnError
 from fastrnn.parameters import Array, check_positive
 from fastrnn.training.model import LanguageModel
 from fastrnn.training.text import TextError
 from fastrnn.training.tokenizers import Tokenizer
 
-__all__ = ["choose_token", "generate_text", "token_weights"]
+__all__ = ["LogitsError", "choose_token", "generate_text", "token_weights"]
+
+
+class LogitsError(FastrnnError, ValueError):
+    """What a model makes of a text is no likelihood: its parameters are far too large."""
 
 
 def token_weights(
@@ -40,8 +45,9 @@ def token_weights(
     Raises
     ------
     ValueError
-        If the temperature is negative or NaN, `top_k` below 1, `top_p` not in (0, 1], a logit is NaN, or the
-        largest is infinite.
+        If the temperature is negative or NaN, `top_k` below 1, `top_p` not in (0, 1].
+    LogitsError
+        If a logit is NaN, or the largest is infinite.
 
     Examples
     --------
@@ -57,9 +63,9 @@ def token_weights(
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p is {top_p}; expected a number above 0 and at most 1")
     if np.isnan(logits).any():
-        raise ValueError("logits holds NaN; expected numbers")
-    if np.isinf(logits.max()):
-        raise ValueError(f"logits has {logits.max()} as its largest; expected a finite number")
+        raise LogitsError("logits holds NaN; expected numbers")
+    if not np.isfinite(logits.max()):
+        raise LogitsError(f"logits has {logits.max()} as its largest; expected a finite number")
     below_best: Array = np.subtract(logits, logits.max(), dtype=np.float64)
     if temperature == 0:
         weights: Array = np.zeros_like(below_best)
@@ -141,16 +147,17 @@ def generate_text(
             raise TextError(f"stop is {stop!r}; expected {tokenizer.unit}s of the vocabulary")
     rng = np.random.default_rng(seed)
     start = tokenizer.encode(prompt)
-    logits, state = model((start if start.size else np.array([tokenizer.start]))[:, None])
-    tokens: list[int] = []
-    for _ in range(length):
-        of_next = logits[-1, 0]
-        if tokenizer.unknown is not None:
-            of_next[tokenizer.unknown] = -np.inf
-        tokens.append(choose_token(of_next, temperature, rng, top_k, top_p))
-        if last and tokens[-len(last) :] == last:
-            del tokens[-len(last) :]
-            break
-        anew = tokenizer.by_line and tokens[-1] == tokenizer.start
-        logits, state = model(np.array([tokens[-1:]]), None if anew else state)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows ends in an error of its own
+        logits, state = model((start if start.size else np.array([tokenizer.start]))[:, None])
+        tokens: list[int] = []
+        for _ in range(length):
+            of_next = logits[-1, 0]
+            if tokenizer.unknown is not None:
+                of_next[tokenizer.unknown] = -np.inf
+            tokens.append(choose_token(of_next, temperature, rng, top_k, top_p))
+            if last and tokens[-len(last) :] == last:
+                del tokens[-len(last) :]
+                break
+            anew = tokenizer.by_line and tokens[-1] == tokenizer.start
+            logits, state = model(np.array([tokens[-1:]]), None if anew else state)
     return tokenizer.join(prompt, tokens)

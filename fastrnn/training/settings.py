@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from fastrnn.parameters import check_positive, check_share
-from fastrnn.training.batches import Lines, Windows, encode_lines
+from fastrnn.training.batches import Lines, Spans, Windows
 from fastrnn.training.model import CharModel, LanguageModel, WordModel
 from fastrnn.training.optimizers import SGD, Adam, AdamW, Momentum, Optimizer, RMSProp
 from fastrnn.training.schedules import ConstantRate, CosineDecay, LinearDecay, LinearWarmup, Schedule
-from fastrnn.training.text import TextError, split_tail
+from fastrnn.training.text import Text, TextError, split_tail
 from fastrnn.training.tokenizers import CharTokenizer, Tokenizer, WordTokenizer
 
 __all__ = [
@@ -121,12 +121,24 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        counts = ("seq_length", "batch_size", "steps", "epochs", "evaluate_every", "patience", "max_words", "min_count")
+        counts = (
+            "hidden_size",
+            "num_layers",
+            "seq_length",
+            "batch_size",
+            "steps",
+            "epochs",
+            "evaluate_every",
+            "patience",
+            "max_words",
+            "min_count",
+        )
         for name in counts:
-            if (value := getattr(self, name)) is not None:
-                check_positive(name, value)
-        if self.warmup:
-            check_positive("warmup", self.warmup)
+            if getattr(self, name) is not None or name not in ("epochs", "evaluate_every"):
+                check_positive(name, getattr(self, name))
+        for name in ("warmup", "seed"):
+            if getattr(self, name) != 0:
+                check_positive(name, getattr(self, name))
         check_share("dropout", self.dropout)
         for name in ("clip", "clip_value"):
             if not getattr(self, name) > 0:
@@ -149,7 +161,7 @@ class Settings:
             )
 
 
-def build_tokenizer(settings: Settings, text: str) -> Tokenizer:
+def build_tokenizer(settings: Settings, text: str | Text) -> Tokenizer:
     """Return the tokenizer of a text; TextError if no word is frequent enough."""
     words = settings.level == "word"
     lower = words if settings.lower is None else settings.lower
@@ -166,18 +178,21 @@ def build_tokenizer(settings: Settings, text: str) -> Tokenizer:
     )
 
 
-def build_batches(settings: Settings, text: str, tokenizer: Tokenizer) -> tuple[Windows | Lines, Windows | Lines]:
+def build_batches(
+    settings: Settings, text: str | Text, tokenizer: Tokenizer
+) -> tuple[Windows | Lines, Windows | Lines]:
     """Return what to train on and what to hold out; TextError if there is not enough of one."""
     rows, steps = settings.batch_size, settings.seq_length
     if settings.windows == "lines":
-        sequences = encode_lines(text, tokenizer)
-        np.random.default_rng(settings.seed).shuffle(sequences)  # lines are often sorted, and independent anyway
-        train_lines, held_out_lines = split_tail(sequences, settings.held_out)
-        if not (train_lines and held_out_lines):
-            raise TextError(f"the text has {len(sequences)} lines that are not empty; expected some to hold out, too")
-        return Lines(train_lines, rows, steps, settings.seed), Lines(held_out_lines, rows, steps)
+        lines = Spans.between(tokenizer.start, tokenizer.encode_compactly(text, by_line=True))
+        order = np.arange(len(lines), dtype=lines.starts.dtype)
+        np.random.default_rng(settings.seed).shuffle(order)  # lines are often sorted, and independent anyway
+        train_lines, held_out_lines = split_tail(order, settings.held_out)
+        if not (len(train_lines) and len(held_out_lines)):
+            raise TextError(f"the text has {len(lines)} lines that are not empty; expected some to hold out, too")
+        return Lines(lines[train_lines], rows, steps, settings.seed), Lines(lines[held_out_lines], rows, steps)
 
-    train, held_out = split_tail(tokenizer.encode(text), settings.held_out)
+    train, held_out = split_tail(tokenizer.encode_compactly(text), settings.held_out)
     # As many rows as leave each of them 16 windows: then what a row loses by its zero initial state hardly counts.
     held_out_rows = min(rows, max(1, len(held_out) // (16 * steps)))
     part = "training"

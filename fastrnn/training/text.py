@@ -1,17 +1,22 @@
-"""Text files: reading them, and setting a part aside."""
+"""Text files: reading them piece by piece, and setting a part aside."""
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
-from pathlib import Path
+import re
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from fastrnn.errors import FastrnnError
 from fastrnn.parameters import Array
 
-__all__ = ["TextError", "read_text", "split_tail"]
+__all__ = ["Text", "TextError", "read_blocks", "read_text", "split_tail", "text_pieces"]
 
 Tokens = TypeVar("Tokens", Array, list[Array])  # a stream, or sequences
+
+BLOCK = 1 << 16  # characters or bytes that are worked on at once: few for the memory, many for the interpreter
 
 
 class TextError(FastrnnError, ValueError):
@@ -28,16 +33,100 @@ def read_text(path: str | os.PathLike[str]) -> str:
     TextError
         If it is empty, or is not UTF-8 text; the message gives the offset of the first bad byte.
     """
-    data = Path(path).read_bytes()
-    if not data:
-        raise TextError(f"{path} is empty")
-    if (offset := data.find(0)) >= 0:
-        raise TextError(f"{path} is not a text file: NUL at byte {offset}")
+    return "".join(read_blocks(path))
+
+
+def read_blocks(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield what `read_text` returns in blocks, so that the bytes and the text are never in memory as a whole."""
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
+    offset = 0
+    with open(path, "rb") as file:
+        while data := file.read(BLOCK):
+            if (nul := data.find(0)) >= 0:
+                raise TextError(f"{path} is not a text file: NUL at byte {offset + nul}")
+            offset += len(data)
+            yield _decode(path, decoder, data, offset)
+        if not offset:
+            raise TextError(f"{path} is empty")
+        yield _decode(path, decoder, b"", offset)
+
+
+def _decode(path: str | os.PathLike[str], decoder: io.IncrementalNewlineDecoder, data: bytes, offset: int) -> str:
+    """Decode a block that ends at `offset`; none is the end of the file."""
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TextError(f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}") from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+        return decoder.decode(data, final=not data)
+    except UnicodeDecodeError as error:  # its object begins with bytes that earlier blocks have left
+        bad = offset - len(error.object) + error.start
+        raise TextError(f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {bad}") from None
+
+
+class Text:
+    """A text in pieces that can be cleaned and cut into words one by one, with the same result as the whole.
+
+    A piece ends after white space, and the next begins with a letter: no word, no run of blanks and no context of a
+    lower-case letter goes across. Only where there is no such place for long does a piece become long. In pieces, a
+    text takes a byte for each character of a piece in ASCII, whatever else is in the other pieces.
+
+    Parameters
+    ----------
+    blocks
+        What the text is made of, cut anywhere.
+    """
+
+    def __init__(self, blocks: Iterable[str]) -> None:
+        self._pieces = list(_cut(blocks))
+        self._length = sum(map(len, self._pieces))
+
+    @classmethod
+    def read(cls, paths: Iterable[str | os.PathLike[str]]) -> Text:
+        """Read text files as one text, in which each starts on a line of its own; the errors are `read_text`'s."""
+        return cls(_read_in_a_row(paths))
+
+    def __len__(self) -> int:
+        """Count the characters."""
+        return self._length
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the pieces."""
+        return iter(self._pieces)
+
+
+def text_pieces(text: str | Text) -> Iterator[str]:
+    """Go through the pieces of a text; see `Text` for where they end."""
+    if isinstance(text, Text):
+        return iter(text)
+    return _cut(text[k : k + BLOCK] for k in range(0, len(text), BLOCK))
+
+
+def _read_in_a_row(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
+    last = "\n"
+    for path in paths:
+        if last != "\n":
+            yield "\n"
+        for block in read_blocks(path):
+            yield block
+            last = block[-1:] or last
+
+
+_PLACE = re.compile(r".*\s(?=[^\W\d_])", re.DOTALL)
+
+
+def _cut(blocks: Iterable[str]) -> Iterator[str]:
+    """Cut and join blocks so that each piece ends at the last place in its block that the next may begin at."""
+    parts: list[str] = []  # of the next piece
+    for block in blocks:
+        end = len(block)
+        while found := _PLACE.match(block, 0, end):
+            end = found.end()
+            if block[end].isalpha():  # some of the characters that the expression finds are numbers
+                yield "".join([*parts, block[:end]])
+                parts = []
+                block = block[end:]
+                break
+        if block:
+            parts.append(block)
+    if parts:
+        yield "".join(parts)
 
 
 def split_tail(tokens: Tokens, fraction: float) -> tuple[Tokens, Tokens]:

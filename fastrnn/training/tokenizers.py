@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastrnn.parameters import Array, check_positive
-from fastrnn.training.text import TextError
+from fastrnn.training.text import BLOCK, Text, TextError, text_pieces
 
 __all__ = ["CharTokenizer", "Tokenizer", "WordTokenizer", "restore_tokenizer"]
 
@@ -52,7 +53,39 @@ class Tokenizer:
         return self.pieces.index("\n") if "\n" in self.pieces else int(self.unknown == 0)
 
     def encode(self, text: str) -> Array:
-        """Return the tokens (n,) of a text, which is cleaned first."""
+        """Return the tokens (n,) of a text, which is cleaned first.
+
+        Words that are not in the vocabulary become the unknown word; so do characters, if there is an unknown one.
+        Otherwise TextError names the first.
+        """
+        return np.concatenate([np.empty(0, np.intp), *self.encode_pieces(text_pieces(text))])
+
+    def encode_compactly(self, text: str | Text, *, by_line: bool = False) -> Array:
+        """Return what `encode` does in the smallest type of integers that holds it, and read-only.
+
+        Parameters
+        ----------
+        text
+            Any.
+        by_line
+            Whether there is a line end before the text and after it.
+        """
+        end = ["\n"] if by_line else []
+        dtype = np.min_scalar_type(len(self) - 1)
+        tokens = np.empty(len(text) + 2 * len(end), dtype)  # there are seldom more of them than characters
+        done = 0
+        for some in self.encode_pieces(itertools.chain(end, text_pieces(text), end)):
+            if done + len(some) > len(tokens):
+                tokens = np.concatenate([tokens, np.empty(len(tokens) // 8 + len(some), dtype)])
+            tokens[done : done + len(some)] = some
+            done += len(some)
+        if done < len(tokens) // 2:
+            tokens = tokens[:done].copy()
+        tokens.flags.writeable = False
+        return tokens[:done]
+
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Array]:
+        """Yield the tokens of a text that comes in pieces, as `text_pieces` cuts them, some at a time."""
         raise NotImplementedError
 
     def decode(self, tokens: Iterable[int]) -> str:
@@ -108,6 +141,8 @@ class CharTokenizer(Tokenizer):
         letters_only: bool = False,
         by_line: bool = False,
     ) -> None:
+        if not isinstance(characters, str):
+            raise TypeError(f"characters is a {type(characters).__name__}; expected a text")
         if not characters or list(characters) != sorted(set(characters)):
             raise ValueError(f"characters is {characters!r}; expected at least one, distinct and sorted")
         super().__init__("\ufffd" * bool(oov) + characters, 0 if oov else None, lower, letters_only, by_line)
@@ -116,18 +151,36 @@ class CharTokenizer(Tokenizer):
 
     @classmethod
     def fit(
-        cls, text: str, *, oov: bool = False, lower: bool = False, letters_only: bool = False, by_line: bool = False
+        cls,
+        text: str | Text,
+        *,
+        oov: bool = False,
+        lower: bool = False,
+        letters_only: bool = False,
+        by_line: bool = False,
     ) -> CharTokenizer:
         """Return the tokenizer of all characters in `text`, once cleaned; TextError if there are none."""
-        characters = "".join(sorted({*_clean(text, lower, letters_only, by_line), *("\n" * by_line)}))
+        found = set("\n" * by_line)
+        for piece in text_pieces(text):
+            found.update(_clean(piece, lower, letters_only, by_line))
+        characters = "".join(sorted(found))
         if not characters:
             raise TextError("the text is empty; expected at least one character")
         return cls(characters, oov=oov, lower=lower, letters_only=letters_only, by_line=by_line)
 
-    def encode(self, text: str) -> Array:
-        """Return the tokens (n,) of the characters; without `oov`, TextError names the first unknown one."""
-        text = _clean(text, self.lower, self.letters_only, self.by_line)
-        wanted = _code_points(text)
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Array]:
+        """Yield the tokens of a text that comes in pieces; errors as for `encode`."""
+        done = 0
+        for piece in pieces:
+            cleaned = _clean(piece, self.lower, self.letters_only, self.by_line)
+            for k in range(0, len(cleaned), BLOCK):
+                block = cleaned[k : k + BLOCK]
+                yield self._look_up(block, done)
+                done += len(block)
+
+    def _look_up(self, block: str, position: int) -> Array:
+        """Return the tokens of some characters, which begin at a position of the text."""
+        wanted = _code_points(block)
         tokens = np.searchsorted(self._code_points, wanted)
         tokens[tokens == len(self.characters)] = 0
         unknown = np.flatnonzero(self._code_points[tokens] != wanted)
@@ -136,7 +189,9 @@ class CharTokenizer(Tokenizer):
             tokens[unknown] = self.unknown
         elif unknown.size:
             at = int(unknown[0])
-            raise TextError(f"character {text[at]!r} (U+{ord(text[at]):04X}) at position {at} is not in the vocabulary")
+            raise TextError(
+                f"character {block[at]!r} (U+{ord(block[at]):04X}) at position {position + at} is not in the vocabulary"
+            )
         return tokens
 
     def decode(self, tokens: Iterable[int]) -> str:
@@ -189,6 +244,8 @@ class WordTokenizer(Tokenizer):
     def __init__(
         self, words: Sequence[str], *, lower: bool = True, letters_only: bool = False, by_line: bool = False
     ) -> None:
+        if isinstance(words, str) or not all(isinstance(word, str) and word for word in words):
+            raise TypeError(f"words is {words!r}; expected a sequence of texts that are not empty")
         self._tokens = {word: token for token, word in enumerate((UNKNOWN_WORD, *words))}
         if not words or len(self._tokens) != len(words) + 1:
             raise ValueError(
@@ -200,7 +257,7 @@ class WordTokenizer(Tokenizer):
     @classmethod
     def fit(
         cls,
-        text: str,
+        text: str | Text,
         *,
         max_words: int | None = None,
         min_count: int = 1,
@@ -232,7 +289,9 @@ class WordTokenizer(Tokenizer):
         if max_words is not None:
             check_positive("max_words", max_words)
         check_positive("min_count", min_count)
-        counts = Counter(_words(_clean(text, lower, letters_only, by_line)))
+        counts: Counter[str] = Counter()
+        for piece in text_pieces(text):
+            counts.update(_words(_clean(piece, lower, letters_only, by_line)))
         del counts[UNKNOWN_WORD]
         words = [word for word, count in counts.items() if count >= min_count]
         if not words:
@@ -242,10 +301,11 @@ class WordTokenizer(Tokenizer):
             words = [*words[: None if max_words is None else max_words - 1], "\n"]
         return cls(words, lower=lower, letters_only=letters_only, by_line=by_line)
 
-    def encode(self, text: str) -> Array:
-        """Return the tokens (n,) of the words; those not in the vocabulary become the unknown word."""
-        words = _words(_clean(text, self.lower, self.letters_only, self.by_line))
-        return np.fromiter((self._tokens.get(word, 0) for word in words), np.intp)
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Array]:
+        """Yield the tokens of a text that comes in pieces."""
+        for piece in pieces:
+            words = _words(_clean(piece, self.lower, self.letters_only, self.by_line))
+            yield np.fromiter((self._tokens.get(word, 0) for word in words), np.intp)
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the words with blanks between them, but where a mark or a line end wants none.
