@@ -2,7 +2,8 @@
 and the loops that measure the machine's limits for the benchmarks.
 
 Without a compiler the installation still succeeds; `fastrnn.info()` then says why the kernels are missing.
-FASTRNN_REQUIRE_KERNELS=1 makes that failure fatal.
+FASTRNN_REQUIRE_KERNELS=1 makes that failure fatal. FASTRNN_CFLAGS has more flags for the C compiler, which go after
+ours: for sanitizers, coverage, quick builds.
 """
 
 import os
@@ -28,6 +29,7 @@ ISAS = MACHINES.get(platform.machine().lower(), {})
 # Contraction is off because every fused multiply-add is written out: the bits must not depend on the compiler's choice.
 # Loops start with a cache line: else an edit elsewhere moves the tile's loop, and with it all products by up to 4 %.
 CFLAGS = ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-falign-loops=64"]
+MORE_CFLAGS = os.environ.get("FASTRNN_CFLAGS", "").split()
 HEADERS = sorted(str(path) for path in Path("kernels/c").glob("*.h"))
 
 LIBRARIES = [
@@ -36,7 +38,7 @@ LIBRARIES = [
         {
             "sources": [f"kernels/c/isa_{isa}.c"],
             "obj_deps": {"": HEADERS},  # without it an edited header rebuilds nothing
-            "cflags": [*CFLAGS, *flags],
+            "cflags": [*CFLAGS, *flags, *MORE_CFLAGS],
         },
     )
     for isa, flags in ISAS.items()
@@ -47,7 +49,7 @@ EXTENSIONS = [
         ["kernels/sequence.pyx", "kernels/c/dispatch.c", "kernels/c/memory.c", "kernels/c/pool.c"],
         include_dirs=["kernels/c"],
         depends=[*HEADERS, "kernels/c_kernels.pxd"],
-        extra_compile_args=CFLAGS,
+        extra_compile_args=[*CFLAGS, *MORE_CFLAGS],
         extra_link_args=["-pthread"],
     ),
     Extension(

@@ -48,7 +48,7 @@ cdef extern from "kernels.h" nogil:
         void *panels
         void *bias
         ptrdiff_t y_row, z_stride, z_row, panel_stride
-        int keep, projected
+        int keep, projected, pairs
         void *dx
         void *dh_0
         void *dweight_ih

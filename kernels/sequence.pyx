@@ -322,20 +322,10 @@ cdef struct Job:
 
 
 cdef enum:
-    # Below this many flops (about 100 us of one core) waking a worker costs more than it brings.
-    FLOPS_WORTH_A_THREAD = 10_000_000
     # What packing one weight costs, in flops.
     FLOPS_OF_PACKING = 12
     # What an element of a softmax costs, in flops of products.
     FLOPS_OF_SOFTMAX = 100
-    # Rows per thread below which a tile is too low to be worth a split of the batch.
-    ROWS_WORTH_A_THREAD = 4
-    # The same where every thread would read large weights at every step: by splitting the units instead, two threads take
-    # 0.77 of the time for N = 16, H = 512 and 0.83 for N = 20, H = 650, but 1.1 for N = 32.
-    ROWS_WORTH_LARGE_WEIGHTS = 12
-    # From this many rows on, a tile is high enough to take the input product in with the recurrent one; below,
-    # projecting whole chunks of time reads the weights less often (1.3 to 1.5x at N = 1).
-    ROWS_WORTH_FUSING = 5
     # From how many bytes and inputs on weight_ih is worth splitting: at 128 KB an RNN with N = 1 lost a tenth of a
     # training step, an LSTM with N = 32 gained nothing.
     SPLIT_BYTES = 192 * 1024
@@ -344,17 +334,56 @@ cdef enum:
     # 64 steps took up to 1.24 times as long, with 64 they gained 1.05.
     SPLIT_ROWS = 128
     SPLIT_HIDDEN = 64
-    # Bytes of Z that a projection fills at once: they stay in L2 until the steps read them.
-    PROJECTION_BYTES = 512 * 1024
-    # Up to this many steps the weights are packed as each step goes, into L1: packing all of them to memory first
-    # would cost more than it saves (at H = 1024 as much as nine such steps).
-    STEPS_NOT_WORTH_PACKING = 2
-    STEPS_NOT_WORTH_PACKING_LARGE = 8
     LARGE_BYTES = 4 * 1024 * 1024
     # Tasks ask whether to stop about as often as this many flops are done, in the first case if they are cheap to count:
     # that takes some 30 ns, and these 10 us, or 5 to 50 ms.
     FLOPS_TO_LOOK = 1_000_000
     FLOPS_OF_A_PIECE = 500_000_000
+
+
+# The numbers that choose between ways with the same bits: variables, so that tests can have every way, by `_override`.
+cdef:
+    # Below this many flops (about 100 us of one core) waking a worker costs more than it brings.
+    ptrdiff_t FLOPS_WORTH_A_THREAD = 10_000_000
+    # Rows per thread below which a tile is too low to be worth a split of the batch.
+    ptrdiff_t ROWS_WORTH_A_THREAD = 4
+    # The same where every thread would read large weights at every step: by splitting the units instead, two threads take
+    # 0.77 of the time for N = 16, H = 512 and 0.83 for N = 20, H = 650, but 1.1 for N = 32.
+    ptrdiff_t ROWS_WORTH_LARGE_WEIGHTS = 12
+    # From this many rows on, a tile is high enough to take the input product in with the recurrent one; below,
+    # projecting whole chunks of time reads the weights less often (1.3 to 1.5x at N = 1).
+    ptrdiff_t ROWS_WORTH_FUSING = 5
+    # Bytes of Z that a projection fills at once: they stay in L2 until the steps read them.
+    ptrdiff_t PROJECTION_BYTES = 512 * 1024
+    # Up to this many steps the weights are packed as each step goes, into L1: packing all of them to memory first
+    # would cost more than it saves (at H = 1024 as much as nine such steps).
+    ptrdiff_t STEPS_NOT_WORTH_PACKING = 2
+    ptrdiff_t STEPS_NOT_WORTH_PACKING_LARGE = 8
+    # Up to this many rows backward reads weights in place, and writes their gradients so.
+    ptrdiff_t FEW_ROWS = FASTRNN_FEW_ROWS
+    # Whether a step of a single row takes two blocks at once.
+    ptrdiff_t PAIRS = True
+
+cdef dict ADDRESSES = {
+    "FLOPS_WORTH_A_THREAD": <size_t> &FLOPS_WORTH_A_THREAD,
+    "ROWS_WORTH_A_THREAD": <size_t> &ROWS_WORTH_A_THREAD,
+    "ROWS_WORTH_LARGE_WEIGHTS": <size_t> &ROWS_WORTH_LARGE_WEIGHTS,
+    "ROWS_WORTH_FUSING": <size_t> &ROWS_WORTH_FUSING,
+    "PROJECTION_BYTES": <size_t> &PROJECTION_BYTES,
+    "STEPS_NOT_WORTH_PACKING": <size_t> &STEPS_NOT_WORTH_PACKING,
+    "STEPS_NOT_WORTH_PACKING_LARGE": <size_t> &STEPS_NOT_WORTH_PACKING_LARGE,
+    "FEW_ROWS": <size_t> &FEW_ROWS,
+    "PAIRS": <size_t> &PAIRS,
+}
+
+
+def _override(**values):
+    """Replace numbers of those above, for the calls from here on, and return what they were."""
+    before = {}
+    for name, value in values.items():
+        number = <ptrdiff_t *> <size_t> ADDRESSES[name]
+        before[name], number[0] = number[0], value
+    return before
 
 
 cdef inline const fastrnn_kernels *kernels_of(int typenum) noexcept:
@@ -378,7 +407,7 @@ cdef void choose_weight_split(Job *job, ptrdiff_t rows) noexcept:
     """The same of the gradients of the weights. They are sums over all rows, whose bits are a matter of those anyhow."""
     cdef fastrnn_layer *l = &job.layer
     # Where weights are small, panels pay from 9 rows on: 16 rows of H = 64 train 1.26 times as fast, 12 of H = 256 0.90.
-    l.few_rows = rows <= max(8, min(<ptrdiff_t> FASTRNN_FEW_ROWS, l.hidden // 20)) and not l.dweight_add
+    l.few_rows = rows <= min(FEW_ROWS, max(8, l.hidden // 20)) and not l.dweight_add
     if SPLITS and job.typenum == cnp.NPY_FLOAT32 and not l.few_rows:
         l.split_w = SPLITS_ALL or rows >= SPLIT_ROWS and l.hidden >= SPLIT_HIDDEN
 
@@ -396,6 +425,7 @@ cdef int describe_layer(Job *job, object cell, weights, bint tape) except -1:
     l.inputs, l.outputs = weight_ih.shape[1], weight_hh.shape[1]
     l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh = (
         pointer(weight_ih), pointer(weight_hh), pointer(weights[2]), pointer(weights[3]))
+    l.pairs = PAIRS
     job.gates = len(cell.gates)
     l.hidden = weight_hh.shape[0] // job.gates
     job.typenum = cnp.PyArray_TYPE(weight_hh)

@@ -53,6 +53,7 @@ typedef struct {
     ptrdiff_t panel_stride;        /* from block to block of panels */
     int keep;                      /* whether the activated gates go to Z, and c and u of every row are kept */
     int projected;                 /* whether Z holds bias and input product already */
+    int pairs;                     /* whether a step of a single row may take two blocks at once */
 
     /* backward */
     void *dx;                            /* OUT   (R, I) */

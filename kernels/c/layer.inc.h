@@ -265,7 +265,7 @@ static void FN(step)(
     enum { p_k = PANEL_SLOTS * LANES };
     FN(piece) pieces[2];
     const int count = FN(cut_step)(l, s, n0, n1, pieces);
-    if (!l->panels || (count == 1 && pieces[0].n1 - pieces[0].n0 == 1)) {
+    if (!l->panels || (l->pairs && count == 1 && pieces[0].n1 - pieces[0].n0 == 1)) {
         for (int i = 0; i < count; i++)
             if (l->panels)
                 FN(step_row)(l, s, pieces + i, b0, b1);

@@ -1,0 +1,738 @@
+"""The faults that `mutants` puts into the code: each changes one line, and is one that somebody could make.
+
+A group is of one file and has the suites of tests that are meant to notice; a mutant may name its own. The text before
+stands in the file exactly once. A mutant that changes nothing that a test could see has the reason.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["MUTANTS", "Mutant"]
+
+
+class Mutant(NamedTuple):
+    """One fault."""
+
+    name: str
+    before: str
+    after: str
+    suites: str = ""  # names in `mutants.SUITES`, tried in order; those of the group where it is empty
+    reason: str = ""  # why it survives, if it does
+    path: str = ""
+
+
+GROUPS: dict[tuple[str, str], list[Mutant]] = {
+    ("kernels/c/gemm.inc.h", "kernels"): [
+        Mutant("segments_start_alike", "m->a + r * a_row + s * m->a_segment;", "m->a + r * a_row;"),
+        Mutant(
+            "last_row_of_tiles_left_out",
+            "return count * tile / NAME(tile_count)(count);",
+            "return (count - 1) * tile / NAME(tile_count)(count);",
+        ),
+        Mutant("tile_reads_first_rows", "height, acc + r, m, r, tile);", "height, acc + r, m, 0, tile);"),
+        Mutant(
+            "pair_reads_one_block_twice",
+            "vec_fma(left, vec_load(p + j * p_block + v * LANES), sum[j][v]);",
+            "vec_fma(left, vec_load(p + v * LANES), sum[j][v]);",
+        ),
+        Mutant(
+            "pack_left_one_column_short",
+            "memcpy(out + r * LEFT_WIDTH, a[r] + k, (size_t)height * sizeof(REAL));",
+            "memcpy(out + r * LEFT_WIDTH, a[r] + k, (size_t)(height - 1) * sizeof(REAL));",
+        ),
+        Mutant(
+            "shuffle_swaps_two_lanes",
+            "__builtin_shufflevector(x, y, 2, 10, 3, 11, 6, 14, 7, 15)",
+            "__builtin_shufflevector(x, y, 2, 10, 3, 11, 6, 14, 15, 7)",
+        ),
+        Mutant(
+            "pack_slot_forgets_a_last_column",
+            "for (; k < K; k += LANES) NAME(transpose_part)(panel + k * panel_k,",
+            "for (; k < K - 1; k += LANES) NAME(transpose_part)(panel + k * panel_k,",
+        ),
+        Mutant(
+            "unpack_slot_writes_lanes_beyond_the_gate",
+            "panel + k * panel_k, panel_k, K - k, rows, 0);",
+            "panel + k * panel_k, panel_k, K - k, LANES, 0);",
+        ),
+        Mutant(
+            "pack_right_has_no_stride", "vec_load_part(b + k * m->b_k, left)", "vec_load_part(b + k, left)", "dense"
+        ),
+        Mutant(
+            "multiply_reads_the_first_chunk", "(p * m->K + k) * 4 * LANES, .p_k", "p * m->K * 4 * LANES, .p_k", "dense"
+        ),
+        Mutant(
+            "multiply_takes_one_bias", "(const REAL *)m->bias + (4 * p + v) * LANES;", "(const REAL *)m->bias;", "dense"
+        ),
+        Mutant("multiply_does_not_add", "if (m->add) sums[r][v] +=", "if (m->add > 1) sums[r][v] +="),
+    ],
+    ("kernels/c/vmath.inc.h", "activations"): [
+        Mutant("sigmoid_saturates_early", "#define SIGMOID_LIMIT 88.0f ", "#define SIGMOID_LIMIT 16.0f "),
+        Mutant(
+            "sigmoid_loses_nan",
+            "vec_min(vec_splat(SIGMOID_LIMIT), vec_max(vec_splat(-SIGMOID_LIMIT), a));",
+            "vec_min(vec_max(a, vec_splat(-SIGMOID_LIMIT)), vec_splat(SIGMOID_LIMIT));",
+            "activations kernels",
+        ),
+        Mutant("series_has_a_wrong_digit", "0.333332516f, -0.0221340937f}", "0.333332516f, -0.0221740937f}"),
+        Mutant("tanh_saturates_early", "vec_min(vec_splat(32 * LN2),", "vec_min(vec_splat(8 * LN2),"),
+        Mutant(
+            "tanh_loses_the_sign_of_zero",
+            "(vint)(vec_fma(m, up, r) / vec_fma(m, up, Q)) | sign",
+            "(vint)(vec_fma(m, up, r) / vec_fma(m, up, Q)) ^ sign",
+            reason="equivalent: the sign bit of the quotient is zero, for which or and exclusive or are alike",
+        ),
+        Mutant(
+            "softmax_skips_the_first_vector",
+            "c = 0; c < body; c += LANES) highest",
+            "c = LANES; c < body; c += LANES) highest",
+            "dense",
+        ),
+        Mutant(
+            "softmax_sums_its_padding",
+            "(vec)((vint)NAME(exp_below_0)(last - origin) & inside);",
+            "NAME(exp_below_0)(last - origin);",
+            "dense",
+        ),
+        Mutant(
+            "softmax_sums_half_of_the_lanes",
+            "for (int half = LANES / 2; half; half /= 2)\n        for (int i = 0; i < half; i++) lanes[i] += lanes",
+            "for (int half = LANES / 4; half; half /= 2)\n        for (int i = 0; i < half; i++) lanes[i] += lanes",
+            "dense",
+        ),
+    ],
+    ("kernels/c/cells.inc.h", "kernels"): [
+        Mutant(
+            "tanh_derivative_is_not_squared",
+            "(vec_splat(1) - z[0] * z[0]); /* h = tanh(a) */",
+            "(vec_splat(1) - z[0]); /* h = tanh(a) */",
+        ),
+        Mutant("relu_differentiates_zero", "(vint)(z[0] > vec_splat(0))", "(vint)(z[0] >= vec_splat(0))"),
+        Mutant("lstm_swaps_i_and_f", "vec_fma(f, *c, i * g)", "vec_fma(i, *c, f * g)"),
+        Mutant(
+            "lstm_drops_the_gradient_of_c",
+            "vec_fma(dh * o, one - tanh_c * tanh_c, *carry);",
+            "dh * o * (one - tanh_c * tanh_c);",
+        ),
+        Mutant("lstm_takes_c_for_c_prev", "dc * c_prev * (f * (one - f))", "dc * c * (f * (one - f))"),
+        Mutant("lstm_carry_forgets_nothing", "*carry = dc * f;", "*carry = dc;"),
+        Mutant("gru_swaps_the_update_gate", "vec_fma(u, h_prev - n, n)", "vec_fma(u, n - h_prev, h_prev)"),
+        Mutant("gru_drops_a_factor_of_r", "da_n * n_h * (r * (one - r))", "da_n * (r * (one - r))"),
+        Mutant("gru_resets_nothing_in_backward", "z[3] = da_n * r;", "z[3] = da_n;"),
+        Mutant("gru_carry_ignores_u", "*carry = dh * u;", "*carry = dh;"),
+        Mutant("gru_swaps_gates_of_x", "#define gru_X_GATES {2, 0, 1}", "#define gru_X_GATES {2, 1, 0}"),
+    ],
+    ("kernels/c/layer.inc.h", "kernels"): [
+        Mutant(
+            "weight_row_counts_blocks", "return gate * l->hidden + q * LANES;", "return gate * l->hidden + b * LANES;"
+        ),
+        Mutant(
+            "z_does_not_start_at_its_row",
+            "b * l->z_stride + (row - l->z_row) * Z_WIDTH;",
+            "b * l->z_stride + row * Z_WIDTH;",
+            "kernels modules",
+        ),
+        Mutant("h_0_has_the_stride_of_y", "piece.h_row = follows ? l->y_row : l->outputs;", "piece.h_row = l->y_row;"),
+        Mutant(
+            "rows_begin_before_the_thread's",
+            "piece.n0 = follows ? n0 : most(n0, carried);",
+            "piece.n0 = follows ? n0 : carried;",
+            "kernels switches modules",
+        ),
+        Mutant(
+            "u_has_the_stride_of_y",
+            ".out_row = l->u ? l->hidden : l->y_row}",
+            ".out_row = l->u ? l->outputs : l->y_row}",
+        ),
+        Mutant(
+            "c_is_written_a_batch_early",
+            "piece.c = HAS_C ? (REAL *)l->c + (l->keep ? (N + row) * C : 0)",
+            "piece.c = HAS_C ? (REAL *)l->c + (l->keep ? row * C : 0)",
+        ),
+        Mutant("biases_go_into_one_slot", "bias[slot + HIDDEN_SLOT] += vec_load_part", "bias[slot] += vec_load_part"),
+        Mutant(
+            "tokens_miss_a_gate",
+            "slot < fed; slot++) acc[r][slot] += vec_load(column",
+            "slot < fed - 1; slot++) acc[r][slot] += vec_load(column",
+        ),
+        Mutant("unpacked_product_reads_the_first_chunk", ".a = a + k, .a_row = a_row,", ".a = a, .a_row = a_row,"),
+        Mutant("unpacked_token_has_no_stride", "acc[r][slot][lane] += w[lane * I];", "acc[r][slot][lane] += w[lane];"),
+        Mutant(
+            "tape_of_a_tile_overwrites_the_first",
+            "memcpy(FN(z_at)(l, b, piece->row + n), acc,",
+            "memcpy(FN(z_at)(l, b, piece->row), acc,",
+        ),
+        Mutant(
+            "gru_reads_h_prev_of_the_first_units",
+            "vec_load_part(piece->h_prev + (n + r) * piece->h_row + at, left)",
+            "vec_load_part(piece->h_prev + (n + r) * piece->h_row, left)",
+        ),
+        Mutant(
+            "many_unpacked_rows_read_the_first",
+            "rows, piece->h_prev + n * piece->h_row, piece->h_row, l->weight_hh",
+            "rows, piece->h_prev, piece->h_row, l->weight_hh",
+        ),
+        Mutant("short_block_of_a_row_is_the_first", "one.p += j * l->panel_stride;", "one.p += 0;"),
+        Mutant("threads_step_the_first_blocks", "b = s % 2 ? b1 - 1 - i : b0 + i,", "b = s % 2 ? b1 - 1 - i : i,"),
+        Mutant(
+            "first_of_two_pieces_decides",
+            "(l->pairs && count == 1 && pieces[0].n1 - pieces[0].n0 == 1)",
+            "(l->pairs && count >= 1 && pieces[0].n1 - pieces[0].n0 == 1)",
+        ),
+        Mutant(
+            "traced_c_is_a_batch_early",
+            "(const REAL *)l->c + (l->batch + row) * C, (size_t)H",
+            "(const REAL *)l->c + row * C, (size_t)H",
+            "kernels modules",
+        ),
+        Mutant(
+            "panels_reach_beyond_the_units",
+            "const ptrdiff_t count = lane < lanes ? columns - column : 0;",
+            "const ptrdiff_t count = columns - column;",
+        ),
+        Mutant(
+            "partial_panel_is_read_in_place",
+            "if (l->few_rows && (p + 1) * Z_WIDTH <= columns) {",
+            "if (l->few_rows && p * Z_WIDTH <= columns) {",
+        ),
+        Mutant(
+            "short_block_joins_the_chunk_before",
+            "FN(fed)(l, end - 1) < PANEL_SLOTS) end--;",
+            "FN(fed)(l, end - 1) < 0) end--;",
+            "kernels switches",
+        ),
+        Mutant(
+            "c_before_is_a_batch_early",
+            ".c_before = (const REAL *)l->c + (l->batch + before) * C,",
+            ".c_before = (const REAL *)l->c + before * C,",
+        ),
+        Mutant(
+            "one_row_too_many_follows", "const int follows = n < m->carried;", "const int follows = n <= m->carried;"
+        ),
+        Mutant(
+            "lanes_beyond_the_units_keep_what_they_held",
+            "z_at[slot] = vec_load_part((const REAL *)&z[slot], left);",
+            "z_at[slot] = z[slot];",
+            "kernels switches",
+        ),
+        Mutant("dh_n_misses_a_row", "if (r >= going_on && l->dh_n)", "if (r > going_on && l->dh_n)"),
+        Mutant("gru_drops_what_bypasses_the_product", "if (READS_H) acc[r][v] +=", "if (READS_H > 1) acc[r][v] +="),
+        Mutant("dh_0_misses_a_row", "if (n + r >= here) {", "if (n + r > here) {"),
+        Mutant(
+            "dy_has_the_stride_of_h",
+            "(const REAL *)l->dy + (now.row + n + r) * l->dy_row + at",
+            "(const REAL *)l->dy + (now.row + n + r) * P + at",
+        ),
+        Mutant(
+            "reverse_follows_the_step_before",
+            "const ptrdiff_t before = l->reverse ? row + N : row - N;",
+            "const ptrdiff_t before = row - N;",
+        ),
+        Mutant(
+            "first_row_of_a_step_is_of_the_one_before",
+            "if (l->offsets[middle] <= first)",
+            "if (l->offsets[middle] < first)",
+        ),
+        Mutant("chunks_are_one_chain", "if (first) { /* the sums are zero still */", "if (first || row) {"),
+        Mutant("tokens_link_to_others", "later < rows && tokens[later] == tokens[r] ?", "later < rows ?"),
+        Mutant(
+            "equal_tokens_count_again", "if (first[tokens[r]] != r) continue;", "if (first[tokens[r]] < r) continue;"
+        ),
+        Mutant(
+            "few_rows_clear_one_lane",
+            "memset(dw, 0, (size_t)(lanes * I) * sizeof(REAL));",
+            "memset(dw, 0, (size_t)I * sizeof(REAL));",
+        ),
+        Mutant(
+            "few_rows_have_one_bias",
+            "(REAL *)l->dbias_hh + h_row, h_sum, lanes);",
+            "(REAL *)l->dbias_hh + h_row, x_sum, lanes);",
+        ),
+        Mutant(
+            "first_chunk_goes_on_from_the_sums",
+            "const int from_zero = i == 0 && !l->dweight_add;",
+            "const int from_zero = i == 0;",
+        ),
+        Mutant(
+            "h_products_take_the_slots_of_x",
+            "x_sums + I, P, h_left, b, HIDDEN_SLOT, row, rows, from_zero);",
+            "x_sums + I, P, h_left, b, 0, row, rows, from_zero);",
+        ),
+        Mutant("dx_does_not_add", "if (l->dx_add) acc[r][v] +=", "if (l->dx_add > 1) acc[r][v] +="),
+        Mutant(
+            "biases_do_not_add",
+            "for (int slot = 0; l->dweight_add && slot < FN(fed)(l, b); slot++) {",
+            "for (int slot = 0; l->dweight_add > 1 && slot < FN(fed)(l, b); slot++) {",
+        ),
+        Mutant(
+            "scratch_is_too_small",
+            "(NAME(tile_count)(l->inputs) + NAME(tile_count)(l->outputs)) * LEFT_TILE;",
+            "NAME(tile_count)(l->inputs) * LEFT_TILE;",
+            "checked kernels",
+        ),
+        Mutant(
+            "panel_of_backward_is_a_block_short",
+            "sizes->backward_panel = FN(blocks)(l) * PANEL_SLOTS",
+            "sizes->backward_panel = (FN(blocks)(l) - 1) * PANEL_SLOTS",
+            "checked kernels",
+        ),
+    ],
+    ("kernels/c/steps.h", "kernels"): [
+        Mutant("more_rows_follow_than_there_were", "return here < before ? here : before;", "return here;"),
+        Mutant("reverse_has_rows_of_the_other_end", "l->offsets[t] : t * l->batch;", "l->offsets[t] : s * l->batch;"),
+        Mutant(
+            "there_is_a_step_after_the_last",
+            "if (s < 0 || s >= l->steps) return 0;",
+            "if (s < 0 || s > l->steps) return 0;",
+        ),
+    ],
+    ("kernels/c/memory.c", "memory"): [
+        Mutant(
+            "spare_is_64_bytes_too_small",
+            "if (spare && size <= spare->size &&",
+            "if (spare && size <= spare->size + 64 &&",
+        ),
+        Mutant(
+            "more_is_kept_than_may_be",
+            "memory.kept + h->size > FASTRNN_KEPT;",
+            "memory.kept + h->size > 8 * (size_t)FASTRNN_KEPT;",
+        ),
+        Mutant(
+            "resizing_stays_where_there_is_no_room",
+            "if (size <= before) return block;",
+            "if (size <= before + 64) return block;",
+        ),
+        Mutant("resizing_copies_half", "memcpy(larger, block, before);", "memcpy(larger, block, before / 2);"),
+    ],
+    ("kernels/sequence.pyx", "kernels"): [
+        Mutant(
+            "no_barrier_before_a_projection",
+            "fastrnn_pool_barrier(job.threads)  # u is of all threads",
+            "pass",
+            "threads kernels switches",
+        ),
+        Mutant(
+            "no_barrier_before_dh_is_projected",
+            "fastrnn_pool_barrier(job.threads)  # dh is of all threads",
+            "pass",
+            "threads kernels switches",
+        ),
+        Mutant(
+            "no_barrier_before_the_gates_of_a_projection",
+            "fastrnn_pool_barrier(job.threads)\n    job.cell.step_back_gates(",
+            "pass\n    job.cell.step_back_gates(",
+            "threads kernels switches",
+        ),
+        Mutant(
+            "no_barrier_after_a_step",
+            "fastrnn_pool_barrier(job.threads)\n\n\ncdef class Tape",
+            "pass\n\n\ncdef class Tape",
+            "kernels threads",
+        ),
+        Mutant(
+            "no_barrier_after_a_step_back",
+            "fastrnn_pool_barrier(job.threads)\n\n\ncdef void projection_gradient_task",
+            "pass\n\n\ncdef void projection_gradient_task",
+            "kernels threads",
+        ),
+        Mutant("last_step_is_not_projected", "fastrnn_step_count(&layer, highest) - row", "0 - row"),
+        Mutant(
+            "reverse_projects_from_the_wrong_end", "(last - 1, s) if layer.reverse else (s, last - 1)", "(s, last - 1)"
+        ),
+        Mutant(
+            "kept_tape_starts_at_a_chunk",
+            "if not layer.keep:\n                layer.z_row = row",
+            "if True:\n                layer.z_row = row",
+        ),
+        Mutant(
+            "final_state_is_of_a_step_too_early",
+            "not l.reverse and fastrnn_step_count(l, s) <= n:\n            s -= 1\n        if",
+            "not l.reverse and fastrnn_step_count(l, s) < n:\n            s -= 1\n        if",
+        ),
+        Mutant(
+            "missing_dc_is_looked_for_in_dh",
+            "if has_c and dstate[1] is not None:",
+            "if has_c and dstate[0] is not None:",
+        ),
+        Mutant(
+            "dh_n_of_sequences_without_steps_is_the_first's",
+            "<char *> l.dh_n + begun * h_row, (l.batch",
+            "<char *> l.dh_n, (l.batch",
+            "kernels modules",
+        ),
+        Mutant(
+            "chunks_are_cut_a_row_early",
+            "fastrnn_step_count(l, first - 1) <= FASTRNN_GRADIENT_ROWS:",
+            "fastrnn_step_count(l, first - 1) < FASTRNN_GRADIENT_ROWS:",
+        ),
+        Mutant(
+            "reverse_chunks_begin_elsewhere",
+            "row = fastrnn_step_row(l, last - 1 if l.reverse else first)",
+            "row = fastrnn_step_row(l, first)",
+        ),
+        Mutant(
+            "few_rows_overwrite_what_is_added_to",
+            "l.hidden // 20)) and not l.dweight_add",
+            "l.hidden // 20))",
+            "kernels modules switches",
+        ),
+        Mutant(
+            "stride_of_one_row_is_taken",
+            "axis = 0  # the other one's stride may be anything",
+            "axis = 1",
+            "kernels modules",
+        ),
+        Mutant("stepper_takes_any_batch", "(self.dimensions == 1 or a.shape[0] == self.batch)", "True", "stream input"),
+        Mutant(
+            "kept_sizes_forget_the_initial_state",
+            "sizes.append((batch + rows) * round_up",
+            "sizes.append(rows * round_up",
+        ),
+        Mutant("recalled_u_is_the_tape", "l.u = pointer(memory[len(memory) - 1])", "l.u = pointer(memory[0])"),
+        Mutant("unaligned_tapes_are_used", "cnp.PyArray_DATA(array) % 64 == 0:", "cnp.PyArray_DATA(array) % 4 == 0:"),
+        Mutant(
+            "threads_share_panels_of_a_gradient",
+            "m.panels = <char *> m.panels + part * p1 * FASTRNN_GRADIENT_ROWS",
+            "m.panels = <char *> m.panels + 0 * p1 * FASTRNN_GRADIENT_ROWS",
+            "kernels threads switches",
+        ),
+        Mutant(
+            "threads_share_scratch",
+            "layer.scratch = <char *> layer.scratch + part * job.sizes.backward_scratch",
+            "layer.scratch = <char *> layer.scratch + 0 * job.sizes.backward_scratch",
+            "kernels threads",
+        ),
+        Mutant(
+            "refresh_loses_c",
+            "before.h_0, before.y, before.c, before.u\n",
+            "before.h_0, before.y, before.y, before.u\n",
+            "stream",
+        ),
+    ],
+    ("fastrnn/ops.py", "modules"): [
+        Mutant(
+            "packed_cache_ignores_the_backend",
+            "if by is not backend or under != stamp:",
+            "if under != stamp:",
+            "switches stateful modules",
+        ),
+        Mutant("packed_cache_ignores_the_stamp", "if by is not backend or under != stamp:", "if by is not backend:"),
+        Mutant(
+            "held_weights_are_packed",
+            'if stamp is None or not hasattr(backend, "pack"):',
+            'if not hasattr(backend, "pack"):',
+        ),
+        Mutant(
+            "one_token_may_be_negative",
+            "if tokens.size and not 0 <= (low",
+            "if tokens.size and not -1 <= (low",
+            "input",
+        ),
+        Mutant(
+            "foreign_byte_order_is_taken",
+            "if flags.c_contiguous and flags.aligned and given.isnative:",
+            "if flags.c_contiguous and flags.aligned:",
+            "input modules",
+        ),
+        Mutant(
+            "lengths_may_exceed_the_steps",
+            "if batch and not 0 <= (low := int(array.min())) <= (high := int(array.max())) <= steps:",
+            "if batch and not 0 <= (low := int(array.min())) <= (high := int(array.max())) <= steps + 1:",
+            "input",
+        ),
+        Mutant(
+            "any_layout_is_ready", "or not value.flags.carray\n", "or value.flags.carray is None\n", "input modules"
+        ),
+        Mutant(
+            "modules_ignore_their_threads",
+            "return resolve(backend), num_threads or get_num_threads()",
+            "return resolve(backend), get_num_threads()",
+            "threads modules",
+        ),
+    ],
+    ("fastrnn/stack.py", "modules"): [
+        Mutant(
+            "checkpoints_do_not_say_how_many_rows",
+            "chain.backward(its_dy, dstates_0, its_dx, dweights, rows)",
+            "chain.backward(its_dy, dstates_0, its_dx, dweights, None)",
+            "switches",
+        ),
+        Mutant("checkpoints_draw_anew", "self.dropout.again(segment.random)", "self.dropout"),
+        Mutant(
+            "dx_is_of_one_direction",
+            "chain.backward(its_dy, dstates[at : at + 1], dx)",
+            "chain.backward(its_dy, dstates[at : at + 1])",
+        ),
+        Mutant(
+            "gradients_of_states_in_reverse", "dstates_0 = of_states + dstates_0", "dstates_0 = dstates_0 + of_states"
+        ),
+        Mutant(
+            "dropout_does_not_scale",
+            "result *= 1 / (1 - self.p) if self.p < 1 else 0",
+            "result *= 1 if self.p < 1 else 0",
+        ),
+        Mutant(
+            "directions_swap_their_states",
+            "state = states[2 * layer + reverse]\n            _, state_n = ops.infer(",
+            "state = states[2 * layer + 1 - reverse]\n            _, state_n = ops.infer(",
+        ),
+        Mutant(
+            "reverse_segments_lie_at_the_start",
+            "(steps - last, steps - first) if reverse else (first, last)",
+            "(first, last)",
+        ),
+        Mutant("every_layer_adds_to_dx", "its_dx = dx if layer == 0 else None", "its_dx = dx"),
+        Mutant("trace_of_directions_goes_on_with_one", "x = both if halves else h", "x = h"),
+        Mutant("dropout_is_undone_by_the_layer_above", "kept = self.kept[layer]\n", "kept = self.kept[layer - 1]\n"),
+    ],
+    ("fastrnn/steps.py", "modules kernels"): [
+        Mutant(
+            "sequences_run_a_step_longer",
+            "running = steps < lengths[self.order]",
+            "running = steps <= lengths[self.order]",
+        ),
+        Mutant(
+            "groups_are_cut_a_row_early",
+            "while first and rows + counts[first - 1] <= SUMMED_ROWS:",
+            "while first and rows + counts[first - 1] < SUMMED_ROWS:",
+            "kernels modules",
+        ),
+        Mutant("padding_keeps_what_memory_held", "padded[self._padding] = 0", "padded[self._padding] *= 1"),
+        Mutant("unsort_sorts", "unsorted[..., self.order, :] = state", "unsorted[...] = state[..., self.order, :]"),
+    ],
+    ("fastrnn/stream.py", "stream"): [
+        Mutant(
+            "reset_leaves_c",
+            "for kept in its:\n                kept[chosen] = 0",
+            "for kept in its[:1]:\n                kept[chosen] = 0",
+        ),
+        Mutant("state_is_set_from_the_first_layer", "kept[...] = given[layer]", "kept[...] = given[0]"),
+        Mutant(
+            "reset_takes_a_row_too_many",
+            "if not 0 <= low <= high < self.batch_size:",
+            "if not 0 <= low <= high <= self.batch_size:",
+        ),
+        Mutant(
+            "stream_follows_the_parameters",
+            "Weights._make(None if w is None else w.copy() for w in each)",
+            "Weights._make(each)",
+        ),
+        Mutant("out_may_be_read_only", "if not out.flags.carray:", "if not out.flags.c_contiguous:", "stream input"),
+        Mutant(
+            "refresh_does_nothing",
+            "self._stepper.load([layer.arrays() for layer in self._layers])",
+            "[layer.arrays() for layer in self._layers]",
+            "stream stateful",
+        ),
+    ],
+    ("fastrnn/modules.py", "modules"): [
+        Mutant(
+            "tape_refers_to_the_caller's_state",
+            "states = [tuple([s.copy() for s in state_0]) for state_0 in states]",
+            "states = [tuple(state_0) for state_0 in states]",
+        ),
+        Mutant("y_can_be_written", "\n        y.flags.writeable = False", "\n        y.flags.writeable = True"),
+        Mutant("zeros_of_a_larger_batch_serve", "if of_size != batch_size:", "if of_size < batch_size:"),
+        Mutant(
+            "tapes_serve_twice", "kept, tape._kept = tape._kept, None", "kept = tape._kept", "modules stateful input"
+        ),
+        Mutant(
+            "states_are_not_sorted",
+            "states = tuple([ragged.sort(s) for s in states])",
+            "states = tuple([s for s in states])",
+        ),
+        Mutant(
+            "gradients_of_states_are_unsorted",
+            "tuple([None if d is None else ragged.sort(d) for d in dstates])",
+            "tuple([None if d is None else ragged.unsort(d) for d in dstates])",
+        ),
+        Mutant(
+            "parameters_are_drawn_too_small",
+            "uniform(1 / math.sqrt(self.hidden_size))",
+            "uniform(1 / self.hidden_size)",
+        ),
+        Mutant("tokens_in_the_padding_are_looked_at", "padded=lengths is not None,", "padded=False,"),
+        Mutant("copies_share_caches", '_CACHES = ("_weights", "_zeros")', '_CACHES = ("_zeros",)', "modules stateful"),
+    ],
+    ("fastrnn/cell_modules.py", "cells"): [
+        Mutant("cell's_zeros_of_a_larger_batch_serve", "if of_size != batch_size:", "if of_size < batch_size:"),
+        Mutant(
+            "cell's_tape_refers_to_the_caller's_state",
+            "states = tuple([s.copy() for s in states])  # the tape",
+            "states = tuple(states)  # the tape",
+        ),
+        Mutant("cell's_tapes_serve_twice", "kept, tape._kept = tape._kept, None", "kept = tape._kept"),
+    ],
+    ("fastrnn/parameters.py", "modules cells"): [
+        Mutant(
+            "one_holder_is_overlooked",
+            "if max(map(sys.getrefcount, parameters.values())) > _OWN_REFERENCES:",
+            "if max(map(sys.getrefcount, parameters.values())) > _OWN_REFERENCES + 1:",
+        ),
+        Mutant(
+            "weak_references_are_overlooked", "if any(map(weakref.getweakrefcount, parameters.values())):", "if False:"
+        ),
+        Mutant(
+            "handing_out_does_not_count",
+            "self.handed_out = next(_handings_out)",
+            "self.handed_out = 1",
+            "modules stateful",
+        ),
+        Mutant("unexpected_names_are_ignored", "if missing or unexpected:", "if missing:", "modules input"),
+        Mutant(
+            "state_dict_is_live",
+            "return {name: value.copy() for name, value in self._parameters.items()}",
+            "return {name: value for name, value in self._parameters.items()}",
+            "modules stateful layers",
+        ),
+        Mutant(
+            "pickling_does_not_hand_out",
+            "self._parameters.hand_out()  # the state has",
+            "dict(self._parameters)  # the state has",
+        ),
+    ],
+    ("fastrnn/torch/operator.py", "torch"): [
+        Mutant(
+            "modified_y_goes_unnoticed", "if fresh is None or ctx.counter._version != ctx.version:", "if fresh is None:"
+        ),
+        Mutant("tape_in_tensors_serves_twice", "flag[0] = USED\n        tapes", "tapes", "torch compile"),
+        Mutant(
+            "both_directions_have_one_dstate",
+            "None if d is None else d[direction] for d in dstates_n",
+            "None if d is None else d[0] for d in dstates_n",
+        ),
+        Mutant(
+            "dx_is_of_the_reverse_direction",
+            "ops.backward(tapes[direction], its_dy, its_dstate_n, dx)",
+            "ops.backward(tapes[direction], its_dy, its_dstate_n)",
+        ),
+        Mutant(
+            "torch's_threads_are_ignored",
+            "ops.choose(backend, torch.get_num_threads())",
+            "ops.choose(backend, None)",
+            "torch torch_threads",
+        ),
+        Mutant(
+            "halves_of_y_are_swapped", "return array[..., :P], array[..., P:]", "return array[..., P:], array[..., :P]"
+        ),
+        Mutant(
+            "biases_are_swapped",
+            "bias_ih, bias_hh = arrays[2:] or (None, None)",
+            "bias_hh, bias_ih = arrays[2:] or (None, None)",
+        ),
+    ],
+    ("fastrnn/training/optimizers.py", "layers"): [
+        Mutant("adam_corrects_as_at_the_first_step", "math.sqrt(1 - beta2**self.steps)", "math.sqrt(1 - beta2)"),
+        Mutant(
+            "decay_ignores_the_learning_rate",
+            "p *= 1 - self.learning_rate * self.weight_decay",
+            "p *= 1 - self.weight_decay",
+        ),
+        Mutant("momentum_is_forgotten", "velocity *= self.momentum", "velocity *= 0"),
+        Mutant(
+            "rmsprop_averages_gradients",
+            "np.multiply(grad, grad, out=scratch)",
+            "np.multiply(grad, abs(grad), out=scratch)",
+        ),
+        Mutant("loaded_steps_are_lost", 'self.steps = int(state_dict["steps"])', "self.steps = 0", "layers loop"),
+    ],
+    ("fastrnn/training/clipping.py", "layers"): [
+        Mutant(
+            "clipping_begins_late",
+            "if norm + 1e-6 > max_norm and math.isfinite(norm):",
+            "if norm > 2 * max_norm and math.isfinite(norm):",
+            "layers loop text",
+        ),
+    ],
+    ("fastrnn/training/losses.py", "losses"): [
+        Mutant("mse_has_half_a_gradient", "difference *= 2 * share", "difference *= share"),
+        Mutant(
+            "ignored_targets_count_in_the_mean",
+            "share = _share(reduction, flat.size, none)",
+            "share = _share(reduction, targets.size, none)",
+        ),
+        Mutant("logistic_loss_overflows", "small = np.exp(-np.abs(logits))", "small = np.exp(-logits)"),
+    ],
+    ("fastrnn/training/schedules.py", "layers"): [
+        Mutant("patience_is_one_less", "if self._waited > self.patience:", "if self._waited >= self.patience:"),
+        Mutant("warmup_goes_on_from_its_end", "return self.then(step - self.steps)", "return self.then(step)"),
+    ],
+    ("fastrnn/training/layers.py", "layers"): [
+        Mutant("padding_learns", "dweight[self.padding_idx] = 0", "dweight[self.padding_idx] += 0"),
+        Mutant("embedding_counts_a_token_once", "dweight[token] += row", "dweight[token] = row"),
+    ],
+    ("fastrnn/training/batches.py", "text"): [
+        Mutant("targets_are_the_inputs", "tokens[1 : row * batch_size + 1]", "tokens[: row * batch_size]", "text loop"),
+        Mutant(
+            "every_window_carries_on",
+            "return Batch(*self[k], None, carries_on=k > 0)",
+            "return Batch(*self[k], None, carries_on=True)",
+            "text loop",
+        ),
+    ],
+    ("fastrnn/training/sampling.py", "text"): [
+        Mutant(
+            "nucleus_is_a_token_short",
+            "np.searchsorted(cumulative, top_p * cumulative[-1])",
+            "np.searchsorted(cumulative, top_p * cumulative[-1]) - 1",
+        ),
+        Mutant("lines_go_on_from_the_last", "None if anew else state)", "state)"),
+    ],
+    ("fastrnn/training/loop.py", "loop"): [
+        Mutant(
+            "state_of_the_last_window_is_lost",
+            "self._state if batch.carries_on else None, batch.lengths",
+            "None, batch.lengths",
+        ),
+        Mutant("best_is_the_last", 'self.best = dict(groups["best"])', 'self.best = dict(groups["model"])'),
+        Mutant("patience_waits_once_more", ">= self.settings.patience", "> self.settings.patience"),
+        Mutant(
+            "dropout_is_drawn_by_the_seed_alone",
+            "self.model.seed_dropout((self.settings.seed, self.step))",
+            "self.model.seed_dropout((self.settings.seed, 0))",
+        ),
+    ],
+    ("kernels/numba_cells.py", "numba"): [
+        Mutant("numba_lstm_swaps_i_and_f", "fma(f, load(c_prev), i * g)", "fma(i, load(c_prev), f * g)"),
+        Mutant("numba_gru_carry_ignores_u", "store(carry, dh * u)", "store(carry, dh)"),
+    ],
+    ("kernels/numba_steps.py", "numba"): [
+        Mutant("numba_rows_begin_anew", "low = max(n_low, step.carried)", "low = n_low"),
+        Mutant("numba_groups_are_cut_a_row_early", "if rows > SUMMED_ROWS:", "if rows >= SUMMED_ROWS:"),
+    ],
+    ("kernels/numba_layout.py", "numba"): [
+        Mutant("numba_gru_swaps_gates_of_x", "(slot + 2 if side == X else slot) % 3", "slot % 3"),
+    ],
+    ("kernels/numba_forward.py", "numba"): [
+        Mutant(
+            "numba_threads_do_not_wait_after_a_step",
+            "turn = barrier(sync, team, turn)\n        if a.u:",
+            "turn += 0\n        if a.u:",
+            "numba_threads",
+        ),
+    ],
+    ("kernels/numba_backward.py", "numba"): [
+        Mutant(
+            "numba_missing_units_keep_what_memory_held",
+            "_clear_missing_units(s, a.starts, tape, n, n_high, W)",
+            "pass",
+            "numba",
+        ),
+        Mutant("numba_dx_does_not_add", "if s.add_dx:", "if s.add_dx > 1:"),
+    ],
+    ("kernels/numba_threads.py", "numba"): [
+        Mutant(
+            "numba_takes_denormals_as_they_are",
+            "word(0x8040)), place)  # FTZ and DAZ",
+            "word(0x8000)), place)  # FTZ and DAZ",
+            "numba numba_threads",
+        ),
+    ],
+}
+
+MUTANTS = [
+    mutant._replace(path=path, suites=mutant.suites or suites)
+    for (path, suites), mutants in GROUPS.items()
+    for mutant in mutants
+]
