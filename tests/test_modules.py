@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import itertools
 import pickle
 import sys
@@ -219,7 +220,7 @@ KEPT: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "view": (lambda module: weight(module)[5:, :1], lambda kept: kept),
     "view_of_view": (lambda module: weight(module).T[1:].reshape(-1)[::2], lambda kept: kept),
     "memoryview": (lambda module: memoryview(weight(module)), np.asarray),
-    "dlpack": (lambda module: np.from_dlpack(weight(module)), lambda kept: kept),
+    "dlpack": (lambda module: np.from_dlpack(weight(module)), lambda kept: memory_of(kept)),
     "ctypes": (lambda module: np.ctypeslib.as_ctypes(weight(module)), np.ctypeslib.as_array),
     "iterator": (lambda module: weight(module).flat, lambda kept: kept),
     "weak_reference": (lambda module: weakref.ref(weight(module)), lambda kept: kept()),
@@ -227,6 +228,11 @@ KEPT: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "shallow_copy": (copy.copy, weight),
     "memo": (lambda module: copy.deepcopy(module, memo := {}) and memo, lambda kept: memorised(kept)),
 }
+
+
+def memory_of(kept: Array) -> Array:
+    """What an array shows, to be written: NumPy before 2.1 hands out what comes by DLPack as read-only."""
+    return np.frombuffer((ctypes.c_char * kept.nbytes).from_address(kept.ctypes.data), kept.dtype)
 
 
 def memorised(memo: dict[int, Any]) -> Array:

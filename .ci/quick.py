@@ -1,0 +1,29 @@
+"""The tests of an installed fastrnn that need no more than NumPy, pytest and hypothesis, and take a minute or two.
+
+    python .ci/quick.py [arguments of pytest]
+
+They run wherever the whole suite cannot: in the test of a wheel, on another processor or another Python, from an
+unpacked sdist. The C kernels must run; what else is not there is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import fastrnn
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+NAMES = ["activations", "backends", "cells", "dropout", "explain", "kernels", "memory", "modules", "multiply"]
+NAMES += ["reference", "same_bits", "softmax", "stream", "threads", "trace"]
+
+if __name__ == "__main__":
+    fastrnn.use_backend("cython")  # raises, and says why, where the kernels are missing
+    fastrnn.use_backend(None)
+    print(fastrnn.info())
+    for name in ("CI", "FASTRNN_REQUIRE_ALL"):  # either would make failures of the skips
+        os.environ.pop(name, None)
+    files = [str(TESTS / f"test_{name}.py") for name in NAMES]
+    sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:], *files]))
