@@ -144,7 +144,7 @@ class Copy:
             return "hangs"
         if done.returncode == 0:
             return None
-        failed = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(\S+)", done.stdout, re.MULTILINE)
+        failed = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
         if failed is None and done.returncode >= 0 and "Error" not in done.stdout:
             raise RuntimeError(f"{suite}: {done.stdout}{done.stderr}")
         return failed[1] if failed else f"ends with {done.returncode}"
