@@ -50,6 +50,7 @@ SHAPES = [
     (200, 1, 1, 2),
     (200, 3, 2, 5),
     (2, 3, 64, 128),
+    (2, 53, 5, 17),
     (6, 40, 130, 200),
 ]
 # More weights than a cache level holds, more steps than a chunk, more hidden units than a panel.
@@ -393,7 +394,7 @@ def test_same_bits_for_every_order(
 @pytest.mark.parametrize(("cell", "order"), [*[(name, {}) for name in CELLS], *ORDERED_CELLS], ids=str)
 @dtypes
 @inputs
-@pytest.mark.parametrize("shape", [(23, 37, 3, 17), (4, 150, 3, 17), (9, 37, 400, 17)], ids=str)
+@pytest.mark.parametrize("shape", [(23, 37, 3, 17), (4, 150, 3, 17), (9, 37, 400, 17), (9, 32, 3, 17)], ids=str)
 def test_same_bits_of_gradients_for_segments_and_kept_tapes(
     backend: str, cell: str, order: dict[str, Any], dtype: str, tokens: bool, shape: tuple[int, int, int, int]
 ) -> None:
