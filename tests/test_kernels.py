@@ -242,6 +242,8 @@ def test_not_finite_values_reach_what_they_reach_in_torch(
     NaN or infinite will do: what sums of them are depends on the formula."""
     clean, in_torch, spoiled = spoiled_problems(without_onednn, cell, *shape, dtype=dtype, **order)
     module, finite = load(backend), run(backend, clean)
+    # Of split floats, what shares a vector with a spoilt element is computed anew with it, as a chain.
+    splits = dtype == "float32" and "amx: used; FASTRNN_ISA=amx" in module.describe()
     for place, value, problem, want in spoiled:
         given = problem.cell, problem.x, problem.state, problem.weights
         with np.errstate(invalid="ignore"):
@@ -253,7 +255,8 @@ def test_not_finite_values_reach_what_they_reach_in_torch(
             different = np.argwhere(spoils(got[name]) != spoils(its))
             assert not different.size, f"{value} in {place}: {name} differs at {different[0]}"
             untouched = its == in_torch[name]
-            assert_close(name, got[name][untouched], finite[name][untouched], 0.0)
+            limit = tolerance(finite[name], dtype, problem.length(name)) if splits else 0.0
+            assert_close(name, got[name][untouched], finite[name][untouched], limit)
         for name, its in zip(["y", *(f"{name}_n" for name in problem.cell.states)], [y, *state], strict=True):
             assert_same_bits(f"{name} of inference", its, got[name])
 
