@@ -195,6 +195,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "FN(fed)(l, end - 1) < PANEL_SLOTS) end--;",
             "FN(fed)(l, end - 1) < 0) end--;",
             "kernels switches",
+            "the slots that it takes in hold zeros on both sides: the line saves their time",
         ),
         Mutant(
             "c_before_is_a_batch_early",
