@@ -123,9 +123,12 @@ def test_every_order_equals_reference(
 @backends
 @orders
 @dtypes
-def test_writes_beside_and_adds_to_what_is_there(backend: str, cell: str, order: dict[str, Any], dtype: str) -> None:
+@pytest.mark.parametrize("T", [30, 1])
+def test_writes_beside_and_adds_to_what_is_there(
+    backend: str, cell: str, order: dict[str, Any], dtype: str, T: int
+) -> None:
     """y and dy as a part of wider rows, dx and the weights' gradients on top of others: as two directions need it."""
-    problem = make(cell, T=30, N=5, I=3, H=17, dtype=dtype, **order)
+    problem = make(cell, T=T, N=5, I=3, H=17, dtype=dtype, **order)
     want, P = run(backend, problem), problem.weights.hh.shape[1]
     wide = np.full((*problem.dy.shape[:-1], 2 * P), 7, dtype)
     wide_dy = np.concatenate([np.full_like(problem.dy, np.nan), problem.dy], -1)
