@@ -445,6 +445,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "m.panels = <char *> m.panels + part * p1 * FASTRNN_GRADIENT_ROWS",
             "m.panels = <char *> m.panels + 0 * p1 * FASTRNN_GRADIENT_ROWS",
             "kernels threads switches",
+            "parts overlap only where chunks differ in rows, and then in a race",
         ),
         Mutant(
             "threads_share_scratch",
