@@ -322,6 +322,20 @@ def test_subnormal_input(backend: str, cell: str, dtype: str) -> None:
     assert tiny * np.ones(1, dtype) > 0, "flush-to-zero was left on"
 
 
+@kernels
+@dtypes
+def test_subnormal_numbers_count_as_zero(backend: str, dtype: str) -> None:
+    """Operands too, for a gradient that shrinks through time costs some 50 times as much with them."""
+    if backend == "numba" and platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("the numba backend leaves subnormal numbers to other CPUs")
+    clean, limits = make("rnn_relu", T=1, N=1, I=1, H=1, dtype=dtype, bias=False), np.finfo(dtype)
+    large = np.full((1, 1), 1 / limits.tiny, dtype)
+    weights = clean.weights._replace(ih=large, hh=0 * large)
+    problem = replace(clean, x=np.full((1, 1, 1), limits.tiny / 4, dtype), weights=weights)
+    assert problem.x.item() * large.item() > 0.2
+    assert run(backend, problem)["y"].item() == 0
+
+
 # The same bits, however the work is cut
 
 CUT_SHAPES = [(23, 37, 3, 17), (9, 37, 33, 65), (12, 37, 64, 130)]
