@@ -350,6 +350,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "pool_is_never_released",
             "void fastrnn_pool_release(void) { atomic_store(&pool.held, 0); }",
             "void fastrnn_pool_release(void) {}",
+            reason="a call that finds the pool held runs alone: slower, with the same bits",
         ),
         Mutant("signals_are_not_looked_for", "if (now < watch->due) return 0;", "if (now >= 0) return 0;"),
         Mutant("small_team_does_parts_that_meet", "if (pool.team_size() < its->together) return;", "", "torch_threads"),
