@@ -100,6 +100,7 @@ ORDERED_SHAPES = [
     (4, 0, 3, 9),
     (1, 1, 1, 9),
     (3, 1, 5, 7),
+    (3, 4, 3, 17),  # where lengths differ, steps of 1 and of 4 rows follow one another
     (5, 2, 4, 33),
     (4, 13, 9, 65),
     (7, 37, 7, 8),
