@@ -36,7 +36,7 @@ SUITES = {
     "switches": "test_switches.py -k 'not numba'",
     "activations": "test_activations.py",
     "dense": "test_multiply.py test_softmax.py -k 'not numba'",
-    "modules": "test_same_bits.py test_modules.py test_trace.py test_dropout.py -k 'not numba'",
+    "modules": "test_modules.py test_same_bits.py test_trace.py test_dropout.py -k 'not numba'",
     "cells": "test_cells.py -k 'not numba'",
     "stream": "test_stream.py -k 'not numba'",
     "input": "test_bad_input.py -k 'not numba'",
@@ -144,7 +144,7 @@ class Copy:
             return "hangs"
         if done.returncode == 0:
             return None
-        failed = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(\S+)", done.stdout, re.MULTILINE)
+        failed = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
         if failed is None and done.returncode >= 0 and "Error" not in done.stdout:
             raise RuntimeError(f"{suite}: {done.stdout}{done.stderr}")
         return failed[1] if failed else f"ends with {done.returncode}"

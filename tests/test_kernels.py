@@ -50,6 +50,7 @@ SHAPES = [
     (200, 1, 1, 2),
     (200, 3, 2, 5),
     (2, 3, 64, 128),
+    (2, 53, 5, 17),
     (6, 40, 130, 200),
 ]
 # More weights than a cache level holds, more steps than a chunk, more hidden units than a panel.
@@ -99,6 +100,7 @@ ORDERED_SHAPES = [
     (4, 0, 3, 9),
     (1, 1, 1, 9),
     (3, 1, 5, 7),
+    (3, 4, 3, 17),  # where lengths differ, steps of 1 and of 4 rows follow one another
     (5, 2, 4, 33),
     (4, 13, 9, 65),
     (7, 37, 7, 8),
@@ -122,9 +124,12 @@ def test_every_order_equals_reference(
 @backends
 @orders
 @dtypes
-def test_writes_beside_and_adds_to_what_is_there(backend: str, cell: str, order: dict[str, Any], dtype: str) -> None:
+@pytest.mark.parametrize("T", [30, 1])
+def test_writes_beside_and_adds_to_what_is_there(
+    backend: str, cell: str, order: dict[str, Any], dtype: str, T: int
+) -> None:
     """y and dy as a part of wider rows, dx and the weights' gradients on top of others: as two directions need it."""
-    problem = make(cell, T=30, N=5, I=3, H=17, dtype=dtype, **order)
+    problem = make(cell, T=T, N=5, I=3, H=17, dtype=dtype, **order)
     want, P = run(backend, problem), problem.weights.hh.shape[1]
     wide = np.full((*problem.dy.shape[:-1], 2 * P), 7, dtype)
     wide_dy = np.concatenate([np.full_like(problem.dy, np.nan), problem.dy], -1)
@@ -241,6 +246,8 @@ def test_not_finite_values_reach_what_they_reach_in_torch(
     NaN or infinite will do: what sums of them are depends on the formula."""
     clean, in_torch, spoiled = spoiled_problems(without_onednn, cell, *shape, dtype=dtype, **order)
     module, finite = load(backend), run(backend, clean)
+    # Of split floats, what shares a vector with a spoilt element is computed anew with it, as a chain.
+    splits = dtype == "float32" and "amx: used; FASTRNN_ISA=amx" in module.describe()
     for place, value, problem, want in spoiled:
         given = problem.cell, problem.x, problem.state, problem.weights
         with np.errstate(invalid="ignore"):
@@ -252,7 +259,8 @@ def test_not_finite_values_reach_what_they_reach_in_torch(
             different = np.argwhere(spoils(got[name]) != spoils(its))
             assert not different.size, f"{value} in {place}: {name} differs at {different[0]}"
             untouched = its == in_torch[name]
-            assert_close(name, got[name][untouched], finite[name][untouched], 0.0)
+            limit = tolerance(finite[name], dtype, problem.length(name)) if splits else 0.0
+            assert_close(name, got[name][untouched], finite[name][untouched], limit)
         for name, its in zip(["y", *(f"{name}_n" for name in problem.cell.states)], [y, *state], strict=True):
             assert_same_bits(f"{name} of inference", its, got[name])
 
@@ -313,6 +321,20 @@ def test_subnormal_input(backend: str, cell: str, dtype: str) -> None:
     problem = problem.with_inputs(small)
     assert_outcome(problem, run(backend, problem), expected(problem))
     assert tiny * np.ones(1, dtype) > 0, "flush-to-zero was left on"
+
+
+@kernels
+@dtypes
+def test_subnormal_numbers_count_as_zero(backend: str, dtype: str) -> None:
+    """Operands too, for a gradient that shrinks through time costs some 50 times as much with them."""
+    if backend == "numba" and platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("the numba backend leaves subnormal numbers to other CPUs")
+    clean, limits = make("rnn_relu", T=1, N=1, I=1, H=1, dtype=dtype, bias=False), np.finfo(dtype)
+    large = np.full((1, 1), 1 / limits.tiny, dtype)
+    weights = clean.weights._replace(ih=large, hh=0 * large)
+    problem = replace(clean, x=np.full((1, 1, 1), limits.tiny / 4, dtype), weights=weights)
+    assert problem.x.item() * large.item() > 0.2
+    assert run(backend, problem)["y"].item() == 0
 
 
 # The same bits, however the work is cut
@@ -393,7 +415,7 @@ def test_same_bits_for_every_order(
 @pytest.mark.parametrize(("cell", "order"), [*[(name, {}) for name in CELLS], *ORDERED_CELLS], ids=str)
 @dtypes
 @inputs
-@pytest.mark.parametrize("shape", [(23, 37, 3, 17), (4, 150, 3, 17), (9, 37, 400, 17)], ids=str)
+@pytest.mark.parametrize("shape", [(23, 37, 3, 17), (4, 150, 3, 17), (9, 37, 400, 17), (9, 32, 3, 17)], ids=str)
 def test_same_bits_of_gradients_for_segments_and_kept_tapes(
     backend: str, cell: str, order: dict[str, Any], dtype: str, tokens: bool, shape: tuple[int, int, int, int]
 ) -> None:

@@ -77,3 +77,42 @@ print(resident() - before)
     done = run_python(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 2 * 64 * 1024 * 1024
+
+
+def test_a_block_serves_only_what_fits_into_it(backend: str, tmp_path: Path) -> None:
+    code = """
+import numpy as np
+from fastrnn.kernels.sequence import new_array
+
+def address(size):
+    return new_array((size,), np.dtype(np.float32)).ctypes.data
+
+size = 1 << 18
+print(address(size) == address(size), address(size) == address(size + 1), address(size) == address(size + 16))
+"""
+    done = run_python(code, tmp_path)
+    assert done.stdout == "True False False\n", done.stderr
+
+
+def test_large_blocks_are_given_back(backend: str, tmp_path: Path) -> None:
+    """Three of 40 MB: one is kept, for two would be more than may be."""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("resident memory is read from /proc")
+    code = """
+import os
+import numpy as np
+from fastrnn.kernels.sequence import new_array
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+before = resident()
+arrays = [new_array((10 << 20,), np.dtype(np.float32)) for _ in range(3)]
+for array in arrays:
+    array.fill(1)
+del array, arrays
+print((resident() - before) >> 20)
+"""
+    done = run_python(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 64

@@ -138,13 +138,13 @@ def test_modules_do_not_depend_on_what_memory_held(backend: str, kind: str) -> N
 
 
 def test_packed_weights_belong_to_the_backend_that_packed_them() -> None:
-    weights = ops.LayerWeights({"w": np.zeros((3, 3)), "v": np.zeros((3, 3))}, {"ih": "w", "hh": "v"})
+    weights = ops.LayerWeights({"w": np.zeros((9, 3)), "v": np.zeros((9, 3))}, {"ih": "w", "hh": "v"})
     one, other = (SimpleNamespace(pack=lambda *_, by=name, **__: [by]) for name in ("one", "other"))
     for backend, by in ((one, "one"), (one, "one"), (other, "other"), (one, "one")):
-        assert weights.packed(backend, CELLS["gru"], 1, 1) == [by]
-    first = weights.packed(one, CELLS["gru"], 1, 1)
-    assert weights.packed(one, CELLS["gru"], 1, 1) is first
-    assert weights.packed(one, CELLS["gru"], 2, 1) is not first
+        assert weights.packed(backend, CELLS["gru"], 1, 1) == ([by], (3, 3, 3))
+    first, _ = weights.packed(one, CELLS["gru"], 1, 1)
+    assert weights.packed(one, CELLS["gru"], 1, 1)[0] is first
+    assert weights.packed(one, CELLS["gru"], 2, 1)[0] is not first
 
 
 @pytest.mark.parametrize("ragged", [False, True])

@@ -149,6 +149,21 @@ for child in children:
 
 
 @kernels
+def test_child_shares_units_among_threads_of_its_own(backend: str, tmp_path: Path) -> None:
+    """They meet after every step: a child that counts on its parent's threads waits for ever."""
+    code = """
+module, x = fastrnn.LSTM(512, 512, seed=0, num_threads=2), np.ones((20, 1, 512), np.float32)
+want = module(x)[0].tobytes()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)  # a child that hangs dies of it
+    os._exit(module(x)[0].tobytes() != want)
+print(os.waitpid(child, 0)[1])
+"""
+    assert run_script(code, backend, tmp_path) == "0\n"
+
+
+@kernels
 def test_fork_while_another_thread_computes(backend: str, tmp_path: Path) -> None:
     code = """
 stop = threading.Event()

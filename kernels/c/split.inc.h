@@ -15,13 +15,19 @@
 enum { TILE_K = 32, TILE_SIDE = 16, TILE_BYTES = 1024, SPLIT_SIZE = 3 * TILE_BYTES / REAL_BYTES };
 #define HIGH_HALF ((int32_t)0xffff0000)
 
+#ifdef FASTRNN_EMULATED_TILES
+#include "emulated_tiles.h"
+#else
 /* Inline assembly needs no compiler that knows the instructions, only an assembler of 2020 or later. */
+#define UNIT_CONFIGURE(tiles) __asm__ volatile("ldtilecfg %0" ::"m"(tiles))
+#define UNIT_RELEASE() __asm__ volatile("tilerelease" :::)
 #define UNIT_LOAD(tile, at, row) \
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(at), "r"((row) * (ptrdiff_t)REAL_BYTES) : "memory")
 #define UNIT_STORE(tile, at, row) \
     __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(at), "r"((row) * (ptrdiff_t)REAL_BYTES) : "memory")
 #define UNIT_MULTIPLY(out, left, right) \
     __asm__ volatile("tdpbf16ps %%tmm" #right ", %%tmm" #left ", %%tmm" #out :::)
+#endif
 
 /* Make the unit ready for left tiles of so many rows. Every phase does it first and releases the unit last: a thread that
  * holds tiles is slow to switch. */
@@ -35,9 +41,9 @@ static void NAME(unit_acquire)(ptrdiff_t height) {
         tiles.row_bytes[tile] = 64;
         tiles.rows[tile] = (uint8_t)(tile < 6 ? height : TILE_SIDE); /* four of sums, two left, two right */
     }
-    __asm__ volatile("ldtilecfg %0" ::"m"(tiles));
+    UNIT_CONFIGURE(tiles);
 }
-static void NAME(unit_release)(void) { __asm__ volatile("tilerelease" :::); }
+static void NAME(unit_release)(void) { UNIT_RELEASE(); }
 
 /* Left tiles that hold so many rows; the last one is perhaps not full. */
 INLINE ptrdiff_t NAME(left_tiles)(ptrdiff_t rows) { return ceil_div(rows, TILE_SIDE); }
@@ -237,6 +243,8 @@ static void NAME(split_multiply)(const NAME(split_product) *m, ptrdiff_t rows, p
             default: NAME(split_tiles)(1, 4, m, rows - 1, j);
         }
 }
+#undef UNIT_CONFIGURE
+#undef UNIT_RELEASE
 #undef UNIT_LOAD
 #undef UNIT_STORE
 #undef UNIT_MULTIPLY

@@ -1,0 +1,66 @@
+"""Random problems on the C kernels, each with choices forced at random, against the reference in float64, for a time.
+
+python tests/fuzz.py [--seconds SECONDS] [--seed SEED] [--digest]
+
+The first failure ends it, and says by which numbers it can be made again. With --digest the problems are a fixed few,
+and what is printed is a digest of all their bits: two builds of the kernels agree if their digests do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import time
+from typing import Any
+
+import numpy as np
+from problems import Problem, assert_outcome, expected, make, run
+from test_switches import SWITCHES, overridden
+
+from fastrnn.backends import load
+from fastrnn.cells import CELLS
+
+DIGESTED = 300
+
+
+def draw(rng: np.random.Generator) -> Problem:
+    """A problem of small sizes, or with one larger one."""
+    cell = str(rng.choice(list(CELLS)))
+    T, N, I, H = (int(rng.integers(0, high)) for high in (12, 14, 20, 80))
+    T, N = (T * 10, N) if rng.random() < 0.1 else (T, N * 10) if rng.random() < 0.1 else (T, N)
+    I, H = (I * 20, H) if rng.random() < 0.1 else (I, H * 5) if rng.random() < 0.1 else (I, H)
+    options: dict[str, Any] = {name: bool(rng.random() < 0.4) for name in ("tokens", "bias", "ragged", "reverse")}
+    if cell == "lstm" and H > 1 and rng.random() < 0.4:
+        options["proj_size"] = int(rng.integers(1, H))
+    return make(cell, T, N, I + 1, H + 1, dtype=str(rng.choice(["float32", "float64"])), **options)
+
+
+def main() -> None:
+    """Run problems until the time is over, or digest some."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--digest", action="store_true")
+    arguments = parser.parse_args()
+    digest, count, end = hashlib.sha256(), 0, time.monotonic() + arguments.seconds
+    print(load("cython").describe())
+    while count < DIGESTED if arguments.digest else time.monotonic() < end:
+        rng = np.random.default_rng([arguments.seed, count])
+        problem, switch = draw(rng), str(rng.choice(list(SWITCHES)))
+        with overridden(**SWITCHES[switch]):
+            got = run("cython", problem, num_threads=int(rng.integers(1, 4)))
+        if arguments.digest:
+            for array in got.values():
+                digest.update(array.tobytes())
+        else:
+            try:
+                assert_outcome(problem, got, expected(problem))
+            except AssertionError:
+                print(f"seed {arguments.seed}, problem {count}: {switch}")
+                raise
+        count += 1
+    print(f"{count} problems" + (f": {digest.hexdigest()}" if arguments.digest else " equal the reference"))
+
+
+if __name__ == "__main__":
+    main()
