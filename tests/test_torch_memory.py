@@ -97,7 +97,6 @@ WRITES = {
     "numpy": zero_with_numpy,
     "an element": lambda y: y.data[1, 2].fill_(9),
     "no_grad": lambda y: torch.no_grad()(y.mul_)(3),
-    "freed": lambda y: y.untyped_storage().resize_(0),
     "another": lambda y: setattr(y, "data", a_batch(*y.shape)),
 }
 
