@@ -44,6 +44,7 @@ SUITES = {
     "memory": "test_memory.py",
     "threads": "test_threads.py -k 'not numba'",
     "torch": "test_torch.py -k 'not numba'",
+    "torch_memory": "test_torch_memory.py",
     "compile": "test_torch_compile.py -k 'not numba'",
     "torch_threads": "test_torch_threads.py -k 'not numba'",
     "layers": "test_training_layers.py test_training_optimizers.py test_training_schedules.py",

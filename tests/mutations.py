@@ -103,6 +103,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "(vec_splat(1) - z[0]); /* h = tanh(a) */",
         ),
         Mutant("relu_differentiates_zero", "~(vint)(z[0] <= vec_splat(0))", "~(vint)(z[0] < vec_splat(0))"),
+        Mutant("relu_stops_nan", "~(vint)(z[0] <= vec_splat(0))", "(vint)(z[0] > vec_splat(0))"),
         Mutant("lstm_swaps_i_and_f", "vec_fma(f, *c, i * g)", "vec_fma(i, *c, f * g)"),
         Mutant(
             "lstm_drops_the_gradient_of_c",
@@ -634,7 +635,15 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ],
     ("fastrnn/torch/operator.py", "torch"): [
         Mutant("modified_y_goes_unnoticed", "problem, tapes = ctx.fresh.pop()", "problem, tapes = ctx.fresh[0]"),
-        Mutant("tape_in_tensors_serves_twice", "flag.fill_(USED)", "pass", "torch compile"),
+        Mutant(
+            "users_get_the_tape's_y",
+            "return _copy(y), *_tensors(states_n)",
+            "return torch.from_numpy(y), *_tensors(states_n)",
+        ),
+        Mutant("hooked_y_is_the_tape's", "y = y.clone()", "pass", "torch_memory"),
+        Mutant("freed_storages_are_read", "array.nbytes <= held", "True", "torch_memory"),
+        Mutant("batch_sizes_are_read_again", "batch_sizes.numpy().copy()", "batch_sizes.numpy()", "torch_memory"),
+        Mutant("tape_in_tensors_serves_twice", "        flag.fill_(USED)\n", "", "torch compile"),
         Mutant(
             "both_directions_have_one_dstate",
             "None if d is None else d[direction] for d in dstates_n",

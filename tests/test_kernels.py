@@ -278,10 +278,10 @@ def without_onednn(torch: ModuleType) -> Iterator[ModuleType]:
 def spoiled_problems(
     torch: ModuleType, cell: str, *size: int, **options: Any
 ) -> tuple[Problem, Outcome, list[tuple[str, float, Problem, Outcome]]]:
-    """A problem, what torch makes of it, and both again with NaN, inf or -inf in one element of each input."""
+    """A problem, what torch makes of it, and both again with NaN in one element of each input, in some also inf."""
     clean, spoiled = make(cell, *size, **options), []
     for place, array in clean.inputs().items():
-        for value in (np.nan, np.inf, -np.inf):
+        for value in (np.nan, np.inf, -np.inf) if place in ("x", "dy", "weight_hh") else (np.nan,):
             one = array.copy()
             one.ravel()[one.size * 2 // 3] = value
             problem = clean.with_inputs(clean.inputs() | {place: one})

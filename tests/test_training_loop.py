@@ -297,6 +297,23 @@ MODELS = {
 }
 
 
+@pytest.mark.parametrize("kind", ["words", "adaptive"])
+@pytest.mark.parametrize("token", [-1, 11])
+def test_padding_may_hold_any_token(kind, token):
+    lengths = np.array([4, 1, 3])
+    real = np.arange(4)[:, None] < lengths
+    tokens = np.random.default_rng(0).integers(0, 11, (5, 3))
+    targets = np.where(real, tokens[1:], -1)
+    outcomes = []
+    for padding in (0, token):
+        model = MODELS[kind]("gru")
+        inputs = np.where(real, tokens[:-1], padding)
+        loss, _, grads = model.gradients(inputs, targets, lengths=lengths)
+        outcomes.append(grads | {"loss": np.array([loss, model.loss(inputs, targets, lengths=lengths)[0]])})
+    for name, want in outcomes[0].items():
+        assert_same_bits(name, outcomes[1][name], want)
+
+
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 @each_cell
 def test_s20_a_padded_batch_is_the_mean_over_its_lines(cell, make):

@@ -155,10 +155,11 @@ def _why_not_here() -> str | None:
 def _why_not_these(tensors: Sequence[Any]) -> str | None:
     """Why the kernels cannot work on tensors like these, or None."""
     dtype = tensors[0].dtype
+    known = dtype in DTYPES
     for t in tensors:
         if not t.is_cpu:
             return f"take tensors on the CPU, not on {t.device}"
-        if t.dtype is not dtype or t.dtype not in DTYPES or t.layout is not torch.strided:
+        if t.dtype is not dtype or not known or t.layout is not torch.strided:
             return f"take dense tensors, all float32 or all float64, not {t.dtype}"
         if type(t) not in PLAIN and not is_traced():
             return f"do not know what a {type(t).__name__} does"

@@ -76,7 +76,7 @@ def layer(
     tuple
         y (T, N, D*P) or (R, D*P), and the final states, shaped like `state`.
     """
-    taped = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *state, *weights))
+    taped = torch.is_grad_enabled() and any(t.requires_grad for t in (*weights, x, *state))
     traced = is_traced()
     hooked = taped and not traced and torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
     if traced or hooked:
@@ -142,24 +142,12 @@ class _Problem:
         backend: str | None = None,
     ) -> None:
         self.backend, self.num_threads = ops.choose(backend, torch.get_num_threads())
-        if cell not in CELLS:
-            raise ValueError(f"cell is {cell!r}; expected one of {', '.join(CELLS)}")
         self.cell = CELLS[cell]
-        if len(state) != len(self.cell.states):
-            raise ValueError(f"state has {len(state)} tensors; expected {len(self.cell.states)} ({cell})")
-        if x.dtype not in DTYPES:
-            raise TypeError(f"x has dtype {x.dtype}; expected torch.float32 or float64: use x.float() or x.double()")
         self.x = _array(x, "x")
         # A copy: whoever writes to the caller's must not reach what is checked here and trusted in backward.
         self.batch_sizes: Array | None = None if batch_sizes is None else batch_sizes.numpy().copy()
         states = list(map(_array, state, self.cell.states_0))
-        h_0 = states[0]
-        if self.x.ndim < 2 or h_0.ndim != 3 or h_0.shape[0] not in (1, 2):
-            wanted = "(T, N, I) or (R, I), and (D, N, P) with D = 1 or 2"
-            raise ValueError(f"x has shape {self.x.shape} and h_0 {h_0.shape}; expected {wanted}")
-        self.directions = len(h_0)
-        if len(weights) // self.directions not in WEIGHT_NAMES or len(weights) % self.directions:
-            raise ValueError(f"weights has {len(weights)} tensors; expected 2 to 5 in each of D = {self.directions}")
+        self.directions = len(states[0])
         self.weights = [_weights(its) for its in _split(weights, self.directions)]
         _check(self.cell, self.x, self.batch_sizes, states, self.weights)
         self.states = [tuple([s[direction] for s in states]) for direction in range(self.directions)]
@@ -218,8 +206,7 @@ class _Problem:
 
     def gradients(self, tapes: list[ops.Tape], dy: Tensor | None, dstate_n: Sequence[Tensor | None]) -> Gradients:
         """Run backward on the tapes, which it uses up."""
-        names = self.cell.dstates_n
-        dstates_n = [None if d is None else _array(d, name) for d, name in zip(dstate_n, names, strict=True)]
+        dstates_n = [None if d is None else _array(d, "the gradient of a final state") for d in dstate_n]
         dx: Array | None = None
         dstates_0: list[State] = []
         dweights: list[Tensor] = []
@@ -229,6 +216,19 @@ class _Problem:
             dstates_0.append(dstate_0)
             dweights += [torch.from_numpy(w) for w in its_dweights if w is not None]  # in torch.nn's order
         return torch.from_numpy(dx), _tensors(dstates_0), dweights
+
+
+def _operator(
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    cell: str,
+    keep: bool,
+) -> Outputs:
+    """`_forward` for callers that nobody knows."""
+    _check_arguments(x, state, weights, cell)
+    return _forward(x, batch_sizes, state, weights, cell, keep)
 
 
 def _forward(
@@ -261,6 +261,7 @@ def _backward(
     cell: str,
 ) -> Gradients:
     """The gradients of `layer` with respect to x, the initial states and the weights; y is None if the tape is."""
+    _check_arguments(x, state, weights, cell)
     flag = tape[-1] if tape and y is not None else torch.zeros(1, dtype=torch.uint8)
     if flag.dtype is not torch.uint8 or flag.shape != (1,) or not USED <= int(flag) < len(BACKEND_OF_FLAG):
         raise ValueError(f"tape ends with {flag}; expected what torch.ops.fastrnn.layer returned")
@@ -309,18 +310,16 @@ def _array(tensor: Tensor, name: str) -> Array:
     except RuntimeError:
         tensor = tensor.resolve_neg()
         array = tensor.numpy()
-    ready = array.flags.carray
-    if ready:
-        end = array.size
-    else:
-        end = 1 + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
     held = tensor.untyped_storage().nbytes()
-    if held < (tensor.storage_offset() + end) * array.itemsize and array.size:
+    if array.flags.carray and array.nbytes <= held:
+        return array
+    last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    if array.size and (tensor.storage_offset() + last + 1) * array.itemsize > held:
         raise RuntimeError(
             f"{name} has shape {array.shape}, but a storage of {held} bytes; expected all of its elements: "
             "it was freed by resize_, so fill it first"
         )
-    return array if ready else np.require(array, None, ["C", "A"])
+    return np.require(array, None, ["C", "A"])
 
 
 def _tensors(states: Sequence[State]) -> list[Tensor]:
@@ -353,6 +352,31 @@ WEIGHT_NAMES = {
         ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"),
     )
 }
+SMALL = 1 << 15  # elements up to which NumPy copies faster than torch, which shares larger ones out to threads
+
+
+def _copy(array: Array) -> Tensor:
+    """A tensor on memory of its own."""
+    return torch.from_numpy(array.copy()) if array.size < SMALL else torch.from_numpy(array).clone()
+
+
+def _check_arguments(x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor], cell: str) -> None:
+    """Raise TypeError or ValueError where `_check` relies on its caller; modules have looked at all this before."""
+    if cell not in CELLS:
+        raise ValueError(f"cell is {cell!r}; expected one of {', '.join(CELLS)}")
+    if x.dtype not in DTYPES:
+        raise TypeError(f"x has dtype {x.dtype}; expected torch.float32 or float64: use x.float() or x.double()")
+    names = CELLS[cell].states_0
+    if len(state) != len(names):
+        raise ValueError(f"state has {len(state)} tensors; expected {len(names)}: {', '.join(names)}")
+    if x.dim() < 2 or state[0].dim() != 3 or state[0].shape[0] not in (1, 2):
+        shapes = f"x has shape {tuple(x.shape)} and h_0 {tuple(state[0].shape)}"
+        raise ValueError(f"{shapes}; expected (T, N, I) or (R, I), and (D, N, P) with D = 1 or 2")
+    D = state[0].shape[0]
+    if len(weights) % D or len(weights) // D not in WEIGHT_NAMES:
+        raise ValueError(f"weights has {len(weights)} tensors; expected 2 to 5 in each of D = {D} directions")
+
+
 LETTERS = ("(G*H, I)", "(G*H, P)", "(G*H,)", "(G*H,)", "(P, H)")  # of the fields of Weights
 
 
@@ -361,15 +385,15 @@ def _check(
 ) -> None:
     """Raise TypeError or ValueError unless everything fits together: the kernels trust it."""
     D, N, P = states[0].shape
-    rows, I = len(weights[0].ih), x.shape[-1]
+    rows, I, dtype = len(weights[0].ih), x.shape[-1], x.dtype
     H, projected = rows // len(cell.gates), weights[0].hr is not None
     weight_shapes = ((rows, I), (rows, P), (rows,), (rows,), (P, H))
     for its in weights:
         for field, array, shape in zip(Weights._fields, its, weight_shapes, strict=True):
-            if array is not None and (array.shape != shape or array.dtype is not x.dtype):
+            if array is not None and (array.shape != shape or array.dtype is not dtype):
                 letters = dict(zip(Weights._fields, LETTERS, strict=True))
                 name = field if field.startswith("bias") else f"weight_{field}"
-                ops.as_real(name, array, x.dtype, shape, letters[field])
+                ops.as_real(name, array, dtype, shape, letters[field])
     if rows != H * len(cell.gates) or (P != H and not projected) or (projected and cell.name != "lstm"):
         raise ValueError(
             f"weight_ih has shape {weights[0].ih.shape} and h_0 {states[0].shape}; expected ({len(cell.gates)} * H, I) "
@@ -377,8 +401,8 @@ def _check(
         )
     names = cell.states_0
     for name, array, size in zip(names, states, (P, H)[: len(names)], strict=True):
-        if array.shape != (D, N, size) or array.dtype is not x.dtype:
-            ops.as_real(name, array, x.dtype, (D, N, size), f"(D, N, {'P' if name == 'h_0' else 'H'})")
+        if array.shape != (D, N, size) or array.dtype is not dtype:
+            ops.as_real(name, array, dtype, (D, N, size), f"(D, N, {'P' if name == 'h_0' else 'H'})")
     if batch_sizes is None:
         if x.shape[1:-1] != (N,):
             raise ValueError(f"x has shape {x.shape}; expected (T, N, I) with N = {N}, as in h_0")
@@ -418,7 +442,7 @@ class _Layer(torch.autograd.Function):
         ctx.save_for_backward(x, batch_sizes, *tensors)
         ctx.set_materialize_grads(False)
         ctx.fresh, ctx.cell, ctx.warn, ctx.states = [(problem, tapes)], cell, warn, states
-        return torch.from_numpy(y).clone(), *_tensors(states_n)
+        return _copy(y), *_tensors(states_n)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *dstate_n: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -435,6 +459,7 @@ class _Layer(torch.autograd.Function):
             try:
                 problem, tapes = ctx.fresh.pop()  # at once: another thread may run backward too
             except IndexError:
+                _check_arguments(x, state, weights, ctx.cell)  # others may be in the tensors by now
                 problem = _Problem(x, batch_sizes, state, weights, ctx.cell)
                 _, _, tapes = problem.run(keep=True)
             try:
@@ -519,7 +544,7 @@ torch.library.define(
     "(Tensor x, Tensor? batch_sizes, Tensor[] state, Tensor[] weights, Tensor? y, Tensor[] tape, Tensor? dy, "
     "Tensor?[] dstate_n, str cell) -> (Tensor dx, Tensor[] dstate_0, Tensor[] dweights)",
 )
-torch.library.impl("fastrnn::layer", "CPU", _forward)
+torch.library.impl("fastrnn::layer", "CPU", _operator)
 torch.library.impl("fastrnn::layer_backward", "CPU", _backward)
 
 
