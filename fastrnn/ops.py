@@ -12,8 +12,8 @@ import numpy as np
 
 from fastrnn.backends import resolve
 from fastrnn.cells import Cell, State, Weights
+from fastrnn.checks import Array, take_array, to_dtype
 from fastrnn.fits import check_call, check_weights, layout
-from fastrnn.parameters import Array, take_array
 from fastrnn.threads import get_num_threads
 
 __all__ = [
@@ -79,13 +79,21 @@ def as_real(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...],
     array = value if type(value) is np.ndarray else take_array(name, value)
     given = array.dtype
     if given is not dtype and given.newbyteorder("=") != dtype:
-        raise TypeError(f"{name} has dtype {given}; expected {dtype}")
+        raise TypeError(f"{name} has dtype {given}; expected {dtype}{_other_dtype(name, value, dtype)}")
     if array.shape[free:] != shape:
         raise ValueError(f"{name} has shape {array.shape}; expected {letters} = {_listed(['any'] * free, shape)}")
     flags = array.flags
     if flags.c_contiguous and flags.aligned and given.isnative:
         return array
     return np.require(array, dtype, ["C", "A"])
+
+
+def _other_dtype(name: str, value: Any, dtype: np.dtype[Any]) -> str:
+    """The remedy where a module is given floats of another dtype than its own."""
+    remedy, given = to_dtype(name, value, dtype), np.asarray(value).dtype
+    if remedy and given in (np.float32, np.float64):
+        remedy += f", or dtype='{given}' for the module"
+    return remedy
 
 
 def as_tokens(name: str, tokens: Array, limit: int, letters: str) -> Array:
