@@ -23,7 +23,8 @@ METHODS = ("__call__", "__getitem__")  # those with underscores that users call
 
 # What needs no row: records hold whatever they are given, and the base class leaves its methods to others.
 RECORDS = {"fastrnn.training.Step", "fastrnn.training.Evaluation"}
-ABSTRACT = {f"fastrnn.training.Tokenizer.{method}" for method in ("decode", "describe", "encode", "join")}
+METHODS_LEFT = ("decode", "describe", "encode", "encode_compactly", "encode_pieces", "join")
+ABSTRACT = {f"fastrnn.training.Tokenizer.{method}" for method in METHODS_LEFT}
 
 Call = tuple[Callable[..., Any], dict[str, Any]]  # a function, and arguments that it takes, made anew for each call
 Row = Callable[[], Call]
@@ -219,6 +220,8 @@ def of_model(name: str, make: Callable[[], Any]) -> dict[str, Row]:
 def of_tokenizer(name: str, make: Callable[[], Any]) -> dict[str, Row]:
     return {
         f"{name}.encode": lambda: (make().encode, {"text": "to be"}),
+        f"{name}.encode_pieces": lambda: (lambda pieces: list(make().encode_pieces(pieces)), {"pieces": ["to ", "be"]}),
+        f"{name}.encode_compactly": lambda: (make().encode_compactly, {"text": "to be", "by_line": False}),
         f"{name}.decode": lambda: (make().decode, {"tokens": [1, 0, 2]}),
         f"{name}.join": lambda: (make().join, {"prompt": "to", "tokens": [1, 2]}),
         f"{name}.describe": lambda: (make().describe, {}),
@@ -749,6 +752,7 @@ SPOKEN_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "state": ("h_0", "c_0", "the state", "h", "c"),
         "dstate": ("dh_n", "dc_n", "the state"),
         "tape": ("dy", "dh"),  # whose shape is another than the tape says
+        "pieces": ("text",),
         "x": ("h_0", "c_0"),  # whose shape is another than x says
     },
     "fastrnn.use_backend": {"name": ("backend",)},

@@ -276,7 +276,8 @@ def clear_padding(x: Any, lengths: Any, batch_first: bool) -> Any:
         return x
     x, lengths = take_array("x", x), take_array("lengths", lengths)
     time, batch = (1, 0) if batch_first else (0, 1)
-    if x.ndim < 2 or lengths.shape != (x.shape[batch],) or lengths.dtype.kind not in "iu":
+    fit = x.ndim >= 2 and lengths.shape == (x.shape[batch],)
+    if not fit or lengths.dtype.kind not in "iu" or x.dtype.kind not in "iuf":
         return x
     padding = np.arange(x.shape[time])[:, None] >= lengths
     if not padding.any():

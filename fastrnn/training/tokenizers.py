@@ -14,6 +14,7 @@ from fastrnn.checks import (
     Array,
     check_count,
     check_flag,
+    check_instance,
     check_iterable,
     check_positive,
     check_sequence,
@@ -81,11 +82,12 @@ class Tokenizer:
         by_line
             Whether there is a line end before the text and after it.
         """
-        end = ["\n"] if by_line else []
+        parts = text_pieces(text)
+        end = ["\n"] if check_flag("by_line", by_line) else []
         dtype = np.min_scalar_type(len(self) - 1)
         tokens = np.empty(len(text) + 2 * len(end), dtype)  # there are seldom more of them than characters
         done = 0
-        for some in self.encode_pieces(itertools.chain(end, text_pieces(text), end)):
+        for some in self.encode_pieces(itertools.chain(end, parts, end)):
             if done + len(some) > len(tokens):
                 tokens = np.concatenate([tokens, np.empty(len(tokens) // 8 + len(some), dtype)])
             tokens[done : done + len(some)] = some
@@ -183,7 +185,7 @@ class CharTokenizer(Tokenizer):
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Array]:
         """Yield the tokens of a text that comes in pieces; errors as for `encode`."""
         done = 0
-        for piece in pieces:
+        for piece in _checked(pieces):
             cleaned = _clean(piece, self.lower, self.letters_only, self.by_line)
             for k in range(0, len(cleaned), BLOCK):
                 block = cleaned[k : k + BLOCK]
@@ -318,7 +320,7 @@ class WordTokenizer(Tokenizer):
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Array]:
         """Yield the tokens of a text that comes in pieces."""
-        for piece in pieces:
+        for piece in _checked(pieces):
             words = _words(_clean(piece, self.lower, self.letters_only, self.by_line))
             yield np.fromiter((self._tokens.get(word, 0) for word in words), np.intp)
 
@@ -363,6 +365,11 @@ def restore_tokenizer(description: Mapping[str, Any]) -> Tokenizer:
         kind.unit: kind for kind in (CharTokenizer, WordTokenizer)
     }
     return kinds[arguments.pop("unit")](**arguments)
+
+
+def _checked(pieces: Iterable[str]) -> Iterator[str]:
+    for piece in check_instance("pieces", pieces, Iterable, "texts"):
+        yield check_text("each of pieces", piece)
 
 
 def _clean(text: str, lower: bool, letters_only: bool, by_line: bool) -> str:
