@@ -311,11 +311,15 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
     message = f"dtype is {shown(dtype)}; expected float32 or float64"
     try:
         result: np.dtype[Any] = np.dtype(dtype)
-    except Exception as error:
+    except (TypeError, ValueError, RuntimeError, SyntaxError) as error:
         raise TypeError(message) from error
     if result not in (np.float32, np.float64) or not result.isnative:
         raise TypeError(message)
     return result
+
+
+SEEDS = (int, np.integer, str, Sequence, np.ndarray, np.random.SeedSequence, np.random.BitGenerator)
+SEEDS += (np.random.Generator, np.random.RandomState, np.random.bit_generator.ISeedSequence)
 
 
 def make_generator(seed: Any, name: str = "seed") -> np.random.Generator:
@@ -327,10 +331,12 @@ def make_generator(seed: Any, name: str = "seed") -> np.random.Generator:
         seed = np.asarray(seed)  # NumPy goes on for ever, until the stack ends, with a numpy.matrix
     if isinstance(seed, (Sequence, np.ndarray)) and not isinstance(seed, str) and not _is_entropy(seed):
         raise TypeError(f"{wanted}: of sequences those of integers of at least 0")
+    if seed is not None and not isinstance(seed, SEEDS):
+        raise TypeError(wanted)  # NumPy's own error shows the seed, which can be an error, too
     try:
         return np.random.default_rng(seed)
-    except Exception as error:  # NumPy's may even be one of writing the seed
-        kind = ValueError if isinstance(error, ValueError) else TypeError
+    except (TypeError, ValueError, OverflowError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{wanted}: {_first_line(error)}") from None
 
 

@@ -14,7 +14,6 @@ from fastrnn import backends, explain, ops, stack
 from fastrnn.cells import CELLS, Cell, State
 from fastrnn.checks import (
     check_choice,
-    check_count,
     check_dtype,
     check_flag,
     check_integer,
@@ -458,13 +457,12 @@ class _Recurrent(Runnable):
         """
         check_sequence("shape", shape, "a tuple of sizes")
         check_flag("training", training)
-        if len(shape) > 3:
-            raise ValueError(f"shape is {shown(shape)}; expected at most three sizes")
-        shape = tuple([check_count(f"shape[{axis}]", size) for axis, size in enumerate(shape)])
+        if len(shape) <= 3:
+            shape = tuple([check_integer(f"shape[{axis}]", size) for axis, size in enumerate(shape)])
         sizes = list(shape)[: len(shape) if check_flag("tokens", tokens) else -1]
-        if len(sizes) not in (1, 2) or not (tokens or shape[-1] == self.input_size):
+        if len(sizes) not in (1, 2) or min(shape) < 0 or not (tokens or shape[-1] == self.input_size):
             letters = "(T, N) or (T,) as tokens is True" if tokens else f"(T, N, I) or (T, I), I = {self.input_size}"
-            raise ValueError(f"shape is {tuple(shape)}; expected {letters}")
+            raise ValueError(f"shape is {shown(tuple(shape))}; expected {letters}")
         steps, batch = sizes[::-1] if self.batch_first and len(sizes) == 2 else [*sizes, 1][:2]
         return self._explanation(steps, batch, tokens=tokens, training=training)
 

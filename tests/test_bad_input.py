@@ -196,7 +196,7 @@ BAD_STATE: dict[str, Mistake] = {
         TypeError,
         "c_0 has dtype float64; expected float32",
     ),
-    "half_missing": (lambda: lstm()(X, (STATE, None)), TypeError, "c_0 has dtype object; expected float32"),
+    "half_missing": (lambda: lstm()(X, (STATE, None)), TypeError, "c_0 is None; expected an array"),
     "masked": (lambda: gru()(X, np.ma.masked_less(STATE, 0)), TypeError, "h_0 is a masked array"),
     "device": (lambda: lstm()(X, (OnAnotherDevice(), STATE)), TypeError, "h_0 is a OnAnotherDevice that NumPy cannot"),
 }
@@ -468,7 +468,7 @@ BAD_STREAM: dict[str, Mistake] = {
     "unbatched": (lambda: step(N, ROWS[0]), ValueError, "x has shape (3,); expected (N, I) = (2, 3)"),
     "batch_for_none": (lambda: step(None, ROWS), ValueError, "x has shape (2, 3); expected (I,) = (3,)"),
     "sequence": (lambda: step(N, X), ValueError, "x has shape (5, 2, 3); expected (N, I) = (2, 3)"),
-    "none": (lambda: step(N, None), TypeError, "x has dtype object; expected float32"),
+    "none": (lambda: step(N, None), TypeError, "x is None; expected an array"),
     "dtype": (lambda: step(N, ROWS.astype(float)), TypeError, "x has dtype float64; expected float32"),
     "float32_for_float64": (lambda: step(N, ROWS, dtype=float), TypeError, "x has dtype float32; expected float64"),
     "masked": (lambda: step(N, np.ma.masked_less(ROWS, 0)), TypeError, "x is a masked array"),

@@ -99,9 +99,9 @@ class Dataset:
         """Count the pairs."""
         return len(self.targets)
 
-    def __getitem__(self, index: int) -> tuple[list[str], list[str]]:
+    def __getitem__(self, index: Any) -> tuple[list[str], list[str]]:
         """Return an input and its target."""
-        if type(index) is not slice:
+        if not isinstance(index, slice):
             index = check_integer("index", index)
             if not -len(self) <= index < len(self):
                 raise IndexError(f"index is {index}; expected less than {len(self)}, the number of pairs")

@@ -89,7 +89,7 @@ def pad(sequences: Sequence[Any], padding_value: Any = 0) -> tuple[Array, Array]
     if fill.ndim or not np.can_cast(np.min_scalar_type(padding_value), dtype, "same_kind"):
         raise TypeError(f"padding_value is {shown(padding_value)}; expected one that sequences of {dtype} can hold")
     padded = np.full((lengths.max(), len(arrays), *shape), padding_value, dtype)
-    for n in np.flatnonzero(lengths):
+    for n in np.flatnonzero(lengths).tolist():
         padded[: lengths[n], n] = arrays[n]
     return padded, lengths
 

@@ -14,7 +14,6 @@ from fastrnn.checks import (
     Array,
     check_count,
     check_flag,
-    check_instance,
     check_iterable,
     check_positive,
     check_sequence,
@@ -368,7 +367,11 @@ def restore_tokenizer(description: Mapping[str, Any]) -> Tokenizer:
 
 
 def _checked(pieces: Iterable[str]) -> Iterator[str]:
-    for piece in check_instance("pieces", pieces, Iterable, "texts"):
+    try:
+        texts = iter(pieces)
+    except TypeError:
+        raise TypeError(f"pieces is {shown(pieces)}; expected texts") from None
+    for piece in texts:
         yield check_text("each of pieces", piece)
 
 
