@@ -318,7 +318,7 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
     return result
 
 
-SEEDS = (int, np.integer, str, Sequence, np.ndarray, np.random.SeedSequence, np.random.BitGenerator)
+SEEDS: tuple[Any, ...] = (int, np.integer, str, Sequence, np.ndarray, np.random.SeedSequence, np.random.BitGenerator)
 SEEDS += (np.random.Generator, np.random.RandomState, np.random.bit_generator.ISeedSequence)
 
 

@@ -140,7 +140,7 @@ def as_input(
     TypeError, ValueError
         If x is no such input.
     """
-    x = take_array("x", x)
+    given, x = x, take_array("x", x)
     tokens = is_tokens(x)
     batched = x.ndim == len(leading) + (not tokens)
     if not batched and x.ndim != len(leading) - 1 + (not tokens):
@@ -157,6 +157,8 @@ def as_input(
     if tokens:
         x = x if padded else as_tokens("x", x, input_size, "input_size")
         return x if batched else x[..., None], batched
+    if x.dtype.newbyteorder("=") != dtype:
+        as_real("x", given, dtype, (input_size,), "I", free=x.ndim - 1)  # which says what is wrong
     x = as_real("x", x, dtype, (input_size,), "I", free=x.ndim - 1)
     return x if batched else x[..., None, :], batched
 
