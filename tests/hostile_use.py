@@ -35,6 +35,7 @@ class Arrays:
     def __init__(self, draw: random.Random) -> None:
         self.draw = draw
         self.known: list[Any] = []
+        self.in_place = threading.Lock()  # NumPy's own loops do not survive that their memory moves
 
     def add(self, *arrays: Any) -> None:
         self.known += [array for array in arrays if isinstance(array, np.ndarray)]
@@ -45,7 +46,7 @@ class Arrays:
         if not self.known:
             return
         array = draw.choice(self.known)
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), self.in_place:
             what = draw.randrange(5)
             if what < 3:
                 array[...] = draw.choice(BAD_TOKENS) if array.dtype.kind == "i" else draw.choice([np.nan, 1e30, -1.0])
@@ -57,7 +58,7 @@ class Arrays:
     def move(self) -> None:
         """The memory of one: only between calls, as NumPy's own loops do not survive it either."""
         if self.known:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception), self.in_place:
                 self.draw.choice(self.known).resize(self.draw.choice([0, 1, 100_000]), refcheck=False)
 
 
