@@ -44,10 +44,11 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn.checks import check_positive, shown
 from fastrnn.errors import BackendError
 from fastrnn.threads import get_num_threads
 
-__all__ = ["BACKENDS", "BackendStatus", "Info", "info", "load", "resolve", "use_backend"]
+__all__ = ["BACKENDS", "BackendStatus", "Info", "check_backend", "check_run", "info", "load", "resolve", "use_backend"]
 
 # In the order in which auto tries them.
 BACKENDS: dict[str, str] = {
@@ -81,8 +82,6 @@ def _why_not_built(name: str, error: ImportError) -> str:
 
 def _import(name: str) -> ModuleType | BackendError:
     """A backend's module, or why there is none."""
-    if name not in BACKENDS:
-        raise BackendError(f"backend is {name!r}; expected one of {', '.join(BACKENDS)}")
     try:
         module = importlib.import_module(BACKENDS[name])
     except ImportError as error:
@@ -99,12 +98,29 @@ def load(name: str) -> ModuleType:
     BackendError
         If the name is unknown, the backend is not built, or it cannot run on this CPU; three different texts.
     """
+    if not isinstance(name, str) or name not in BACKENDS:
+        raise BackendError(f"backend is {shown(name)}; expected one of {', '.join(BACKENDS)}")
     found = _loaded.get(name)
     if found is None:
         found = _loaded[name] = _import(name)
     if isinstance(found, BackendError):
         raise BackendError(str(found))
     return found
+
+
+def check_backend(backend: Any) -> str | None:
+    """Return the name of a backend that runs here, or None; TypeError or BackendError for anything else."""
+    if backend is None:
+        return None
+    if not isinstance(backend, str):
+        raise TypeError(f"backend is {shown(backend)}; expected None or one of {', '.join(BACKENDS)}")
+    load(backend)
+    return backend
+
+
+def check_run(backend: Any, num_threads: Any) -> tuple[str | None, int | None]:
+    """Return what a module is to run on, None where that is left open; TypeError, ValueError or BackendError."""
+    return check_backend(backend), None if num_threads is None else check_positive("num_threads", num_threads)
 
 
 def _automatic() -> tuple[str, ModuleType]:

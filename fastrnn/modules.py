@@ -12,7 +12,17 @@ import numpy as np
 
 from fastrnn import backends, explain, ops, stack
 from fastrnn.cells import CELLS, Cell, State
-from fastrnn.parameters import Array, Parametrized, check_dtype, check_flag, check_positive, check_share, uniform
+from fastrnn.checks import (
+    check_choice,
+    check_dtype,
+    check_flag,
+    check_integer,
+    check_positive,
+    check_sequence,
+    check_share,
+    shown,
+)
+from fastrnn.parameters import Array, Parametrized, uniform
 from fastrnn.steps import Ragged
 from fastrnn.stream import Stream
 
@@ -119,28 +129,17 @@ class Runnable(Parametrized):
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size}{''.join(options)})"
 
 
-def _check_backend(backend: Any) -> str | None:
-    """Return the name of a backend that runs here, or None; TypeError or BackendError for anything else."""
-    if backend is not None:
-        if not isinstance(backend, str):
-            raise TypeError(f"backend is {backend!r}; expected None or one of {', '.join(backends.BACKENDS)}")
-        backends.load(backend)
-    return backend if backend is None else str(backend)
-
-
 # What an attribute is checked with that may be changed at any time.
 _CHECKS: Mapping[str, Any] = {
-    "backend": _check_backend,
+    "backend": backends.check_backend,
     "num_threads": lambda n: None if n is None else check_positive("num_threads", n),
     "batch_first": lambda flag: check_flag("batch_first", flag),
 }
 
 
 def check_nonlinearity(nonlinearity: Any) -> str:
-    """Return "tanh" or "relu"; ValueError for anything else."""
-    if not isinstance(nonlinearity, str) or nonlinearity not in ("tanh", "relu"):
-        raise ValueError(f"nonlinearity is {nonlinearity!r}; expected 'tanh' or 'relu'")
-    return str(nonlinearity)
+    """Return "tanh" or "relu"; TypeError or ValueError for anything else."""
+    return str(check_choice("nonlinearity", nonlinearity, ("tanh", "relu")))
 
 
 class _Recurrent(Runnable):
@@ -456,10 +455,14 @@ class _Recurrent(Runnable):
         ValueError
             If no x can have this shape.
         """
-        sizes = list(shape)[: len(shape) if tokens else -1]
+        check_sequence("shape", shape, "a tuple of sizes")
+        check_flag("training", training)
+        if len(shape) <= 3:
+            shape = tuple([check_integer(f"shape[{axis}]", size) for axis, size in enumerate(shape)])
+        sizes = list(shape)[: len(shape) if check_flag("tokens", tokens) else -1]
         if len(sizes) not in (1, 2) or min(shape) < 0 or not (tokens or shape[-1] == self.input_size):
-            letters = "(T, N) or (T,)" if tokens else f"(T, N, I) or (T, I), I = {self.input_size}"
-            raise ValueError(f"shape is {tuple(shape)}; expected {letters}")
+            letters = "(T, N) or (T,) as tokens is True" if tokens else f"(T, N, I) or (T, I), I = {self.input_size}"
+            raise ValueError(f"shape is {shown(tuple(shape))}; expected {letters}")
         steps, batch = sizes[::-1] if self.batch_first and len(sizes) == 2 else [*sizes, 1][:2]
         return self._explanation(steps, batch, tokens=tokens, training=training)
 
@@ -601,11 +604,8 @@ def _to_time_major(array: Array) -> Array:
 
 
 def _check_projection(proj_size: Any, hidden_size: int) -> int:
-    if isinstance(proj_size, bool) or not isinstance(proj_size, (int, np.integer)):
-        raise TypeError(f"proj_size is {proj_size!r}; expected an integer")
-    if not 0 <= proj_size < hidden_size:
-        raise ValueError(f"proj_size is {proj_size}; expected 0 for none, or less than hidden_size = {hidden_size}")
-    return int(proj_size)
+    wanted = f"0 for none, or less than hidden_size = {hidden_size}"
+    return check_integer("proj_size", proj_size, wanted, 0, hidden_size - 1)
 
 
 class RNN(_Recurrent):

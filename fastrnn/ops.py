@@ -12,8 +12,8 @@ import numpy as np
 
 from fastrnn.backends import resolve
 from fastrnn.cells import Cell, State, Weights
+from fastrnn.checks import Array, take_array, to_dtype
 from fastrnn.fits import check_call, check_weights, layout
-from fastrnn.parameters import Array, take_array
 from fastrnn.threads import get_num_threads
 
 __all__ = [
@@ -79,13 +79,21 @@ def as_real(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...],
     array = value if type(value) is np.ndarray else take_array(name, value)
     given = array.dtype
     if given is not dtype and given.newbyteorder("=") != dtype:
-        raise TypeError(f"{name} has dtype {given}; expected {dtype}")
+        raise TypeError(f"{name} has dtype {given}; expected {dtype}{_other_dtype(name, value, dtype)}")
     if array.shape[free:] != shape:
         raise ValueError(f"{name} has shape {array.shape}; expected {letters} = {_listed(['any'] * free, shape)}")
     flags = array.flags
     if flags.c_contiguous and flags.aligned and given.isnative:
         return array
     return np.require(array, dtype, ["C", "A"])
+
+
+def _other_dtype(name: str, value: Any, dtype: np.dtype[Any]) -> str:
+    """The remedy where a module is given floats of another dtype than its own."""
+    remedy, given = to_dtype(name, value, dtype), np.asarray(value).dtype
+    if remedy and given in (np.float32, np.float64):
+        remedy += f", or dtype='{given}' for the module"
+    return remedy
 
 
 def as_tokens(name: str, tokens: Array, limit: int, letters: str) -> Array:
@@ -132,7 +140,7 @@ def as_input(
     TypeError, ValueError
         If x is no such input.
     """
-    x = take_array("x", x)
+    given, x = x, take_array("x", x)
     tokens = is_tokens(x)
     batched = x.ndim == len(leading) + (not tokens)
     if not batched and x.ndim != len(leading) - 1 + (not tokens):
@@ -149,6 +157,8 @@ def as_input(
     if tokens:
         x = x if padded else as_tokens("x", x, input_size, "input_size")
         return x if batched else x[..., None], batched
+    if x.dtype.newbyteorder("=") != dtype:
+        as_real("x", given, dtype, (input_size,), "I", free=x.ndim - 1)  # which says what is wrong
     x = as_real("x", x, dtype, (input_size,), "I", free=x.ndim - 1)
     return x if batched else x[..., None, :], batched
 

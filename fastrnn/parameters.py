@@ -5,87 +5,16 @@ from __future__ import annotations
 import itertools
 import sys
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "Array",
-    "Parameters",
-    "Parametrized",
-    "check_dtype",
-    "check_flag",
-    "check_positive",
-    "check_share",
-    "fill",
-    "take_array",
-    "take_floats",
-    "uniform",
-]
+from fastrnn.checks import Array, check_mapping, make_generator, shown, take_array
 
-Array = np.ndarray[Any, np.dtype[Any]]
-LARGEST = 2**31 - 1  # of any size, so that products of two of them are numbers of 64 bits
+__all__ = ["Array", "Parameters", "Parametrized", "fill", "uniform"]
+
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]  # initial values of a shape
-
-
-def check_dtype(dtype: Any) -> np.dtype[Any]:
-    """Return `dtype` as a native float32 or float64 numpy dtype; TypeError for anything else."""
-    message = f"dtype is {dtype!r}; expected float32 or float64"
-    try:
-        result: np.dtype[Any] = np.dtype(dtype)
-    except TypeError as error:
-        raise TypeError(message) from error
-    if result not in (np.float32, np.float64) or not result.isnative:
-        raise TypeError(message)
-    return result
-
-
-def check_positive(name: str, value: Any) -> int:
-    """Return `value` as an int from 1 to 2^31 - 1; TypeError or ValueError that names the argument otherwise."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} is {value!r}; expected an integer of at least 1")
-    if value < 1:
-        raise ValueError(f"{name} is {value}; expected an integer of at least 1")
-    if value > LARGEST:
-        raise ValueError(f"{name} is {value}; expected an integer of at most {LARGEST}")
-    return int(value)
-
-
-def check_flag(name: str, value: Any) -> bool:
-    """Return `value` as a bool; TypeError that names the argument unless it is one."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} is {value!r}; expected True or False")
-    return bool(value)
-
-
-def check_share(name: str, value: Any) -> float:
-    """Return `value` as a float from 0 to 1; TypeError or ValueError that names the argument otherwise."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} is {value!r}; expected a number from 0 to 1")
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value}; expected a number from 0 to 1")
-    return float(value)
-
-
-def take_array(name: str, value: Any) -> Array:
-    """Return `value` as an ndarray without changing its contents; TypeError if it cannot be read as one."""
-    if type(value) is np.ndarray:
-        return value
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array; expected an array without a mask: fill it first")
-    try:
-        return np.asarray(value)
-    except Exception as error:
-        raise TypeError(f"{name} is a {type(value).__name__} that NumPy cannot read: {error}") from error
-
-
-def take_floats(name: str, value: Any) -> Array:
-    """Return `value` as an ndarray as it is; TypeError unless it is of float32 or float64."""
-    array = take_array(name, value)
-    if array.dtype not in (np.float32, np.float64):
-        raise TypeError(f"{name} has dtype {array.dtype}; expected float32 or float64")
-    return array
 
 
 def fill(parameters: Mapping[str, Array], state_dict: Mapping[str, Any], of: str = "state_dict") -> None:
@@ -94,12 +23,12 @@ def fill(parameters: Mapping[str, Array], state_dict: Mapping[str, Any], of: str
     While `parameters` refers to the arrays they count as held: no other thread keeps a mixture of old and new. Errors
     name the argument `of` the caller.
     """
-    if not isinstance(state_dict, Mapping):
-        raise TypeError(f"{of} is a {type(state_dict).__name__}; expected a mapping of names to arrays")
+    check_mapping(of, state_dict, "names to arrays")
     missing = [name for name in parameters if name not in state_dict]
     unexpected = [name for name in state_dict if name not in parameters]
     if missing or unexpected:
-        raise KeyError(f"{of}: missing {missing}, unexpected {unexpected}")
+        remedy = _remedy(missing, unexpected)
+        raise KeyError(f"{of}: missing {_listed(missing)}, unexpected {_listed(unexpected)}; expected {remedy}")
     values = {name: take_array(f"{of}[{name!r}]", state_dict[name]) for name in parameters}
     for name, value in values.items():
         expected = parameters[name].shape
@@ -109,6 +38,27 @@ def fill(parameters: Mapping[str, Array], state_dict: Mapping[str, Any], of: str
             raise TypeError(f"{of}[{name!r}] has dtype {value.dtype}; expected real numbers")
     for name, value in values.items():
         np.copyto(parameters[name], value, casting="unsafe")
+
+
+def _listed(names: Collection[Any]) -> str:
+    """Names as a message lists them, as many as one reads."""
+    some = [shown(name) for name in itertools.islice(names, 40)]
+    return f"[{', '.join(some)}{f', and {len(names) - 40} more' if len(names) > 40 else ''}]"
+
+
+def _remedy(missing: list[str], unexpected: list[Any]) -> str:
+    """What a state dict with other names may be, and what to do."""
+    others = [name for name in unexpected if isinstance(name, str)]
+    for name in others if missing else []:
+        prefix = name.removesuffix(missing[0])
+        if prefix != name and all(prefix + each in unexpected for each in missing):
+            return (
+                f"names without {prefix!r}: use {{name.removeprefix({prefix!r}): value for name, value in "
+                f"state_dict.items() if name.startswith({prefix!r})}}"
+            )
+    if all("bias" in name for name in (*missing, *others)) and len(others) == len(unexpected):
+        return f"{'biases' if missing else 'no biases'}, as the module was made with bias={bool(missing)}"
+    return "exactly the names of the parameters"
 
 
 def uniform(bound: float) -> Draw:
@@ -198,10 +148,7 @@ class Parametrized:
 
     def _declare(self, shapes: Mapping[str, tuple[int, ...]], draw: Draw, seed: Any) -> np.random.Generator:
         """Draw every parameter, in the order of `shapes`, and return the generator."""
-        try:
-            rng = np.random.default_rng(seed)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"seed is {seed!r}; expected what numpy.random.default_rng takes: {error}") from None
+        rng = make_generator(seed)
         self._parameters = _Store()
         for name, shape in shapes.items():
             self._parameters[name] = draw(rng, shape).astype(self.dtype)

@@ -11,8 +11,8 @@ import numpy as np
 
 from fastrnn import ops
 from fastrnn.cells import Cell, State, Weights
+from fastrnn.checks import Array, take_array
 from fastrnn.fits import check_weights
-from fastrnn.parameters import Array, take_array
 
 __all__ = ["Stream"]
 

@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from fastrnn.parameters import check_positive
+from fastrnn.checks import check_positive
 
 __all__ = ["available_cpus", "get_num_threads", "set_num_threads"]
 

@@ -49,7 +49,9 @@ def describe() -> str:
 
 
 def why_not_runnable() -> str | None:
-    """Nothing: LLVM compiles the kernels for the CPU it finds."""
+    """Nothing, where Numba compiles at all: LLVM makes the kernels for the CPU it finds."""
+    if numba.config.DISABLE_JIT:
+        return "NUMBA_DISABLE_JIT is set, so that Numba compiles nothing: unset it"
     return None
 
 

@@ -207,3 +207,11 @@ def test_kernels_is_no_top_level_package(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "ModuleNotFoundError: No module named 'kernels'" in result.stderr
     assert importlib.util.find_spec("fastrnn.kernels") is not None
+
+
+def test_numba_that_may_not_compile_does_not_run(tmp_path: Path, require) -> None:
+    require(importlib.util.find_spec("numba") is not None, "numba is not installed")
+    code = "import fastrnn; (numba,) = (b for b in fastrnn.info().backends if b.name == 'numba'); print(numba)"
+    said = run_python(code, tmp_path, NUMBA_DISABLE_JIT="1").stdout
+    assert "runs=False" in said
+    assert "NUMBA_DISABLE_JIT is set" in said

@@ -15,6 +15,7 @@ import fastrnn
 from fastrnn.backends import BACKENDS
 from fastrnn.errors import BackendError
 from fastrnn.parameters import Array
+from fastrnn.training import from_keras_weights, mse
 
 T, N, I, H, L = 5, 2, 3, 4, 2
 X = np.linspace(-1, 1, T * N * I, dtype=np.float32).reshape(T, N, I)
@@ -196,7 +197,7 @@ BAD_STATE: dict[str, Mistake] = {
         TypeError,
         "c_0 has dtype float64; expected float32",
     ),
-    "half_missing": (lambda: lstm()(X, (STATE, None)), TypeError, "c_0 has dtype object; expected float32"),
+    "half_missing": (lambda: lstm()(X, (STATE, None)), TypeError, "c_0 is None; expected an array"),
     "masked": (lambda: gru()(X, np.ma.masked_less(STATE, 0)), TypeError, "h_0 is a masked array"),
     "device": (lambda: lstm()(X, (OnAnotherDevice(), STATE)), TypeError, "h_0 is a OnAnotherDevice that NumPy cannot"),
 }
@@ -468,7 +469,7 @@ BAD_STREAM: dict[str, Mistake] = {
     "unbatched": (lambda: step(N, ROWS[0]), ValueError, "x has shape (3,); expected (N, I) = (2, 3)"),
     "batch_for_none": (lambda: step(None, ROWS), ValueError, "x has shape (2, 3); expected (I,) = (3,)"),
     "sequence": (lambda: step(N, X), ValueError, "x has shape (5, 2, 3); expected (N, I) = (2, 3)"),
-    "none": (lambda: step(N, None), TypeError, "x has dtype object; expected float32"),
+    "none": (lambda: step(N, None), TypeError, "x is None; expected an array"),
     "dtype": (lambda: step(N, ROWS.astype(float)), TypeError, "x has dtype float64; expected float32"),
     "float32_for_float64": (lambda: step(N, ROWS, dtype=float), TypeError, "x has dtype float32; expected float64"),
     "masked": (lambda: step(N, np.ma.masked_less(ROWS, 0)), TypeError, "x is a masked array"),
@@ -757,3 +758,86 @@ def test_state_dict_of_any_arrangement_loads(arrangement: str) -> None:
     module.load_state_dict({name: ARRANGEMENTS[arrangement](value) for name, value in source.parameters.items()})
     for name, value in source.parameters.items():
         assert_same_bits(name, module.parameters[name], value)
+
+
+REMEDIES: dict[str, Mistake] = {
+    "float64": (
+        lambda: lstm()(X.astype("f8")),
+        TypeError,
+        "x has dtype float64; expected float32: use x.astype(np.float32), or dtype='float64' for the module",
+    ),
+    "float32": (
+        lambda: lstm(dtype="float64")(X),
+        TypeError,
+        "x has dtype float32; expected float64: use x.astype(np.float64), or dtype='float32' for the module",
+    ),
+    "list": (
+        lambda: lstm()(X.tolist()),
+        TypeError,
+        "x has dtype float64; expected float32: use np.array(x, np.float32)",
+    ),
+    "none": (lambda: lstm()(None), TypeError, "x is None; expected an array"),
+    "targets": (
+        lambda: mse(X, X.tolist()),
+        TypeError,
+        "targets has dtype float64; expected float32, as y: use np.array(targets, np.float32)",
+    ),
+    "no_state_dict": (
+        lambda: lstm().load_state_dict(None),  # type: ignore[arg-type]
+        TypeError,
+        "state_dict is None; expected a mapping of names to arrays",
+    ),
+    "prefix": (
+        lambda: gru().load_state_dict({f"gru.{name}": p for name, p in gru().parameters.items()} | {"out.bias": X}),
+        KeyError,
+        "name.removeprefix('gru.')",
+    ),
+    "biases": (
+        lambda: fastrnn.GRU(I, H, L, bias=False).load_state_dict(gru().state_dict()),
+        KeyError,
+        "expected no biases, as the module was made with bias=False",
+    ),
+    "no_biases": (
+        lambda: gru().load_state_dict(fastrnn.GRU(I, H, L, bias=False).state_dict()),
+        KeyError,
+        "expected biases, as the module was made with bias=True",
+    ),
+    "of_another_cell": (
+        lambda: from_keras_weights(fastrnn.GRU(I, H, bias=False), [np.ones((I, 4 * H)), np.ones((H, 4 * H))]),
+        ValueError,
+        "weights[0] has shape (3, 16); expected (3, 12), for weight_ih_l0",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "text"), REMEDIES.values(), ids=REMEDIES)
+def test_what_to_do_is_said(call: Callable[[], Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error) as caught:
+        call()
+    assert text in str(caught.value.args[0])
+
+
+def test_what_to_do_with_a_tensor_is_said(torch: ModuleType) -> None:
+    module = torch.nn.GRU(I, H, L)
+    with pytest.raises(TypeError, match=r"use state_dict\['weight_ih_l0'\].detach\(\)"):
+        gru().load_state_dict(dict(module.named_parameters()))
+    with pytest.raises(TypeError, match=r"use x.float\(\)"):
+        lstm()(torch.from_numpy(X.copy()).bfloat16())
+
+
+class Endless(list[Any]):
+    """What NumPy goes into for ever."""
+
+
+def test_seeds_that_numpy_does_not_survive_are_refused() -> None:
+    nested = Endless()
+    nested.append(nested)
+    with pytest.warns(PendingDeprecationWarning, match="matrix"):
+        matrix = np.matrix([[1.5, 2.0]])
+    for seed in (nested, matrix, [matrix]):
+        with pytest.raises(TypeError, match=r"^seed is .*; expected what numpy\.random\.default_rng takes"):
+            gru_of_seed(seed)
+
+
+def gru_of_seed(seed: Any) -> fastrnn.GRU:
+    return fastrnn.GRU(I, H, seed=seed)

@@ -19,8 +19,9 @@ from calls import as_tuple, backends, kinds, make
 from tolerances import assert_close, assert_same_bits
 
 import fastrnn
+from fastrnn.checks import LARGEST
 from fastrnn.errors import BackendError
-from fastrnn.parameters import LARGEST, Array
+from fastrnn.parameters import Array
 from fastrnn.training import Embedding, Linear
 
 T, N, I, H = 9, 4, 27, 16

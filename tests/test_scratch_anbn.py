@@ -225,14 +225,14 @@ def test_h6_freestyle_stops_at_eos_and_reads_empty_sentences():
     ("call", "message"),
     [
         (lambda: anbn.freestyle((np.zeros(1),) * 3, "a"), "params has 3 arrays; expected 5, of init_rnn, or 10"),
-        (lambda: anbn.freestyle((np.zeros(1),) * 5, "a", -1), "num_generate is -1; expected at least 0"),
+        (lambda: anbn.freestyle((np.zeros(1),) * 5, "a", -1), "num_generate is -1; expected an integer of at least 0"),
         (
             lambda: anbn.forward_pass(make(RNN_SHAPES)[1], np.zeros((H, 1)), make(LSTM_SHAPES)[0]),
             "params has 10 arrays; expected 5, of init_rnn",
         ),
         (
             lambda: anbn.forward(make(RNN_SHAPES)[1], np.zeros((H, 1)), np.zeros((H, 1)), make(RNN_SHAPES)[0]),
-            "params has 5 arrays; expected 10, of init_lstm",
+            "p has 5 arrays; expected 10, of init_lstm",
         ),
         (lambda: anbn.init_lstm(H, V, H), r"z_size is 7; expected hidden_size \+ vocab_size = 11"),
         (lambda: anbn.forward_pass([], np.zeros((H, 1)), make(RNN_SHAPES)[0]), r"inputs has shape \(0,\); expected"),

@@ -133,7 +133,7 @@ def test_s12_bad_shapes_are_named():
         project_logit_grad_to_hidden(np.zeros((V, 1, T)), np.zeros((4, 7)))
     with pytest.raises(ValueError, match=r"dy has shape \(5,\); expected \(n_y, m, T_x\)"):
         project_logit_grad_to_hidden(np.zeros(V), np.zeros((V, 7)))
-    with pytest.raises(ValueError, match="a is of 2 steps of 1 examples; expected 6 of 1, as dy"):
+    with pytest.raises(ValueError, match="a is of 2 steps of 1 examples; expected 6 steps of 1 examples, as dy"):
         compute_output_layer_gradients(np.zeros((V, 1, T)), np.zeros((7, 1, 2)))
 
 

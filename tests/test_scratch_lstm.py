@@ -296,7 +296,7 @@ def test_arrays_of_any_order_give_the_same_bits():
             r"x_seq has shape \(2, 1, 3\); expected \(n_x, m, T_x\)",
         ),
         ({"x_seq": np.zeros((1, 2, 3, 4), int)}, ValueError, r"x_seq has shape \(1, 2, 3, 4\); expected \(T_x,\)"),
-        ({"a0": np.zeros((N_A, 2))}, ValueError, r"a_prev has shape \(7, 2\); expected \(n_a, m\) = \(7, 1\)"),
+        ({"a0": np.zeros((N_A, 2))}, ValueError, r"a0 has shape \(7, 2\); expected \(n_a, m\) = \(7, 1\)"),
         ({"Wo": None}, KeyError, "parameters has no 'Wo'; found Wf, bf"),
         ({"Wi": np.zeros((2, 2))}, ValueError, r"parameters\['Wi'\] has shape \(2, 2\); expected \(7, 12\)"),
         ({"by": np.zeros(N_Y)}, ValueError, r"parameters\['by'\] has shape \(4,\); expected \(4, 1\)"),

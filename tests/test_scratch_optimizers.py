@@ -79,7 +79,7 @@ def test_s15_bad_input_is_named(make):
     parameters, gradients = {"W": np.ones((2, 2)), "b": np.ones((2, 1))}, {"dW": np.ones((2, 2))}
     with pytest.raises(KeyError, match="gradients has no 'db'; expected 'd' and the name of each parameter"):
         make(0.1).update(parameters, gradients)
-    with pytest.raises(ValueError, match=r"gradient 1 has shape \(2,\); expected \(2, 1\), as its parameter"):
+    with pytest.raises(ValueError, match=r"gradients\['db'\] has shape \(2,\); expected \(2, 1\), as its parameter"):
         make(0.1).update(parameters, gradients | {"db": np.ones(2)})
     np.testing.assert_array_equal(parameters["W"], np.ones((2, 2)))
     make(0.1).apply_gradients([])

@@ -261,7 +261,7 @@ def test_s18_bad_input_is_named():
     tokenizer, rnn, lstm = models()
     with pytest.raises(ValueError, match=r"temperature is -1; expected 0 \(greedy\) or a positive number"):
         generate_text(rnn, tokenizer, temperature=-1)
-    with pytest.raises(ValueError, match="max_length is -1; expected at least 0"):
+    with pytest.raises(ValueError, match="max_length is -1; expected an integer of at least 0"):
         generate_text_lstm(lstm, tokenizer, max_length=-1)
     with pytest.raises(TextError, match="character 'x' is not in the vocabulary"):
         generate_text(rnn, CharTokenizer(None).fit("abc\n"), "x")

@@ -284,13 +284,25 @@ def test_failed_load_loads_nothing() -> None:
 
 LINEAR = {"head": Linear(3, 2)}
 BAD_CALLS = {
-    "a list": (lambda: Sequential([Linear(1, 1)]), TypeError, "layers is a list; expected a mapping of names"),
+    "a list": (
+        lambda: Sequential([Linear(1, 1)]),
+        TypeError,
+        "layers is a list of length 1; expected a mapping of names",
+    ),
     "no name": (lambda: Sequential({1: Linear(1, 1)}), ValueError, "layers has the name 1; expected one without a dot"),
-    "a class": (lambda: Sequential({"a": Linear}), TypeError, "layers['a'] is a type; expected a layer"),
+    "a class": (
+        lambda: Sequential({"a": Linear}),
+        TypeError,
+        "layers['a'] is <class 'fastrnn.training.layers.Linear'>; expected a layer",
+    ),
     "twice": (lambda: Sequential(LINEAR | {"again": LINEAR["head"]}), ValueError, "layers has one layer twice"),
     "no layers": (lambda: Sequential({}), ValueError, "layers is empty"),
     "dot": (lambda: Sequential({"a.b": Linear(1, 1)}), ValueError, "layers has the name 'a.b'; expected one without a"),
-    "not a layer": (lambda: Sequential({"a": math.tanh}), TypeError, "layers['a'] is a builtin_function_or_method"),
+    "not a layer": (
+        lambda: Sequential({"a": math.tanh}),
+        TypeError,
+        "layers['a'] is <built-in function tanh>; expected a layer",
+    ),
     "lengths": (
         lambda: Sequential({"inner": Sequential(LINEAR)})(np.zeros((2, 3), "f"), [1, 2]),
         ValueError,
@@ -304,7 +316,9 @@ BAD_CALLS = {
     ),
     "last": (lambda: Last(Linear(3, 2)), TypeError, "rnn is a Linear; expected fastrnn.RNN, LSTM or GRU"),
     "dh": (
-        lambda: Last(fastrnn.GRU(3, 4)).backward((None, (2, 4)), np.zeros((2, 3), "f")),
+        lambda: (last := Last(fastrnn.GRU(3, 4))).backward(
+            last.forward(np.zeros((5, 2, 3), "f"))[1], np.zeros((2, 3), "f")
+        ),
         ValueError,
         "dh has shape (2, 3); expected the shape of h = (2, 4)",
     ),

@@ -479,8 +479,8 @@ def test_a_text_shorter_than_a_window_is_refused(characters, part):
 
 
 BAD_SETTINGS = {
-    "level": ("syllable", "level is 'syllable'; expected one of char, word"),
-    "windows": ("pages", "windows is 'pages'; expected one of continuous, lines"),
+    "level": ("syllable", "level is 'syllable'; expected 'char' or 'word'"),
+    "windows": ("pages", "windows is 'pages'; expected 'continuous' or 'lines'"),
     "output": ("adaptive", "output is 'adaptive'; expected 'auto' or 'full' for characters"),
     "schedule": ("step", "schedule is 'step'; expected one of constant, linear, cosine"),
     "dropout": (1.5, "dropout is 1.5"),
@@ -499,7 +499,7 @@ BAD_SETTINGS = {
     "optimizer": ("adamm", "optimizer is 'adamm'; expected one of adam, adamw, rmsprop, momentum, sgd"),
     "learning_rate": (math.nan, "learning_rate is nan"),
     "clip": (0.0, "clip is 0"),
-    "held_out": (1.0, "fraction is 1.0"),
+    "held_out": (1.0, "held_out is 1.0"),
 }
 
 

@@ -123,7 +123,7 @@ BAD_CALLS = {
     "minimum": (lambda: CosineDecay(5, -1), ValueError, "minimum is -1"),
     "linear": (lambda: LinearDecay(0), ValueError, "steps is 0"),
     "start": (lambda: LinearWarmup(5, 2), ValueError, "start is 2"),
-    "plateau": (lambda: ReduceOnPlateau(patience=-1), ValueError, "patience is -1; expected 0 or more"),
+    "plateau": (lambda: ReduceOnPlateau(patience=-1), ValueError, "patience is -1; expected an integer of at least 0"),
     "patience": (lambda: EarlyStopping(0), ValueError, "patience is 0"),
     "min_delta": (lambda: EarlyStopping(1, math.nan), ValueError, "min_delta is nan; expected 0 or a positive number"),
     "state": (lambda: EarlyStopping(1).load_state_dict({"best": 1}), KeyError, "waited"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.parameters import Array
+from fastrnn.checks import Array, check_positive_number, take_reals
 from fastrnn.reference import sigmoid as _sigmoid
 
 __all__ = ["Linear", "Sigmoid", "Softmax", "Tanh", "sigmoid", "softmax"]
@@ -17,7 +17,7 @@ __all__ = ["Linear", "Sigmoid", "Softmax", "Tanh", "sigmoid", "softmax"]
 
 def sigmoid(x: Any) -> Array:
     """Return 1 / (1 + exp(-x)), without overflow for any x."""
-    return _sigmoid(np.asarray(x, np.float64))
+    return _sigmoid(take_reals("x", x))
 
 
 def softmax(z: Any, temperature: float = 1.0) -> Array:
@@ -40,9 +40,10 @@ def softmax(z: Any, temperature: float = 1.0) -> Array:
     >>> softmax([[0.0], [0.0]]).ravel()
     array([0.5, 0.5])
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; expected a positive number")
-    z = np.asarray(z, np.float64)
+    temperature = check_positive_number("temperature", temperature)
+    z = take_reals("z", z)
+    if not z.ndim or not z.shape[0]:
+        raise ValueError(f"z has shape {z.shape}; expected (n_y,), (n_y, m) or (n_y, m, T_x), n_y at least 1")
     with np.errstate(over="ignore"):  # -inf is right for a temperature next to 0
         p: Array = np.exp((z - z.max(axis=0, keepdims=True)) / temperature)
     p /= p.sum(axis=0, keepdims=True)
@@ -55,12 +56,12 @@ class Linear:
     @staticmethod
     def forward(x: Any) -> Array:
         """Return x."""
-        return np.asarray(x)
+        return take_reals("x", x)
 
     @staticmethod
     def backward(x: Any) -> Array:
         """Return the derivative at the INPUT x: ones."""
-        return np.ones_like(np.asarray(x))
+        return np.ones_like(take_reals("x", x))
 
 
 class Tanh:
@@ -75,13 +76,13 @@ class Tanh:
     @staticmethod
     def forward(x: Any) -> Array:
         """Return tanh(x)."""
-        y: Array = np.tanh(x)
+        y: Array = np.tanh(take_reals("x", x))
         return y
 
     @staticmethod
     def backward(x: Any) -> Array:
         """Return the derivative at the INPUT x: 1 - tanh(x)^2."""
-        slope: Array = 1 - np.tanh(x) ** 2
+        slope: Array = 1 - np.tanh(take_reals("x", x)) ** 2
         return slope
 
 
@@ -103,7 +104,8 @@ class Sigmoid:
     @staticmethod
     def backward(s: Any) -> Array:
         """Return the derivative where the OUTPUT is s: s (1 - s)."""
-        slope: Array = np.asarray(s) * (1 - np.asarray(s))
+        s = take_reals("s", s)
+        slope: Array = s * (1 - s)
         return slope
 
 
@@ -125,7 +127,10 @@ class Softmax:
     @staticmethod
     def backward(s: Any, temperature: float = 1.0) -> Array:
         """Return the Jacobian ds_i / dz_j where the OUTPUT is s: (n, n) for (n,) or (n, 1), (n, n, m) for (n, m)."""
-        s = np.asarray(s, np.float64)
+        s = take_reals("s", s)
+        temperature = check_positive_number("temperature", temperature)
+        if not 1 <= s.ndim <= 2 or not s.size:
+            raise ValueError(f"s has shape {s.shape}; expected (n,) or (n, m), not empty")
         columns = s.reshape(len(s), -1)
         jacobian: Array = (np.eye(len(s))[..., None] * columns - columns[:, None] * columns) / temperature
         return jacobian[..., 0] if columns.shape[1] == 1 else jacobian

@@ -12,10 +12,27 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fastrnn.cells import Weights
-from fastrnn.parameters import Array, check_positive, take_array
+from fastrnn.checks import (
+    Array,
+    check_count,
+    check_float_array,
+    check_index,
+    check_integer,
+    check_iterable,
+    check_mapping,
+    check_number,
+    check_positive,
+    check_sequence,
+    check_size,
+    check_text,
+    shown,
+    take_array,
+    take_reals,
+)
 from fastrnn.scratch.activations import softmax
 from fastrnn.scratch.columns import project, state_rows
 from fastrnn.scratch.lstm import split_gates, stack_gates
+from fastrnn.scratch.seeds import legacy_generator
 from fastrnn.scratch.sequence import Run
 from fastrnn.training.clipping import clip_global_norm
 
@@ -65,8 +82,9 @@ def generate_dataset(num_sequences: int = 2**8, seed: int | None = None) -> list
     >>> ["".join(sequence) for sequence in generate_dataset(2, seed=1)]
     ['aaaaaabbbbbbEOS', 'aaaaaaaaabbbbbbbbbEOS']
     """
-    randint = np.random.randint if seed is None else np.random.RandomState(seed).randint
-    counts = [int(randint(1, 12)) for _ in range(check_positive("num_sequences", num_sequences))]
+    randint = np.random.randint if seed is None else legacy_generator(seed).randint
+    check_size("num_sequences", (check_positive("num_sequences", num_sequences),))
+    counts = randint(1, 12, num_sequences).tolist()
     return [["a"] * n + ["b"] * n + ["EOS"] for n in counts]
 
 
@@ -74,14 +92,19 @@ class Dataset:
     """Pairs of input and target sequences."""
 
     def __init__(self, inputs: Sequence[list[str]], targets: Sequence[list[str]]) -> None:
-        self.inputs, self.targets = inputs, targets
+        self.inputs = check_sequence("inputs", inputs, "sequences")
+        self.targets = check_sequence("targets", targets, "sequences")
 
     def __len__(self) -> int:
         """Count the pairs."""
         return len(self.targets)
 
-    def __getitem__(self, index: int) -> tuple[list[str], list[str]]:
+    def __getitem__(self, index: Any) -> tuple[list[str], list[str]]:
         """Return an input and its target."""
+        if not isinstance(index, slice):
+            index = check_integer("index", index)
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"index is {index}; expected less than {len(self)}, the number of pairs")
         return self.inputs[index], self.targets[index]
 
     def __iter__(self) -> Iterator[tuple[list[str], list[str]]]:
@@ -121,7 +144,12 @@ def create_datasets(
     >>> len(training_set), len(validation_set), len(test_set)
     (204, 25, 25)
     """
-    shares = p_train, p_val, p_test
+    sequences = check_sequence("sequences", sequences, "lists of words")
+    for k, sequence in enumerate(sequences):
+        check_sequence(f"sequences[{k}]", sequence, "a list of words")
+    if not callable(dataset_class):
+        raise TypeError(f"dataset_class is {shown(dataset_class)}; expected what makes a data set: a class or function")
+    shares = check_number("p_train", p_train), check_number("p_val", p_val), check_number("p_test", p_test)
     if not (min(shares) >= 0 and sum(shares) <= 1 + 1e-9):
         raise ValueError(f"p_train, p_val, p_test are {shares}; expected shares that sum to at most 1")
     train, val, test = (int(len(sequences) * share) for share in shares)
@@ -132,8 +160,8 @@ def create_datasets(
 
 def one_hot_encode(idx: int, vocab_size: int = VOCAB_SIZE) -> Array:
     """Return the vector (vocab_size,) that is 1 at idx; ValueError if it is out of range."""
-    if not 0 <= idx < vocab_size:
-        raise ValueError(f"idx is {idx}; expected 0 <= idx < vocab_size = {vocab_size}")
+    idx = check_index("idx", idx, check_positive("vocab_size", vocab_size), "vocab_size")
+    check_size("vocab_size", (vocab_size,))
     one_hot = np.zeros(vocab_size)
     one_hot[idx] = 1
     return one_hot
@@ -150,7 +178,14 @@ def one_hot_encode_sequence(
     array([[1., 0., 0., 0.],
            [0., 0., 0., 1.]])
     """
+    check_mapping("word_to_idx", word_to_idx, "words to indices")
+    if "UNK" not in word_to_idx:
+        raise KeyError("word_to_idx has no 'UNK'; expected one: it stands for words that are not there")
     unknown = word_to_idx["UNK"]
+    sequence = check_iterable("sequence", sequence, "words")
+    for k, word in enumerate(sequence):
+        check_text(f"sequence[{k}]", word)
+    check_positive("vocab_size", vocab_size)
     columns = [one_hot_encode(word_to_idx.get(word, unknown), vocab_size) for word in sequence]
     return np.array(columns).reshape(-1, vocab_size, 1)
 
@@ -175,9 +210,15 @@ def init_orthogonal(param: Any) -> Array:
     >>> np.allclose(q @ q.T, np.eye(2))
     True
     """
-    shape = np.shape(param)
+    shape = take_array("param", param).shape
     if len(shape) != 2:
         raise ValueError(f"param has shape {shape}; expected a matrix")
+    return _orthogonal(*shape)
+
+
+def _orthogonal(rows: int, columns: int) -> Array:
+    check_size("a matrix", (rows, columns))
+    shape = rows, columns
     normal = np.random.randn(*shape)
     wide = shape[0] < shape[1]
     q, r = np.linalg.qr(normal.T if wide else normal)
@@ -193,29 +234,45 @@ def clip_gradient_norm(grads: Sequence[Array], max_norm: float = 0.25) -> Sequen
     ValueError
         If `max_norm` is not positive.
     """
+    for k, grad in enumerate(check_sequence("grads", grads, "arrays")):
+        check_float_array(f"grads[{k}]", grad, written=True)
     clip_global_norm({str(k): grad for k, grad in enumerate(grads)}, max_norm)
     return grads
 
 
 def update_parameters(params: Parameters, grads: Sequence[Array], lr: float = 1e-3) -> Parameters:
     """Subtract `lr` times its gradient from each parameter in place, and return the parameters."""
+    lr = check_number("lr", lr)
+    check_sequence("params", params, "arrays")
+    if len(check_sequence("grads", grads, "arrays")) != len(params):
+        raise ValueError(f"grads has {len(grads)} arrays; expected {len(params)}, as params")
+    for k, (param, grad) in enumerate(zip(params, grads, strict=True)):
+        check_float_array(f"params[{k}]", param, written=True)
+        if take_reals(f"grads[{k}]", grad).shape != param.shape:
+            raise ValueError(f"grads[{k}] has shape {np.shape(grad)}; expected {param.shape}, as params[{k}]")
     for param, grad in zip(params, grads, strict=True):
-        param -= lr * grad
+        param -= lr * np.asarray(grad)
     return params
 
 
-def _check_count(params: Parameters, count: int, maker: str) -> Parameters:
+def _check_parameters(name: str, params: Any, count: int, maker: str) -> list[Array]:
+    """Return so many parameters, of `maker`, which may be empty, as matrices."""
+    check_sequence(name, params, f"the {count} arrays of {maker}")
     if len(params) != count:
-        raise ValueError(f"params has {len(params)} arrays; expected {count}, of {maker}")
-    return params
+        raise ValueError(f"{name} has {len(params)} arrays; expected {count}, of {maker}")
+    arrays = [take_reals(f"{name}[{k}]", param) for k, param in enumerate(params)]
+    for k, array in enumerate(arrays):
+        if array.ndim != 2 or not array.size:
+            raise ValueError(f"{name}[{k}] has shape {array.shape}; expected a matrix that is not empty")
+    return arrays
 
 
 def _rows(name: str, inputs: Any, vocab_size: int) -> Array:
     """Return a copy of columns (T, V, 1) as rows (T, 1, V)."""
-    array = take_array(name, inputs)
+    array = take_reals(name, inputs)
     if array.shape[1:] != (vocab_size, 1) or not len(array):
         raise ValueError(f"{name} has shape {array.shape}; expected (T, V, 1) = (at least 1, {vocab_size}, 1)")
-    return np.array(array, np.float64).transpose(0, 2, 1).copy()
+    return array.transpose(0, 2, 1).copy()
 
 
 def _loss(outputs: Sequence[Array], targets: Any, vocab_size: int) -> tuple[float, Array]:
@@ -236,10 +293,17 @@ def _loss(outputs: Sequence[Array], targets: Any, vocab_size: int) -> tuple[floa
 
 def init_rnn(hidden_size: int, vocab_size: int = VOCAB_SIZE) -> tuple[Array, ...]:
     """Return U (H, V), V (H, H) and W (V, H), orthogonal, and b_hidden (H, 1) and b_out (V, 1), zero."""
-    U = init_orthogonal(np.empty((hidden_size, vocab_size)))
-    V = init_orthogonal(np.empty((hidden_size, hidden_size)))
-    W = init_orthogonal(np.empty((vocab_size, hidden_size)))
+    _check_sizes(hidden_size, vocab_size)
+    U = _orthogonal(hidden_size, vocab_size)
+    V = _orthogonal(hidden_size, hidden_size)
+    W = _orthogonal(vocab_size, hidden_size)
     return U, V, W, np.zeros((hidden_size, 1)), np.zeros((vocab_size, 1))
+
+
+def _check_sizes(hidden_size: Any, vocab_size: Any) -> None:
+    check_positive("hidden_size", hidden_size)
+    check_positive("vocab_size", vocab_size)
+    check_size("hidden_size, vocab_size", (hidden_size, hidden_size + vocab_size))
 
 
 class HiddenStates(Columns):
@@ -248,8 +312,22 @@ class HiddenStates(Columns):
     initial: Array
 
 
-def _run_rnn(inputs: Any, initial: Any, params: Parameters) -> Run:
-    U, V, _, b_hidden, _ = _check_count(params, 5, "init_rnn")
+def _rnn_parameters(params: Any) -> list[Array]:
+    """Return the parameters of `init_rnn`; TypeError or ValueError unless they fit together."""
+    arrays = _check_parameters("params", params, 5, "init_rnn")
+    H, V = arrays[0].shape
+    _check_shapes("params", arrays, ((H, V), (H, H), (V, H), (H, 1), (V, 1)))
+    return arrays
+
+
+def _check_shapes(name: str, arrays: Sequence[Array], shapes: Sequence[tuple[int, int]]) -> None:
+    for k, (array, shape) in enumerate(zip(arrays, shapes, strict=True)):
+        if array.shape != shape:
+            raise ValueError(f"{name}[{k}] has shape {array.shape}; expected {shape}")
+
+
+def _run_rnn(inputs: Any, initial: Any, params: Sequence[Array]) -> Run:
+    U, V, _, b_hidden, _ = params
     copies = [np.array(param, np.float64, order="C") for param in (U, V, b_hidden)]
     weights = Weights(copies[0], copies[1], copies[2].ravel(), np.zeros(len(U)))
     return Run(
@@ -279,6 +357,7 @@ def forward_pass(inputs: Any, hidden_state: Any, params: Parameters) -> tuple[Co
     ValueError
         If a shape does not fit.
     """
+    params = _rnn_parameters(params)
     run = _run_rnn(inputs, hidden_state, params)
     outputs = softmax(project(run.y, params[2], params[4]).transpose(2, 0, 1)).transpose(1, 0, 2)
     hidden_states = HiddenStates(run.y.transpose(0, 2, 1).copy())
@@ -308,7 +387,10 @@ def backward_pass(
     grads : tuple
         The gradients of the cross-entropy's sum, undivided, in the order of `params`, clipped.
     """
+    params = _rnn_parameters(params)
     W, b_hidden = params[2:4]
+    if not isinstance(hidden_states, HiddenStates):
+        check_sequence("hidden_states", hidden_states, "the states that forward_pass returned")
     loss, dlogits = _loss(outputs, targets, len(W))
     initial = hidden_states.initial if isinstance(hidden_states, HiddenStates) else np.zeros_like(b_hidden)
     run = _run_rnn(inputs, initial, params)
@@ -336,16 +418,25 @@ def init_lstm(hidden_size: int, vocab_size: int = VOCAB_SIZE, z_size: int | None
     ValueError
         If z_size is given and is not H + V.
     """
-    if z_size not in (None, hidden_size + vocab_size):
+    _check_sizes(hidden_size, vocab_size)
+    if z_size is not None and check_integer("z_size", z_size) != hidden_size + vocab_size:
         raise ValueError(f"z_size is {z_size}; expected hidden_size + vocab_size = {hidden_size + vocab_size}")
-    of_gates = [init_orthogonal(np.empty((hidden_size, hidden_size + vocab_size))) for _ in range(4)]
-    W_v = init_orthogonal(np.empty((vocab_size, hidden_size)))
+    of_gates = [_orthogonal(hidden_size, hidden_size + vocab_size) for _ in range(4)]
+    W_v = _orthogonal(vocab_size, hidden_size)
     return (*of_gates, W_v, *(np.zeros((hidden_size, 1)) for _ in range(4)), np.zeros((vocab_size, 1)))
 
 
-def _run_lstm(x: Array, h_0: Any, c_0: Any, params: Parameters) -> Run:
-    W_f, W_i, W_g, W_o, _, b_f, b_i, b_g, b_o, _ = _check_count(params, 10, "init_lstm")
-    state = state_rows("h_prev", h_0, len(W_f), 1), state_rows("C_prev", c_0, len(W_f), 1)
+def _lstm_parameters(name: str, params: Any) -> list[Array]:
+    """Return the parameters of `init_lstm`; TypeError or ValueError unless they fit together."""
+    arrays = _check_parameters(name, params, 10, "init_lstm")
+    V, H = arrays[4].shape
+    _check_shapes(name, arrays, ((H, H + V),) * 4 + ((V, H),) + ((H, 1),) * 4 + ((V, 1),))
+    return arrays
+
+
+def _run_lstm(x: Array, h_0: Any, c_0: Any, params: Sequence[Array], names: tuple[str, str]) -> Run:
+    W_f, W_i, W_g, W_o, _, b_f, b_i, b_g, b_o, _ = params
+    state = state_rows(names[0], h_0, len(W_f), 1), state_rows(names[1], c_0, len(W_f), 1)
     return Run("lstm", x, state, stack_gates((W_i, W_f, W_g, W_o), (b_i, b_f, b_g, b_o)))
 
 
@@ -372,8 +463,9 @@ def forward(inputs: Any, h_prev: Any, C_prev: Any, p: Parameters) -> tuple[Colum
     ValueError
         If a shape does not fit.
     """
+    p = _lstm_parameters("p", p)
     x = _rows("inputs", inputs, len(p[4]))
-    run = _run_lstm(x, h_prev, C_prev, p)
+    run = _run_lstm(x, h_prev, C_prev, p, ("h_prev", "C_prev"))
     inside = {name: list(rows.transpose(0, 2, 1)) for name, rows in run.gates().items()}
     h = [run.state[0].T, *run.y.transpose(0, 2, 1).copy()]
     v = project(run.y, p[4], p[9]).transpose(0, 2, 1)
@@ -414,10 +506,17 @@ def backward(
     grads : tuple
         The gradients of the cross-entropy's sum, undivided, in the order of `p`, clipped.
     """
+    p = _lstm_parameters("p", p)
     W_v = p[4]
+    for name, states in (("h", h), ("C", C)):
+        if not len(check_sequence(name, states, "the columns that forward returned")):
+            raise ValueError(f"{name} is empty; expected the columns that forward returned")
     loss, dlogits = _loss(outputs, targets, len(W_v))
-    x = _rows("z", np.asarray(z)[:, len(h[0]) :], len(W_v))
-    run = _run_lstm(x, h[0], C[0], p)
+    stacked = _rows("z", z, len(p[0][0]))
+    if len(stacked) != len(dlogits):
+        raise ValueError(f"z has {len(stacked)} steps; expected {len(dlogits)}, as outputs")
+    x = stacked[:, :, len(p[0]) :].copy()
+    run = _run_lstm(x, h[0], C[0], p, ("h[0]", "C[0]"))
     dW_v, db_v, dh = _through_outputs(dlogits, run.y, W_v)
     _, _, dweights = run.backward(dh, (None, None))
     (dW_i, dW_f, dW_g, dW_o), (db_i, db_f, db_g, db_o) = split_gates(dweights)
@@ -458,11 +557,17 @@ def freestyle(
     ValueError
         If `params` has another number of arrays, or num_generate is negative.
     """
+    num_generate = check_count("num_generate", num_generate)
+    check_sequence("params", params, "the arrays of init_rnn or init_lstm")
     if len(params) not in (5, 10):
         raise ValueError(f"params has {len(params)} arrays; expected 5, of init_rnn, or 10, of init_lstm")
-    if num_generate < 0:
-        raise ValueError(f"num_generate is {num_generate}; expected at least 0")
-    words, idx_to_word = sentence.split(), {index: word for word, index in word_to_idx.items()}
+    params = _rnn_parameters(params) if len(params) == 5 else _lstm_parameters("params", params)
+    check_mapping("word_to_idx", word_to_idx, "words to indices")
+    size = params[0].shape[1] if len(params) == 5 else len(params[4])
+    if "UNK" not in word_to_idx or sorted(map(shown, word_to_idx.values())) != sorted(map(shown, range(size))):
+        raise ValueError(f"word_to_idx is {shown(dict(word_to_idx))}; expected words to 0..{size - 1}, UNK among them")
+    words = check_text("sentence", sentence).split()
+    idx_to_word = {index: word for word, index in word_to_idx.items()}
     h = C = np.zeros((len(params[0]), 1))
     read, written = words or ["UNK"], list(words)
     for _ in range(num_generate):

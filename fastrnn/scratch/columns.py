@@ -6,14 +6,13 @@ T = T_x. Rows that come from kernels are handed out as their transpose, without 
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from fastrnn import ops
-from fastrnn.parameters import Array, take_array
+from fastrnn.checks import Array, check_mapping, shown, take_array, take_integers, take_reals
 
 __all__ = [
     "as_indices",
@@ -34,7 +33,7 @@ def to_columns(rows: Array) -> Array:
 
 def as_rows(name: str, columns: Any, shape: tuple[int, ...], letters: str) -> Array:
     """Return columns (features, m, T_x) of a shape as contiguous rows; ValueError, with `letters`, for another."""
-    array = take_array(name, columns)
+    array = take_reals(name, columns)
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; expected {letters} = {shape}")
     return np.ascontiguousarray(array.transpose(2, 1, 0), np.float64)
@@ -42,7 +41,7 @@ def as_rows(name: str, columns: Any, shape: tuple[int, ...], letters: str) -> Ar
 
 def state_rows(name: str, state: Any, n_a: int, m: int) -> Array:
     """Return a copy of a state (n_a, m) as rows; ValueError for another shape."""
-    array = take_array(name, state)
+    array = take_reals(name, state)
     if array.shape != (n_a, m):
         raise ValueError(f"{name} has shape {array.shape}; expected (n_a, m) = {(n_a, m)}")
     return np.array(array.T, np.float64, order="C")
@@ -50,7 +49,7 @@ def state_rows(name: str, state: Any, n_a: int, m: int) -> Array:
 
 def step_rows(name: str, x: Any, n_x: int, m: int | None = None) -> Array:
     """Return a copy of one step's input (n_x, m) as rows (1, m, n_x); ValueError for another shape, or number m."""
-    array = take_array(name, x)
+    array = take_reals(name, x)
     if array.ndim != 2 or len(array) != n_x or array.shape[1] != (m or array.shape[1]):
         raise ValueError(f"{name} has shape {array.shape}; expected (n_x, m) = ({n_x}, {m or 'any'})")
     return np.array(array.T, np.float64, order="C")[None]
@@ -78,6 +77,7 @@ def sequence_rows(name: str, sequence: Any, n_x: int) -> Array:
     if array is not None and array.ndim == 3:
         if len(array) != n_x or not array.shape[2]:
             raise ValueError(f"{name} has shape {array.shape}; expected (n_x, m, T_x) = ({n_x}, any, at least 1)")
+        array = take_reals(name, array)
         return np.array(array.transpose(2, 1, 0), np.float64, order="C")
     tokens, _ = as_indices(name, sequence, n_x, "n_x")
     if tokens.ndim == 1:
@@ -101,12 +101,11 @@ def as_indices(name: str, indices: Any, limit: int, letters: str) -> tuple[Array
         If there are none, or one is below -1 or not below `limit`, which `letters` names.
     """
     if isinstance(indices, (list, tuple)) and any(index is None for index in indices):
-        indices = [-1 if index is None else operator.index(index) for index in indices]
+        indices = [-1 if index is None else index for index in indices]
     tokens = take_array(name, indices)
     if not tokens.size:
         raise ValueError(f"{name} is empty; expected at least one token")
-    if not ops.is_tokens(tokens):
-        raise TypeError(f"{name} has dtype {tokens.dtype}; expected integers")
+    take_integers(name, tokens)
     if type(indices) is list and tokens.ndim == 1:  # of a dozen numbers that takes a tenth of the time
         low, high = min(indices), max(indices)
     else:
@@ -128,9 +127,12 @@ def take(parameters: Mapping[str, Any], name: str, rows: int | None = None, colu
     ValueError
         If it has another shape.
     """
-    if name not in parameters:
-        raise KeyError(f"parameters has no {name!r}; found {', '.join(parameters) or 'none'}")
+    if name not in check_mapping("parameters", parameters, "names to arrays"):
+        found = ", ".join(other if isinstance(other, str) else shown(other) for other in list(parameters)[:20])
+        raise KeyError(f"parameters has no {name!r}; found {found or 'none'}; expected all that the network has")
     array = parameters[name] if type(parameters[name]) is np.ndarray else take_array(name, parameters[name])
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"parameters[{name!r}] has dtype {array.dtype}; expected real numbers")
     shape = array.shape
     if len(shape) != 2 or (rows or shape[0]) != shape[0] or (columns or shape[1]) != shape[1]:
         raise ValueError(f"parameters[{name!r}] has shape {shape}; expected ({rows or 'any'}, {columns or 'any'})")

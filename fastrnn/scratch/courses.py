@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn.cells import Weights
-from fastrnn.parameters import Array, check_positive, take_array
+from fastrnn.checks import Array, check_iterable, check_positive, check_size, shown, take_reals
 from fastrnn.scratch.columns import project, state_rows, step_rows
 from fastrnn.scratch.lstm import stack_gates
 from fastrnn.scratch.sequence import Run
@@ -34,20 +34,21 @@ def encode(sequence: Iterable[str]) -> list[int]:
     >>> encode(["a", "b", "EOS"])
     [0, 1, 2]
     """
-    tokens = list(sequence)
-    unknown = [token for token in tokens if token not in TOKENS]
+    tokens = check_iterable("sequence", sequence, "tokens")
+    unknown = [token for token in tokens if not isinstance(token, str) or token not in TOKENS]
     if unknown:
-        raise ValueError(f"sequence holds {unknown[0]!r}; expected {', '.join(TOKENS)}")
+        raise ValueError(f"sequence holds {shown(unknown[0])}; expected {', '.join(TOKENS)}")
     return [TOKENS[token] for token in tokens]
 
 
 def _draw(rows: int, columns: int) -> Array:
+    check_size("input_size, hidden_size", (rows, columns))
     return np.random.randn(rows, columns) * 0.01
 
 
 def _sequence(X: Any, input_size: int) -> Array:
     """Return a copy of X (T, I) as rows (T, 1, I)."""
-    array = take_array("X", X)
+    array = take_reals("X", X)
     if array.ndim != 2 or array.shape[1] != input_size or not len(array):
         raise ValueError(f"X has shape {array.shape}; expected (T, I) = (at least 1, {input_size})")
     return np.array(array, np.float64, order="C")[:, None]

@@ -10,7 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.parameters import Array, check_positive
+from fastrnn.checks import (
+    Array,
+    check_choice,
+    check_flag,
+    check_instance,
+    check_integer,
+    check_path,
+    check_positive,
+    check_sequence,
+    check_size,
+    check_text,
+    make_generator,
+    take_array,
+    take_integers,
+)
 from fastrnn.scratch.columns import as_indices
 from fastrnn.scratch.text import CharTokenizer
 from fastrnn.training.corpora import load_dinosaurs
@@ -50,9 +64,10 @@ def one_hot_encode(sequence: Any, vocab_size: int) -> Array:
            [1., 0.],
            [0., 0.]])
     """
-    tokens, _ = as_indices("sequence", sequence, vocab_size, "vocab_size")
+    tokens, _ = as_indices("sequence", sequence, check_positive("vocab_size", vocab_size), "vocab_size")
     if tokens.ndim != 1:
         raise ValueError(f"sequence has shape {tokens.shape}; expected (T,)")
+    check_size("vocab_size", (vocab_size, len(tokens)))
     one_hot: Array = np.arange(vocab_size)[:, None] == tokens
     return one_hot.astype(np.float64)
 
@@ -88,6 +103,7 @@ def create_training_sequences_continuous(
     ([[0, 1], [1, 2]], [[1, 2], [2, 3]])
     """
     seq_length = check_positive("seq_length", seq_length)
+    _check_tokenizer(tokenizer)
     tokens = np.array(tokenizer.texts_to_sequences(corpus), np.intp)
     if len(tokens) <= seq_length:
         raise TextError(f"the corpus has {len(tokens)} characters; expected more than seq_length = {seq_length}")
@@ -121,11 +137,18 @@ def create_training_sequences_line_by_line(lines: Sequence[str], tokenizer: Char
     >>> list(X), list(Y)
     ([[1, 2], [2]], [[2, 0], [0]])
     """
+    _check_tokenizer(tokenizer)
+    for k, line in enumerate(check_sequence("lines", lines, "texts")):
+        check_text(f"lines[{k}]", line)
     (newline,) = tokenizer.texts_to_sequences("\n")
     inputs = [tokenizer.texts_to_sequences(line) for line in lines if line]
     if not inputs:
-        raise TextError("no line has a character; expected at least one")
+        raise TextError("no line has a character: lines has empty ones only; expected at least one that is not")
     return _as_objects(inputs), _as_objects([[*tokens[1:], newline] for tokens in inputs])
+
+
+def _check_tokenizer(tokenizer: Any) -> None:
+    check_instance("tokenizer", tokenizer, CharTokenizer, "a fastrnn.scratch.CharTokenizer")
 
 
 def _as_objects(lists: list[list[int]]) -> Array:
@@ -180,8 +203,8 @@ def load_dataset(
     >>> tokenizer.vocab_size(), tokenizer.sequences_to_texts(X[0])
     (27, 'aardonyx')
     """
-    if mode not in ("continuous", "line_by_line"):
-        raise ValueError(f"mode is {mode!r}; expected 'continuous' or 'line_by_line'")
+    check_choice("mode", mode, ("continuous", "line_by_line"))
+    check_flag("lowercase", lowercase)
     corpus = _find_text(name)
     if lowercase:
         corpus = corpus.lower()
@@ -193,12 +216,14 @@ def load_dataset(
 
 
 def _find_text(name: str | os.PathLike[str]) -> str:
-    for path in (Path(name), Path("data", f"{name}.txt")):
+    for path in (check_path("name", name), Path("data", f"{name}.txt")):
         if path.is_file():
             return load_text(path)
     if name == "dinos":
         return "\n".join(load_dinosaurs()) + "\n"
-    raise FileNotFoundError(f"{name} is no file, nor is data/{name}.txt; expected a text file, or 'dinos'")
+    raise FileNotFoundError(
+        f"{name!s:.80} is no file, nor is data/{name!s:.80}.txt; expected as name a text file, or 'dinos'"
+    )
 
 
 def pad_sequences(sequences: Sequence[Sequence[int]], padding: str = "post", value: int = 0) -> Array:
@@ -230,16 +255,27 @@ def pad_sequences(sequences: Sequence[Sequence[int]], padding: str = "post", val
     array([[ 1,  2,  3],
            [ 4, -1, -1]], dtype=int32)
     """
-    if padding not in ("post", "pre"):
-        raise ValueError(f"padding is {padding!r}; expected 'post' or 'pre'")
-    if not len(sequences):
+    check_choice("padding", padding, ("post", "pre"))
+    if not len(check_sequence("sequences", sequences, "sequences of token indices")):
         raise ValueError("sequences is empty; expected at least one")
-    steps = max(map(len, sequences))
-    padded = np.full((len(sequences), steps), value, np.int32)
-    for row, sequence in zip(padded, sequences, strict=True):
-        start = 0 if padding == "post" else steps - len(sequence)
-        row[start : start + len(sequence)] = sequence
+    value = _as_int32("value", np.array(check_integer("value", value))).item()
+    arrays = [_as_int32(f"sequences[{k}]", take_array(f"sequences[{k}]", each)) for k, each in enumerate(sequences)]
+    for k, array in enumerate(arrays):
+        if array.ndim != 1:
+            raise ValueError(f"sequences[{k}] has shape {array.shape}; expected (T,)")
+    steps = max(map(len, arrays))
+    padded = np.full((len(arrays), steps), value, np.int32)
+    for row, array in zip(padded, arrays, strict=True):
+        start = 0 if padding == "post" else steps - len(array)
+        row[start : start + len(array)] = array
     return padded
+
+
+def _as_int32(name: str, array: Array) -> Array:
+    limits = np.iinfo(np.int32)
+    if array.size and not limits.min <= take_integers(name, array).min() <= array.max() <= limits.max:
+        raise ValueError(f"{name} holds values from {array.min()} to {array.max()}; expected those of int32")
+    return array.astype(np.int32)
 
 
 class TextDataset:
@@ -275,11 +311,11 @@ class TextDataset:
         seed: Any = None,
         value: int = -1,
     ) -> None:
-        if len(X) != len(Y):
+        if len(check_sequence("X", X, "sequences")) != len(check_sequence("Y", Y, "sequences")):
             raise ValueError(f"X has {len(X)} sequences and Y {len(Y)}; expected as many")
-        self.X, self.Y, self.value = X, Y, value
-        self.batch_size, self.shuffle = check_positive("batch_size", batch_size), shuffle
-        self._rng = np.random.default_rng(seed)
+        self.X, self.Y, self.value = X, Y, check_integer("value", value)
+        self.batch_size, self.shuffle = check_positive("batch_size", batch_size), check_flag("shuffle", shuffle)
+        self._rng = make_generator(seed)
 
     def __len__(self) -> int:
         """Count the batches."""

@@ -8,10 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.parameters import Array, take_array
+from fastrnn.checks import (
+    Array,
+    check_count,
+    check_instance,
+    check_iterable,
+    check_mapping,
+    check_number,
+    check_text,
+    shown,
+    take_reals,
+)
 from fastrnn.scratch.activations import softmax
+from fastrnn.scratch.columns import take
 from fastrnn.scratch.lstm import lstm_cell_step
 from fastrnn.scratch.rnn import rnn_cell_step
+from fastrnn.scratch.seeds import seed_numpy
 from fastrnn.scratch.text import CharTokenizer
 
 __all__ = ["generate_text", "generate_text_lstm", "get_sample", "sample_from_logits", "set_random_seed"]
@@ -22,8 +34,8 @@ State = tuple[Array, ...]
 
 def set_random_seed(seed: int) -> None:
     """Seed the global generators of Python and NumPy."""
+    seed_numpy(None if seed is None else check_count("seed", seed))
     random.seed(seed)
-    np.random.seed(seed)
 
 
 def sample_from_logits(logits: Any, seed: int | None = None) -> int:
@@ -46,13 +58,13 @@ def sample_from_logits(logits: Any, seed: int | None = None) -> int:
     >>> sample_from_logits([[0.0], [50.0], [0.0]], seed=0)
     1
     """
-    column = take_array("logits", logits)
-    if column.shape not in ((len(column),), (len(column), 1)):
-        raise ValueError(f"logits has shape {column.shape}; expected (V, 1) or (V,)")
+    column = take_reals("logits", logits)
+    if not column.size or column.shape not in ((column.size,), (column.size, 1)):
+        raise ValueError(f"logits has shape {column.shape}; expected (V, 1) or (V,), V at least 1")
     if not (column < np.inf).all():
         raise ValueError("logits holds NaN or infinity; expected finite numbers, or -infinity for no chance")
     if seed is not None:
-        np.random.seed(seed)
+        seed_numpy(seed)
     cumulative = softmax(column).ravel().cumsum()
     return int(np.searchsorted(cumulative / cumulative[-1], np.random.random_sample(), side="right"))
 
@@ -65,7 +77,13 @@ def get_sample(sample_ix: Iterable[int], ix_to_char: Mapping[int, str]) -> str:
     >>> get_sample([1, 0], {0: "a", 1: "b"})
     'Ba'
     """
-    text = "".join(ix_to_char[index] for index in sample_ix)
+    check_mapping("ix_to_char", ix_to_char, "token indices to characters")
+    characters = []
+    for index in check_iterable("sample_ix", sample_ix, "token indices"):
+        if not isinstance(index, (int, np.integer)) or index not in ix_to_char:
+            raise KeyError(f"ix_to_char has no {shown(index)}, which sample_ix holds; expected all of these")
+        characters.append(check_text(f"ix_to_char[{index}]", ix_to_char[int(index)]))
+    text = "".join(characters)
     return text[:1].upper() + text[1:]
 
 
@@ -109,7 +127,7 @@ def generate_text(
         a_next, logits, _, _ = rnn_cell_step(x, a_prev, parameters)
         return logits, (a_next,)
 
-    state = (np.zeros((len(parameters["ba"]), 1)),)
+    state = (np.zeros((len(take(parameters, "ba")), 1)),)
     return _generate(step, state, tokenizer, start_string, temperature, max_length, seed)
 
 
@@ -128,7 +146,7 @@ def generate_text_lstm(
         a_next, c_next, logits, _ = lstm_cell_step(x, a_prev, c_prev, parameters)
         return logits, (a_next, c_next)
 
-    zero = np.zeros((len(parameters["bf"]), 1))
+    zero = np.zeros((len(take(parameters, "bf")), 1))
     return _generate(step, (zero, zero), tokenizer, start_string, temperature, max_length, seed)
 
 
@@ -141,12 +159,12 @@ def _generate(
     max_length: int,
     seed: int | None,
 ) -> str:
-    if not temperature >= 0:
-        raise ValueError(f"temperature is {temperature}; expected 0 (greedy) or a positive number")
-    if max_length < 0:
-        raise ValueError(f"max_length is {max_length}; expected at least 0")
+    check_instance("tokenizer", tokenizer, CharTokenizer, "a fastrnn.scratch.CharTokenizer")
+    check_text("start_string", start_string)
+    temperature = check_number("temperature", temperature, "0 (greedy) or a positive number", lambda t: t >= 0)
+    max_length = check_count("max_length", max_length)
     if seed is not None:
-        np.random.seed(seed)
+        seed_numpy(seed)
     columns = np.eye(tokenizer.vocab_size())[..., None]
     inputs = [columns[index] for index in tokenizer.texts_to_sequences(start_string)]
     for x in inputs or [np.zeros_like(columns[0])]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fastrnn.parameters import Array
+from fastrnn.checks import Array, check_mapping, check_positive_number, shown, take_reals
 
 __all__ = ["clip"]
 
@@ -23,6 +23,7 @@ def clip(gradients: Mapping[str, Array], maxValue: float) -> dict[str, Array]:
     >>> clip({"dba": np.array([-7.0, 0.5, 9.0])}, maxValue=5)
     {'dba': array([-5. ,  0.5,  5. ])}
     """
-    if not maxValue > 0:
-        raise ValueError(f"maxValue is {maxValue}; expected a positive number")
-    return {name: gradient.clip(-maxValue, maxValue) for name, gradient in gradients.items()}
+    check_positive_number("maxValue", maxValue)
+    check_mapping("gradients", gradients, "names to arrays")
+    arrays = {name: take_reals(f"gradients[{shown(name)}]", gradient) for name, gradient in gradients.items()}
+    return {name: array.clip(-maxValue, maxValue) for name, array in arrays.items()}

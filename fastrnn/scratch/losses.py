@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.parameters import Array, take_array
+from fastrnn.checks import Array, check_choice, check_number, check_positive, take_reals
 from fastrnn.scratch.columns import as_indices, to_columns
 from fastrnn.training.losses import cross_entropy, rows_cross_entropy
 
@@ -53,18 +53,22 @@ def compute_loss_and_grad(logits: Any, y_true: Any, reduction: str = "mean") -> 
     >>> round(loss, 4), dy[:, 0, 0]
     (2.0794, array([-0.5,  0.5]))
     """
-    array = take_array("logits", logits)
+    return _loss_and_grad("logits", logits, y_true, reduction)
+
+
+def _loss_and_grad(name: str, logits: Any, y_true: Any, reduction: str) -> tuple[float, Array]:
+    """`compute_loss_and_grad` for a caller who calls the logits `name`."""
+    array = take_reals(name, logits)
     if array.ndim == 2:
         array = array[:, None]
-    if array.ndim != 3:
-        raise ValueError(f"logits has shape {array.shape}; expected (V, T) or (V, m, T)")
-    rows = np.asarray(array.transpose(2, 1, 0), np.float64)
+    if array.ndim != 3 or not array.size:
+        raise ValueError(f"{name} has shape {array.shape}; expected (V, T) or (V, m, T)")
+    rows = array.transpose(2, 1, 0)
     tokens, complete = as_indices("y_true", y_true, rows.shape[2], "V")
     targets = tokens[:, None] if tokens.ndim == 1 else tokens.T
     if targets.shape != rows.shape[:2]:
-        raise ValueError(f"y_true has shape {tokens.shape}; expected (T,) or (m, T), as logits is {np.shape(logits)}")
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"reduction is {reduction!r}; expected 'mean' or 'sum'")
+        raise ValueError(f"y_true has shape {tokens.shape}; expected (T,) or (m, T), as {name} is {np.shape(logits)}")
+    check_choice("reduction", reduction, ("mean", "sum"))
     if not complete:
         loss, drows = cross_entropy(rows, targets, ignore_index=-1, reduction=reduction)
         return loss, to_columns(drows)
@@ -75,7 +79,7 @@ def compute_loss_and_grad(logits: Any, y_true: Any, reduction: str = "mean") -> 
 
 def cross_entropy_loss(z: Any, y_true: Any) -> float:
     """Return the mean cross-entropy of softmax(z) against the true tokens; see `compute_loss_and_grad`."""
-    return compute_loss_and_grad(z, y_true)[0]
+    return _loss_and_grad("z", z, y_true, "mean")[0]
 
 
 def cross_entropy_loss_grad_from_logits(logits: Any, y_true: Any) -> Array:
@@ -91,9 +95,9 @@ def get_initial_loss(vocab_size: int, seq_length: int) -> float:
     >>> round(get_initial_loss(27, 10), 3)
     32.958
     """
-    return math.log(vocab_size) * seq_length
+    return math.log(check_positive("vocab_size", vocab_size)) * check_number("seq_length", seq_length)
 
 
 def smooth(loss: float, cur_loss: float) -> float:
     """Return the running average of losses, 0.999 of it old and 0.001 new."""
-    return loss * 0.999 + cur_loss * 0.001
+    return check_number("loss", loss) * 0.999 + check_number("cur_loss", cur_loss) * 0.001

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from fastrnn.cells import Weights
-from fastrnn.parameters import Array
+from fastrnn.checks import Array, check_positive, check_sequence, check_size, shown
 from fastrnn.scratch.columns import as_rows, project, sequence_rows, state_rows, step_rows, take, to_columns
+from fastrnn.scratch.seeds import seed_numpy
 from fastrnn.scratch.sequence import Run
 
 __all__ = [
@@ -52,7 +53,9 @@ def initialize_lstm_parameters(n_a: int, n_x: int, n_y: int, seed: int = 1) -> d
     >>> parameters["Wf"].shape, parameters["bf"].shape, parameters["Wy"].shape
     ((5, 8), (5, 1), (3, 5))
     """
-    np.random.seed(seed)
+    sizes = check_positive("n_a", n_a), check_positive("n_x", n_x) + check_positive("n_y", n_y)
+    check_size("n_a, n_x, n_y", (sizes[0], sum(sizes)))
+    seed_numpy(seed)
     parameters = {}
     for gate in "fico":
         parameters[f"W{gate}"] = np.random.randn(n_a, n_a + n_x) * 0.01
@@ -184,7 +187,8 @@ def lstm_forward(x_seq: Any, a0: Any, parameters: Parameters) -> tuple[Array, Ar
     """
     weights, wy, by = _weights(parameters)
     x = sequence_rows("x_seq", x_seq, weights.ih.shape[1])
-    run = _run(x, a0, np.zeros((weights.hh.shape[1], x.shape[1])), weights)
+    state = state_rows("a0", a0, weights.hh.shape[1], x.shape[1])
+    run = Run("lstm", x, (state, np.zeros_like(state)), weights)
     return to_columns(run.y), to_columns(project(run.y, wy, by)), Caches(run, parameters)
 
 
@@ -208,7 +212,7 @@ def lstm_step_backward(da_next: Any, dc_next: Any, cache: Cache) -> dict[str, Ar
     dict
         dxt (n_x, m), da_prev and dc_prev (n_a, m), dWf, dWi, dWc, dWo (n_a, n_a + n_x), dbf, dbi, dbc, dbo (n_a, 1).
     """
-    run = _again([cache])
+    run = _again("cache", [cache])
     _, m, n_a = run.y.shape
     dstate = state_rows("da_next", da_next, n_a, m), state_rows("dc_next", dc_next, n_a, m)
     dx, (da_prev, dc_prev), dweights = run.backward(None, dstate)
@@ -247,16 +251,19 @@ def lstm_backwards(da: Any, caches: Sequence[Cache]) -> dict[str, Array]:
     >>> gradients["dx"].shape, gradients["da0"].shape, gradients["dWf"].shape
     ((3, 1, 4), (5, 1), (5, 8))
     """
-    run = caches.run if isinstance(caches, Caches) else _again(caches)
+    run = caches.run if isinstance(caches, Caches) else _again("caches", caches)
     steps, m, n_a = run.y.shape
     dx, (da_0, _), dweights = run.backward(as_rows("da", da, (n_a, m, steps), "(n_a, m, T_x)"), (None, None))
     return {"dx": to_columns(dx), "da0": da_0.T} | _named(dweights)
 
 
-def _again(caches: Sequence[Cache]) -> Run:
-    """Run over the steps of caches."""
-    if not caches:
-        raise ValueError("caches is empty; expected one of each step")
+def _again(name: str, caches: Sequence[Cache]) -> Run:
+    """Run over the steps of caches; `name` is that of the argument."""
+    if not len(check_sequence(name, caches, "the caches of a run's steps")):
+        raise ValueError(f"{name} is empty; expected one of each step")
+    for cache in caches:
+        if not isinstance(cache, tuple) or len(cache) != 10:
+            raise TypeError(f"{name} is {shown(cache)}; expected what lstm_cell_step returns as its cache")
     _, _, a_0, c_0, *_, parameters = caches[0]
     weights = _weights(parameters)[0]
     x = np.concatenate([step_rows("xt", cache[8], weights.ih.shape[1]) for cache in caches])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from fastrnn.parameters import Array
+from fastrnn.checks import Array, check_float_array, check_iterable, check_mapping, check_number, shown, take_reals
 from fastrnn.training import optimizers as rules
 
 __all__ = ["AdamOptimizer", "MomentumOptimizer", "Optimizer", "RMSPropOptimizer", "SGDOptimizer"]
@@ -25,9 +26,7 @@ class Optimizer:
     """
 
     def __init__(self, learning_rate: float) -> None:
-        if not learning_rate >= 0:
-            raise ValueError(f"learning_rate is {learning_rate}; expected at least 0")
-        self.learning_rate = learning_rate
+        self.learning_rate = check_number("learning_rate", learning_rate, "at least 0", lambda rate: rate >= 0)
 
     def update(self, parameters: dict[str, Array], gradients: Mapping[str, Any]) -> dict[str, Array]:
         """Update every parameter in place.
@@ -51,11 +50,22 @@ class Optimizer:
         ValueError
             If a shape differs from that of the parameter, or from that at the first step.
         """
-        try:
-            pairs = [(gradients["d" + name], p) for name, p in parameters.items()]
-        except KeyError as error:
-            raise KeyError(f"gradients has no {error}; expected 'd' and the name of each parameter") from None
-        self.apply_gradients(pairs)
+        check_mapping("parameters", parameters, "names to arrays")
+        check_mapping("gradients", gradients, "names to arrays")
+        pairs = []
+        for name, p in parameters.items():
+            of = f"d{name}"
+            if of not in gradients:
+                raise KeyError(
+                    f"gradients has no {shown(of)}; expected 'd' and the name of each parameter in parameters"
+                )
+            gradient = gradients[of]
+            if not _fits(gradient, p):
+                check_float_array(f"parameters[{shown(name)}]", p, written=True)
+                gradient = _take_gradient(f"gradients[{of!r}]", gradient, p)
+            pairs.append((gradient, p))
+        if pairs:
+            self._step(pairs)
         return parameters
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Array]]) -> None:
@@ -66,15 +76,35 @@ class Optimizer:
         ValueError
             If a shape differs from that of the parameter, or from that at the first step.
         """
-        pairs = [(np.asarray(gradient), p) for gradient, p in grads_and_vars]
-        for k, (gradient, p) in enumerate(pairs):
-            if gradient.shape != p.shape:
-                raise ValueError(f"gradient {k} has shape {gradient.shape}; expected {p.shape}, as its parameter")
+        pairs = check_iterable("grads_and_vars", grads_and_vars, "pairs of a gradient and a parameter")
+        for k, pair in enumerate(pairs):
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise TypeError(f"grads_and_vars[{k}] is {shown(pair)}; expected a gradient and a parameter")
+            if not _fits(*pair):
+                check_float_array(f"grads_and_vars[{k}][1]", pair[1], written=True)
+                pairs[k] = _take_gradient(f"grads_and_vars[{k}][0]", *pair), pair[1]
         if pairs:
             self._step(pairs)
 
     def _step(self, pairs: Pairs) -> None:
         raise NotImplementedError
+
+
+def _fits(gradient: Any, p: Any) -> bool:
+    """Whether these are what most are, so that nothing has to be said."""
+    return (
+        type(gradient) is type(p) is np.ndarray
+        and gradient.dtype is p.dtype
+        and p.dtype.kind == "f"
+        and gradient.shape == p.shape
+        and p.flags.writeable
+    )
+
+
+def _take_gradient(name: str, gradient: Any, p: Array) -> Array:
+    if take_reals(name, gradient).shape != p.shape:
+        raise ValueError(f"{name} has shape {np.shape(gradient)}; expected {p.shape}, as its parameter")
+    return np.asarray(gradient)
 
 
 class SGDOptimizer(Optimizer):
@@ -143,10 +173,10 @@ class MomentumOptimizer(_Averaging):
         self, learning_rate: float = 0.01, beta: float | None = None, *, momentum: float | None = None
     ) -> None:
         super().__init__(learning_rate)
-        if beta is not None and momentum is not None and beta != momentum:
+        given = {name: _check_share(name, v) for name, v in (("beta", beta), ("momentum", momentum)) if v is not None}
+        if len(set(given.values())) > 1:
             raise ValueError(f"beta is {beta} and momentum {momentum}; expected one of them: they are the same number")
-        given = momentum if beta is None else beta
-        self.beta = self.momentum = _check_share("beta", 0.9 if given is None else given)
+        self.beta = self.momentum = next(iter(given.values()), 0.9)
 
     def _make_rule(self, parameters: dict[str, Array]) -> rules.Optimizer:
         return rules.SGD(parameters, self.learning_rate, momentum=self.beta)
@@ -160,7 +190,7 @@ class RMSPropOptimizer(_Averaging):
 
     def __init__(self, learning_rate: float = 0.001, beta: float = 0.9, epsilon: float = 1e-8) -> None:
         super().__init__(learning_rate)
-        self.beta, self.epsilon = _check_share("beta", beta), epsilon
+        self.beta, self.epsilon = _check_share("beta", beta), _check_epsilon(epsilon)
 
     def _make_rule(self, parameters: dict[str, Array]) -> rules.Optimizer:
         return rules.RMSProp(parameters, self.learning_rate, alpha=self.beta, eps=self.epsilon)
@@ -173,13 +203,16 @@ class AdamOptimizer(_Averaging):
         self, learning_rate: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
     ) -> None:
         super().__init__(learning_rate)
-        self.beta1, self.beta2, self.epsilon = _check_share("beta1", beta1), _check_share("beta2", beta2), epsilon
+        self.beta1, self.beta2 = _check_share("beta1", beta1), _check_share("beta2", beta2)
+        self.epsilon = _check_epsilon(epsilon)
 
     def _make_rule(self, parameters: dict[str, Array]) -> rules.Optimizer:
         return rules.Adam(parameters, self.learning_rate, betas=(self.beta1, self.beta2), eps=self.epsilon)
 
 
 def _check_share(name: str, value: float) -> float:
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} is {value}; expected at least 0 and below 1")
-    return value
+    return check_number(name, value, "at least 0 and below 1", lambda number: 0 <= number < 1)
+
+
+def _check_epsilon(epsilon: float) -> float:
+    return check_number("epsilon", epsilon, "at least 0", lambda number: 0 <= number < math.inf)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import ops
-from fastrnn.parameters import Array, take_array
+from fastrnn.checks import Array, take_reals
 from fastrnn.scratch.columns import to_columns
 
 __all__ = ["compute_output_layer_gradients", "project_logit_grad_to_hidden"]
@@ -40,7 +40,7 @@ def project_logit_grad_to_hidden(dy: Any, Wy: Any) -> Array:
     >>> project_logit_grad_to_hidden(np.ones((3, 1, 4)), np.ones((3, 5))).shape
     (5, 1, 4)
     """
-    rows, weight = _dy_rows(dy), np.ascontiguousarray(take_array("Wy", Wy), np.float64)
+    rows, weight = _dy_rows(dy), np.ascontiguousarray(take_reals("Wy", Wy))
     if weight.ndim != 2 or len(weight) != rows.shape[2]:
         raise ValueError(f"Wy has shape {weight.shape}; expected (n_y, n_a) = ({rows.shape[2]}, any), as dy says")
     da = ops.multiply(rows.reshape(-1, rows.shape[2]), weight)  # logits = Wy a + by
@@ -78,24 +78,33 @@ def compute_output_layer_gradients(dy: Any, a: Any) -> dict[str, Array]:
     dy_rows = _dy_rows(dy)
     steps, m, n_y = dy_rows.shape
     if isinstance(a, Mapping):
-        a_rows = np.array([a[t].T for t in range(len(a) - (-1 in a))], np.float64)
+        count = len(a) - (-1 in a)
+        if missing := [t for t in range(count) if t not in a]:
+            raise KeyError(f"a has no step {missing[0]}; expected all from 0 on")
+        a_rows = take_reals("a", np.array([take_reals(f"a[{t}]", a[t]).T for t in range(count)]))
     else:
-        array = take_array("a", a)
-        a_rows = np.ascontiguousarray((array if array.ndim == 3 else array[:, None]).transpose(2, 1, 0), np.float64)
-    if a_rows.shape[:2] != (steps, m):
-        raise ValueError(
-            f"a is of {a_rows.shape[0]} steps of {a_rows.shape[1]} examples; expected {steps} of {m}, as dy"
-        )
+        array = take_reals("a", a)
+        if array.ndim == 2:
+            array = array[:, None]
+        if array.ndim != 3:
+            raise ValueError(f"a has shape {array.shape}; expected (n_a, m, T_x) or (n_a, T_x)")
+        a_rows = np.ascontiguousarray(array.transpose(2, 1, 0))
+    if a_rows.ndim != 3 or a_rows.shape[:2] != (steps, m):
+        raise ValueError(f"a is of {_of_steps(a_rows)}; expected {steps} steps of {m} examples, as dy")
     flat = dy_rows.reshape(-1, n_y)
     dwy = ops.multiply(flat.T, a_rows.reshape(steps * m, -1))  # logits = Wy a + by
     return {"dWy": dwy, "dWya": dwy.copy(), "dby": flat.sum(0)[:, None]}
 
 
+def _of_steps(rows: Array) -> str:
+    return f"{rows.shape[0]} steps of {rows.shape[1]} examples" if rows.ndim == 3 else f"{len(rows)} steps"
+
+
 def _dy_rows(dy: Any) -> Array:
     """The rows (T_x, m, n_y) of dy (n_y, m, T_x), or (n_y, T_x) for a single example."""
-    array = take_array("dy", dy)
+    array = take_reals("dy", dy)
     if array.ndim == 2:
         array = array[:, None]
-    if array.ndim != 3:
+    if array.ndim != 3 or not array.size:
         raise ValueError(f"dy has shape {array.shape}; expected (n_y, m, T_x) or (n_y, T_x)")
-    return np.ascontiguousarray(array.transpose(2, 1, 0), np.float64)
+    return np.ascontiguousarray(array.transpose(2, 1, 0))

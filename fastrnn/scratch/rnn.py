@@ -9,8 +9,9 @@ import numpy as np
 
 from fastrnn import ops
 from fastrnn.cells import Weights
-from fastrnn.parameters import Array
+from fastrnn.checks import Array, check_positive, check_size, shown, take_array
 from fastrnn.scratch.columns import as_rows, project, sequence_rows, state_rows, step_rows, take, to_columns
+from fastrnn.scratch.seeds import seed_numpy
 from fastrnn.scratch.sequence import Run
 
 __all__ = [
@@ -45,7 +46,9 @@ def initialize_rnn_parameters(n_a: int, n_x: int, n_y: int, seed: int = 1) -> di
     >>> {name: p.shape for name, p in parameters.items()}
     {'Wax': (5, 3), 'Waa': (5, 5), 'Wya': (3, 5), 'ba': (5, 1), 'by': (3, 1)}
     """
-    np.random.seed(seed)
+    sizes = check_positive("n_a", n_a), check_positive("n_x", n_x) + check_positive("n_y", n_y)
+    check_size("n_a, n_x, n_y", (sizes[0], sum(sizes)))
+    seed_numpy(seed)
     return {
         "Wax": np.random.randn(n_a, n_x) * 0.01,
         "Waa": np.random.randn(n_a, n_a) * 0.01,
@@ -183,8 +186,10 @@ def rnn_step_backward(da: Any, cache: tuple[Any, ...]) -> tuple[dict[str, Array]
     tuple
         {dWax, dWaa, dba}, and da_prev (n_a, m).
     """
+    if not isinstance(cache, tuple) or len(cache) != 5:
+        raise TypeError(f"cache is {shown(cache)}; expected what rnn_cell_step returns as its cache")
     _, a_prev, x_t, _, parameters = cache
-    gradients, da_prev = _backward(_again([x_t], a_prev, parameters), np.asarray(da)[..., None])
+    gradients, da_prev = _backward(_again([x_t], a_prev, parameters), take_array("da", da)[..., None])
     return gradients, da_prev
 
 
@@ -223,6 +228,8 @@ def rnn_backward(
     >>> {name: g.shape for name, g in gradients.items()}
     {'dWax': (5, 3), 'dWaa': (5, 5), 'dba': (5, 1)}
     """
+    if not isinstance(cache, (tuple, list)) or len(cache) < 2 or not all(isinstance(c, Mapping) for c in cache[:2]):
+        raise TypeError(f"cache is {shown(cache)}; expected what rnn_forward returned")
     a, x = cache[:2]
     run = a.run if isinstance(a, States) else _again([x[t] for t in range(len(x))], a[-1], parameters)
     return _backward(run, da)[0], a

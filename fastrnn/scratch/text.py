@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
+from fastrnn.checks import check_iterable, check_text, shown
 from fastrnn.training.text import TextError
 
 __all__ = ["CharTokenizer"]
@@ -37,7 +40,7 @@ class CharTokenizer:
     """
 
     def __init__(self, oov_token: str | None = "<UNK>") -> None:
-        self.oov_token = oov_token
+        self.oov_token = None if oov_token is None else check_text("oov_token", oov_token)
         self.oov_index: int | None = None
         self.vocab: list[str] = []
         self.char_to_ix: dict[str, int] = {}
@@ -74,7 +77,9 @@ class CharTokenizer:
         try:
             return [indices[character] for character in text]
         except KeyError as error:
-            raise TextError(f"character {error} is not in the vocabulary, and there is no oov_token") from None
+            raise TextError(
+                f"character {error} is not in the vocabulary, and there is no oov_token; expected a corpus of others"
+            ) from None
 
     def sequences_to_texts(self, sequence: Iterable[Any]) -> str:
         """Return the text of indices; one that is not in the vocabulary stands for the out-of-vocabulary token.
@@ -84,9 +89,13 @@ class CharTokenizer:
         TextError
             If there is no such token.
         """
-        characters = [self.ix_to_char.get(index, self.oov_token) for index in sequence]
+        indices = check_iterable("sequence", sequence, "token indices")
+        for index in indices:
+            if not isinstance(index, (int, np.integer)):
+                raise TypeError(f"sequence holds {shown(index)}; expected integers")
+        characters = [self.ix_to_char.get(index, self.oov_token) for index in indices]
         if None in characters:
-            raise TextError("an index is not in the vocabulary, and there is no oov_token")
+            raise TextError("in sequence an index is not in the vocabulary, and there is no oov_token; expected others")
         return "".join(characters)  # type: ignore[arg-type]
 
     def get_vocab(self) -> list[str]:
@@ -99,4 +108,7 @@ class CharTokenizer:
 
 
 def _join(corpus: str | list[str]) -> str:
-    return corpus if isinstance(corpus, str) else " ".join(corpus)
+    if isinstance(corpus, str):
+        return corpus
+    texts = check_iterable("corpus", corpus, "a text, or a list of texts")
+    return " ".join([check_text(f"corpus[{k}]", text) for k, text in enumerate(texts)])

@@ -10,7 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn import ops
-from fastrnn.parameters import Array, Parametrized, check_dtype, check_positive, take_array, uniform
+from fastrnn.backends import check_run
+from fastrnn.checks import (
+    check_dtype,
+    check_flag,
+    check_instance,
+    check_number,
+    check_positive,
+    check_sequence,
+    take_array,
+    take_integers,
+)
+from fastrnn.parameters import Array, Parametrized, uniform
 from fastrnn.training.losses import cross_entropy
 
 __all__ = ["AdaptiveSoftmax", "AdaptiveTape"]
@@ -95,15 +106,15 @@ class AdaptiveSoftmax(Parametrized):
     ) -> None:
         self.in_features = check_positive("in_features", in_features)
         self.num_classes = check_positive("num_classes", num_classes)
-        self.cutoffs = [check_positive(f"cutoffs[{k}]", cutoff) for k, cutoff in enumerate(cutoffs)]
+        numbers = check_sequence("cutoffs", cutoffs, "rising numbers")
+        self.cutoffs = [check_positive(f"cutoffs[{k}]", cutoff) for k, cutoff in enumerate(numbers)]
         ends = [*self.cutoffs, self.num_classes]
         if not self.cutoffs or ends != sorted(set(ends)):
-            raise ValueError(f"cutoffs is {list(cutoffs)}; expected rising numbers below num_classes = {num_classes}")
-        if not 0 < div_value < math.inf:
-            raise ValueError(f"div_value is {div_value}; expected a positive number")
-        self.div_value = div_value
+            raise ValueError(f"cutoffs is {self.cutoffs}; expected rising numbers below num_classes = {num_classes}")
+        self.div_value = check_number("div_value", div_value, "a positive number", lambda v: 0 < v < math.inf)
+        check_flag("head_bias", head_bias)
         self.dtype = check_dtype(dtype)
-        self.backend, self.num_threads = backend, num_threads
+        self.backend, self.num_threads = check_run(backend, num_threads)
         self._clusters = list(itertools.pairwise(ends))  # first class and end of each
         shapes: dict[str, tuple[int, ...]] = {"head.weight": (ends[0] + len(self._clusters), in_features)}
         if head_bias:
@@ -146,9 +157,7 @@ class AdaptiveSoftmax(Parametrized):
             If a shape differs, a target is not in 0..V-1, or there is none.
         """
         x, rows = self._take(x)
-        targets = take_array("targets", targets)
-        if not ops.is_tokens(targets):
-            raise TypeError(f"targets has dtype {targets.dtype}; expected integers")
+        targets = take_integers("targets", targets)
         if targets.shape != x.shape[:-1]:
             raise ValueError(f"targets has shape {targets.shape}; expected {x.shape[:-1]}, as x is {x.shape}")
         targets = ops.as_tokens("targets", targets, self.num_classes, "V").ravel()
@@ -174,6 +183,7 @@ class AdaptiveSoftmax(Parametrized):
 
     def backward(self, tape: AdaptiveTape) -> tuple[Array, dict[str, Array]]:
         """Return the loss's gradients, dx (..., I) and those of the parameters by name."""
+        tape = check_instance("tape", tape, AdaptiveTape, "the tape that forward returned")
         p, rows = self._parameters, tape.x.reshape(-1, self.in_features)
         dx = self._multiply(tape.dlogits, p["head.weight"])
         grads = {"head.weight": self._multiply(tape.dlogits.T, rows)}

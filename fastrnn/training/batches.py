@@ -9,7 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrnn.parameters import Array, check_positive, take_array
+from fastrnn.checks import (
+    Array,
+    check_count,
+    check_instance,
+    check_positive,
+    check_sequence,
+    check_text,
+    shown,
+    take_array,
+    take_integers,
+)
 from fastrnn.training.text import BLOCK, TextError
 from fastrnn.training.tokenizers import Tokenizer
 
@@ -62,19 +72,24 @@ def pad(sequences: Sequence[Any], padding_value: Any = 0) -> tuple[Array, Array]
     >>> padded.tolist(), lengths.tolist()
     ([[1, 4], [2, 0], [3, 0]], [3, 1])
     """
+    check_sequence("sequences", sequences, "sequences of tokens or of rows of features")
     arrays = [np.atleast_1d(take_array(f"sequences[{n}]", sequence)) for n, sequence in enumerate(sequences)]
     if not arrays:
         raise ValueError("sequences is empty; expected at least one sequence")
+    for n, array in enumerate(arrays):
+        if array.dtype.kind not in "fiubc":
+            raise TypeError(f"sequences[{n}] has dtype {array.dtype}; expected numbers")
     lengths = np.array([len(array) for array in arrays], np.intp)
     # An empty list is an array of float64 that says nothing of the others' dtype and shape.
     filled = [array for array in arrays if len(array) or array.ndim > 1] or [np.empty(0, np.intp)]
     shape, dtype = filled[0].shape[1:], np.result_type(*filled)
     if other := next((array.shape[1:] for array in filled if array.shape[1:] != shape), None):
         raise ValueError(f"sequences have rows of the shapes {shape} and {other}; expected one shape")
-    if not np.can_cast(np.min_scalar_type(padding_value), dtype, "same_kind"):
-        raise TypeError(f"padding_value is {padding_value!r}; expected one that sequences of {dtype} can hold")
+    fill = take_array("padding_value", padding_value)
+    if fill.ndim or not np.can_cast(np.min_scalar_type(padding_value), dtype, "same_kind"):
+        raise TypeError(f"padding_value is {shown(padding_value)}; expected one that sequences of {dtype} can hold")
     padded = np.full((lengths.max(), len(arrays), *shape), padding_value, dtype)
-    for n in np.flatnonzero(lengths):
+    for n in np.flatnonzero(lengths).tolist():
         padded[: lengths[n], n] = arrays[n]
     return padded, lengths
 
@@ -95,7 +110,8 @@ def encode_lines(text: str, tokenizer: Tokenizer) -> list[Array]:
     >>> [line.tolist() for line in encode_lines("ab\n\nb", CharTokenizer.fit("ab", by_line=True))]
     [[0, 1, 2, 0], [0, 2, 0]]
     """
-    tokens = tokenizer.encode(f"\n{text}\n")
+    check_instance("tokenizer", tokenizer, Tokenizer, "a CharTokenizer or WordTokenizer")
+    tokens = tokenizer.encode(f"\n{check_text('text', text)}\n")
     ends = np.flatnonzero(tokens == tokenizer.start).tolist()
     return [tokens[k : end + 1] for k, end in itertools.pairwise(ends) if end > k + 1]
 
@@ -144,6 +160,13 @@ def _as_indices(tokens: Array) -> Array:
     return np.array(tokens, np.intp if tokens.dtype.kind in "iu" else None, order="C")
 
 
+def _as_stream(name: str, tokens: Any) -> Array:
+    array = take_array(name, tokens)
+    if array.ndim != 1:
+        raise ValueError(f"{name} has shape {array.shape}; expected (n,)")
+    return take_integers(name, array) if array.size else array.astype(np.intp)
+
+
 class Windows:
     """A stream of tokens as consecutive windows of a batch, each with its targets, the next tokens.
 
@@ -179,14 +202,13 @@ class Windows:
     def __init__(self, tokens: Array, batch_size: int, seq_length: int) -> None:
         self.batch_size = check_positive("batch_size", batch_size)
         self.seq_length = check_positive("seq_length", seq_length)
-        tokens = take_array("tokens", tokens)
-        if tokens.ndim != 1:
-            raise ValueError(f"tokens has shape {tokens.shape}; expected (n,)")
+        tokens = _as_stream("tokens", tokens)
         row = (len(tokens) - 1) // batch_size
         if row < seq_length:
             raise TextError(
                 f"{len(tokens)} tokens are fewer than the {seq_length * batch_size + 1} "
-                f"that a window of {seq_length} steps in {batch_size} rows needs"
+                f"that a window of {seq_length} steps in {batch_size} rows needs; "
+                "expected at least as many"
             )
         tokens = np.ascontiguousarray(_keep(tokens))
         # A row's last target is the next row's first token.
@@ -199,8 +221,10 @@ class Windows:
 
     def __getitem__(self, k: int) -> tuple[Array, Array]:
         """Return window k: inputs and targets, (at most T, N) each; IndexError past the last one."""
+        if not isinstance(k, (int, np.integer)):
+            raise TypeError(f"k is {shown(k)}; expected an integer")
         if not 0 <= k < len(self):
-            raise IndexError(f"window {k}; expected 0..{len(self) - 1}")
+            raise IndexError(f"k is {shown(k)}; expected a window from 0 to {len(self) - 1}")
         row = self._rows.shape[1] - 1
         start, stop = k * row // len(self), (k + 1) * row // len(self)
         tokens = _as_indices(self._rows[:, start : stop + 1].T)
@@ -208,7 +232,7 @@ class Windows:
 
     def batch(self, step: int) -> Batch:
         """Return what a step of training runs over, steps counted from 0 through all readings of the stream."""
-        k = step % len(self)
+        k = check_count("step", step) % len(self)
         return Batch(*self[k], None, carries_on=k > 0)
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
@@ -255,19 +279,23 @@ class Lines:
     ) -> None:
         self.batch_size = check_positive("batch_size", batch_size)
         self.seq_length = check_positive("seq_length", seq_length)
-        self.seed = seed
-        spans = sequences if isinstance(sequences, Spans) else Spans.of(sequences)
-        targets = np.maximum(spans.sizes - 1, 0)
+        self.seed = None if seed is None else check_count("seed", seed)
+        if not isinstance(sequences, Spans):
+            check_sequence("sequences", sequences, "arrays of tokens")
+            sequences = Spans.of([_as_stream(f"sequences[{n}]", each) for n, each in enumerate(sequences)])
+        targets = np.maximum(sequences.sizes - 1, 0)
         seq_length = min(seq_length, max(1, int(targets.max(initial=0))))
         pieces = -(-targets // seq_length)  # of each sequence
         if not pieces.any():
-            raise TextError("there is no line that is not empty")
+            raise TextError(
+                "there is no line that is not empty: none of sequences has two tokens; expected at least one that has"
+            )
         firsts = np.cumsum(pieces, dtype=pieces.dtype) - pieces
         done = np.arange(pieces.sum(), dtype=pieces.dtype) - np.repeat(firsts, pieces)
         done *= seq_length  # targets of the same sequence in the pieces before
         self._lengths = np.minimum(np.repeat(targets, pieces) - done, seq_length)
-        self._starts = np.repeat(spans.starts, pieces) + done
-        self._tokens = spans.tokens
+        self._starts = np.repeat(sequences.starts, pieces) + done
+        self._tokens = sequences.tokens
         self._order: tuple[int, list[Array]] = (-1, [])  # an epoch, and the sequences in each of its batches
 
     def __len__(self) -> int:
@@ -276,7 +304,7 @@ class Lines:
 
     def batch(self, step: int) -> Batch:
         """Return what a step of training runs over, steps counted from 0 through all epochs."""
-        return Batch(*self._padded(step), carries_on=False)
+        return Batch(*self._padded(check_count("step", step)), carries_on=False)
 
     def _padded(self, step: int) -> tuple[Array, Array, Array]:
         epoch, k = divmod(step, len(self))

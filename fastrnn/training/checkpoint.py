@@ -6,13 +6,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastrnn.backends import check_run
+from fastrnn.checks import Array, check_path
 from fastrnn.errors import FastrnnError
-from fastrnn.parameters import Array
 from fastrnn.training.files import write_atomically
 from fastrnn.training.model import LanguageModel
 from fastrnn.training.names import join_names, split_names
@@ -66,7 +66,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Groups, dict[str, Any
         If it is not a checkpoint, or is truncated.
     """
     safetensors = _safetensors()
-    data = Path(path).read_bytes()
+    data = check_path("path", path).read_bytes()
     with usable_checkpoint(path):
         try:
             groups = split_names(safetensors.numpy.load(data))
@@ -93,6 +93,7 @@ def load_model(
     OSError, CheckpointError
         As for `read_checkpoint`.
     """
+    check_run(backend, num_threads)
     groups, metadata = read_checkpoint(path)
     with usable_checkpoint(path):
         if "characters" in metadata:  # as files were written when there were characters only

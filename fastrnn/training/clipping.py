@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fastrnn.parameters import Array
+from fastrnn.checks import Array, check_arrays, check_positive_number
 
 __all__ = ["clip_global_norm", "clip_value"]
 
@@ -24,32 +24,32 @@ def clip_global_norm(grads: Mapping[str, Array], max_norm: float) -> float:
 
     Raises
     ------
-    ValueError
-        If `max_norm` is not positive.
+    TypeError, ValueError
+        If `grads` is no mapping of arrays of floats that can be written, or `max_norm` not a positive number.
     """
-    if not max_norm > 0:
-        raise ValueError(f"max_norm is {max_norm}; expected a positive number")
-    norm = _norm(grads)
+    max_norm = check_positive_number("max_norm", max_norm)
+    arrays = [np.asarray(grad) for grad in check_arrays("grads", grads, written=True).values()]
+    norm = _norm(arrays)
     if norm + 1e-6 > max_norm and math.isfinite(norm):
-        for grad in grads.values():
+        for grad in arrays:
             grad *= max_norm / (norm + 1e-6)
     return norm
 
 
 def clip_value(grads: Mapping[str, Array], limit: float) -> None:
-    """Clip every element of every gradient to [-limit, limit]; ValueError if `limit` is not positive."""
-    if not limit > 0:
-        raise ValueError(f"limit is {limit}; expected a positive number")
+    """Clip every element of every gradient to [-limit, limit]; errors are those of `clip_global_norm`."""
+    limit = check_positive_number("limit", limit)
+    check_arrays("grads", grads, written=True)
     for grad in grads.values():
         np.clip(grad, -limit, limit, out=grad)
 
 
-def _norm(grads: Mapping[str, Array]) -> float:
-    square = sum(float(np.vdot(grad, grad)) for grad in grads.values())
+def _norm(grads: Sequence[Array]) -> float:
+    square = sum(float(np.vdot(grad, grad)) for grad in grads)
     largest = 1.0
     if not math.isfinite(square):  # squares overflow long before the gradients do
-        largest = float(np.max([np.abs(grad).max(initial=0) for grad in grads.values()]))
+        largest = float(np.max([np.abs(grad).max(initial=0) for grad in grads]))
         if not math.isfinite(largest):
             return largest
-        square = sum(float(np.square(grad / largest, dtype=np.float64).sum()) for grad in grads.values())
+        square = sum(float(np.square(grad / largest, dtype=np.float64).sum()) for grad in grads)
     return largest * math.sqrt(square)

@@ -7,13 +7,14 @@ inference, `parameters`, `state_dict` and `load_state_dict`; one whose `takes_le
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fastrnn import GRU, LSTM, RNN, ops
+from fastrnn.checks import check_instance, shown, take_array
 from fastrnn.modules import Tape
-from fastrnn.parameters import Array, fill, take_array
+from fastrnn.parameters import Array, fill
 from fastrnn.training.names import join_names
 
 __all__ = ["Composed", "Last", "Recurrent", "Sequential", "clear_padding"]
@@ -54,9 +55,7 @@ class _EveryStep(Composed):
     takes_lengths = True
 
     def __init__(self, rnn: Recurrent) -> None:
-        if not isinstance(rnn, Recurrent):
-            raise TypeError(f"rnn is a {type(rnn).__name__}; expected fastrnn.RNN, LSTM or GRU")
-        self.rnn = rnn
+        self.rnn = check_instance("rnn", rnn, (RNN, LSTM, GRU), "fastrnn.RNN, LSTM or GRU")
 
     @property
     def parameters(self) -> dict[str, Array]:
@@ -76,6 +75,13 @@ class _EveryStep(Composed):
     def backward(self, tape: Any, dy: Any) -> tuple[Array | None, dict[str, Array]]:
         dx, _, grads = self.rnn.backward(tape, dy)
         return dx, grads
+
+
+class LastTape(NamedTuple):
+    """What `Last.forward` keeps for its `backward`; it serves once."""
+
+    rnn: Tape
+    shape: tuple[int, ...]  # of h
 
 
 class Last(_EveryStep):
@@ -108,14 +114,15 @@ class Last(_EveryStep):
         """Return h (N, D*P), or (D*P,) for a single sequence; x and lengths are as for the module."""
         return self._h(self.rnn(x, lengths=lengths)[1])
 
-    def forward(self, x: Any, lengths: Any = None) -> tuple[Array, tuple[Tape, tuple[int, ...]]]:
+    def forward(self, x: Any, lengths: Any = None) -> tuple[Array, LastTape]:
         """Return what calling returns, and the tape, which serves once."""
         _, state_n, tape = self.rnn.forward(x, lengths=lengths)
         h = self._h(state_n)
-        return h, (tape, h.shape)
+        return h, LastTape(tape, h.shape)
 
-    def backward(self, tape: tuple[Tape, tuple[int, ...]], dh: Any) -> tuple[Array | None, dict[str, Array]]:
+    def backward(self, tape: LastTape, dh: Any) -> tuple[Array | None, dict[str, Array]]:
         """Return dx, None for tokens, and the gradients by parameter name, for dh of h's shape."""
+        check_instance("tape", tape, LastTape, "the tape that forward returned")
         rnn, (rnn_tape, shape) = self.rnn, tape
         dh = ops.as_real("dh", dh, rnn.dtype, shape, "the shape of h")
         D, P = rnn.directions, shape[-1] // rnn.directions
@@ -175,14 +182,14 @@ class Sequential(Composed):
 
     def __init__(self, layers: Mapping[str, Any]) -> None:
         if not isinstance(layers, Mapping):
-            raise TypeError(f"layers is a {type(layers).__name__}; expected a mapping of names to layers")
+            raise TypeError(f"layers is {shown(layers)}; expected a mapping of names to layers")
         if not layers:
             raise ValueError("layers is empty; expected at least one")
         for name, layer in layers.items():
             if not isinstance(name, str) or not name or "." in name:
-                raise ValueError(f"layers has the name {name!r}; expected one without a dot, not empty")
+                raise ValueError(f"layers has the name {shown(name)}; expected one without a dot, not empty")
             if isinstance(layer, type) or not (hasattr(layer, "forward") and hasattr(layer, "backward")):
-                raise TypeError(f"layers[{name!r}] is a {type(layer).__name__}; expected a layer")
+                raise TypeError(f"layers[{name!r}] is {shown(layer)}; expected a layer")
         with_parameters = [id(layer) for layer in layers.values() if layer.parameters]
         if len(set(with_parameters)) < len(with_parameters):
             raise ValueError("layers has one layer twice; expected each once: its two gradients would not be added up")
@@ -269,7 +276,8 @@ def clear_padding(x: Any, lengths: Any, batch_first: bool) -> Any:
         return x
     x, lengths = take_array("x", x), take_array("lengths", lengths)
     time, batch = (1, 0) if batch_first else (0, 1)
-    if x.ndim < 2 or lengths.shape != (x.shape[batch],) or lengths.dtype.kind not in "iu":
+    fit = x.ndim >= 2 and lengths.shape == (x.shape[batch],)
+    if not fit or lengths.dtype.kind not in "iu" or x.dtype.kind not in "iuf":
         return x
     padding = np.arange(x.shape[time])[:, None] >= lengths
     if not padding.any():

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.parameters import Array, check_positive
+from fastrnn.checks import Array, check_number, check_positive
+from fastrnn.training.names import take_scalars
 
 __all__ = ["EarlyStopping"]
 
@@ -51,9 +52,7 @@ class EarlyStopping:
 
     def __init__(self, patience: int, min_delta: float = 0.0) -> None:
         self.patience = check_positive("patience", patience)
-        if not min_delta >= 0:
-            raise ValueError(f"min_delta is {min_delta}; expected 0 or a positive number")
-        self.min_delta = min_delta
+        self.min_delta = check_number("min_delta", min_delta, "0 or a positive number", lambda delta: delta >= 0)
         self.best = math.inf
         self._waited = 0
 
@@ -64,6 +63,7 @@ class EarlyStopping:
 
     def update(self, loss: float) -> bool:
         """Take notice of a validation loss and return whether it is the best so far; NaN never is."""
+        loss = check_number("loss", loss)
         if loss < self.best - self.min_delta:
             self.best, self._waited = loss, 0
             return True
@@ -76,5 +76,5 @@ class EarlyStopping:
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave; KeyError if a name is missing."""
-        best, waited = state_dict["best"], state_dict["waited"]
-        self.best, self._waited = float(best), int(waited)
+        best, waited = take_scalars(state_dict, ("best", "waited"))
+        self.best, self._waited = best, int(waited)

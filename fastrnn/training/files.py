@@ -8,6 +8,8 @@ import re
 import threading
 from pathlib import Path
 
+from fastrnn.checks import check_path
+
 __all__ = ["remove_temporaries", "write_atomically"]
 
 
@@ -22,7 +24,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     OSError
         If that cannot be done, with `path` as its `filename`; an older file is then as it was.
     """
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(check_path("path", path)))
     # The name is this thread's own: two that write to one path do not write into each other's file.
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import GRU, LSTM, RNN
-from fastrnn.parameters import Array, take_array
+from fastrnn.checks import Array, check_instance, check_sequence, take_reals
 
 __all__ = ["from_keras_weights"]
 
@@ -58,15 +58,25 @@ def from_keras_weights(rnn: RNN | LSTM | GRU, weights: Sequence[Any]) -> dict[st
     >>> gru.parameters["bias_hh_l0"]
     array([ 8.,  9.,  6.,  7., 10., 11.], dtype=float32)
     """
+    check_instance("rnn", rnn, (RNN, LSTM, GRU), "a fastrnn.RNN, LSTM or GRU")
     if rnn.proj_size:
         raise ValueError(f"rnn has proj_size {rnn.proj_size}; expected 0: Keras has no projections")
     each = 3 if rnn.bias else 2
+    check_sequence("weights", weights, "the arrays of get_weights()")
     if len(weights) != each * rnn.num_layers * rnn.directions:
         raise ValueError(
             f"weights holds {len(weights)} arrays; expected {each} of each of {rnn.num_layers} layers "
             f"and {rnn.directions} directions"
         )
-    arrays = [take_array(f"weights[{k}]", weight) for k, weight in enumerate(weights)]
+    arrays = [take_reals(f"weights[{k}]", weight) for k, weight in enumerate(weights)]
+    for k, array in enumerate(arrays):
+        suffix = f"_l{k // each // rnn.directions}{'_reverse' * (k // each % rnn.directions)}"
+        name = ("weight_ih", "weight_hh", "bias_ih")[k % each] + suffix
+        shape = rnn.parameters[name].shape[::-1]
+        if k % each < 2 and array.shape != shape:
+            raise ValueError(f"weights[{k}] has shape {array.shape}; expected {shape}, for {name}")
+        if k % each == 2 and not isinstance(rnn, GRU) and array.shape != shape:
+            raise ValueError(f"weights[{k}] has shape {array.shape}; expected {shape}, for {name}")
     gru = isinstance(rnn, GRU)
     state_dict: dict[str, Array] = {}
     for k, start in enumerate(range(0, len(arrays), each)):

@@ -8,16 +8,20 @@ from typing import Any
 import numpy as np
 
 from fastrnn import ops, stack
-from fastrnn.parameters import (
-    Array,
-    Parametrized,
+from fastrnn.backends import check_run
+from fastrnn.checks import (
     check_dtype,
+    check_flag,
+    check_index,
+    check_instance,
     check_positive,
     check_share,
+    shown,
     take_array,
     take_floats,
-    uniform,
+    take_integers,
 )
+from fastrnn.parameters import Array, Parametrized, uniform
 
 __all__ = ["Dropout", "Embedding", "Linear"]
 
@@ -61,12 +65,7 @@ class Embedding(Parametrized):
         shape = (self.num_embeddings, self.embedding_dim)
         self._declare({"weight": shape}, lambda rng, shape: rng.standard_normal(shape), seed)
         if padding_idx is not None:
-            if not isinstance(padding_idx, (int, np.integer)) or isinstance(padding_idx, bool):
-                raise TypeError(f"padding_idx is {padding_idx!r}; expected a token or None")
-            if not 0 <= padding_idx < self.num_embeddings:
-                raise ValueError(
-                    f"padding_idx is {padding_idx}; expected 0 <= token < num_embeddings = {self.num_embeddings}"
-                )
+            padding_idx = check_index("padding_idx", padding_idx, self.num_embeddings, "num_embeddings")
             self._parameters["weight"][padding_idx] = 0
         self.padding_idx = padding_idx
 
@@ -84,14 +83,13 @@ class Embedding(Parametrized):
         ValueError
             If a token is negative or not below V.
         """
-        tokens = take_array("tokens", tokens)
-        if not ops.is_tokens(tokens):
-            raise TypeError(f"tokens has dtype {tokens.dtype}; expected integers")
-        tokens = ops.as_tokens("tokens", tokens, self.num_embeddings, "num_embeddings")
+        tokens = ops.as_tokens("tokens", take_integers("tokens", tokens), self.num_embeddings, "num_embeddings")
         return self._parameters["weight"][tokens], tokens
 
     def backward(self, tape: Array, dy: Any) -> tuple[None, dict[str, Array]]:
         """Return None, tokens having no gradient, and the gradient of `weight` for that of the vectors (..., E)."""
+        tape = check_instance("tape", tape, np.ndarray, "the tape that forward returned")
+        tape = ops.as_tokens("tape", take_integers("tape", tape), self.num_embeddings, "num_embeddings")
         shape = (*tape.shape, self.embedding_dim)
         tokens, rows = tape.ravel(), ops.as_real("dy", dy, self.dtype, shape, "the shape of y").reshape(-1, shape[-1])
         few = self.num_embeddings <= 256
@@ -153,9 +151,9 @@ class Linear(Parametrized):
         self.out_features = check_positive("out_features", out_features)
         self.dtype = check_dtype(dtype)
         shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
-        if bias:
+        if check_flag("bias", bias):
             shapes["bias"] = (self.out_features,)
-        self.backend, self.num_threads = backend, num_threads
+        self.backend, self.num_threads = check_run(backend, num_threads)
         self._declare(shapes, uniform(1 / math.sqrt(self.in_features)), seed)
 
     def __call__(self, x: Any) -> Array:
@@ -180,6 +178,8 @@ class Linear(Parametrized):
 
     def backward(self, tape: Array, dy: Any) -> tuple[Array, dict[str, Array]]:
         """Return dx (..., in) and the gradients by parameter name, for dy (..., out)."""
+        tape = check_instance("tape", tape, np.ndarray, "the tape that forward returned")
+        tape = ops.as_real("tape", tape, self.dtype, (*tape.shape[:-1], self.in_features), "(..., in_features)")
         shape = (*tape.shape[:-1], self.out_features)
         dy = ops.as_real("dy", dy, self.dtype, shape, "the shape of y").reshape(-1, self.out_features)
         dx = self._multiply(dy, self._parameters["weight"])  # y = x @ weight.T
@@ -228,7 +228,9 @@ class Dropout(Parametrized):
 
     def backward(self, tape: Array, dy: Any) -> tuple[Array, dict[str, Array]]:
         """Return dx for dy, and no gradients of parameters, as there are none."""
-        dy = take_array("dy", dy)
+        dy = take_floats("dy", dy)
+        if not isinstance(tape, np.ndarray) or tape.dtype != bool:
+            raise TypeError(f"tape is {shown(tape)}; expected the tape that forward returned")
         if dy.shape != tape.shape:
             raise ValueError(f"dy has shape {dy.shape}; expected the shape of y = {tape.shape}")
         return self._dropout.scale(dy, tape), {}

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastrnn.backends import check_run
+from fastrnn.checks import check_instance
 from fastrnn.errors import FastrnnError
 from fastrnn.parameters import Array
 from fastrnn.training.batches import Lines
@@ -126,6 +128,9 @@ class Trainer:
     def __init__(
         self, text: str | Text, settings: Settings, *, backend: str | None = None, num_threads: int | None = None
     ) -> None:
+        check_instance("text", text, (str, Text), "a text")
+        check_instance("settings", settings, Settings, "Settings")
+        check_run(backend, num_threads)
         self.settings = settings
         self.tokenizer = build_tokenizer(settings, text)
         self._text_sha256 = _sha256(text)
@@ -322,6 +327,8 @@ class Trainer:
         TextError
             If the text is another one.
         """
+        check_instance("text", text, (str, Text), "a text")
+        check_run(backend, num_threads)
         groups, metadata = read_checkpoint(path)
         with usable_checkpoint(path):
             settings = read_settings(metadata)
@@ -329,7 +336,9 @@ class Trainer:
             if not isinstance(text_sha256, str):
                 raise TypeError(f"text_sha256 is {text_sha256!r}; expected a text")
         if text_sha256 != _sha256(text):
-            raise TextError(f"{path} was trained on another text: SHA-256 {text_sha256[:12]}, not {_sha256(text)[:12]}")
+            raise TextError(
+                f"{path} was trained on another text: SHA-256 {_sha256(text)[:12]}; expected {text_sha256[:12]}"
+            )
         for name, value in changes.items():
             if name not in ("steps", "epochs", "evaluate_every", "patience") and value != getattr(settings, name):
                 raise CheckpointError(f"{path} has {name} {getattr(settings, name)}; it cannot go on with {value}")

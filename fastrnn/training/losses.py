@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import ops
-from fastrnn.parameters import Array, take_array, take_floats
+from fastrnn.checks import Array, check_choice, check_integer, take_array, take_floats, take_integers, to_dtype
 
 __all__ = ["bce_with_logits", "cross_entropy", "mse", "rows_cross_entropy"]
 
@@ -42,7 +42,7 @@ def mse(y: Any, targets: Any, *, reduction: str = "mean") -> tuple[float, Array]
     (2.0, array([0., 2.]))
     """
     y = take_floats("y", y)
-    targets = ops.as_real("targets", targets, y.dtype, y.shape, "the shape of y")
+    targets = _like("targets", targets, "y", y)
     share = _share(reduction, y.size, "y is empty")
     difference = np.subtract(y, targets, out=np.empty_like(y))
     loss = share * np.sum(np.square(difference, dtype=np.float64))
@@ -88,7 +88,7 @@ def bce_with_logits(logits: Any, targets: Any, *, reduction: str = "mean") -> tu
     (0.6931, array([ 0.25, -0.25]))
     """
     logits = take_floats("logits", logits)
-    targets = ops.as_real("targets", targets, logits.dtype, logits.shape, "the shape of logits")
+    targets = _like("targets", targets, "logits", logits)
     if not np.all((targets >= 0) & (targets <= 1)):
         raise ValueError(f"targets holds values from {targets.min()} to {targets.max()}; expected 0 <= target <= 1")
     share = _share(reduction, logits.size, "logits is empty")
@@ -139,9 +139,9 @@ def cross_entropy(
     >>> round(loss, 4)
     0.6931
     """
-    logits, targets = take_floats("logits", logits), take_array("targets", targets)
-    if not ops.is_tokens(targets):
-        raise TypeError(f"targets has dtype {targets.dtype}; expected integers")
+    logits, targets = take_floats("logits", logits), take_integers("targets", targets)
+    if ignore_index is not None:
+        ignore_index = check_integer("ignore_index", ignore_index)
     if logits.shape[:-1] != targets.shape or logits.ndim == 0:
         raise ValueError(
             f"targets has shape {targets.shape}; expected {logits.shape[:-1]}, as logits is {logits.shape}"
@@ -175,11 +175,19 @@ def rows_cross_entropy(z: Array, targets: Array, share: float) -> tuple[float, A
     return loss, p
 
 
+def _like(name: str, value: Any, of: str, other: Array) -> Array:
+    """Return `value` as an array of the dtype and shape of `other`, which is called `of`."""
+    array = take_array(name, value)
+    if array.dtype != other.dtype:
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; expected {other.dtype}, as {of}{to_dtype(name, value, other.dtype)}"
+        )
+    return ops.as_real(name, array, other.dtype, other.shape, f"the shape of {of}")
+
+
 def _share(reduction: str, count: int, none: str) -> float:
     """What each of `count` terms is multiplied with; `none` says why there is none."""
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"reduction is {reduction!r}; expected 'mean' or 'sum'")
-    if reduction == "sum":
+    if check_choice("reduction", reduction, ("mean", "sum")) == "sum":
         return 1.0
     if not count:
         raise ValueError(f"{none}; expected at least one: the mean of none is undefined")

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrnn import GRU, LSTM, RNN, stack
+from fastrnn import GRU, LSTM, RNN, ops, stack
+from fastrnn.checks import check_choice, check_instance, check_positive, check_share, make_generator, take_integers
 from fastrnn.modules import Tape
-from fastrnn.parameters import Array, Parametrized, check_share, take_array
+from fastrnn.parameters import Array, Parametrized
 from fastrnn.training.adaptive import AdaptiveSoftmax
 from fastrnn.training.composition import Composed, Recurrent, clear_padding
 from fastrnn.training.layers import Embedding, Linear
@@ -58,8 +59,11 @@ class LanguageModel(Composed):
         dropout: float = 0.0,
         seed: Any = None,
     ) -> None:
-        self.rnn = rnn
+        self.rnn = check_instance("rnn", rnn, (RNN, LSTM, GRU), "fastrnn.RNN, LSTM or GRU")
+        check_instance("head", head, (Linear, AdaptiveSoftmax), "a Linear or an AdaptiveSoftmax")
         self.head = head
+        if embedding is not None:
+            check_instance("embedding", embedding, Embedding, "an Embedding or None")
         self.embedding = embedding
         self.dropout = check_share("dropout", dropout)
         self.seed_dropout(seed)
@@ -73,9 +77,9 @@ class LanguageModel(Composed):
 
     def seed_dropout(self, seed: Any) -> None:
         """Have dropout draw from `seed` on, anything `numpy.random.default_rng` takes."""
+        rng = make_generator(seed)
         if not self.dropout:
             return
-        rng = np.random.default_rng(seed)
         self._dropout = stack.Dropout(self.dropout, tuple(rng.spawn(2)))
         if self.rnn.num_layers > 1:
             self.rnn._dropout = stack.Dropout(self.dropout, tuple(rng.spawn(self.rnn.num_layers - 1)))
@@ -93,6 +97,7 @@ class LanguageModel(Composed):
 
     def trace(self, tokens: Any) -> dict[str, Array]:
         """Return every gate and state of the recurrent stack as it reads `tokens` (T, N); see `fastrnn.LSTM.trace`."""
+        tokens = self._take_tokens(tokens)
         return self.rnn.trace(tokens if self.embedding is None else self.embedding(tokens))
 
     def loss(self, tokens: Any, targets: Any, state: Any = None, lengths: Any = None) -> tuple[float, Any]:
@@ -133,15 +138,29 @@ class LanguageModel(Composed):
             dy.reshape(-1, dy.shape[-1])[real] = drows
         return loss, state_n, self._backward(tape, dy, head_grads)
 
+    def _take_tokens(self, tokens: Any, lengths: Any = None) -> Array:
+        """Return tokens (T, N), or (T,) of a single sequence, as an array; lengths leave any numbers in the padding."""
+        array = take_integers("tokens", tokens)
+        if array.ndim not in (1, 2):
+            raise ValueError(f"tokens has shape {array.shape}; expected (T, N) or (T,)")
+        if lengths is not None:
+            if array.ndim == 1:
+                raise ValueError(f"tokens has shape {array.shape}; expected (T, N), as lengths is given")
+            return array
+        vocabulary = self.rnn.input_size if self.embedding is None else self.embedding.num_embeddings
+        return ops.as_tokens("tokens", array, vocabulary, "V")
+
     def _infer(self, tokens: Any, state: Any, lengths: Any) -> tuple[Array, Any]:
-        x = tokens if self.embedding is None else self.embedding(clear_padding(tokens, lengths, self.rnn.batch_first))
+        x = self._take_tokens(tokens, lengths)
+        if self.embedding is not None:
+            x = self.embedding(clear_padding(x, lengths, self.rnn.batch_first))
         return self.rnn(x, state, lengths=lengths)
 
     def _forward(self, tokens: Any, state: Any, lengths: Any) -> tuple[Array, Any, ModelTape]:
         """Return y (T, N, H), the final state, and the tape without the head's."""
-        x, embedding_tape, dropped = tokens, None, []
+        x, embedding_tape, dropped = self._take_tokens(tokens, lengths), None, []
         if self.embedding is not None:
-            x, embedding_tape = self.embedding.forward(clear_padding(tokens, lengths, self.rnn.batch_first))
+            x, embedding_tape = self.embedding.forward(clear_padding(x, lengths, self.rnn.batch_first))
             if self.dropout:
                 x, kept = self._dropout(x, 1)
                 dropped.append(kept)
@@ -166,7 +185,9 @@ class LanguageModel(Composed):
 
 def _real(y: Array, targets: Any, lengths: Any) -> tuple[Array, Array | None, Array]:
     """Return the rows of y with a target, (R, H), which they are, and their targets (R,); without lengths, all."""
-    targets = take_array("targets", targets)
+    targets = take_integers("targets", targets)
+    if targets.shape != y.shape[:-1]:
+        raise ValueError(f"targets has shape {targets.shape}; expected {y.shape[:-1]}, as the tokens")
     if lengths is None:
         return y, None, targets
     real = np.flatnonzero(targets >= 0)
@@ -220,7 +241,10 @@ class CharModel(LanguageModel):
         backend: str | None = None,
         num_threads: int | None = None,
     ) -> None:
-        rng = np.random.default_rng(seed)  # rnn and head draw one after the other
+        check_positive("vocabulary_size", vocabulary_size)
+        check_positive("hidden_size", hidden_size)
+        check_share("dropout", dropout)
+        rng = make_generator(seed)  # rnn and head draw one after the other
         options: dict[str, Any] = {"dtype": dtype, "seed": rng, "backend": backend, "num_threads": num_threads}
         rnn = _stack(cell, vocabulary_size, hidden_size, num_layers, dropout, options)
         super().__init__(rnn, Linear(hidden_size, vocabulary_size, **options), None, dropout, rng)
@@ -233,6 +257,9 @@ class CharModel(LanguageModel):
 
     def backward(self, tape: ModelTape, dlogits: Any) -> dict[str, Array]:
         """Return the gradients by parameter name, for those of the logits (T, N, V)."""
+        check_instance("tape", tape, ModelTape, "the tape that forward returned")
+        shape = (*tape.head.shape[:-1], self.head.out_features)
+        dlogits = ops.as_real("dlogits", dlogits, self.head.dtype, shape, "the shape of the logits")
         dy, head_grads = self.head.backward(tape.head, dlogits)
         return self._backward(tape, dy, head_grads)
 
@@ -283,7 +310,10 @@ class WordModel(LanguageModel):
         backend: str | None = None,
         num_threads: int | None = None,
     ) -> None:
-        rng = np.random.default_rng(seed)  # the parts draw one after the other
+        check_positive("vocabulary_size", vocabulary_size)
+        check_positive("hidden_size", hidden_size)
+        check_share("dropout", dropout)
+        rng = make_generator(seed)  # the parts draw one after the other
         options: dict[str, Any] = {"dtype": dtype, "seed": rng, "backend": backend, "num_threads": num_threads}
         embedding = Embedding(vocabulary_size, hidden_size, dtype=dtype, seed=rng)
         rnn = _stack(cell, hidden_size, hidden_size, num_layers, dropout, options)
@@ -298,7 +328,6 @@ class WordModel(LanguageModel):
 def _stack(
     cell: str, input_size: int, hidden_size: int, num_layers: int, dropout: float, options: Mapping[str, Any]
 ) -> Recurrent:
-    if cell not in CELLS:
-        raise ValueError(f"cell is {cell!r}; expected one of {', '.join(CELLS)}")
-    between = dropout if num_layers > 1 else 0.0
+    check_choice("cell", cell, CELLS)
+    between = dropout if check_positive("num_layers", num_layers) > 1 else 0.0
     return CELLS[cell](input_size, hidden_size, num_layers, dropout=between, **options)

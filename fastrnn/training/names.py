@@ -1,12 +1,14 @@
-"""Dotted names: several mappings of arrays as one, and back."""
+"""What is in a state dict: several mappings of arrays as one, under dotted names, and back; numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from fastrnn.parameters import Array
+from fastrnn.checks import Array, check_mapping, check_number, take_array
 
-__all__ = ["join_names", "split_names"]
+__all__ = ["join_names", "split_names", "take_scalars"]
 
 
 def join_names(groups: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
@@ -21,3 +23,26 @@ def split_names(arrays: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
         group, _, name = full_name.partition(".")
         groups.setdefault(group, {})[name] = array
     return groups
+
+
+def take_scalars(state_dict: Any, names: Sequence[str]) -> list[float]:
+    """Return the numbers of some names in a state dict, those that count something, all but the first, finite.
+
+    Raises
+    ------
+    KeyError
+        If a name is missing.
+    TypeError, ValueError
+        If it is no mapping, or a value no such number.
+    """
+    check_mapping("state_dict", state_dict, "names to numbers")
+    if missing := [name for name in names if name not in state_dict]:
+        raise KeyError(f"state_dict has no {missing}; expected {list(names)}")
+    numbers = []
+    for k, name in enumerate(names):
+        label = f"state_dict[{name!r}]"
+        array = take_array(label, state_dict[name])
+        value = array.reshape(())[()] if array.size == 1 else array
+        wanted = "a finite number" if k else "a number"
+        numbers.append(check_number(label, value, wanted, math.isfinite if k else lambda number: True))
+    return numbers

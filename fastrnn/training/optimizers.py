@@ -5,13 +5,24 @@ A rule is a class with the names of its running averages and one method that upd
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
-from fastrnn.parameters import Array
+from fastrnn.checks import (
+    Array,
+    check_arrays,
+    check_count,
+    check_float_array,
+    check_mapping,
+    check_number,
+    check_sequence,
+    shown,
+    take_reals,
+)
 
 __all__ = ["SGD", "Adam", "AdamW", "Momentum", "Optimizer", "RMSProp"]
 
@@ -30,10 +41,9 @@ class Optimizer:
     averages: ClassVar[tuple[str, ...]]  # names of the arrays kept per parameter, zero at first
 
     def __init__(self, parameters: Mapping[str, Array], learning_rate: float) -> None:
-        _check("learning_rate", learning_rate, 0, math.inf)
-        self.learning_rate = learning_rate
+        self.learning_rate = _check("learning_rate", learning_rate, 0, math.inf)
         self.steps = 0
-        self._parameters = dict(parameters)
+        self._parameters = dict(check_arrays("parameters", parameters, written=True))
         self._averages = {name: [np.zeros_like(p) for _ in self.averages] for name, p in self._parameters.items()}
         largest = max((p.nbytes for p in self._parameters.values()), default=0)
         self._scratch = np.empty(largest, np.uint8)
@@ -45,14 +55,18 @@ class Optimizer:
         ------
         KeyError
             If the names of `grads` are not those of the parameters.
-        ValueError
-            If a gradient does not have its parameter's shape.
+        TypeError, ValueError
+            If `grads` is no mapping of arrays of floats, or a gradient does not have its parameter's shape.
         """
+        check_mapping("grads", grads, "names to arrays")
         if grads.keys() != self._parameters.keys():
-            raise KeyError(f"grads are for {sorted(grads)}; expected {sorted(self._parameters)}")
+            raise KeyError(f"grads is for {_listed(grads)}; expected {_listed(self._parameters)}")
         for name, p in self._parameters.items():
-            if grads[name].shape != p.shape:
-                raise ValueError(f"grads[{name!r}] has shape {grads[name].shape}; expected {p.shape}")
+            grad = grads[name]
+            if type(grad) is np.ndarray and grad.dtype is p.dtype and grad.shape == p.shape:
+                continue  # as most are
+            if check_float_array(f"grads[{name!r}]", grad).shape != p.shape:
+                raise ValueError(f"grads[{name!r}] has shape {grad.shape}; expected {p.shape}")
         self.steps += 1
         for name, p in self._parameters.items():
             scratch = self._scratch[: p.nbytes].view(p.dtype).reshape(p.shape)
@@ -72,15 +86,18 @@ class Optimizer:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave; KeyError or ValueError, and nothing loaded, unless names and shapes fit."""
         expected = self.state_dict()
+        check_mapping("state_dict", state_dict, "names to arrays")
         if state_dict.keys() != expected.keys():
-            raise KeyError(f"state_dict has {sorted(state_dict)}; expected {sorted(expected)}")
+            raise KeyError(f"state_dict has {_listed(state_dict)}; expected {_listed(expected)}")
+        values = {name: take_reals(f"state_dict[{name!r}]", state_dict[name]) for name in expected}
         for name, value in expected.items():
-            if np.shape(state_dict[name]) != value.shape:
-                raise ValueError(f"state_dict[{name!r}] has shape {np.shape(state_dict[name])}; expected {value.shape}")
-        self.steps = int(state_dict["steps"])
+            if values[name].shape != value.shape:
+                raise ValueError(f"state_dict[{name!r}] has shape {values[name].shape}; expected {value.shape}")
+        steps = values["steps"].item()
+        self.steps = check_count("state_dict['steps']", int(steps) if math.isfinite(steps) else steps)
         for name, arrays in self._averages.items():
             for kind, array in zip(self.averages, arrays, strict=True):
-                array[...] = state_dict[f"{kind}.{name}"]
+                array[...] = values[f"{kind}.{name}"]
 
 
 class SGD(Optimizer):
@@ -99,8 +116,7 @@ class SGD(Optimizer):
 
     def __init__(self, parameters: Mapping[str, Array], learning_rate: float = 1e-3, momentum: float = 0.0) -> None:
         super().__init__(parameters, learning_rate)
-        _check("momentum", momentum, 0, 1)
-        self.momentum = momentum
+        self.momentum = _check("momentum", momentum, 0, 1)
 
     def _update(self, p: Array, grad: Array, scratch: Array, *averages: Array) -> None:
         (velocity,) = averages
@@ -128,10 +144,8 @@ class RMSProp(Optimizer):
         self, parameters: Mapping[str, Array], learning_rate: float = 0.01, alpha: float = 0.99, eps: float = 1e-8
     ) -> None:
         super().__init__(parameters, learning_rate)
-        _check("alpha", alpha, 0, 1)
-        _check("eps", eps, 0, math.inf)
-        self.alpha = alpha
-        self.eps = eps
+        self.alpha = _check("alpha", alpha, 0, 1)
+        self.eps = _check("eps", eps, 0, math.inf)
 
     def _update(self, p: Array, grad: Array, scratch: Array, *averages: Array) -> None:
         (square,) = averages
@@ -160,11 +174,10 @@ class Adam(Optimizer):
         eps: float = 1e-8,
     ) -> None:
         super().__init__(parameters, learning_rate)
-        for k, beta in enumerate(betas):
-            _check(f"betas[{k}]", beta, 0, 1)
-        _check("eps", eps, 0, math.inf)
-        self.betas = betas
-        self.eps = eps
+        if len(check_sequence("betas", betas, "two numbers")) != 2:
+            raise ValueError(f"betas is {shown(betas)}; expected two numbers")
+        self.betas = _check("betas[0]", betas[0], 0, 1), _check("betas[1]", betas[1], 0, 1)
+        self.eps = _check("eps", eps, 0, math.inf)
 
     def _update(self, p: Array, grad: Array, scratch: Array, *averages: Array) -> None:
         mean, square = averages
@@ -201,8 +214,7 @@ class AdamW(Adam):
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(parameters, learning_rate, betas, eps)
-        _check("weight_decay", weight_decay, 0, math.inf)
-        self.weight_decay = weight_decay
+        self.weight_decay = _check("weight_decay", weight_decay, 0, math.inf)
 
     def _update(self, p: Array, grad: Array, scratch: Array, *averages: Array) -> None:
         p *= 1 - self.learning_rate * self.weight_decay
@@ -217,7 +229,12 @@ def _average_square(square: Array, grad: Array, decay: float, scratch: Array) ->
     square += scratch
 
 
-def _check(name: str, value: float, low: float, high: float) -> None:
-    """ValueError unless low <= value < high."""
-    if not low <= value < high:
-        raise ValueError(f"{name} is {value}; expected at least {low} and below {high}")
+def _check(name: str, value: float, low: float, high: float) -> float:
+    """Return `value` as a float; ValueError unless low <= value < high."""
+    return check_number(name, value, f"at least {low} and below {high}", lambda number: low <= number < high)
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    """The names of a mapping, as many of them as one reads."""
+    some = [shown(name) for name in itertools.islice(names, 20)]
+    return f"[{', '.join(some)}{', ...' if len(names) > len(some) else ''}]"

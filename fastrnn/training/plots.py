@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn.parameters import Array
+from fastrnn.checks import Array, check_path, check_sequence, check_text, shown, take_reals
 from fastrnn.training.files import write_atomically
 
 if TYPE_CHECKING:
@@ -107,15 +107,24 @@ def plot_losses(
     OSError
         If the file cannot be written.
     """
+    check_path("path", path)
+    if not check_text("token", token).isprintable() or len(token) > 100:
+        raise ValueError(f"token is {shown(token)}; expected a word for the axis")
+    check_sequence("evaluations", evaluations, "Evaluations")
+    for k, evaluation in enumerate(evaluations):
+        if not (hasattr(evaluation, "step") and hasattr(evaluation, "bits")):
+            raise TypeError(f"evaluations[{k}] is {shown(evaluation)}; expected an Evaluation")
+    bits = take_reals("losses", check_sequence("losses", losses, "numbers")) / math.log(2)
+    if bits.ndim != 1:
+        raise ValueError(f"losses has shape {bits.shape}; expected (steps,)")
     figure, ((axes,),) = new_figure()
-    bits = np.asarray(losses) / math.log(2)
     steps = np.arange(1, len(bits) + 1)
     span = max(1, len(bits) // 50)
     axes.plot(steps, bits, "." if len(bits) == 1 else "-", color=BLUE, alpha=0.25, linewidth=0.8)
     middles = steps[span - 1 :] - (span - 1) / 2
     label = "training" if span == 1 else f"training, mean of {span} steps"
     axes.plot(middles, _running_mean(bits, span), color=BLUE, label=label)
-    if evaluations:
+    if len(evaluations):
         best = min(evaluations, key=lambda evaluation: evaluation.loss)
         x, y = [e.step for e in evaluations], [e.bits for e in evaluations]
         axes.plot(x, y, "o-", color=ORANGE, markersize=4, label=f"held out, best {best.bits:.2f} at step {best.step}")

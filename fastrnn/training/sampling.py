@@ -6,8 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn.checks import (
+    Array,
+    check_count,
+    check_instance,
+    check_number,
+    check_positive,
+    check_text,
+    make_generator,
+    shown,
+)
 from fastrnn.errors import FastrnnError
-from fastrnn.parameters import Array, check_positive
 from fastrnn.training.model import LanguageModel
 from fastrnn.training.text import TextError
 from fastrnn.training.tokenizers import Tokenizer
@@ -56,12 +65,11 @@ def token_weights(
     >>> token_weights(logits, top_p=0.7)
     array([1. , 0.5, 0. , 0. ])
     """
-    if not temperature >= 0:
-        raise ValueError(f"temperature is {temperature}; expected 0 (greedy) or a positive number")
+    temperature = check_number("temperature", temperature, "0 (greedy) or a positive number", lambda t: t >= 0)
     if top_k is not None:
         check_positive("top_k", top_k)
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p is {top_p}; expected a number above 0 and at most 1")
+    if top_p is not None:
+        top_p = check_number("top_p", top_p, "a number above 0 and at most 1", lambda share: 0 < share <= 1)
     if np.isnan(logits).any():
         raise LogitsError("logits holds NaN; expected numbers")
     if not np.isfinite(logits.max()):
@@ -138,15 +146,17 @@ def generate_text(
     ValueError
         If the length is negative, or as for `token_weights`.
     """
-    if length < 0:
-        raise ValueError(f"length is {length}; expected at least 0")
+    check_instance("model", model, LanguageModel, "a CharModel, WordModel or other LanguageModel")
+    check_instance("tokenizer", tokenizer, Tokenizer, "a CharTokenizer or WordTokenizer")
+    length = check_count("length", length)
+    token_weights(np.zeros(1), temperature, top_k, top_p)  # what is wrong is said before anything is written
     last: list[int] = []
     if stop is not None:
-        last = tokenizer.encode(stop).tolist()
+        last = _encode("stop", stop, tokenizer).tolist()
         if not last or tokenizer.unknown in last:
-            raise TextError(f"stop is {stop!r}; expected {tokenizer.unit}s of the vocabulary")
-    rng = np.random.default_rng(seed)
-    start = tokenizer.encode(prompt)
+            raise TextError(f"stop is {shown(stop)}; expected {tokenizer.unit}s of the vocabulary")
+    rng = make_generator(seed)
+    start = _encode("prompt", prompt, tokenizer)
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows ends in an error of its own
         logits, state = model((start if start.size else np.array([tokenizer.start]))[:, None])
         tokens: list[int] = []
@@ -161,3 +171,12 @@ def generate_text(
             anew = tokenizer.by_line and tokens[-1] == tokenizer.start
             logits, state = model(np.array([tokens[-1:]]), None if anew else state)
     return tokenizer.join(prompt, tokens)
+
+
+def _encode(name: str, text: Any, tokenizer: Tokenizer) -> Array:
+    """The tokens of an argument, which errors name."""
+    check_text(name, text)
+    try:
+        return tokenizer.encode(text)
+    except TextError as error:
+        raise TextError(f"{name} has a character that is unknown: {error}") from None

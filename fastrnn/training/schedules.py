@@ -12,7 +12,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastrnn.parameters import Array, check_positive, check_share
+from fastrnn.checks import (
+    Array,
+    check_count,
+    check_integer,
+    check_number,
+    check_positive,
+    check_sequence,
+    check_share,
+    shown,
+)
+from fastrnn.training.names import take_scalars
 
 __all__ = [
     "ConstantRate",
@@ -29,12 +39,17 @@ __all__ = [
 Schedule: TypeAlias = Callable[[int], float]
 
 
+def _check_step(step: Any) -> None:
+    check_number("step", step, "a number of at least 0", lambda number: 0 <= number < math.inf)
+
+
 @dataclass(frozen=True)
 class ConstantRate:
     """The factor is 1 at every step."""
 
     def __call__(self, step: int) -> float:
         """Return the factor at a step."""
+        _check_step(step)
         return 1.0
 
 
@@ -58,6 +73,7 @@ class StepDecay:
 
     def __call__(self, step: int) -> float:
         """Return the factor at a step."""
+        _check_step(step)
         return self.gamma ** (step // self.every)
 
 
@@ -76,10 +92,13 @@ class MultiStepDecay:
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
+        for k, milestone in enumerate(check_sequence("milestones", self.milestones, "integers")):
+            check_integer(f"milestones[{k}]", milestone)
         check_share("gamma", self.gamma)
 
     def __call__(self, step: int) -> float:
         """Return the factor at a step."""
+        _check_step(step)
         return self.gamma ** sum(step >= milestone for milestone in self.milestones)
 
 
@@ -94,6 +113,7 @@ class ExponentialDecay:
 
     def __call__(self, step: int) -> float:
         """Return the factor at a step."""
+        _check_step(step)
         return self.gamma**step
 
 
@@ -119,6 +139,7 @@ class CosineDecay:
 
     def __call__(self, step: int) -> float:
         """Return the factor at a step."""
+        _check_step(step)
         done = min(step / self.steps, 1.0)
         return self.minimum + (1 - self.minimum) * (1 + math.cos(math.pi * done)) / 2
 
@@ -143,6 +164,7 @@ class LinearDecay:
 
     def __call__(self, step: int) -> float:
         """Return the factor at a step."""
+        _check_step(step)
         return 1 - (1 - self.minimum) * min(step / self.steps, 1.0)
 
 
@@ -166,9 +188,12 @@ class LinearWarmup:
     def __post_init__(self) -> None:
         check_positive("steps", self.steps)
         check_share("start", self.start)
+        if not callable(self.then):
+            raise TypeError(f"then is {shown(self.then)}; expected a schedule: a function of the step")
 
     def __call__(self, step: int) -> float:
         """Return the factor at a step."""
+        _check_step(step)
         if step >= self.steps:
             return self.then(step - self.steps)
         return self.start + (1 - self.start) * step / self.steps
@@ -204,9 +229,7 @@ class ReduceOnPlateau:
 
     def __init__(self, gamma: float = 0.1, patience: int = 10, threshold: float = 1e-4, minimum: float = 0.0) -> None:
         self.gamma = check_share("gamma", gamma)
-        if patience < 0:
-            raise ValueError(f"patience is {patience}; expected 0 or more")
-        self.patience = patience
+        self.patience = check_count("patience", patience)
         self.threshold = check_share("threshold", threshold)
         self.minimum = check_share("minimum", minimum)
         self.factor = 1.0
@@ -215,10 +238,12 @@ class ReduceOnPlateau:
 
     def __call__(self, step: int) -> float:
         """Return the factor, as after the last `update` whatever the step."""
+        _check_step(step)
         return self.factor
 
     def update(self, loss: float) -> None:
         """Take notice of a loss; one that is NaN is no better than others."""
+        loss = check_number("loss", loss)
         if loss < self._best * (1 - self.threshold):
             self._best, self._waited = loss, 0
             return
@@ -232,5 +257,5 @@ class ReduceOnPlateau:
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave; KeyError if a name is missing."""
-        best, waited, factor = (state_dict[name] for name in ("best", "waited", "factor"))
-        self._best, self._waited, self.factor = float(best), int(waited), float(factor)
+        best, waited, factor = take_scalars(state_dict, ("best", "waited", "factor"))
+        self._best, self._waited, self.factor = best, int(waited), factor

@@ -9,9 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.parameters import check_positive, check_share
+from fastrnn.checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_number,
+    check_positive,
+    check_positive_number,
+    check_share,
+)
 from fastrnn.training.batches import Lines, Spans, Windows
-from fastrnn.training.model import CharModel, LanguageModel, WordModel
+from fastrnn.training.model import CELLS, CharModel, LanguageModel, WordModel
 from fastrnn.training.optimizers import SGD, Adam, AdamW, Momentum, Optimizer, RMSProp
 from fastrnn.training.schedules import ConstantRate, CosineDecay, LinearDecay, LinearWarmup, Schedule
 from fastrnn.training.text import Text, TextError, split_tail
@@ -137,22 +145,25 @@ class Settings:
             if getattr(self, name) is not None or name not in ("epochs", "evaluate_every"):
                 check_positive(name, getattr(self, name))
         for name in ("warmup", "seed"):
-            if getattr(self, name) != 0:
-                check_positive(name, getattr(self, name))
+            check_count(name, getattr(self, name))
+        if self.lower is not None:
+            check_flag("lower", self.lower)
+        check_flag("letters_only", self.letters_only)
         check_share("dropout", self.dropout)
         for name in ("clip", "clip_value"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected a positive number")
+            check_positive_number(name, getattr(self, name))
+        check_number("learning_rate", self.learning_rate, "at least 0", lambda rate: 0 <= rate < math.inf)
+        check_number("held_out", self.held_out, "a number between 0 and 1", lambda share: 0 < share < 1)
         choices: dict[str, Collection[str]] = {
             "level": LEVELS,
+            "cell": CELLS,
             "windows": WINDOWS,
             "output": OUTPUTS,
             "optimizer": OPTIMIZERS,
             "schedule": SCHEDULES,
         }
         for name, among in choices.items():
-            if getattr(self, name) not in among:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(among)}")
+            check_choice(name, getattr(self, name), among)
         if self.level == "char" and self.output == "adaptive":
             raise ValueError("output is 'adaptive'; expected 'auto' or 'full' for characters: they are too few")
         if self.output == "adaptive" and self.hidden_size < ADAPTIVE_UNITS:

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from fastrnn.checks import Array, check_number, check_path, check_sequence, check_text
 from fastrnn.errors import FastrnnError
-from fastrnn.parameters import Array
 
 __all__ = ["Text", "TextError", "read_blocks", "read_text", "split_tail", "text_pieces"]
 
@@ -40,14 +40,14 @@ def read_blocks(path: str | os.PathLike[str]) -> Iterator[str]:
     """Yield what `read_text` returns in blocks, so that the bytes and the text are never in memory as a whole."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
     offset = 0
-    with open(path, "rb") as file:
+    with open(check_path("path", path), "rb") as file:
         while data := file.read(BLOCK):
             if (nul := data.find(0)) >= 0:
-                raise TextError(f"{path} is not a text file: NUL at byte {offset + nul}")
+                raise TextError(f"{path} is not a text file: NUL at byte {offset + nul}; expected UTF-8")
             offset += len(data)
             yield _decode(path, decoder, data, offset)
         if not offset:
-            raise TextError(f"{path} is empty")
+            raise TextError(f"{path} is empty; expected a text")
         yield _decode(path, decoder, b"", offset)
 
 
@@ -95,6 +95,7 @@ def text_pieces(text: str | Text) -> Iterator[str]:
     """Go through the pieces of a text; see `Text` for where they end."""
     if isinstance(text, Text):
         return iter(text)
+    check_text("text", text)
     return _cut(text[k : k + BLOCK] for k in range(0, len(text), BLOCK))
 
 
@@ -138,7 +139,7 @@ def split_tail(tokens: Tokens, fraction: float) -> tuple[Tokens, Tokens]:
     >>> split_tail(np.arange(10), 0.2)
     (array([0, 1, 2, 3, 4, 5, 6, 7]), array([8, 9]))
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction is {fraction}; expected one between 0 and 1")
+    fraction = check_number("fraction", fraction, "one between 0 and 1", lambda share: 0 < share < 1)
+    check_sequence("tokens", tokens, "an array of tokens, or a list of such")
     cut = len(tokens) - round(len(tokens) * fraction)
     return tokens[:cut], tokens[cut:]

@@ -10,7 +10,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastrnn.parameters import Array, check_positive
+from fastrnn.checks import (
+    Array,
+    check_count,
+    check_flag,
+    check_iterable,
+    check_positive,
+    check_sequence,
+    check_text,
+    shown,
+)
 from fastrnn.training.text import BLOCK, Text, TextError, text_pieces
 
 __all__ = ["CharTokenizer", "Tokenizer", "WordTokenizer", "restore_tokenizer"]
@@ -37,11 +46,13 @@ class Tokenizer:
     def __init__(
         self, pieces: Sequence[str], unknown: int | None, lower: bool, letters_only: bool, by_line: bool
     ) -> None:
+        for k, piece in enumerate(pieces if isinstance(pieces, str) else check_sequence("pieces", pieces, "texts")):
+            check_text(f"pieces[{k}]", piece)
         self.pieces = pieces
-        self.unknown = unknown
-        self.lower = bool(lower)
-        self.letters_only = bool(letters_only)
-        self.by_line = bool(by_line)
+        self.unknown = None if unknown is None else check_count("unknown", unknown)
+        self.lower = check_flag("lower", lower)
+        self.letters_only = check_flag("letters_only", letters_only)
+        self.by_line = check_flag("by_line", by_line)
 
     def __len__(self) -> int:
         """V, the size of the vocabulary."""
@@ -70,11 +81,12 @@ class Tokenizer:
         by_line
             Whether there is a line end before the text and after it.
         """
-        end = ["\n"] if by_line else []
+        parts = text_pieces(text)
+        end = ["\n"] if check_flag("by_line", by_line) else []
         dtype = np.min_scalar_type(len(self) - 1)
         tokens = np.empty(len(text) + 2 * len(end), dtype)  # there are seldom more of them than characters
         done = 0
-        for some in self.encode_pieces(itertools.chain(end, text_pieces(text), end)):
+        for some in self.encode_pieces(itertools.chain(end, parts, end)):
             if done + len(some) > len(tokens):
                 tokens = np.concatenate([tokens, np.empty(len(tokens) // 8 + len(some), dtype)])
             tokens[done : done + len(some)] = some
@@ -93,8 +105,10 @@ class Tokenizer:
         raise NotImplementedError
 
     def _piece(self, token: int) -> str:
+        if not isinstance(token, (int, np.integer)):
+            raise TypeError(f"tokens holds {shown(token)}; expected integers")
         if not 0 <= token < len(self.pieces):
-            raise ValueError(f"tokens holds {token}; expected 0 <= token < V = {len(self.pieces)}")
+            raise ValueError(f"tokens holds {shown(token)}; expected 0 <= token < V = {len(self.pieces)}")
         return self.pieces[token]
 
     def join(self, prompt: str, tokens: Sequence[int]) -> str:
@@ -141,11 +155,10 @@ class CharTokenizer(Tokenizer):
         letters_only: bool = False,
         by_line: bool = False,
     ) -> None:
-        if not isinstance(characters, str):
-            raise TypeError(f"characters is a {type(characters).__name__}; expected a text")
-        if not characters or list(characters) != sorted(set(characters)):
-            raise ValueError(f"characters is {characters!r}; expected at least one, distinct and sorted")
-        super().__init__("\ufffd" * bool(oov) + characters, 0 if oov else None, lower, letters_only, by_line)
+        if not check_text("characters", characters) or list(characters) != sorted(set(characters)):
+            raise ValueError(f"characters is {shown(characters)}; expected at least one, distinct and sorted")
+        pieces = ("\ufffd" if check_flag("oov", oov) else "") + characters
+        super().__init__(pieces, 0 if oov else None, lower, letters_only, by_line)
         self.characters = characters
         self._code_points = _code_points(characters)
 
@@ -160,7 +173,7 @@ class CharTokenizer(Tokenizer):
         by_line: bool = False,
     ) -> CharTokenizer:
         """Return the tokenizer of all characters in `text`, once cleaned; TextError if there are none."""
-        found = set("\n" * by_line)
+        found = set("\n" if check_flag("by_line", by_line) else "")
         for piece in text_pieces(text):
             found.update(_clean(piece, lower, letters_only, by_line))
         characters = "".join(sorted(found))
@@ -171,7 +184,7 @@ class CharTokenizer(Tokenizer):
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Array]:
         """Yield the tokens of a text that comes in pieces; errors as for `encode`."""
         done = 0
-        for piece in pieces:
+        for piece in _checked(pieces):
             cleaned = _clean(piece, self.lower, self.letters_only, self.by_line)
             for k in range(0, len(cleaned), BLOCK):
                 block = cleaned[k : k + BLOCK]
@@ -190,17 +203,18 @@ class CharTokenizer(Tokenizer):
         elif unknown.size:
             at = int(unknown[0])
             raise TextError(
-                f"character {block[at]!r} (U+{ord(block[at]):04X}) at position {position + at} is not in the vocabulary"
+                f"character {block[at]!r} (U+{ord(block[at]):04X}) at position {position + at} is not in the "
+                "vocabulary; expected a text of known ones"
             )
         return tokens
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of the tokens; ValueError if one is not in the vocabulary."""
-        return "".join(map(self._piece, tokens))
+        return "".join(map(self._piece, check_iterable("tokens", tokens, "token indices")))
 
     def join(self, prompt: str, tokens: Sequence[int]) -> str:
         """Return the text `prompt` as it is, continued by the tokens."""
-        return prompt + self.decode(tokens)
+        return check_text("prompt", prompt) + self.decode(tokens)
 
     def describe(self) -> dict[str, Any]:
         """Return what `restore_tokenizer` makes an equal tokenizer of; it can be written as JSON."""
@@ -244,10 +258,12 @@ class WordTokenizer(Tokenizer):
     def __init__(
         self, words: Sequence[str], *, lower: bool = True, letters_only: bool = False, by_line: bool = False
     ) -> None:
-        if isinstance(words, str) or not all(isinstance(word, str) and word for word in words):
-            raise TypeError(f"words is {words!r}; expected a sequence of texts that are not empty")
+        check_sequence("words", words, "texts")
+        for k, word in enumerate(words):
+            if not check_text(f"words[{k}]", word):
+                raise ValueError(f"words[{k}] is empty; expected a word")
         self._tokens = {word: token for token, word in enumerate((UNKNOWN_WORD, *words))}
-        if not words or len(self._tokens) != len(words) + 1:
+        if not len(words) or len(self._tokens) != len(words) + 1:
             raise ValueError(
                 f"words holds {len(words)} words, {len(self._tokens) - 1} of them distinct and not "
                 f"{UNKNOWN_WORD!r}; expected at least one, and all"
@@ -303,7 +319,7 @@ class WordTokenizer(Tokenizer):
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Array]:
         """Yield the tokens of a text that comes in pieces."""
-        for piece in pieces:
+        for piece in _checked(pieces):
             words = _words(_clean(piece, self.lower, self.letters_only, self.by_line))
             yield np.fromiter((self._tokens.get(word, 0) for word in words), np.intp)
 
@@ -317,7 +333,7 @@ class WordTokenizer(Tokenizer):
         """
         parts: list[str] = []
         previous, quoted = "\n", False
-        for token in tokens:
+        for token in check_iterable("tokens", tokens, "token indices"):
             word = self._piece(token)
             if word == '"':
                 tight, quoted = quoted, not quoted
@@ -331,7 +347,8 @@ class WordTokenizer(Tokenizer):
 
     def join(self, prompt: str, tokens: Sequence[int]) -> str:
         """Return the text `prompt` as it is, continued by the tokens."""
-        read = self.encode(prompt).tolist()
+        read = self.encode(check_text("prompt", prompt)).tolist()
+        tokens = check_iterable("tokens", tokens, "token indices")
         continuation = self.decode([*read, *tokens])[len(self.decode(read)) :]
         return prompt + (continuation.lstrip(" ") if prompt[-1:].isspace() else continuation)
 
@@ -349,8 +366,19 @@ def restore_tokenizer(description: Mapping[str, Any]) -> Tokenizer:
     return kinds[arguments.pop("unit")](**arguments)
 
 
+def _checked(pieces: Iterable[str]) -> Iterator[str]:
+    try:
+        texts = iter(pieces)
+    except TypeError:
+        raise TypeError(f"pieces is {shown(pieces)}; expected texts") from None
+    for piece in texts:
+        yield check_text("each of pieces", piece)
+
+
 def _clean(text: str, lower: bool, letters_only: bool, by_line: bool) -> str:
-    if lower:
+    check_flag("by_line", by_line)
+    check_flag("letters_only", letters_only)
+    if check_flag("lower", lower):
         text = text.lower()
     if letters_only:
         kept = "\n" if by_line else ""
