@@ -14,7 +14,7 @@ from fastrnn.backends import resolve
 from fastrnn.cells import Cell, State, Weights
 from fastrnn.checks import Array, take_array, to_dtype
 from fastrnn.fits import check_call, check_weights, layout
-from fastrnn.threads import get_num_threads
+from fastrnn.threads import allowed_threads
 
 __all__ = [
     "LayerWeights",
@@ -236,7 +236,7 @@ def _places(size: int) -> Array:
 
 def choose(backend: str | None, num_threads: int | None) -> tuple[ModuleType, int]:
     """What a call runs on: the backend and the number of threads, given those that its module asks for, if any."""
-    return resolve(backend), num_threads or get_num_threads()
+    return resolve(backend), num_threads or allowed_threads()
 
 
 @dataclass(slots=True)

@@ -27,8 +27,8 @@ from fastrnn.kernels.numba_layout import (
 )
 from fastrnn.kernels.numba_options import SUMMED_ROWS, helper, kernel
 from fastrnn.kernels.numba_pack import pack_columns, pack_rows, unpack_rows
-from fastrnn.kernels.numba_steps import list_rows, previous, share_batch, step_at, step_rows
-from fastrnn.kernels.numba_threads import barrier, finish, flush_denormals, gather, offer, restore_denormals, share
+from fastrnn.kernels.numba_steps import is_large, list_rows, previous, share_batch, step_at, step_rows, steps_to_look
+from fastrnn.kernels.numba_threads import barrier, begin, finish, gather, leaves, offer, share, stopped
 from fastrnn.kernels.numba_tile import product
 from fastrnn.kernels.numba_vector import (
     aligned,
@@ -47,6 +47,7 @@ __all__ = ["BackwardArrays", "backward_kernel", "buffer_sizes"]
 
 _SUMMED = 128  # terms after which a product turns to the next rows: 32 KB of panel, which stay in the first-level cache
 _INPUT_ROWS = 96  # rows of dx that are made at a time
+_LOOK = 16  # of pieces of rows, blocks or panels, after so many a thread asks whether to stop
 
 
 def buffer_sizes(sizes: Sizes, real: bool, product_row: int, projected_columns: int, W: int) -> tuple[int, int]:
@@ -100,6 +101,7 @@ class BackwardArrays(NamedTuple):
     table: Array  # of `list_rows`
     dh_rows: Array | None  # with a projection: dh of all rows in the layout of its Z
     du: Array | None  # the same as dh for u
+    watch: Array  # `numba_threads.new_watch`
 
 
 @helper
@@ -266,7 +268,7 @@ def _through_time(s, q, a, sync, thread, team):
     if a.hr:
         hr_size = _pack_panels(q, X, a.hr, s.H, hr_panels, thread, team)
     if s.packed:
-        turn = barrier(sync, team, turn)
+        turn = barrier(sync, team, turn, thread, a.watch)
     n, n_high = (0, s.N) if s.split_units else share_batch(s, a.starts, thread, team)
     p_low, p_high = share(h_panels, thread, team) if s.split_units else (0, h_panels)
     q_low, q_high = share(u_panels, thread, team) if s.split_units else (0, u_panels)
@@ -286,6 +288,8 @@ def _through_time(s, q, a, sync, thread, team):
                 store(a.carry + (u * s.N + i) * W, of_c)
 
     scratch = aligned(a.scratch) + thread * s.scratch
+    every = steps_to_look(s)
+    to_look, large = every, is_large(s)
     for t in range(s.T - 1, -2, -1):
         step = step_at(s, a.starts, t)
         after, after_rows = step_rows(s, a.starts, t + 1) if t < s.T - 1 else (0, 0)
@@ -293,6 +297,8 @@ def _through_time(s, q, a, sync, thread, team):
         own = max(0, min(n_high, step.rows) - n)
         for i in range(p_low, p_high):
             p = p_low + p_high - 1 - i if t % 2 else i  # back and forth: the last panels are still in the cache
+            if large and stopped(a.watch, thread, turn):
+                break
             place = dh + (n * dh_row + p * 4 * W)
             for row in range(carried):
                 _clear(place + row * dh_row, column_vectors(s.P, p, W) * W)
@@ -305,8 +311,15 @@ def _through_time(s, q, a, sync, thread, team):
                 _keep_rows(q, a, p, step, n, own, place, dh_row, dh_rows)
             else:
                 _differentiate(s, a, p, step, n, n_high, tape, dh + p * 4 * W, dh_row)
+        to_look -= 1
+        if to_look == 0:
+            to_look = every
+            if stopped(a.watch, thread, turn) and not s.split_units:
+                return turn
         if s.split_units:
-            turn = barrier(sync, team, turn)
+            turn = barrier(sync, team, turn, thread, a.watch)
+            if leaves(a.watch, turn):
+                return turn
         if a.hr:
             for p in range(q_low, q_high):
                 place = du + p * 4 * W
@@ -318,7 +331,9 @@ def _through_time(s, q, a, sync, thread, team):
                 _multiply(q, X, p, s.H, panel, weights, rows, own, place + n * du_row, du_row)  # h = u W_hr^T
                 _differentiate(s, a, p, step, n, n_high, tape, place, du_row)
             if s.split_units:
-                turn = barrier(sync, team, turn)
+                turn = barrier(sync, team, turn, thread, a.watch)
+                if leaves(a.watch, turn):
+                    return turn
 
     for i in range(n, n_high):
         for v in range(h_low, h_high):
@@ -361,7 +376,7 @@ def _copy_rows(left, r, rows, k, step, count, out):
 
 
 @helper
-def _weights_of_few_rows(s, side, left, z, weights, thread, team, scratch):
+def _weights_of_few_rows(s, side, left, z, weights, thread, team, watch, turn, scratch):
     """One thread's part of dW from at most `SUMMED_ROWS` rows: some panels of columns of some blocks.
 
     Gate rows are the tile's rows and the left operand its panel: dW, which is larger than them, is written once, in
@@ -378,6 +393,8 @@ def _weights_of_few_rows(s, side, left, z, weights, thread, team, scratch):
         p, block = place // s.blocks, place % s.blocks
         k, vectors = p * 4 * W, column_vectors(K, p, W)
         row = vectors * W
+        if place % _LOOK == 0 and stopped(watch, thread, turn):
+            return
         whole = k + row <= K  # the tile writes whole vectors
         if place == low or block == 0:
             _copy_rows(left, 0, s.R, k, row, row, panel)
@@ -401,7 +418,7 @@ def _weights_of_few_rows(s, side, left, z, weights, thread, team, scratch):
 
 
 @helper
-def _weights_of_many_rows(s, side, left, z, weights, pieces, thread, team, sums, scratch):
+def _weights_of_many_rows(s, side, left, z, weights, pieces, thread, team, watch, turn, sums, scratch):
     """One thread's part of dW: some columns of all blocks.
 
     Columns of the left operand are the tile's rows, copied together a piece of rows at a time, and Z is its panel; dW
@@ -429,6 +446,8 @@ def _weights_of_many_rows(s, side, left, z, weights, pieces, thread, team, sums,
             count = K * (i + 1) // parts - k
             _copy_rows(left, r, rows, k, 8, count, copied + (i - low) * SUMMED_ROWS * 8)
         for block in range(s.blocks):
+            if block % _LOOK == 0 and stopped(watch, thread, turn):
+                return
             panel = z + (block * s.block_stride + r * z_row + first_slot * W)
             _, vectors = fed(s, block, side, W)
             for i in range(low, high):
@@ -444,16 +463,16 @@ def _weights_of_many_rows(s, side, left, z, weights, pieces, thread, team, sums,
 
 
 @helper
-def _weights(s, side, left, z, weights, pieces, thread, team, sums, scratch):
+def _weights(s, side, left, z, weights, pieces, thread, team, watch, turn, sums, scratch):
     """One thread's part of dW = Z^T left."""
     if s.R <= SUMMED_ROWS:
-        _weights_of_few_rows(s, side, left, z, weights, thread, team, scratch)
+        _weights_of_few_rows(s, side, left, z, weights, thread, team, watch, turn, scratch)
     else:
-        _weights_of_many_rows(s, side, left, z, weights, pieces, thread, team, sums, scratch)
+        _weights_of_many_rows(s, side, left, z, weights, pieces, thread, team, watch, turn, sums, scratch)
 
 
 @helper
-def _weights_of_tokens(s, a, pieces, thread, team, panel):
+def _weights_of_tokens(s, a, pieces, thread, team, turn, panel):
     """One thread's part of dW_ih from tokens: some blocks.
 
     The rows of a piece are summed in a column for each token, or where tokens are scarce for each row, which then holds
@@ -473,6 +492,8 @@ def _weights_of_tokens(s, a, pieces, thread, team, panel):
             pack_rows(s, X, block, a.dih, s.I, none, 0, s.I, total)
         for piece in range(pieces[0]):
             r, rows = pieces[1 + 2 * piece], pieces[2 + 2 * piece]
+            if piece % _LOOK == 0 and stopped(a.watch, thread, turn):
+                return
             for i in range(r, r + rows):
                 z = aligned(a.z) + (block * s.block_stride + i * z_row)
                 sums = panel + (twins[i] if scarce else a.tokens[i]) * row
@@ -492,7 +513,7 @@ def _weights_of_tokens(s, a, pieces, thread, team, panel):
 
 
 @helper
-def _biases(s, a, pieces, thread, team, sums):
+def _biases(s, a, pieces, thread, team, turn, sums):
     """One thread's part of the bias gradients: the sums of the rows of some blocks."""
     W = width(sums)
     row = s.slots * W
@@ -502,6 +523,8 @@ def _biases(s, a, pieces, thread, team, sums):
     for block in range(low, high):
         for piece in range(pieces[0]):
             r, rows = pieces[1 + 2 * piece], pieces[2 + 2 * piece]
+            if piece % _LOOK == 0 and stopped(a.watch, thread, turn):
+                return
             z = aligned(a.z) + (block * s.block_stride + r * row)
             _clear(sums, row)
             product(1, s.slots, sums, 0, sums, 0, 0, one, 0, 0, 0, z, row, rows, 1, z, 0)
@@ -515,7 +538,7 @@ def _biases(s, a, pieces, thread, team, sums):
 
 
 @helper
-def _input(s, a, thread, team, scratch):
+def _input(s, a, thread, team, turn, scratch):
     """One thread's part of dx: some rows, or, where there are few, some panels of columns."""
     W = width(scratch)
     few = _INPUT_ROWS * team > s.R
@@ -531,6 +554,8 @@ def _input(s, a, thread, team, scratch):
             _pack_panel(s, X, a.ih, s.I, p, panel)
         for r in range(r_low, r_high, _INPUT_ROWS):
             rows = min(_INPUT_ROWS, r_high - r)
+            if (r - r_low) % (_LOOK * _INPUT_ROWS) == 0 and stopped(a.watch, thread, turn):
+                return
             _clear(scratch, rows * vectors * W)
             weights = a.ih if one_pass else null_like(a.ih)
             z = aligned(a.z) + r * s.slots * W
@@ -545,19 +570,13 @@ def _input(s, a, thread, team, scratch):
 
 
 @helper
-def _backward_part(s, a, sync, thread, team):
-    """One thread's part, from its first to its last wait."""
-    setting = flush_denormals()
+def _gradients(s, q, a, thread, team, turn):
+    """One thread's part of the gradients of the weights and of x; q are the projection's sizes."""
     W = width(a.dh)
-    q = projection(s, W)
-    if thread == 0:
-        list_rows(s, a.starts, a.tokens, a.table)
-    turn = _through_time(s, q, a, sync, thread, team)
-    turn = barrier(sync, team, turn)
     scratch = aligned(a.scratch) + thread * s.scratch
     pieces, sums = a.table + 2 * s.R, aligned(a.sums)
     if a.tokens:
-        _weights_of_tokens(s, a, pieces, thread, team, scratch)
+        _weights_of_tokens(s, a, pieces, thread, team, turn, scratch)
     for weights in range(1 if a.tokens else 0, 3 if a.hr else 2):  # one call for all, since LLVM copies it to each
         sizes, side, z, dweights = s, X, aligned(a.z), a.dih
         left = Left(a.x, s.I, s.I, null_like(a.hh), a.table)  # a_x = x W_ih^T
@@ -568,14 +587,26 @@ def _backward_part(s, a, sync, thread, team):
             sizes, z, dweights = q, aligned(a.dh_rows), a.dhr
             left = Left(a.u, s.H, s.H, null_like(a.hh), a.table)  # h = u W_hr^T
         _, slots = side_slots(sizes, side)
-        _weights(sizes, side, left, z, dweights, pieces, thread, team, sums, scratch)
+        _weights(sizes, side, left, z, dweights, pieces, thread, team, a.watch, turn, sums, scratch)
         sums += left.K * sizes.blocks * slots * W
     if a.dbias_ih:
-        _biases(s, a, pieces, thread, team, scratch)
+        _biases(s, a, pieces, thread, team, turn, scratch)
     if a.dx:
-        _input(s, a, thread, team, scratch)
-    restore_denormals(setting)
-    finish(sync, team, turn, thread)
+        _input(s, a, thread, team, turn, scratch)
+
+
+@helper
+def _backward_part(s, a, sync, thread, team):
+    """One thread's part, from its first to its last wait."""
+    setting = begin(thread, a.watch)
+    q = projection(s, width(a.dh))
+    if thread == 0:
+        list_rows(s, a.starts, a.tokens, a.table)
+    turn = _through_time(s, q, a, sync, thread, team)
+    turn = barrier(sync, team, turn, thread, a.watch)
+    if not leaves(a.watch, turn):
+        _gradients(s, q, a, thread, team, turn)
+    finish(sync, team, turn, thread, a.watch, setting)
 
 
 @kernel

@@ -17,8 +17,8 @@ from fastrnn.kernels.numba_cells import GRU, LSTM, point_forward
 from fastrnn.kernels.numba_layout import RECURRENT, X, block_units, fed, projection, side_slots, slot_rows, tiles
 from fastrnn.kernels.numba_options import VECTOR_BYTES, helper, kernel
 from fastrnn.kernels.numba_pack import CHUNK, pack_rows, pack_sums
-from fastrnn.kernels.numba_steps import last_row, previous, rows_of, share_batch, step_at
-from fastrnn.kernels.numba_threads import barrier, finish, flush_denormals, gather, offer, restore_denormals, share
+from fastrnn.kernels.numba_steps import is_large, last_row, previous, rows_of, share_batch, step_at, steps_to_look
+from fastrnn.kernels.numba_threads import barrier, begin, finish, gather, leaves, offer, share, stopped
 from fastrnn.kernels.numba_tile import dot, product
 from fastrnn.kernels.numba_vector import aligned, load, load_part, null_like, splat, store, store_part, width
 from fastrnn.parameters import Array
@@ -52,6 +52,7 @@ class ForwardArrays(NamedTuple):
     panels: Array  # each block's starting sums, x weights and h weights; or a chunk of them for each thread
     hr_panels: Array | None  # W_hr
     hr_scratch: Array | None  # for each thread `PROJECTION_SCRATCH` vectors
+    watch: Array  # `numba_threads.new_watch`
 
 
 @helper
@@ -306,7 +307,7 @@ def _forward(s, a, sync, thread, team):
         low, high = share(p.blocks, thread, team)
         _pack_projection(s, p, a, low, high)
     if s.packed and not s.ready:
-        turn = barrier(sync, team, turn)
+        turn = barrier(sync, team, turn, thread, a.watch)
     n_low, n_high = (0, s.N) if s.split_units else share_batch(s, a.starts, thread, team)
     b_low, b_high = share(s.blocks, thread, team) if s.split_units else (0, s.blocks)
     p_low, p_high = share(p.blocks, thread, team) if s.split_units else (0, p.blocks)
@@ -323,6 +324,8 @@ def _forward(s, a, sync, thread, team):
             _project_unpacked(s, a, block, panels, tape + block * s.block_stride)
 
     base = 0  # the tape's first row
+    every = steps_to_look(s)
+    to_look, large = every, is_large(s)
     for t in range(s.T):
         step = step_at(s, a.starts, t)
         if not s.tape and not s.projected:
@@ -342,17 +345,28 @@ def _forward(s, a, sync, thread, team):
                 block = b_low + b_high - 1 - i if back else i
                 following = max(b_low, block - 1) if back else min(b_high - 1, block + 1)
                 z = tape + (block * s.block_stride - base * z_row)
+                if large and stopped(a.watch, thread, turn):
+                    break
                 if s.packed:
                     _packed_block(s, a, block, following, panels, step, before, z)
                 else:
                     _unpacked_block(s, a, block, panels, step, before, z)
+        to_look -= 1
+        if to_look == 0:
+            to_look = every
+            if stopped(a.watch, thread, turn) and not s.split_units:
+                return turn
         if s.split_units:
-            turn = barrier(sync, team, turn)
+            turn = barrier(sync, team, turn, thread, a.watch)
+            if leaves(a.watch, turn):
+                return turn
         if a.u:
             scratch = aligned(a.hr_scratch) + thread * PROJECTION_SCRATCH * W
             _project_state(s, p, a, step, p_low, p_high, n_low, n_high, scratch)
             if s.split_units:
-                turn = barrier(sync, team, turn)
+                turn = barrier(sync, team, turn, thread, a.watch)
+                if leaves(a.watch, turn):
+                    return turn
 
     vectors = (s.P + W - 1) // W
     units, h_low, h_high = (p.units, p_low, p_high) if a.u else (s.units, b_low, b_high)
@@ -363,10 +377,9 @@ def _forward(s, a, sync, thread, team):
 @helper
 def _forward_part(s, a, sync, thread, team):
     """One thread's part, from its first to its last wait."""
-    setting = flush_denormals()
+    setting = begin(thread, a.watch)
     turn = _forward(s, a, sync, thread, team)
-    restore_denormals(setting)
-    finish(sync, team, turn, thread)
+    finish(sync, team, turn, thread, a.watch, setting)
 
 
 @kernel

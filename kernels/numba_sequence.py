@@ -25,9 +25,10 @@ from fastrnn.kernels.numba_layout import Sizes, projection
 from fastrnn.kernels.numba_options import CPU, VECTOR_BYTES, lanes
 from fastrnn.kernels.numba_pack import CHUNK
 from fastrnn.kernels.numba_steps import table_size
-from fastrnn.kernels.numba_threads import SYNC, run
+from fastrnn.kernels.numba_threads import SYNC, new_watch, run
 from fastrnn.kernels.numba_vector import Pointer
 from fastrnn.parameters import Array
+from fastrnn.threads import flops_worth_a_thread, usable_threads, why_no_flops
 
 __all__ = [
     "backward",
@@ -52,7 +53,7 @@ def why_not_runnable() -> str | None:
     """Nothing, where Numba compiles at all: LLVM makes the kernels for the CPU it finds."""
     if numba.config.DISABLE_JIT:
         return "NUMBA_DISABLE_JIT is set, so that Numba compiles nothing: unset it"
-    return None
+    return why_no_flops()
 
 
 class Tape(NamedTuple):
@@ -69,8 +70,8 @@ class Tape(NamedTuple):
     u: Array | None
 
 
-_PARALLEL_WORK = 5e6  # multiplications above which a second thread pays: some 100 us of one core
-_PACKED_ALONE = 1 << 18  # weights up to which one thread packs them
+_FLOPS_WORTH_A_THREAD = flops_worth_a_thread(10_000_000)  # some 100 us of one core
+_FLOPS_OF_PACKING = 40  # of a weight
 _STREAMED = 1 << 23  # bytes of weights above which no cache near a core holds them
 _ROWS_TO_STREAM = 8  # rows whose products take as long as reading the weights once from far away
 _PROJECTED_BYTES = 1 << 19  # of the tape that are projected ahead at a time: they stay in the second-level cache
@@ -81,7 +82,7 @@ _LARGE = 1 << 21  # bytes of weights above which they are not in the second-leve
 def _compiled(dispatcher: Any, arrays: type, dtype: np.dtype[Any]) -> Callable[..., None]:
     """Return the kernel for one dtype, from the disk if it has been compiled before."""
     real = Pointer(numba.from_dtype(dtype))
-    fields = [Pointer(types.intp) if field in ("tokens", "starts", "table") else real for field in arrays._fields]
+    fields = [Pointer(types.intp) if field in ("tokens", "starts", "table", "watch") else real for field in arrays._fields]
     sizes = types.NamedUniTuple(types.intp, len(Sizes._fields), Sizes)
     signature = (sizes, types.NamedTuple(fields, arrays), Pointer(SYNC), types.intp)
     dispatcher.compile(signature)
@@ -109,7 +110,7 @@ def _split(
     never = N == 1 and weights * itemsize > _STREAMED  # reading them in either order takes as long
     packed = ready or (not never and (8 if N == 1 else 4 if large else 2) < T)
     rows = N if packed else max(N, _ROWS_TO_STREAM)
-    threads = num_threads if T * rows * weights > _PARALLEL_WORK else 1
+    threads = num_threads if 2 * T * rows * weights > _FLOPS_WORTH_A_THREAD else 1
     few_rows = 4 * threads > N
     own_cache = N <= 32 and large  # then each thread's half of the weights may stay in its own cache
     return threads, packed, not packed or (threads > 1 and (few_rows or own_cache))
@@ -214,16 +215,17 @@ def pack(cell: Cell, weights: Weights, *, num_threads: int) -> Packed:
     ih, hh, bias_ih, bias_hh, hr = weights
     dtype, I, (rows, P) = hh.dtype, ih.shape[1], hh.shape
     H = rows // len(cell.gates)
-    plan = _plan_forward(CELL_IDS[cell.name], 0, 0, 0, I, H, P, True, dtype, False, True, False, P, num_threads)
+    plan = _plan_forward(CELL_IDS[cell.name], 0, 0, 0, I, H, P, True, dtype, False, True, False, P, 1)
     panels, z = np.empty(plan.panels, dtype), np.empty(plan.z, dtype)
     hr_panels = None if hr is None else np.empty(plan.hr_panels, dtype)
     none = None if hr is None else z
     arrays = ForwardArrays(
         x=z, tokens=None, starts=None, ih=ih, hh=hh, bias_ih=bias_ih, bias_hh=bias_hh, hr=hr, h_0=z, c_0=z, y=z, h_n=z,
         c_n=z, z=z, c=z, u=none, panels=panels, hr_panels=hr_panels, hr_scratch=none,
+        watch=new_watch(),
     )  # fmt: skip
-    threads = num_threads if panels.size > _PACKED_ALONE else 1
-    run(_compiled(forward_kernel, ForwardArrays, dtype), (plan.sizes._replace(ready=False), arrays), threads)
+    threads = usable_threads(num_threads) if panels.size * _FLOPS_OF_PACKING > _FLOPS_WORTH_A_THREAD else 1
+    run(_compiled(forward_kernel, ForwardArrays, dtype), plan.sizes._replace(ready=False), arrays, threads)
     return Packed(panels, hr_panels, I, H, P)
 
 
@@ -259,8 +261,9 @@ def forward(
         y, y_row = np.empty((T, N, P) if starts is None else (R, P), dtype), P
     else:
         y_row = _row_stride(y)
+    threads = usable_threads(num_threads)
     plan = _plan_forward(
-        CELL_IDS[cell.name], T, N, R, I, H, P, real, dtype, tape, packed is not None, reverse, y_row, num_threads
+        CELL_IDS[cell.name], T, N, R, I, H, P, real, dtype, tape, packed is not None, reverse, y_row, threads
     )
     c_0 = c = c_n = u = hr_scratch = None
     if len(state) == 2:
@@ -272,9 +275,9 @@ def forward(
     panels = np.empty(plan.panels, dtype) if packed is None else packed.panels
     arrays = ForwardArrays(
         x if real else None, None if real else x, starts, ih, hh, bias_ih, bias_hh, hr, h_0, c_0, y, h_n, c_n, z, c, u,
-        panels, hr_panels, hr_scratch,
+        panels, hr_panels, hr_scratch, new_watch(),
     )  # fmt: skip
-    run(_compiled(forward_kernel, ForwardArrays, dtype), (plan.sizes, arrays), plan.threads)
+    run(_compiled(forward_kernel, ForwardArrays, dtype), plan.sizes, arrays, plan.threads)
     state_n = (h_n,) if c_n is None else (h_n, c_n)
     return y, state_n, Tape(plan.sizes, x, starts, weights, h_0, y, z, c, u) if tape else None
 
@@ -293,8 +296,9 @@ def explain(
     dtype, I, (rows, P) = weights.hh.dtype, weights.ih.shape[1], weights.hh.shape
     H = rows // len(cell.gates)
     ready = packed and not tape
+    threads = usable_threads(num_threads)
     plan = _plan_forward(
-        CELL_IDS[cell.name], steps, batch, steps * batch, I, H, P, not tokens, dtype, tape, ready, False, P, num_threads
+        CELL_IDS[cell.name], steps, batch, steps * batch, I, H, P, not tokens, dtype, tape, ready, False, P, threads
     )
     sizes, projected = plan.sizes, plan.sizes.projected
     product = f"multiply-adds of LLVM for {CPU}, vectors of {lanes(dtype)}"
@@ -382,7 +386,8 @@ def backward(
     dtype, real = hh.dtype, x.dtype.kind == "f"
     dy_row = 0 if dy is None else _row_stride(dy)
     add = dweights is not None
-    plan = _plan_backward(sizes, hr is not None, real, dtype, dy_row, dx is not None, add, num_threads)
+    threads = usable_threads(num_threads)
+    plan = _plan_backward(sizes, hr is not None, real, dtype, dy_row, dx is not None, add, threads)
     dh_n = dstate[0]
     dc_n = dc_0 = dh_rows = du = None
     if c is not None:
@@ -406,9 +411,9 @@ def backward(
     scratch, sums, table = np.empty(plan.scratch, dtype), np.empty(plan.sums, dtype), np.empty(plan.table, np.intp)
     arrays = BackwardArrays(
         x, tokens, starts, ih, hh, hr, h_0, y, c, u, dy, dh_n, dc_n, dx, dh_0, dc_0, *dweights, z, dh, carry, panels,
-        scratch, sums, table, dh_rows, du,
+        scratch, sums, table, dh_rows, du, new_watch(),
     )  # fmt: skip
-    run(_compiled(backward_kernel, BackwardArrays, dtype), (plan.sizes, arrays), plan.threads)
+    run(_compiled(backward_kernel, BackwardArrays, dtype), plan.sizes, arrays, plan.threads)
     return dx, (dh_0,) if c is None else (dh_0, dc_0), dweights
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "Previous",
     "Step",
     "group_start",
+    "is_large",
     "last_row",
     "list_rows",
     "previous",
@@ -23,6 +24,7 @@ __all__ = [
     "share_batch",
     "step_at",
     "step_rows",
+    "steps_to_look",
     "table_size",
 ]
 
@@ -53,6 +55,24 @@ def step_rows(s, starts, step):
     if starts:
         return starts[t], starts[t + 1] - starts[t]
     return t * s.N, s.N
+
+
+@helper
+def _multiplications(s):
+    """Of a step, about."""
+    return s.N * s.H * s.slots * (s.I + s.P)
+
+
+@helper
+def steps_to_look(s):
+    """After how many steps a thread asks whether to stop: asking takes some 30 ns, so many steps at least 10 us."""
+    return 1 + 500_000 // (1 + _multiplications(s))
+
+
+@helper
+def is_large(s):
+    """Whether a step takes so long, milliseconds, that a thread asks within it too."""
+    return _multiplications(s) > 100_000_000
 
 
 @helper

@@ -5,16 +5,20 @@ call to take part in, for some 50 us after the last one; then they sleep in Pyth
 done, where its arguments are, and how many places there are, and closes the team once all have come or a short wait is
 over: who comes later finds no place. So a busy machine costs speed, never a deadlock, and since no result depends on
 the number of threads, never a bit either. One call at a time has the workers; another meanwhile runs alone.
+
+A call watches for signals: its own thread lets their handlers run about every 50 ms, and if one raises, all threads stop.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import functools
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
@@ -25,10 +29,23 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastrnn.kernels.numba_options import X86, inlined, kernel
+from fastrnn.kernels.numba_options import X86, helper, inlined, kernel
 from fastrnn.kernels.numba_vector import Pointer
+from fastrnn.threads import MOST_THREADS, recent_cpus
 
-__all__ = ["SYNC", "barrier", "finish", "flush_denormals", "gather", "offer", "restore_denormals", "run", "share"]
+__all__ = [
+    "SYNC",
+    "barrier",
+    "begin",
+    "finish",
+    "gather",
+    "leaves",
+    "new_watch",
+    "offer",
+    "run",
+    "share",
+    "stopped",
+]
 
 SYNC = types.int64  # the words of a pool, each on a cache line of its own
 _TICKET = 0  # generation << 32 | places << 16 | places taken: a late worker never takes the next call for its own
@@ -36,18 +53,23 @@ _TASK, _CONTEXT = 8, 16  # addresses: of the function to call, and of its argume
 _TEAM = 24  # how many take part, once that is settled
 _ARRIVALS = 32
 _CALLER, _CPU = 40, 48  # the calling thread, for the system, and where it runs
-_AWAKE = 56  # a word for each worker
-_MOST_WORKERS = 255
-_SPINS_BEFORE_YIELD = 500  # some 30 us
+_SPINS = 56  # pauses of a wait before it yields
+_AWAKE = 64  # a word for each worker
+_SPINS_BEFORE_YIELD = 500  # some 30 us; none where there are more threads than CPUs
 _SPINS_FOR_TEAM = 1000  # and as many system calls again
 _SPINS_BEFORE_SLEEP = 2000  # some 50 us of pauses; waking a sleeping worker takes 40 to 240 us
+
+
+_STOP = 0  # words of a call's watch: 0, or 1 + the turn of the barrier where all leave
+_DUE, _CONTROL, _ERROR = 8, 9, 10  # of its own thread: when to look, -1 for never; its denormals; what a handler raised
+_LOOKS = 50  # milliseconds from one look to the next
 
 
 class _Pool:
     """The workers of this process."""
 
     def __init__(self) -> None:
-        memory = np.zeros(_AWAKE + 8 * (_MOST_WORKERS + 1), np.int64)
+        memory = np.zeros(_AWAKE + 8 * MOST_THREADS, np.int64)
         self.words = memory[-memory.ctypes.data % 64 // 8 :]
         self.words[_CPU] = -1
         self.held = threading.Lock()  # by the call that has the workers
@@ -75,12 +97,15 @@ class _Pool:
 
 
 _pool = _Pool()
+_main_thread = threading.main_thread().ident  # which runs the handlers of signals
 
 
 def _start_afresh() -> None:
     """Begin without workers in a child made by fork: it has none of its parent's threads."""
-    global _pool
+    global _pool, _main_thread
+    _pool.words[_ARRIVALS] = 1 << 40  # if a signal's handler forked, during a call, that waits for nobody any more
     _pool = _Pool()
+    _main_thread = threading.main_thread().ident
 
 
 if hasattr(os, "register_at_fork"):
@@ -88,21 +113,40 @@ if hasattr(os, "register_at_fork"):
 atexit.register(lambda: _pool.end())
 
 
-def run(function: Callable[..., None], arguments: tuple[Any, ...], num_threads: int) -> None:
-    """Call ``function(*arguments, pool, threads)``: a kernel that asks for workers with `offer` and `gather`."""
-    if num_threads > 1:
-        pool = _pool
-        if pool.held.acquire(blocking=False):
-            try:
-                num_threads = min(num_threads, _MOST_WORKERS + 1)
-                with contextlib.suppress(RuntimeError):  # the interpreter is going down: no thread starts any more
-                    pool.wake(num_threads - 1)
-                pool.words[_CALLER] = threading.get_native_id()
-                function(*arguments, pool.words, num_threads)
-            finally:
-                pool.held.release()
-            return
-    function(*arguments, None, 1)
+def new_watch() -> Any:
+    """The words by which a call of this thread learns that it is to stop."""
+    watch = np.zeros(_ERROR + 3, np.int64)
+    watch[_DUE] = 0 if threading.get_ident() == _main_thread else -1
+    return watch
+
+
+_restore_error = ctypes.pythonapi.PyErr_Restore
+_restore_error.argtypes = [ctypes.c_void_p] * 3
+_restore_error.restype = None
+
+
+def run(function: Callable[..., None], sizes: Any, arrays: Any, num_threads: int) -> None:
+    """Call ``function(sizes, arrays, pool, threads)``: a kernel that asks for workers with `offer` and `gather`.
+
+    ``arrays.watch`` is a new one; what a signal's handler raises during the call is raised here.
+    """
+    pool = _pool
+    if num_threads > 1 and pool.held.acquire(blocking=False):
+        try:
+            num_threads = min(num_threads, MOST_THREADS)
+            with contextlib.suppress(RuntimeError):  # the interpreter is going down: no thread starts any more
+                pool.wake(num_threads - 1)
+            pool.words[_CALLER] = threading.get_native_id()
+            pool.words[_SPINS] = _SPINS_BEFORE_YIELD if num_threads <= recent_cpus() else 0
+            function(sizes, arrays, pool.words, num_threads)
+        finally:
+            pool.held.release()
+        if pool is not _pool:
+            raise RuntimeError("a signal's handler forked this process during a call of fastrnn: the child cannot go on with it")
+    else:
+        function(sizes, arrays, None, 1)
+    if arrays.watch[_STOP]:
+        _restore_error(*arrays.watch[_ERROR:].tolist())
 
 
 def _work(serve: Callable[..., bool], words: Any, number: int, queue: SimpleQueue[bool]) -> None:
@@ -213,10 +257,84 @@ def _current_cpu(typing: Any) -> Any:
     return types.int64(), generate
 
 
+@intrinsic
+def _milliseconds(typing: Any) -> Any:
+    """A clock that never goes back."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        if sys.platform == "win32":
+            function = ir.FunctionType(word, [])
+            return builder.call(cgutils.get_or_insert_function(builder.module, function, "GetTickCount64"), [])
+        function = ir.FunctionType(ir.IntType(32), [ir.IntType(32), word.as_pointer()])
+        clock = cgutils.get_or_insert_function(builder.module, function, "clock_gettime")
+        now = cgutils.alloca_once(builder, word, 2)
+        builder.call(clock, [ir.IntType(32)(time.CLOCK_MONOTONIC), now])
+        seconds, nanoseconds = (builder.load(builder.gep(now, [word(i)])) for i in range(2))
+        return builder.add(builder.mul(seconds, word(1000)), builder.sdiv(nanoseconds, word(1_000_000)))
+
+    return types.int64(), generate
+
+
+@intrinsic
+def _handle_signals(typing: Any, error: Any) -> Any:
+    """Let the handlers of signals run; return whether one raised, and keep that in three words at `error`."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        word, integer = ir.IntType(64), ir.IntType(32)
+
+        def call(name: str, result: Any, *values: Any) -> Any:
+            function = ir.FunctionType(result, [value.type for value in values])
+            return builder.call(cgutils.get_or_insert_function(builder.module, function, name), values)
+
+        state = call("PyGILState_Ensure", integer)
+        raised = builder.icmp_signed("!=", call("PyErr_CheckSignals", integer), integer(0))
+        with builder.if_then(raised):
+            call("PyErr_Fetch", ir.VoidType(), *(builder.gep(args[0], [word(i)]) for i in range(3)))
+        call("PyGILState_Release", ir.VoidType(), state)
+        return raised
+
+    return types.boolean(error), generate
+
+
+@helper
+def _look(watch, turn):
+    """Let the handlers of signals run, if it is time to; if one raises, have all leave at a turn of the barrier."""
+    if watch[_DUE] < 0 or watch[_STOP]:
+        return
+    now = _milliseconds()
+    if watch[_DUE] == 0:
+        watch[_DUE] = now + _LOOKS
+    if now < watch[_DUE]:
+        return
+    of_task = _flush_denormals()
+    _restore_denormals(watch[_CONTROL])  # a handler may compute
+    if _handle_signals(watch + _ERROR):
+        _exchange(watch + _STOP, turn + 1)
+    _restore_denormals(of_task)
+    after = _milliseconds()
+    watch[_DUE] = after + _LOOKS + min(_LOOKS, 20 * (after - now))  # another thread may keep the interpreter busy
+
+
 @inlined
-def _pause(spins):
+def stopped(watch, thread, turn):
+    """Whether the call is to stop: then work may be left, but no barrier. `turn` is that of the next one."""
+    if thread == 0:
+        _look(watch, turn)
+    return _fetch(watch + _STOP) != 0
+
+
+@inlined
+def leaves(watch, turn):
+    """Whether all threads leave after the barrier that has returned `turn`."""
+    stop = _fetch(watch + _STOP)
+    return stop != 0 and stop <= turn
+
+
+@inlined
+def _pause(spins, spins_before_yield):
     _relax()
-    if spins > _SPINS_BEFORE_YIELD:
+    if spins > spins_before_yield:
         _yield()
 
 
@@ -271,7 +389,7 @@ def gather(pool, wanted):
     _exchange(pool + _TICKET, generation | (wanted - 1) << 16)
     spins = 0
     while _fetch(pool + _TICKET) & 0xFFFF < wanted - 1 and spins < _SPINS_FOR_TEAM:
-        _pause(spins)
+        _pause(spins, _SPINS_BEFORE_YIELD)
         spins += 1
     team = (_exchange(pool + _TICKET, generation) & 0xFFFF) + 1
     _exchange(pool + _TEAM, team)
@@ -293,7 +411,7 @@ def _serve(pool, number, anywhere):
         if open_places and _replace(pool + _TICKET, ticket, ticket + 1):
             spins = 0
             while _fetch(pool + _TEAM) == 0:
-                _pause(spins)
+                _pause(spins, _fetch(pool + _SPINS))
                 spins += 1
             _call(_fetch(pool + _TASK), _fetch(pool + _CONTEXT), taken + 1, _fetch(pool + _TEAM))
             spins = 0
@@ -304,22 +422,39 @@ def _serve(pool, number, anywhere):
 
 
 @inlined
-def barrier(sync, team, turn):
+def _wait(sync, team, turn, thread, watch):
+    spins, spins_before_yield = 0, _fetch(sync + _SPINS)
+    while _fetch(sync + _ARRIVALS) < team * (turn + 1):
+        _pause(spins, spins_before_yield)
+        spins += 1
+        if thread == 0 and spins > spins_before_yield:
+            _look(watch, turn + 1)  # for this barrier the others may have gone on already
+
+
+@inlined
+def barrier(sync, team, turn, thread, watch):
     """Wait until every thread of the team has come here for the `turn`-th time, counted from 0; return turn + 1."""
     if team > 1:
         _fetch_add(sync + _ARRIVALS, 1)
-        spins = 0
-        while _fetch(sync + _ARRIVALS) < team * (turn + 1):
-            _pause(spins)
-            spins += 1
+        _wait(sync, team, turn, thread, watch)
     return turn + 1
 
 
 @inlined
-def finish(sync, team, turn, thread):
-    """End a thread's part; the caller's waits for the others, who must not touch anything afterwards."""
+def begin(thread, watch):
+    """Begin a thread's part: flush denormals. Returns what `end` takes."""
+    setting = _flush_denormals()
     if thread == 0:
-        barrier(sync, team, turn)
+        watch[_CONTROL] = setting
+    return setting
+
+
+@inlined
+def finish(sync, team, turn, thread, watch, setting):
+    """End a thread's part; the caller's waits for the others, who must not touch anything afterwards."""
+    _restore_denormals(setting)
+    if thread == 0:
+        barrier(sync, team, turn, thread, watch)
     else:
         _fetch_add(sync + _ARRIVALS, 1)
 
@@ -340,8 +475,8 @@ def _control(builder: Any, name: str, place: Any) -> None:
 
 
 @intrinsic
-def flush_denormals(typing: Any) -> Any:
-    """Read and write denormals as zero from here on; return the setting before, for `restore_denormals`."""
+def _flush_denormals(typing: Any) -> Any:
+    """Read and write denormals as zero from here on; return the setting before, for `_restore_denormals`."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         word = ir.IntType(32)
@@ -358,8 +493,8 @@ def flush_denormals(typing: Any) -> Any:
 
 
 @intrinsic
-def restore_denormals(typing: Any, setting: Any) -> Any:
-    """Undo `flush_denormals`."""
+def _restore_denormals(typing: Any, setting: Any) -> Any:
+    """Undo `_flush_denormals`."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         if X86:

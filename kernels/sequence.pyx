@@ -7,6 +7,8 @@ its memory is laid out stands in c/kernels.h. Arrays come validated (fastrnn.ops
 import os
 import threading
 
+from fastrnn.threads import flops_worth_a_thread, usable_threads, why_no_flops
+
 cimport numpy as cnp
 from cpython.exc cimport PyErr_Occurred
 from cpython.pycapsule cimport PyCapsule_New
@@ -122,7 +124,7 @@ def why_not_runnable():
     """Why this backend cannot run here, or None."""
     if WANTED and WANTED not in ISAS:
         return f"FASTRNN_ISA is {WANTED!r}; expected one of {', '.join(ISAS)}"
-    return None
+    return why_no_flops()
 
 
 def describe():
@@ -344,7 +346,7 @@ cdef enum:
 # The numbers that choose between ways with the same bits: variables, so that tests can have every way, by `_override`.
 cdef:
     # Below this many flops (about 100 us of one core) waking a worker costs more than it brings.
-    ptrdiff_t FLOPS_WORTH_A_THREAD = 10_000_000
+    ptrdiff_t FLOPS_WORTH_A_THREAD = flops_worth_a_thread(10_000_000)
     # Rows per thread below which a tile is too low to be worth a split of the batch.
     ptrdiff_t ROWS_WORTH_A_THREAD = 4
     # The same where every thread would read large weights at every step: by splitting the units instead, two threads take
@@ -530,11 +532,11 @@ cdef ptrdiff_t row_stride(const Job *job, cnp.ndarray rows) noexcept:
     return rows.strides[axis] // job.itemsize
 
 
-cdef int threads_worth(const Job *job, int num_threads) noexcept:
+cdef int threads_worth(const Job *job, num_threads) except -1:
     """How many of so many threads are worth waking."""
     cdef const fastrnn_layer *l = &job.layer
     cdef double weights = job.gates * l.hidden * (l.outputs + (0 if l.x == NULL else l.inputs))
-    return 1 if weights * (2 * l.rows + FLOPS_OF_PACKING) < FLOPS_WORTH_A_THREAD else num_threads
+    return 1 if weights * (2 * l.rows + FLOPS_OF_PACKING) < FLOPS_WORTH_A_THREAD else usable_threads(num_threads)
 
 
 cdef void split_over(Job *job, int threads) noexcept:
@@ -544,7 +546,7 @@ cdef void split_over(Job *job, int threads) noexcept:
     job.by_hidden = job.layer.batch < threads * (ROWS_WORTH_LARGE_WEIGHTS if large else ROWS_WORTH_A_THREAD)
 
 
-cdef void share(Job *job, int num_threads, bint stops=True) noexcept:
+cdef int share(Job *job, num_threads, bint stops=True) except -1:
     """Begin a call, which a signal `stops`, and take the pool for as many threads as are worth it."""
     cdef fastrnn_layer *l = &job.layer
     cdef double flops = 2.0 * l.batch * job.gates * l.hidden * (l.outputs + l.inputs)  # of a step
@@ -553,6 +555,7 @@ cdef void share(Job *job, int num_threads, bint stops=True) noexcept:
     begin(&job.watch, stops)
     l.watch = &job.watch
     split_over(job, fastrnn_pool_acquire(threads_worth(job, num_threads)))
+    return 0
 
 
 ctypedef void (*Part)(
@@ -635,7 +638,7 @@ cdef Packed run_pack(Job *job):
     return packed
 
 
-def pack(cell, weights, *, int num_threads=1):
+def pack(cell, weights, *, num_threads=1):
     """Pack a layer's weights once for many calls of `forward`; the caller sees to it that they have not changed."""
     cdef Job job
     cdef Packed packed
@@ -813,7 +816,7 @@ cdef void copy_final(
 
 
 def forward(
-    cell, x, tuple state, weights, *, bint tape=True, int num_threads=1, Packed packed=None, batch_sizes=None,
+    cell, x, tuple state, weights, *, bint tape=True, num_threads=1, Packed packed=None, batch_sizes=None,
     bint reverse=False, y=None
 ):
     """`fastrnn.reference.forward` on the C kernels; without a tape, `packed`, made of the weights, may replace them."""
@@ -905,11 +908,11 @@ cdef class Stepper:
     cdef int dimensions, threads, typenum
     cdef ptrdiff_t batch
 
-    def __init__(self, cell, weights, batch_size, dtype, int num_threads, validate):
+    def __init__(self, cell, weights, batch_size, dtype, num_threads, validate):
         cdef Job *job
         cdef fastrnn_layer *l
         cdef ptrdiff_t C
-        self.cell, self.validate, self.threads = cell, validate, num_threads
+        self.cell, self.validate, self.threads = cell, validate, usable_threads(num_threads)
         self.dimensions, self.batch = (1, 1) if batch_size is None else (2, batch_size)
         self.typenum = cnp.NPY_FLOAT32 if dtype.itemsize == 4 else cnp.NPY_FLOAT64
         self.jobs = Buffer(len(weights) * sizeof(Job))
@@ -929,7 +932,7 @@ cdef class Stepper:
             if l.split_x:
                 plan_forward(job, False, True)
                 l.z = self.take(job.blocks * l.z_stride * job.itemsize)
-                l.scratch = self.take(num_threads * job.sizes.forward_scratch * job.itemsize)
+                l.scratch = self.take(self.threads * job.sizes.forward_scratch * job.itemsize)
         self.states = tuple(states)
 
     cdef void *take(self, size_t row) except? NULL:
@@ -1039,7 +1042,7 @@ cdef void read_task(void *context, int part) noexcept nogil:
         start(job.layer.rows, job.threads, part), start(job.layer.rows, job.threads, part + 1))
 
 
-def gates(cell, Tape tape, *, int num_threads=1, rows=None, cnp.ndarray to=None):
+def gates(cell, Tape tape, *, num_threads=1, rows=None, cnp.ndarray to=None):
     """`fastrnn.reference.gates` of a tape that backward has not used."""
     cdef Job job = tape.job
     cdef Reading reading
@@ -1301,7 +1304,7 @@ cdef int gradients_fit(const Job *job, cnp.ndarray x, weights, dy, tuple dstate,
     return 0
 
 
-def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1, dx=None, dweights=None, rows=None):
+def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweights=None, rows=None):
     """`fastrnn.reference.backward` on the C kernels. Overwrites the tape: it serves once."""
     cdef Job job = tape.job
     cdef fastrnn_layer *l = &job.layer
@@ -1397,7 +1400,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, int num_threads=1, dx=None, d
 
 # ---- explanation
 
-def explain(cell, weights, ptrdiff_t steps, ptrdiff_t batch, *, bint tokens, bint tape, bint packed, int num_threads):
+def explain(cell, weights, ptrdiff_t steps, ptrdiff_t batch, *, bint tokens, bint tape, bint packed, num_threads):
     """What `forward`, and after one with a tape `backward`, would choose for x of a size: a dict of words."""
     cdef Job job
     describe_layer(&job, cell, weights, tape)
@@ -1468,7 +1471,7 @@ cdef bint product_fits(cnp.ndarray a, cnp.ndarray b, bias) noexcept:
         and (bias is None or is_array(bias, typenum, 1, b.shape[1])))
 
 
-def multiply(cnp.ndarray a, cnp.ndarray b, bias=None, *, int num_threads=1):
+def multiply(cnp.ndarray a, cnp.ndarray b, bias=None, *, num_threads=1):
     """Return a @ b + bias for a (R, K), b (K, C) and bias (C,), of any strides but one of b's is an element."""
     cdef Multiplication job
     memset(&job, 0, sizeof(job))
@@ -1491,10 +1494,8 @@ def multiply(cnp.ndarray a, cnp.ndarray b, bias=None, *, int num_threads=1):
     cdef Buffer panels = Buffer(itemsize * job.panels * m.K * width)
     m.panels = panels.data
     cdef double flops = 2.0 * m.rows * m.K * m.columns
-    if flops < FLOPS_WORTH_A_THREAD:
-        num_threads = 1
     begin(&job.watch)
-    job.threads = fastrnn_pool_acquire(num_threads)
+    job.threads = fastrnn_pool_acquire(1 if flops < FLOPS_WORTH_A_THREAD else usable_threads(num_threads))
     job.pieces = 1 + <ptrdiff_t> (flops / job.threads / FLOPS_OF_A_PIECE)
     with nogil:
         fastrnn_pool_run(pack_right_task, &job, job.threads, False, &job.watch)
@@ -1530,7 +1531,7 @@ cdef void softmax_task(void *context, int part) noexcept nogil:
             job.p, job.top, job.total, job.z, job.columns, job.scale, job.rows * i // pieces, job.rows * (i + 1) // pieces)
 
 
-def softmax(cnp.ndarray z, double scale, *, int num_threads=1):
+def softmax(cnp.ndarray z, double scale, *, num_threads=1):
     """Return scale * softmax(z) of the rows of z (n, C), C-contiguous, their maxima (n,), and sums of exp(z - max)."""
     if not (z.ndim == 2 and (
             is_array(z, cnp.NPY_FLOAT32, 2, z.shape[0], z.shape[1]) or is_array(z, cnp.NPY_FLOAT64, 2, z.shape[0], z.shape[1]))):
@@ -1545,10 +1546,8 @@ def softmax(cnp.ndarray z, double scale, *, int num_threads=1):
     job.p, job.top, job.total = cnp.PyArray_DATA(p), cnp.PyArray_DATA(top), cnp.PyArray_DATA(total)
     job.z = cnp.PyArray_DATA(z)
     cdef double flops = <double> FLOPS_OF_SOFTMAX * job.rows * job.columns
-    if flops < FLOPS_WORTH_A_THREAD:
-        num_threads = 1
     begin(&job.watch)
-    job.threads = fastrnn_pool_acquire(num_threads)
+    job.threads = fastrnn_pool_acquire(1 if flops < FLOPS_WORTH_A_THREAD else usable_threads(num_threads))
     job.pieces = 1 + <ptrdiff_t> (flops / job.threads / FLOPS_OF_A_PIECE)
     with nogil:
         fastrnn_pool_run(softmax_task, &job, job.threads, False, &job.watch)
