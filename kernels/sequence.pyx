@@ -532,11 +532,11 @@ cdef ptrdiff_t row_stride(const Job *job, cnp.ndarray rows) noexcept:
     return rows.strides[axis] // job.itemsize
 
 
-cdef int threads_worth(const Job *job, num_threads) except -1:
-    """How many of so many threads are worth waking."""
+cdef bint worth_threads(const Job *job) noexcept:
+    """Whether there is enough to do for several threads."""
     cdef const fastrnn_layer *l = &job.layer
     cdef double weights = job.gates * l.hidden * (l.outputs + (0 if l.x == NULL else l.inputs))
-    return 1 if weights * (2 * l.rows + FLOPS_OF_PACKING) < FLOPS_WORTH_A_THREAD else usable_threads(num_threads)
+    return weights * (2 * l.rows + FLOPS_OF_PACKING) >= FLOPS_WORTH_A_THREAD
 
 
 cdef void split_over(Job *job, int threads) noexcept:
@@ -546,16 +546,21 @@ cdef void split_over(Job *job, int threads) noexcept:
     job.by_hidden = job.layer.batch < threads * (ROWS_WORTH_LARGE_WEIGHTS if large else ROWS_WORTH_A_THREAD)
 
 
-cdef int share(Job *job, num_threads, bint stops=True) except -1:
-    """Begin a call, which a signal `stops`, and take the pool for as many threads as are worth it."""
+cdef int share(Job *job, num_threads) except -1:
+    """Begin a call, and take the pool for as many threads as are worth it and may be used."""
+    begin(&job.watch)
+    take_pool(job, usable_threads(num_threads) if worth_threads(job) else 1)
+    return 0
+
+
+cdef void take_pool(Job *job, int threads) noexcept:
+    """Take the pool for up to so many threads; the call has begun."""
     cdef fastrnn_layer *l = &job.layer
     cdef double flops = 2.0 * l.batch * job.gates * l.hidden * (l.outputs + l.inputs)  # of a step
     job.steps_to_look = 1 + <ptrdiff_t> (FLOPS_TO_LOOK / max(flops, FLOPS_TO_LOOK / 1024))
     job.pieces = 1 + <ptrdiff_t> (flops / FLOPS_OF_A_PIECE)
-    begin(&job.watch, stops)
     l.watch = &job.watch
-    split_over(job, fastrnn_pool_acquire(threads_worth(job, num_threads)))
-    return 0
+    split_over(job, fastrnn_pool_acquire(threads))
 
 
 ctypedef void (*Part)(
@@ -1009,7 +1014,8 @@ cdef class Stepper:
                 l.x, l.tokens = NULL, <const intptr_t *> before
             else:
                 l.x, l.tokens = before, NULL
-            share(job, self.threads, stops=False)  # or the layers' states would be of different steps
+            begin(&job.watch, stops=False)  # or the layers' states would be of different steps
+            take_pool(job, self.threads if worth_threads(job) else 1)
             plan_forward(job, False, True)
             with nogil:
                 fastrnn_pool_run(forward_task, job, job.threads, job.by_hidden or l.projected, &job.watch)
@@ -1051,12 +1057,13 @@ def gates(cell, Tape tape, *, num_threads=1, rows=None, cnp.ndarray to=None):
     cdef cnp.npy_intp *shape = [job.gates, reading.rows, job.layer.hidden]
     cdef cnp.ndarray found = empty(3, shape, job.typenum)
     cdef cnp.ndarray c = None if job.layer.c == NULL else empty(2, shape + 1, job.typenum)
-    share(&job, num_threads, stops=False)
+    share(&job, num_threads)
     reading.job, reading.gates, reading.c = &job, cnp.PyArray_DATA(found), pointer(c)
     with nogil:
         fastrnn_pool_run(read_task, &reading, job.threads, False, &job.watch)
         if job.threads > 1:
             fastrnn_pool_release()
+    check(&job.watch)
     return (*found,) if c is None else (*found, c)
 
 
@@ -1408,7 +1415,7 @@ def explain(cell, weights, ptrdiff_t steps, ptrdiff_t batch, *, bint tokens, bin
     l.steps, l.batch, l.rows = steps, batch, steps * batch
     if not tokens:
         l.x = l.weight_ih  # anything but NULL
-    split_over(&job, threads_worth(&job, num_threads))
+    split_over(&job, usable_threads(num_threads) if worth_threads(&job) else 1)
     plan_forward(&job, tape, packed and not tape)
     choose_weight_split(&job, l.rows)
     rows = kernels_of(job.typenum).tile_rows
