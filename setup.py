@@ -33,7 +33,9 @@ UNIVERSAL = {
     for isa, flags in isas.items()
 }
 MACHINES = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM, "universal2": UNIVERSAL}
-MACHINE = sysconfig.get_platform().rpartition("-")[2].lower()  # of this Python, not of the system: linux-x86_64, win-amd64, ...
+MACHINE = (
+    sysconfig.get_platform().rpartition("-")[2].lower()
+)  # of this Python, not of the system: linux-x86_64, win-amd64, ...
 ISAS = MACHINES.get(MACHINE, {})
 
 # Contraction is off because every fused multiply-add is written out: the bits must not depend on the compiler's choice.

@@ -12,8 +12,9 @@ import os
 import sys
 from pathlib import Path
 
-import fastrnn
 import pytest
+
+import fastrnn
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 NAMES = ["activations", "backends", "cells", "dropout", "explain", "kernels", "memory", "modules", "multiply"]
