@@ -33,9 +33,7 @@ UNIVERSAL = {
     for isa, flags in isas.items()
 }
 MACHINES = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM, "universal2": UNIVERSAL}
-MACHINE = (
-    sysconfig.get_platform().rpartition("-")[2].lower()
-)  # of this Python, not of the system: linux-x86_64, win-amd64, ...
+MACHINE = sysconfig.get_platform().rpartition("-")[2].lower()  # of this Python: linux-x86_64, win-amd64, ...
 ISAS = MACHINES.get(MACHINE, {})
 
 # Contraction is off because every fused multiply-add is written out: the bits must not depend on the compiler's choice.
@@ -141,7 +139,7 @@ class OptionalBuildExt(build_ext):
         super().build_extensions()
 
     def get_libraries(self, ext):
-        """What to link, asked for when the extension's own sources are compiled: only now the libraries must be there."""
+        """What to link, asked for when the extension's own sources are compiled: the libraries must be there by now."""
         self.libraries_built.result()
         return super().get_libraries(ext)
 
