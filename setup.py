@@ -101,7 +101,7 @@ def note_failure(command, error):
     print(f"warning: {reason}; fastrnn will use Numba or NumPy", file=sys.stderr)
     package = "kernels" if command.inplace else os.path.join(command.build_lib, "fastrnn", "kernels")
     os.makedirs(package, exist_ok=True)
-    Path(package, "build_failure.txt").write_text(reason + "\n")
+    Path(package, "build_failure.txt").write_text(reason + "\n", "utf-8")
 
 
 class OptionalBuildClib(build_clib):

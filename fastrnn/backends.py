@@ -77,7 +77,7 @@ def _why_not_built(name: str, error: ImportError) -> str:
         for folder in (spec.submodule_search_locations or []) if spec else []:
             failure = Path(folder, "build_failure.txt")
             if failure.exists():
-                return failure.read_text().strip()
+                return failure.read_text("utf-8").strip()
     return str(error)
 
 

@@ -17,10 +17,10 @@ def _cgroup_cpus(root: Path = Path("/sys/fs/cgroup")) -> float:
     """The CPU quota of a container, in CPUs; inf where there is none."""
     try:
         if (root / "cpu.max").exists():  # cgroup v2
-            quota, period = (root / "cpu.max").read_text().split()
+            quota, period = (root / "cpu.max").read_text("utf-8").split()
         else:  # cgroup v1
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu/cpu.cfs_period_us").read_text().strip()
+            quota = (root / "cpu/cpu.cfs_quota_us").read_text("utf-8").strip()
+            period = (root / "cpu/cpu.cfs_period_us").read_text("utf-8").strip()
         cpus = math.inf if quota in ("max", "-1") else int(quota) / int(period)
     except (OSError, ValueError):
         cpus = math.inf
