@@ -1,7 +1,7 @@
 """The tests of an installed fastrnn that need no more than NumPy, pytest and hypothesis, and take a minute or two.
 
-`python .ci/quick.py [arguments of pytest]`. They run wherever the whole suite cannot: in the test of a wheel, on another
-processor or another Python, from an unpacked sdist. The C kernels must run; what else is not there is skipped.
+`python .ci/quick.py [arguments of pytest]`. They run wherever the whole suite cannot: in the test of a wheel, on
+another processor or another Python, from an unpacked sdist. The C kernels must run; what else is not there is skipped.
 """
 
 from __future__ import annotations

@@ -47,9 +47,10 @@ class Tape:
 
     def _check(self) -> None:
         """ValueError unless it is unused and x is as forward saw it."""
+        x, sample = self._x, self._sample  # before the look at `_kept`, which another thread's `_take` clears first
         if self._kept is None:
             raise ValueError("tape was used before; expected a fresh one: backward works in place, run forward again")
-        if ops.sample(self._x) != self._sample:
+        if ops.sample(x) != sample:
             raise ValueError(
                 "x was changed after forward; expected it as it was, for the tape refers to it: "
                 "call backward before x is written to, or forward with x.copy()"
