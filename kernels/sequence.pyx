@@ -1019,10 +1019,10 @@ cdef class Stepper:
         cdef cnp.npy_intp *shape = [self.batch, jobs[count - 1].layer.outputs]
         if not self.fits(x, jobs[0].layer.inputs, False) or (out is not None and not self.fits(out, shape[1], True)):
             x = self.validate(x, out)
-        self.refuse_when_busy()
         if out is None:
             out = empty(self.dimensions, shape + 2 - self.dimensions, self.typenum)
         held = hold(x)
+        self.refuse_when_busy()  # nothing between the look and the mark may let another thread run, as new objects can
         self.busy = True
         before = pointer(x)
         for layer in range(count):

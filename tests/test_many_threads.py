@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from calls import backends
+from problems import clean_environ
 
 import fastrnn
 
@@ -45,7 +48,7 @@ def draw(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-@backends
+@pytest.mark.parametrize("backend", ["cython", "numpy"], indirect=True)  # numba compiles for a minute under this strain
 def test_one_module_in_many_threads(backend: str) -> None:
     """Inference on kept weights, training with a tape each, parameters handed out and in part written as they are."""
     lstm = fastrnn.LSTM(5, 24, num_layers=2, seed=0, backend=backend, num_threads=2)
@@ -115,3 +118,29 @@ def test_a_stream_serves_one_thread_at_a_time(H: int) -> None:
         alone.step(x)
     for state, wanted in zip(stream.state, alone.state, strict=True):
         np.testing.assert_array_equal(state, wanted)
+
+
+SUBINTERPRETER = """
+import fastrnn, {module} as interpreters
+fastrnn.use_backend("cython")
+code = '''
+try:
+    import fastrnn
+    fastrnn.use_backend("cython")
+except ImportError as error:
+    print("refused:", error, flush=True)
+'''
+interpreters.run_string(interpreters.create(), code)
+fastrnn.LSTM(2, 3)
+print("works on")
+"""
+
+
+def test_a_second_interpreter_is_refused(tmp_path: Any) -> None:
+    """By NumPy or by the kernels, which serve one interpreter of a process; the first one works on."""
+    modules = [name for name in ("_interpreters", "_xxsubinterpreters") if importlib.util.find_spec(name)]
+    command = [sys.executable, "-W", "ignore", "-c", SUBINTERPRETER.format(module=modules[0])]
+    done = subprocess.run(command, cwd=tmp_path, env=clean_environ(), capture_output=True, text=True, check=False)
+    refusal, after = done.stdout.splitlines()
+    assert refusal.startswith("refused: "), done.stdout + done.stderr
+    assert after == "works on"
