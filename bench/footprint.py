@@ -53,7 +53,9 @@ def import_seconds(packages: tuple[str, ...]) -> float:
     code = f"import time; begun = time.perf_counter(); import {', '.join(packages)}; print(time.perf_counter() - begun)"
     seconds = []
     for _ in range(1 + IMPORTS):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
+        )
         seconds.append(float(done.stdout))
     return statistics.median(seconds[1:])
 

@@ -23,7 +23,10 @@ def cache_bytes(level: int) -> int:
     """Bytes of the data cache of a level that one core sees; what is common where the system does not say."""
     for index in SYSFS.glob("cpu0/cache/index*"):
         try:
-            if int((index / "level").read_text("utf-8")) == level and (index / "type").read_text("utf-8").strip() != "Instruction":
+            if (
+                int((index / "level").read_text("utf-8")) == level
+                and (index / "type").read_text("utf-8").strip() != "Instruction"
+            ):
                 return int((index / "size").read_text("utf-8").strip().removesuffix("K")) * 1024
         except (OSError, ValueError):
             continue
@@ -58,7 +61,9 @@ def describe() -> dict[str, str | int]:
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text("utf-8").splitlines() if "model name" in line]
+        names = [
+            line.partition(":")[2].strip() for line in cpuinfo.read_text("utf-8").splitlines() if "model name" in line
+        ]
         model = names[0] if names else model
     return {
         "cpu": model or platform.machine(),

@@ -172,7 +172,11 @@ BROKEN = {
     ),
     "a tokenizer that is none": (entry("x", "tokenizer"), ("load_model",), "dictionary update sequence"),
     "a very long text": (entry("x" * 9999, "text_sha256"), (), ""),
-    "very long characters": (entry("ba" * 9999, "tokenizer", "characters"), ("load_model",), "characters is a str of length 19998; expected at least one, distinct and sorted"),
+    "very long characters": (
+        entry("ba" * 9999, "tokenizer", "characters"),
+        ("load_model",),
+        "characters is a str of length 19998; expected at least one, distinct and sorted",
+    ),
 }
 
 
