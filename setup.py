@@ -33,7 +33,7 @@ UNIVERSAL = {
     for isa, flags in isas.items()
 }
 MACHINES = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM, "universal2": UNIVERSAL}
-MACHINE = sysconfig.get_platform().rpartition("-")[2].lower()  # of this Python, not of the system: linux-x86_64, win-amd64, ...
+MACHINE = sysconfig.get_platform().rpartition("-")[2].lower()  # of this Python: linux-x86_64, win-amd64, ...
 ISAS = MACHINES.get(MACHINE, {})
 
 # Contraction is off because every fused multiply-add is written out: the bits must not depend on the compiler's choice.
@@ -93,15 +93,15 @@ def choose_compiler(compiler):
     compiler.compile_options = [option for option in compiler.compile_options if option != "/GL"]
 
 
-def note_failure(command, error):
+def note_failure(command, error, inplace):
     """Leave the reason where `fastrnn.info()` finds it, or fail."""
     if os.environ.get("FASTRNN_REQUIRE_KERNELS", "0") not in ("", "0"):
         raise error
     reason = f"compiling the C kernels failed ({type(error).__name__}: {error})".replace("\n", " ")
     print(f"warning: {reason}; fastrnn will use Numba or NumPy", file=sys.stderr)
-    package = "kernels" if command.inplace else os.path.join(command.build_lib, "fastrnn", "kernels")
+    package = "kernels" if inplace else os.path.join(command.build_lib, "fastrnn", "kernels")
     os.makedirs(package, exist_ok=True)
-    Path(package, "build_failure.txt").write_text(reason + "\n")
+    Path(package, "build_failure.txt").write_text(reason + "\n", "utf-8")
 
 
 class OptionalBuildClib(build_clib):
@@ -122,6 +122,7 @@ class OptionalBuildClib(build_clib):
 
 class OptionalBuildExt(build_ext):
     def run(self):
+        inplace = self.inplace  # setuptools takes it back while it compiles
         Path("kernels/build_failure.txt").unlink(missing_ok=True)
         try:
             if not ISAS:
@@ -130,8 +131,9 @@ class OptionalBuildExt(build_ext):
                 self.libraries_built = thread.submit(self.get_finalized_command("build_clib").build)
                 self.translate()
                 super().run()
+                self.libraries_built.result()  # nobody has asked where there was no extension to link
         except (Exception, SystemExit) as error:
-            note_failure(self, error)
+            note_failure(self, error, inplace)
             self.extensions = self.distribution.ext_modules = []
 
     def build_extensions(self):
@@ -139,7 +141,7 @@ class OptionalBuildExt(build_ext):
         super().build_extensions()
 
     def get_libraries(self, ext):
-        """What to link, asked for when the extension's own sources are compiled: only now the libraries must be there."""
+        """What to link, asked for when the extension's own sources are compiled: the libraries must be there by now."""
         self.libraries_built.result()
         return super().get_libraries(ext)
 

@@ -1,6 +1,6 @@
 """Print the oldest versions that pyproject.toml admits of what fastrnn needs, and of some of its extras, for pip.
 
-    python .ci/oldest.py [extra ...]
+`python .ci/oldest.py [extra ...]`
 """
 
 from __future__ import annotations

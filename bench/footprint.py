@@ -53,7 +53,9 @@ def import_seconds(packages: tuple[str, ...]) -> float:
     code = f"import time; begun = time.perf_counter(); import {', '.join(packages)}; print(time.perf_counter() - begun)"
     seconds = []
     for _ in range(1 + IMPORTS):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
+        )
         seconds.append(float(done.stdout))
     return statistics.median(seconds[1:])
 
@@ -111,7 +113,7 @@ def _step_bytes(peer: str, case: Case) -> int | str:
         prepared = PEERS[peer].prepare(make(case), "training", 1)
     except UnsupportedError as error:
         return str(error)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5", "utf-8")  # the peak begins anew
     before = _status("VmRSS")
     result = prepared.call()
     del result
@@ -120,7 +122,7 @@ def _step_bytes(peer: str, case: Case) -> int | str:
 
 def _status(field: str) -> int:
     """A number of bytes from this process's status."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text("utf-8").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     raise AssertionError(f"/proc/self/status has no {field}")

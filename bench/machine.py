@@ -23,8 +23,11 @@ def cache_bytes(level: int) -> int:
     """Bytes of the data cache of a level that one core sees; what is common where the system does not say."""
     for index in SYSFS.glob("cpu0/cache/index*"):
         try:
-            if int((index / "level").read_text()) == level and (index / "type").read_text().strip() != "Instruction":
-                return int((index / "size").read_text().strip().removesuffix("K")) * 1024
+            if (
+                int((index / "level").read_text("utf-8")) == level
+                and (index / "type").read_text("utf-8").strip() != "Instruction"
+            ):
+                return int((index / "size").read_text("utf-8").strip().removesuffix("K")) * 1024
         except (OSError, ValueError):
             continue
     return {1: 32, 2: 1024, 3: 32 * 1024}[level] * 1024
@@ -46,7 +49,7 @@ def pin(threads: int) -> None:
         first_of_core, others, seen = list[int](), list[int](), set[str]()
         for cpu in sorted(os.sched_getaffinity(0)):
             siblings = SYSFS / f"cpu{cpu}/topology/thread_siblings_list"
-            core = siblings.read_text() if siblings.exists() else str(cpu)
+            core = siblings.read_text("utf-8") if siblings.exists() else str(cpu)
             (others if core in seen else first_of_core).append(cpu)
             seen.add(core)
         os.sched_setaffinity(0, (first_of_core + others)[:threads])
@@ -58,7 +61,9 @@ def describe() -> dict[str, str | int]:
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        names = [
+            line.partition(":")[2].strip() for line in cpuinfo.read_text("utf-8").splitlines() if "model name" in line
+        ]
         model = names[0] if names else model
     return {
         "cpu": model or platform.machine(),

@@ -77,7 +77,7 @@ def _run_pinned(plan: Plan, threads: int) -> Iterator[Limits | Row]:
         rows = [row for row in plan.rows() if row[2] == threads]
         if process.exitcode or done < len(rows):
             case, kind, _ = rows[min(done, len(rows) - 1)]
-            said = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+            said = (log.read_text("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1]
             raise BenchError(
                 f"measuring {case.name} {kind} on {threads} threads ended with status {process.exitcode}: {said}"
             )
@@ -86,7 +86,7 @@ def _run_pinned(plan: Plan, threads: int) -> Iterator[Limits | Row]:
 def _work(sender: Connection, plan: Plan, threads: int, log: Path) -> None:
     """Measure the plan's rows of one number of threads and send them; runs in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends this process
-    with open(log, "w") as file:
+    with open(log, "w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     machine.pin(threads)

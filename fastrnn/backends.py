@@ -13,6 +13,7 @@ why in `why_not_runnable()`. Functions it may have besides, that `fastrnn` does 
 - `pack(cell, weights)`, whose result `forward(..., tape=False, packed=...)` takes in place of the weights, then None;
 - `keep(tape)`, `recall(...)` and `kept_sizes(...)`, which take a tape apart into arrays and put it together again;
 - `LOOKS_ITSELF`, if it makes sure that arrays fit one another, as `fastrnn.fits` does for the others;
+- `sample(x)`, which is `fastrnn.ops.sample`;
 - `new_array(shape, dtype)`, a new array on memory that it recycles;
 - `multiply(a, b, bias)` for dense layers, `softmax(z, scale)` for losses;
 - `explain(...)`, which says what it would choose for a call;
@@ -76,7 +77,7 @@ def _why_not_built(name: str, error: ImportError) -> str:
         for folder in (spec.submodule_search_locations or []) if spec else []:
             failure = Path(folder, "build_failure.txt")
             if failure.exists():
-                return failure.read_text().strip()
+                return failure.read_text("utf-8").strip()
     return str(error)
 
 

@@ -94,7 +94,7 @@ class _Cell(Runnable):
         backend, num_threads = ops.choose(self.backend, self.num_threads)
         _, states_n, kept = ops.forward(backend, self._cell, x[None], states, self._weights.arrays(), num_threads)
         state_n = _to_caller(states_n, batched)
-        return state_n, Tape(self, x, kept, states_n[0].shape if batched else states_n[0].shape[1:])
+        return state_n, Tape(self, backend, x, kept, states_n[0].shape if batched else states_n[0].shape[1:])
 
     def backward(self, tape: Tape, dstate: Any) -> tuple[Array | None, Any, dict[str, Array]]:
         """Differentiate a step: the exact gradients of everything that went into `forward`.

@@ -6,6 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,17 @@ class Tape:
     """What a module's `forward` keeps for its `backward`; it serves once, as backward works in place on it."""
 
     def __init__(
-        self, module: Parametrized, x: Array, kept: Any, y_shape: tuple[int, ...], ragged: Ragged | None = None
+        self,
+        module: Parametrized,
+        backend: ModuleType,
+        x: Array,
+        kept: Any,
+        y_shape: tuple[int, ...],
+        ragged: Ragged | None = None,
     ) -> None:
         self._module = module
-        self._x = x  # that `kept` refers to
-        self._sample = ops.sample(x)
         self._kept = kept  # of `stack` or, by a cell, of `ops`; None once used
+        self._seen: Any = backend, x, ops.sample(backend, x)  # x, which `kept` refers to, and how it was
         self._y_shape = y_shape  # as the caller sees y
         self._ragged = ragged
 
@@ -47,9 +53,11 @@ class Tape:
 
     def _check(self) -> None:
         """ValueError unless it is unused and x is as forward saw it."""
-        if self._kept is None:
+        seen = self._seen
+        if seen is None:
             raise ValueError("tape was used before; expected a fresh one: backward works in place, run forward again")
-        if ops.sample(self._x) != self._sample:
+        backend, x, before = seen
+        if ops.sample(backend, x) != before:
             raise ValueError(
                 "x was changed after forward; expected it as it was, for the tape refers to it: "
                 "call backward before x is written to, or forward with x.copy()"
@@ -59,8 +67,8 @@ class Tape:
         """What is kept, for one thread and once."""
         kept, self._kept = self._kept, None
         if kept is None:
-            raise ValueError("tape is in use by another thread; expected a tape of its own for each")
-        self._x = self._sample = None  # type: ignore[assignment]
+            raise ValueError("tape was used before, by another thread; expected a tape of its own for each")
+        self._seen = None
         return kept
 
 
@@ -300,7 +308,7 @@ class _Recurrent(Runnable):
             y = _nothing(y, steps)
         y.flags.writeable = False
         y = self._to_caller(y, batched)
-        return y, self._join(states_n, batched, ragged), Tape(self, x, kept, y.shape, ragged)
+        return y, self._join(states_n, batched, ragged), Tape(self, setting.backend, x, kept, y.shape, ragged)
 
     def _setting(self, x: Array, ragged: Ragged | None, *, training: bool) -> stack.Setting:
         """What all layers of a call share."""

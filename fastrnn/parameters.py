@@ -68,6 +68,8 @@ def uniform(bound: float) -> Draw:
 
 # What `Parametrized._stamp` counts for an array that only its dictionary refers to.
 _OWN_REFERENCES = max(map(sys.getrefcount, {"": np.empty(0)}.values()))
+if not getattr(sys, "_is_gil_enabled", lambda: True)():
+    _OWN_REFERENCES = -1  # without the interpreter's lock a count says nothing of other threads: all count as held
 
 
 _handings_out = itertools.count(1)  # of any parameters; next() on it is one step for all threads

@@ -50,6 +50,7 @@ from c_kernels cimport (
     fastrnn_stopped,
     fastrnn_stopping,
     fastrnn_take,
+    fastrnn_task,
     fastrnn_watch,
     fastrnn_watch_start,
 )
@@ -301,6 +302,24 @@ cdef object hold(object array):
     return PyWeakref_NewRef(owner if isinstance(owner, cnp.ndarray) else array, None)
 
 
+def sample(cnp.ndarray x):
+    """A number that tells real x, contiguous, from other values in its place: of some 64 of them, or of all of fewer."""
+    if not cnp.PyArray_ISFLOAT(x):
+        return 0
+    cdef ptrdiff_t i, at, size = x.size, count = min(size, 64)
+    cdef const char *data = <const char *> cnp.PyArray_DATA(x)
+    cdef size_t itemsize = cnp.PyArray_ITEMSIZE(x), found = size, bits = 0
+    cdef size_t golden = 0x9E3779B97F4A7C15  # of 2^64: its multiples meet every column of x
+    for i in range(count):
+        at = i if size == count else <ptrdiff_t> (<double> ((i + 1) * golden >> 32) / 4294967296.0 * size)
+        if itemsize == 4:
+            bits = (<const unsigned int *> (data + at * 4))[0]
+        else:
+            bits = (<const size_t *> (data + at * 8))[0]
+        found += bits * (golden + 2 * i)
+    return found
+
+
 # ---- the plan of a call
 
 cdef struct Job:
@@ -319,6 +338,7 @@ cdef struct Job:
     ptrdiff_t steps     # of one projection of the input
     fastrnn_sizes sizes
     fastrnn_watch watch
+    bint brief               # so that other Python threads can wait for it: some 10 us
     ptrdiff_t steps_to_look  # after which a task asks whether to stop
     ptrdiff_t pieces         # that a step is done in, to ask between them
 
@@ -559,8 +579,19 @@ cdef void take_pool(Job *job, int threads) noexcept:
     cdef double flops = 2.0 * l.batch * job.gates * l.hidden * (l.outputs + l.inputs)  # of a step
     job.steps_to_look = 1 + <ptrdiff_t> (FLOPS_TO_LOOK / max(flops, FLOPS_TO_LOOK / 1024))
     job.pieces = 1 + <ptrdiff_t> (flops / FLOPS_OF_A_PIECE)
+    job.brief = flops * (l.steps + FLOPS_OF_PACKING) < FLOPS_TO_LOOK
     l.watch = &job.watch
     split_over(job, fastrnn_pool_acquire(threads))
+
+
+cdef int run(fastrnn_task *task, Job *job, bint together=False) except -1:
+    """Have a task done; raise what has stopped it, if anything."""
+    if job.brief:  # letting others run, and keeping them from what is in use, would take as long again
+        fastrnn_pool_run(task, job, job.threads, together, &job.watch)
+    else:
+        with nogil:
+            fastrnn_pool_run(task, job, job.threads, together, &job.watch)
+    return check(&job.watch)
 
 
 ctypedef void (*Part)(
@@ -637,9 +668,7 @@ cdef Packed run_pack(Job *job):
         packed.split = Buffer(job.itemsize * job.blocks * job.sizes.split_forward)
         job.layer.split_panels = packed.split.data
     packed.projection = panels_of_projection(job)
-    with nogil:
-        fastrnn_pool_run(pack_task, job, job.threads, False, &job.watch)
-    check(&job.watch)
+    run(pack_task, job)
     return packed
 
 
@@ -835,7 +864,6 @@ def forward(
     cdef fastrnn_layer *l = &job.layer
     cdef cnp.ndarray h_0 = state[0]
     cdef bint has_c = len(state) > 1, ragged = batch_sizes is not None
-    held = hold(x), hold(h_0), hold(state[1]) if has_c else None
     cdef Buffer offsets = describe_input(&job, cell, x, state, batch_sizes, reverse)
     cdef cnp.ndarray y_array = new_y(&job, x, y)
     if l.batch == 0 and not ragged:
@@ -845,6 +873,7 @@ def forward(
     cdef cnp.ndarray c_n = empty(2, c_shape, job.typenum) if has_c else None
 
     share(&job, num_threads)
+    held = None if job.brief and not tape else (hold(x), hold(h_0), hold(state[1]) if has_c else None)
     plan_forward(&job, tape, packed is not None)
     cdef size_t row = l.hidden * job.itemsize, c_row = round_up(l.hidden, job.lanes) * job.itemsize
     cdef size_t h_row = l.outputs * job.itemsize, y_row = l.y_row * job.itemsize
@@ -864,17 +893,14 @@ def forward(
             packed = run_pack(&job)
         elif packed is None and l.u != NULL:
             projection = panels_of_projection(&job)
-            with nogil:
-                fastrnn_pool_run(pack_projection_task, &job, job.threads, False, &job.watch)
+            run(pack_projection_task, &job)
         if l.z_stride:
             z = Buffer(job.itemsize * job.blocks * l.z_stride)
             l.z = z.data
         if l.split_x and l.projected:
             scratch = Buffer(job.itemsize * job.sizes.forward_scratch * job.threads)
             l.scratch = scratch.data
-        with nogil:
-            fastrnn_pool_run(forward_task, &job, job.threads, job.by_hidden or l.projected, &job.watch)
-        check(&job.watch)
+        run(forward_task, &job, job.by_hidden or l.projected)
     finally:
         if job.threads > 1:
             fastrnn_pool_release()
@@ -1001,10 +1027,10 @@ cdef class Stepper:
         cdef cnp.npy_intp *shape = [self.batch, jobs[count - 1].layer.outputs]
         if not self.fits(x, jobs[0].layer.inputs, False) or (out is not None and not self.fits(out, shape[1], True)):
             x = self.validate(x, out)
-        self.refuse_when_busy()
         if out is None:
             out = empty(self.dimensions, shape + 2 - self.dimensions, self.typenum)
         held = hold(x)
+        self.refuse_when_busy()  # nothing between the look and the mark may let another thread run, as new objects can
         self.busy = True
         before = pointer(x)
         for layer in range(count):
@@ -1318,7 +1344,6 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
     cdef cnp.ndarray weight_ih = tape.weights[0], weight_hh = tape.weights[1], h_0 = tape.h_0, x = tape.x
     look_again(&job, cell, tape)
     gradients_fit(&job, x, tape.weights, dy, dstate, dx, dweights)
-    held = hold(dy), [hold(d) for d in dstate]
     cdef int typenum = job.typenum
     cdef bint has_c = l.c != NULL
     l.dy = pointer(dy)
@@ -1348,6 +1373,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
         pointer(dweight_ih), pointer(dweight_hh), pointer(dbias_ih), pointer(dbias_hh))
 
     share(&job, num_threads)
+    held = None if job.brief else (hold(dy), [hold(d) for d in dstate])
     cdef size_t row = round_up(l.hidden, job.lanes) * job.itemsize, packed_row = l.hidden * job.itemsize
     cdef size_t h_row = l.outputs * job.itemsize
     cdef ptrdiff_t begun = fastrnn_step_count(l, l.steps - 1 if l.reverse else 0)  # sequences of a step or more
@@ -1379,23 +1405,19 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
             projection = panels_of_projection(&job)
             dh, du = Buffer(l.rows * h_row), Buffer(l.batch * packed_row)
             l.dh, l.du = dh.data, du.data
-        with nogil:
-            fastrnn_pool_run(pack_hidden_task, &job, job.threads, False, &job.watch)
-            fastrnn_pool_run(backward_task, &job, job.threads, job.by_hidden, &job.watch)
-            fastrnn_pool_run(weight_task, &job, job.threads, False, &job.watch)
-            if l.dx != NULL:
-                fastrnn_pool_run(pack_input_task, &job, job.threads, False, &job.watch)
-                fastrnn_pool_run(input_task, &job, job.threads, False, &job.watch)
-        check(&job.watch)
+        run(pack_hidden_task, &job)
+        run(backward_task, &job, job.by_hidden)
+        run(weight_task, &job)
+        if l.dx != NULL:
+            run(pack_input_task, &job)
+            run(input_task, &job)
         if l.u != NULL:
             job.projection.a_row, job.projection.a_k = 1, l.outputs
             job.projection.out, job.projection.out_row, job.projection.add = pointer(dweight_hr), l.hidden, True
             projection = Buffer(
                 job.itemsize * job.threads * panels_of(&job, &job.projection) * FASTRNN_GRADIENT_ROWS * 4 * job.lanes)
             job.projection.panels = projection.data
-            with nogil:
-                fastrnn_pool_run(projection_gradient_task, &job, job.threads, False, &job.watch)
-            check(&job.watch)
+            run(projection_gradient_task, &job)
     finally:
         if job.threads > 1:
             fastrnn_pool_release()

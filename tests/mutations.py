@@ -682,7 +682,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "np.multiply(grad, grad, out=scratch)",
             "np.multiply(grad, abs(grad), out=scratch)",
         ),
-        Mutant("loaded_steps_are_lost", 'self.steps = int(state_dict["steps"])', "self.steps = 0", "layers loop"),
+        Mutant("loaded_steps_are_lost", "self.steps = check_count(", "self.steps = 0 * check_count(", "layers loop"),
     ],
     ("fastrnn/training/clipping.py", "layers"): [
         Mutant(

@@ -1,4 +1,4 @@
-"""Children made by fork, in any order of imports and uses: they compute the same bits, and never wait for their parent's threads."""
+"""Children of a fork, in any order of imports and uses: the same bits, and no waiting for their parent's threads."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def train_torch():
     module = fastrnn.torch.LSTM(16, 512)
     with torch.no_grad():
         for i, parameter in enumerate(module.parameters()):
-            parameter.copy_(torch.from_numpy(np.sin(np.arange(parameter.numel()) + i).astype("f4") / 20).view_as(parameter))
+            values = np.sin(np.arange(parameter.numel()) + i).astype("f4") / 20
+            parameter.copy_(torch.from_numpy(values).view_as(parameter))
     x = np.random.default_rng(0).standard_normal((20, 1, 16)).astype(np.float32)
     torch.set_num_threads(2)
     y, _ = module(torch.from_numpy(x))  # on two threads, as its backward will be

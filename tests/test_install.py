@@ -52,7 +52,10 @@ def tree(
     """A copy of the repository without anything that was built in it."""
     for module in ("setuptools", "Cython", "pip"):
         require(importlib.util.find_spec(module) is not None, f"{module} is not installed")
-    built = shutil.ignore_patterns(".*", "build", "dist", "__pycache__", "*.so", "*.egg-info", "build_failure.txt")
+    built = shutil.ignore_patterns(
+        *(".git", ".venv", ".*_cache", ".hypothesis", ".benchmarks"),
+        *("build", "dist", "__pycache__", "*.so", "*.egg-info", "build_failure.txt"),
+    )
     return Path(shutil.copytree(pytestconfig.rootpath, tmp_path_factory.mktemp("tree") / "fastrnn", ignore=built))
 
 
@@ -111,12 +114,21 @@ def test_sdist_holds_the_sources(sdist: Path) -> None:
         "kernels/c_kernels.pxd",
         "kernels/c/kernels.h",
     }
+    wanted |= {
+        ".ci/run",
+        ".ci/quick.py",
+        ".github/workflows/wheels.yml",
+        "CHANGELOG.md",
+        "docs/start.md",
+        "examples/ddp.py",
+    }
     wanted |= {"kernels/c/isa_baseline.c", "fastrnn/py.typed", "fastrnn/training/dinosaurs.txt", "tests/conftest.py"}
     assert wanted <= names
     assert not [name for name in names if name.endswith((".so", ".pyc", "build_failure.txt", "sequence.c"))]
 
 
 def test_wheel_holds_the_package_alone(wheel: Path) -> None:
+    assert wheel.stat().st_size < 3_000_000
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fastrnn"}

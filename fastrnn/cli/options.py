@@ -42,7 +42,7 @@ class Number(click.FloatRange):
         return number
 
 
-class Utf8(click.ParamType):
+class Utf8(click.ParamType):  # type: ignore[type-arg]  # generic in newer ones
     """A text in UTF-8, as text files are, whatever the locale says that arguments are in."""
 
     name = "text"

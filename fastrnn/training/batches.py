@@ -217,7 +217,8 @@ class Windows:
 
     def __len__(self) -> int:
         """Count the windows."""
-        return math.ceil((self._rows.shape[1] - 1) / self.seq_length)
+        steps: int = self._rows.shape[1] - 1
+        return math.ceil(steps / self.seq_length)
 
     def __getitem__(self, k: int) -> tuple[Array, Array]:
         """Return window k: inputs and targets, (at most T, N) each; IndexError past the last one."""

@@ -143,8 +143,8 @@ def check_arrays(group: str, found: Mapping[str, Array], expected: Mapping[str, 
             raise TypeError(f"{group}.{name} has dtype {found[name].dtype}; expected {array.dtype}")
         if found[name].shape != array.shape:
             raise ValueError(f"{group}.{name} has shape {found[name].shape}; expected {array.shape}")
-    if name := not_finite({group: found}):
-        raise ValueError(f"{name} holds NaN or infinity; expected numbers")
+    if spoilt := not_finite({group: found}):
+        raise ValueError(f"{spoilt} holds NaN or infinity; expected numbers")
 
 
 def not_finite(groups: Groups) -> str | None:
