@@ -78,7 +78,7 @@ def _quota(cgroup: Path) -> float:
 
 
 def _cgroup_cpus(process: Path = Path("/proc/self")) -> float:
-    """The CPU quota of a container, in CPUs: the least of all cgroups that this process is in; inf where there is none."""
+    """The CPU quota of a container, in CPUs: the least of all cgroups of this process; inf where there is none."""
     return min(map(_quota, _cgroups(process)), default=math.inf)
 
 
@@ -147,4 +147,4 @@ def get_num_threads() -> int:
 
 def allowed_threads() -> int:
     """What `set_num_threads` said, else any number: a kernel asks `usable_threads` how many there are."""
-    return _num_threads or MOST_THREADS
+    return _num_threads or (recent_cpus() if _OVERSUBSCRIBE else MOST_THREADS)

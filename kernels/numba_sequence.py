@@ -82,7 +82,8 @@ _LARGE = 1 << 21  # bytes of weights above which they are not in the second-leve
 def _compiled(dispatcher: Any, arrays: type, dtype: np.dtype[Any]) -> Callable[..., None]:
     """Return the kernel for one dtype, from the disk if it has been compiled before."""
     real = Pointer(numba.from_dtype(dtype))
-    fields = [Pointer(types.intp) if field in ("tokens", "starts", "table", "watch") else real for field in arrays._fields]
+    integers = ("tokens", "starts", "table", "watch")
+    fields = [Pointer(types.intp) if field in integers else real for field in arrays._fields]
     sizes = types.NamedUniTuple(types.intp, len(Sizes._fields), Sizes)
     signature = (sizes, types.NamedTuple(fields, arrays), Pointer(SYNC), types.intp)
     dispatcher.compile(signature)

@@ -6,7 +6,7 @@ done, where its arguments are, and how many places there are, and closes the tea
 over: who comes later finds no place. So a busy machine costs speed, never a deadlock, and since no result depends on
 the number of threads, never a bit either. One call at a time has the workers; another meanwhile runs alone.
 
-A call watches for signals: its own thread lets their handlers run about every 50 ms, and if one raises, all threads stop.
+A call watches for signals: its own thread lets their handlers run about every 50 ms; if one raises, all threads stop.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def run(function: Callable[..., None], sizes: Any, arrays: Any, num_threads: int
         finally:
             pool.held.release()
         if pool is not _pool:
-            raise RuntimeError("a signal's handler forked this process during a call of fastrnn: the child cannot go on with it")
+            raise RuntimeError("a signal's handler forked this process during a call: the child cannot go on with it")
     else:
         function(sizes, arrays, None, 1)
     if arrays.watch[_STOP]:

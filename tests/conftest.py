@@ -16,6 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRE_ALL = bool(os.environ.get("CI") or os.environ.get("FASTRNN_REQUIRE_ALL"))
 
+os.environ.setdefault("FASTRNN_OVERSUBSCRIBE", "1")  # threads are tried on however few CPUs
+
 sys.path.insert(0, str(ROOT / "tests"))  # import-mode importlib leaves the helpers next to the tests out of reach
 pytest.register_assert_rewrite("calls", "problems", "tolerances")
 

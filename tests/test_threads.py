@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -73,26 +74,80 @@ def test_wrong_number_changes_nothing(value: object) -> None:
     assert fastrnn.get_num_threads() == 3
 
 
+def test_flops_worth_a_thread_can_be_chosen(tmp_path: Path) -> None:
+    """With FASTRNN_THREAD_FLOPS=0 the smallest problem takes all threads; what is no number is named."""
+    code = """
+import fastrnn
+print(fastrnn.LSTM(3, 4, backend="BACKEND", num_threads=2).explain((2, 2, 3)))
+"""
+    for backend in ("cython", "numba"):
+        for flops, threads_line in (("", "threads 1"), ("0", "threads 2")):
+            done = run_python(
+                code.replace("BACKEND", backend), tmp_path, FASTRNN_THREAD_FLOPS=flops, FASTRNN_OVERSUBSCRIBE="1"
+            )
+            assert threads_line in " ".join(done.stdout.replace(":", "").split()), done.stdout + done.stderr
+    refused = run_python(code.replace("BACKEND", "cython"), tmp_path, FASTRNN_THREAD_FLOPS="few")
+    assert "FASTRNN_THREAD_FLOPS is 'few'; expected an integer of at least 0" in refused.stderr
+
+
+V1 = {"cpu.cfs_quota_us": "50000\n", "cpu.cfs_period_us": "100000\n"}
+
+
 @pytest.mark.parametrize(
-    ("files", "cpus"),
+    ("kind", "quotas", "cpus"),
     [
-        ({}, math.inf),
-        ({"cpu.max": "max 100000\n"}, math.inf),
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu.max": "400000 50000\n"}, 8.0),
-        ({"cpu.max": "\n"}, math.inf),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
-        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
-        ({"cpu/cpu.cfs_quota_us": "50000\n"}, math.inf),
-        ({"cpu/cpu.cfs_quota_us": "garbage\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ("cgroup2", {}, math.inf),
+        ("cgroup2", {"": {"cpu.max": "max 100000\n"}}, math.inf),
+        ("cgroup2", {"": {"cpu.max": "150000 100000\n"}}, 1.5),
+        ("cgroup2", {"a": {"cpu.max": "400000 50000\n"}}, 8.0),
+        ("cgroup2", {"": {"cpu.max": "400000 100000\n"}, "a/b": {"cpu.max": "50000 100000\n"}}, 0.5),
+        ("cgroup2", {"a": {"cpu.max": "150000 100000\n"}, "a/b": {"cpu.max": "400000 100000\n"}}, 1.5),
+        ("cgroup2", {"a/b/not_its_own": {"cpu.max": "50000 100000\n"}}, math.inf),
+        ("cgroup2", {"": {"cpu.max": "\n"}}, math.inf),
+        ("cgroup", {"": {"cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n"}}, math.inf),
+        ("cgroup", {"": V1}, 0.5),
+        ("cgroup", {"a/b": V1}, 0.5),
+        ("cgroup", {"a/b": {"cpu.cfs_quota_us": "50000\n"}}, math.inf),
+        ("cgroup", {"a": {**V1, "cpu.cfs_quota_us": "garbage\n"}}, math.inf),
+        ("cgroup", {"a": {**V1, "cpu.cfs_period_us": "0\n"}}, math.inf),
     ],
     ids=str,
 )
-def test_quota_of_a_container(tmp_path: Path, files: dict[str, str], cpus: float) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert threads._cgroup_cpus(tmp_path) == cpus
+def test_quota_of_a_container(tmp_path: Path, kind: str, quotas: dict[str, dict[str, str]], cpus: float) -> None:
+    """The least quota of the process's own cgroup a/b and those around it."""
+    process, mount = tmp_path / "process", tmp_path / "cgroups"
+    process.mkdir()
+    (process / "cgroup").write_text("0::/a/b\n" if kind == "cgroup2" else "4:memory:/a\n3:cpu,cpuacct:/a/b\n")
+    options = "rw" if kind == "cgroup2" else "rw,cpu,cpuacct"
+    (process / "mountinfo").write_text(f"30 23 0:26 / {mount} rw,nosuid - {kind} cgroup {options}\n")
+    for folder, files in quotas.items():
+        (mount / folder).mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (mount / folder / name).write_text(text)
+    assert threads._cgroup_cpus(process) == cpus
+
+
+def test_no_more_threads_than_cpus_unless_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_recent", (math.inf, 3))
+    assert [threads.usable_threads(n) for n in (1, 2, 64)] == [1, 2, 64]
+    monkeypatch.setattr(threads, "_OVERSUBSCRIBE", False)
+    assert [threads.usable_threads(n) for n in (1, 2, 64)] == [1, 2, 3]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity masks")
+def test_pinning_is_followed() -> None:
+    """A process that is pinned to one CPU after the import uses one thread, as soon as the count is 50 ms old."""
+    code = """
+import os, time, fastrnn
+from fastrnn import threads
+before = threads.usable_threads(64)
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+time.sleep(0.1)
+print(before, threads.usable_threads(64), fastrnn.get_num_threads())
+"""
+    environment = {**os.environ, "FASTRNN_OVERSUBSCRIBE": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split()[1:] == ["1", "1"]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no affinity masks")

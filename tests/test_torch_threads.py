@@ -39,7 +39,9 @@ def openmp(torch: ModuleType) -> None:
 
 
 def run_script(code: str, folder: Path, **environ: str) -> str:
-    result = run_python(PRELUDE + code, folder, timeout=100, FASTRNN_BACKEND="cython", **environ)
+    result = run_python(
+        PRELUDE + code, folder, timeout=100, FASTRNN_BACKEND="cython", FASTRNN_OVERSUBSCRIBE="1", **environ
+    )
     assert (result.returncode, result.stderr) == (0, "")
     return result.stdout
 

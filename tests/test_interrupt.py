@@ -1,0 +1,57 @@
+"""Ctrl-C during a call: KeyboardInterrupt soon, and everything goes on to work."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+
+# Calls that would take minutes, so that the signal comes in the middle of one; then the module is as it was.
+INTERRUPTED = """
+import os, signal, sys, threading, time
+import numpy as np
+import fastrnn
+
+backend, num_threads, kind, N = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+module = fastrnn.LSTM(64, 256, seed=0, backend=backend, num_threads=num_threads)
+x = np.random.default_rng(0).standard_normal((20_000 // N, N, 64), dtype=np.float32)
+few = x[:20]
+y, _, tape = module.forward(few)
+right = module.backward(tape, y)
+y, _, tape = module.forward(x)
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+begun = time.monotonic()
+try:
+    while time.monotonic() - begun < 60:
+        if kind == "inference":
+            module(x)
+        elif kind == "forward":
+            module.forward(x)
+        else:
+            if tape._kept is None:
+                y, _, tape = module.forward(x)
+            module.backward(tape, y)
+    print("never interrupted")
+except KeyboardInterrupt:
+    print("interrupted" if time.monotonic() - begun < 10 else "late")
+again, _, tape = module.forward(few)
+for name, gradient in module.backward(tape, again)[2].items():
+    assert (gradient == right[2][name]).all(), name
+print("goes on")
+"""
+
+
+CASES = [
+    *itertools.product(["cython", "numba"], [1, 2], ["forward", "backward"], [1, 32]),  # by units, and by the batch
+    *itertools.product(["cython", "numba"], [2], ["inference"], [1]),
+    ("numpy", 1, "backward", 32),
+]
+
+
+@pytest.mark.parametrize(("backend", "num_threads", "kind", "N"), CASES, indirect=["backend"])
+def test_a_signal_stops_a_call(backend: str, num_threads: int, kind: str, N: int) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, backend, str(num_threads), kind, str(N)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.split("\n")[:2] == ["interrupted", "goes on"], done.stderr
