@@ -23,9 +23,7 @@ pytest.register_assert_rewrite("calls", "problems", "tolerances")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marks; stop where the tests would not test what is installed."""
-    config.addinivalue_line("markers", "slow: builds or compiles for long; -m 'not slow' leaves it out")
-    config.addinivalue_line("markers", "long: of the second tier, run by .ci/long; left out by default")
+    """Stop where the tests would not test what is installed."""
     if not any(importlib.metadata.distributions(name="fastrnn")):
         raise pytest.UsageError("fastrnn is not installed; run: pip install -e .[test]")
     import fastrnn

@@ -9,6 +9,7 @@ import copy
 import functools
 import pickle
 import threading
+import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -169,13 +170,15 @@ def test_indices_that_change_during_calls_never_lead_out_of_memory(backend: str,
 
     def write() -> None:
         while not stop.is_set():
-            written[...] = 10**15
-            written[...] = good
+            for values in (10**15, good):
+                written[...] = values
+                time.sleep(0)
 
     writer = threading.Thread(target=write)
     writer.start()
     refused = 0
     for _ in range(300):
+        time.sleep(0)  # here and there, so that calls begin with either
         outcome: list[Any] = []
         text = error_of(lambda outcome=outcome: outcome.append(module.forward(x, lengths=lengths)))
         assert text is None or " holds " in text

@@ -75,7 +75,7 @@ def save_figure(path: str | os.PathLike[str], figure: Figure) -> None:
     """Write the figure as a PNG file, atomically; OSError if that cannot be done."""
     png = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the text's script is not ours to choose
+        warnings.filterwarnings("ignore", "Glyph .* missing from ")  # the text's script is not ours to choose
         figure.savefig(png, format="png", dpi=120)
     write_atomically(path, png.getvalue())
 
