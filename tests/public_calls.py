@@ -347,6 +347,7 @@ def of_training() -> dict[str, Row]:
         own + "dinosaur_text": lambda: (t.dinosaur_text, {}),
         own + "load_dinosaurs": lambda: (t.load_dinosaurs, {}),
         own + "EarlyStopping": lambda: (t.EarlyStopping, {"patience": 2, "min_delta": 0.1}),
+        own + "EarlyStopping.is_new_best": lambda: (t.EarlyStopping(2).is_new_best, {"loss": 1.0}),
         own + "EarlyStopping.update": lambda: (t.EarlyStopping(2).update, {"loss": 1.0}),
         own + "EarlyStopping.state_dict": lambda: (t.EarlyStopping(2).state_dict, {}),
         own + "EarlyStopping.load_state_dict": lambda: (
@@ -455,6 +456,8 @@ def of_training() -> dict[str, Row]:
     rows |= of_optimizer(t.RMSProp, alpha=0.9, eps=1e-6)
     rows |= of_optimizer(t.Adam, betas=(0.9, 0.99), eps=1e-6)
     rows |= of_optimizer(t.AdamW, betas=(0.9, 0.99), eps=1e-6, weight_decay=0.1)
+    for name, other in (("RMSProp", "RMSprop"), ("ReduceOnPlateau", "ReduceLROnPlateau")):
+        rows |= {full.replace(name, other): row for full, row in rows.items() if f"{full}.".startswith(f"{own}{name}.")}
     rows |= of_schedule(t.ConstantRate)
     rows |= of_schedule(t.CosineDecay, steps=4, minimum=0.1)
     rows |= of_schedule(t.ExponentialDecay, gamma=0.9)
