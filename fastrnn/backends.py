@@ -70,7 +70,7 @@ def _why_not_built(name: str, error: ImportError) -> str:
     """Why importing a backend failed, for a person who wants it."""
     package = Path(__file__).parent
     if name == "numba" and error.name == "numba":
-        return "numba is not installed: pip install fastrnn[numba]"
+        return "numba is not installed: pip install numba"
     if (package.parent / "setup.py").exists() and importlib.util.find_spec("fastrnn.kernels") is None:
         return (
             f"{package.parent} is fastrnn's source tree, whose kernels are not built, and hides the installed "
