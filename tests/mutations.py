@@ -493,8 +493,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "modules_ignore_their_threads",
-            "return resolve(backend), num_threads or get_num_threads()",
-            "return resolve(backend), get_num_threads()",
+            "return resolve(backend), num_threads or allowed_threads()",
+            "return resolve(backend), allowed_threads()",
             "threads modules",
         ),
     ],
@@ -759,7 +759,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ("kernels/numba_forward.py", "numba"): [
         Mutant(
             "numba_threads_do_not_wait_after_a_step",
-            "turn = barrier(sync, team, turn)\n        if a.u:",
+            "turn = barrier(sync, team, turn, thread, a.watch)\n            if leaves(a.watch, turn):\n"
+            "                return turn\n        if a.u:",
             "turn += 0\n        if a.u:",
             "numba_threads",
         ),
