@@ -233,7 +233,7 @@ def _conclude(
         length = LENGTHS[unit][1]
         console.print("", generate_text(model, tokenizer, "", length, temperature, trainer.settings.seed), "", sep="\n")
     console.print(f"checkpoint  {checkpoint}")
-    console.print(f"loss curve  {picture if drawn else 'needs matplotlib: pip install fastrnn[plot]'}")
+    console.print(f"loss curve  {picture if drawn else 'needs matplotlib: pip install matplotlib'}")
 
 
 def _describe_vocabulary(tokenizer: Tokenizer) -> str:
