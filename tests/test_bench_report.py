@@ -444,6 +444,7 @@ class TestPage:
         assert "http://" not in html
         assert "https://" not in html
         assert "prefers-color-scheme: dark" in html
+        assert "th:first-child { position: sticky; left: 0;" in html  # names stay in sight where a table is wider
 
     def test_pictures_are_drawings_that_refer_to_nothing_else(self, page):
         for address in page.addresses:
