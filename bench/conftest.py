@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Pin the process before any peer makes its pools."""
     if importlib.util.find_spec("pytest_benchmark") is None:
-        raise pytest.UsageError("pytest-benchmark is not installed; run: pip install fastrnn[bench]")
+        raise pytest.UsageError("pytest-benchmark is not installed; run: pip install pytest-benchmark")
     from fastrnn.bench.cases import select
     from fastrnn.bench.machine import pin
 

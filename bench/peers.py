@@ -57,7 +57,7 @@ class Peer:
             try:
                 importlib.import_module(module)
             except ImportError as error:
-                return f"{module} is not installed: pip install fastrnn[peers]" if error.name == module else str(error)
+                return f"{module} is not installed: pip install {module}" if error.name == module else str(error)
         try:
             load(self.backend)
         except BackendError as error:

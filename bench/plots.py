@@ -227,7 +227,7 @@ def _figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("pictures need matplotlib: pip install fastrnn[bench]", name=error.name) from None
+        raise ModuleNotFoundError("pictures need matplotlib: pip install matplotlib", name=error.name) from None
     return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -37,6 +37,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +60,8 @@ BACKENDS: dict[str, str] = {
     "numpy": "fastrnn.reference",
 }
 
+SPELLED = {"numba": "Numba", "numpy": "NumPy"}
+
 _chosen: str | None = None  # by use_backend
 _loaded: dict[str | None, ModuleType | BackendError] = {}  # by name; under None the first that runs here
 
@@ -66,11 +70,11 @@ def _why_not_built(name: str, error: ImportError) -> str:
     """Why importing a backend failed, for a person who wants it."""
     package = Path(__file__).parent
     if name == "numba" and error.name == "numba":
-        return "numba is not installed: pip install fastrnn[numba]"
+        return "numba is not installed: pip install numba"
     if (package.parent / "setup.py").exists() and importlib.util.find_spec("fastrnn.kernels") is None:
         return (
-            f"{package.parent} is fastrnn's source tree and hides the installed package: "
-            "run from another folder, or pip install -e ."
+            f"{package.parent} is fastrnn's source tree, whose kernels are not built, and hides the installed "
+            "package: run from another folder, or pip install -e . in this one"
         )
     if name == "cython":
         spec = importlib.util.find_spec("fastrnn.kernels")
@@ -133,6 +137,19 @@ def _automatic() -> tuple[str, ModuleType]:
     raise AssertionError("the numpy backend always loads")
 
 
+def _warn_without_kernels(used: str) -> None:
+    """Say why a backend is used that nobody asked for: without the C kernels a step may take twenty times as long."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "fastrnn":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(
+        f"fastrnn runs on {SPELLED[used]}, much slower than on its C kernels: {_loaded['cython']} "
+        f"(if {SPELLED[used]} is what you want, FASTRNN_BACKEND={used} or fastrnn.use_backend({used!r}) says so)",
+        RuntimeWarning,
+        stacklevel=level,
+    )
+
+
 def _environment() -> tuple[Mapping[Any, Any], Any]:
     """Where to look FASTRNN_BACKEND up, and under which key.
 
@@ -149,13 +166,19 @@ _VARIABLES, _KEY = _environment()
 
 
 def resolve(name: str | None = None) -> ModuleType:
-    """The backend to use: `name`, else `use_backend`'s, else FASTRNN_BACKEND's, else the first that runs here."""
+    """The backend to use: `name`, else `use_backend`'s, else FASTRNN_BACKEND's, else the first that runs here.
+
+    Where that first one is not the C kernels, a RuntimeWarning says why, once in a process.
+    """
     wanted = name or _chosen or (_VARIABLES.get(_KEY) and os.environ["FASTRNN_BACKEND"])
     if wanted:
         return load(wanted)
     found = _loaded.get(None)
     if not isinstance(found, ModuleType):
-        found = _loaded[None] = _automatic()[1]
+        used, found = _automatic()
+        _loaded[None] = found  # before the warning, which may be an exception: it comes once
+        if isinstance(_loaded.get("cython"), BackendError):
+            _warn_without_kernels(used)
     return found
 
 
@@ -249,6 +272,6 @@ def info() -> Info:
         why = "chosen by FASTRNN_BACKEND"
     else:
         why = "the first that runs here"
-    resolve()
     used = _chosen or os.environ.get("FASTRNN_BACKEND") or _automatic()[0]
+    load(used)
     return Info(fastrnn.__version__, used, why, get_num_threads(), tuple(statuses))

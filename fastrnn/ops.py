@@ -200,6 +200,11 @@ def as_states(
     A state that is `optional` may be None.
     """
     if len(names) == 1:
+        if isinstance(values, (tuple, list)) and _are_two_states(values, shapes[0]):
+            raise ValueError(
+                f"{names[0]} has shape {(2, *shapes[0])}; expected {letters[0]} = {shapes[0]}: use {names[0]} "
+                "alone in place of the tuple of two, for only an LSTM has a cell state"
+            )
         values = (values,)
     elif not isinstance(values, (tuple, list)) or len(values) != len(names):
         raise TypeError(f"the state is {_describe(values)}; expected a tuple ({', '.join(names)})")
@@ -209,6 +214,10 @@ def as_states(
     for i, value in enumerate(values):
         states.append(None if optional and value is None else as_real(names[i], value, dtype, shapes[i], letters[i]))
     return tuple(states)
+
+
+def _are_two_states(values: Sequence[Any], shape: tuple[int, ...]) -> bool:
+    return len(values) == 2 and all(isinstance(each, np.ndarray) and each.shape == shape for each in values)
 
 
 def _describe(value: Any) -> str:

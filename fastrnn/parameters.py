@@ -6,13 +6,13 @@ import itertools
 import sys
 import weakref
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from fastrnn.checks import Array, check_mapping, make_generator, shown, take_array
 
-__all__ = ["Array", "Parameters", "Parametrized", "fill", "uniform"]
+__all__ = ["Array", "NamedArrays", "Parameters", "Parametrized", "fill", "uniform"]
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]  # initial values of a shape
 
@@ -100,7 +100,18 @@ class _Store(dict[str, Array]):
         return arrays
 
 
-class Parameters(dict[str, Array]):
+class NamedArrays(dict[str, Array]):
+    """The arrays of something by name; what is written for torch calls it."""
+
+    def __call__(self, *_: Any, **__: Any) -> NoReturn:
+        """Say that it is no method."""
+        raise TypeError(
+            "parameters is a mapping of names to arrays and is not called; expected model.parameters without "
+            "parentheses: model.parameters.values() are the arrays, model.parameters.items() also have their names"
+        )
+
+
+class Parameters(NamedArrays):
     """Live parameter arrays by name.
 
     Assignment copies into the array that is there, with the checks of `load_state_dict`: ``parameters[name] = values``

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -27,12 +28,16 @@ def pytest_configure(config: pytest.Config) -> None:
     if not any(importlib.metadata.distributions(name="fastrnn")):
         raise pytest.UsageError("fastrnn is not installed; run: pip install -e .[test]")
     import fastrnn
+    from fastrnn import backends
 
     if Path(fastrnn.__file__).parent == ROOT / "fastrnn" and importlib.util.find_spec("fastrnn.kernels") is None:
         raise pytest.UsageError(
             f"the source tree {ROOT} hides the installed fastrnn, and has no kernels: "
             "run `pytest` instead of `python -m pytest`, or pip install -e ."
         )
+    with warnings.catch_warnings():  # that there are no kernels: tests are skipped for it, but do not fail
+        warnings.simplefilter("ignore", RuntimeWarning)
+        backends.resolve()
 
 
 Require = Callable[[bool, str], None]

@@ -14,11 +14,11 @@ import numpy as np
 import fastrnn
 from fastrnn import scratch, training
 from fastrnn.errors import FastrnnError
-from fastrnn.scratch import anbn
+from fastrnn.scratch import anbn, blog, course
 from fastrnn.stream import Stream
 
 T, N, I, H, V = 5, 2, 3, 4, 6
-NAMESPACES: tuple[ModuleType, ...] = (fastrnn, training, scratch, anbn)
+NAMESPACES: tuple[ModuleType, ...] = (fastrnn, training, scratch, anbn, blog, course)
 METHODS = ("__call__", "__getitem__")  # those with underscores that users call
 
 # What needs no row: records hold whatever they are given, and the base class leaves its methods to others.
@@ -347,6 +347,7 @@ def of_training() -> dict[str, Row]:
         own + "dinosaur_text": lambda: (t.dinosaur_text, {}),
         own + "load_dinosaurs": lambda: (t.load_dinosaurs, {}),
         own + "EarlyStopping": lambda: (t.EarlyStopping, {"patience": 2, "min_delta": 0.1}),
+        own + "EarlyStopping.is_new_best": lambda: (t.EarlyStopping(2).is_new_best, {"loss": 1.0}),
         own + "EarlyStopping.update": lambda: (t.EarlyStopping(2).update, {"loss": 1.0}),
         own + "EarlyStopping.state_dict": lambda: (t.EarlyStopping(2).state_dict, {}),
         own + "EarlyStopping.load_state_dict": lambda: (
@@ -455,6 +456,8 @@ def of_training() -> dict[str, Row]:
     rows |= of_optimizer(t.RMSProp, alpha=0.9, eps=1e-6)
     rows |= of_optimizer(t.Adam, betas=(0.9, 0.99), eps=1e-6)
     rows |= of_optimizer(t.AdamW, betas=(0.9, 0.99), eps=1e-6, weight_decay=0.1)
+    for name, other in (("RMSProp", "RMSprop"), ("ReduceOnPlateau", "ReduceLROnPlateau")):
+        rows |= {full.replace(name, other): row for full, row in rows.items() if f"{full}.".startswith(f"{own}{name}.")}
     rows |= of_schedule(t.ConstantRate)
     rows |= of_schedule(t.CosineDecay, steps=4, minimum=0.1)
     rows |= of_schedule(t.ExponentialDecay, gamma=0.9)
@@ -552,19 +555,6 @@ def of_scratch() -> dict[str, Row]:
     rows: dict[str, Row] = {
         own + "sigmoid": lambda: (s.sigmoid, {"x": column(3)}),
         own + "softmax": lambda: (s.softmax, {"z": column(3, 2), "temperature": 0.5}),
-        own + "SimpleRNN": lambda: (s.SimpleRNN, {"input_size": I, "hidden_size": H, "output_size": 2}),
-        own + "SimpleRNN.forward": lambda: (s.SimpleRNN(I, H, 2).forward, {"X": column(T, I), "h_prev": column(H, 1)}),
-        own + "SimpleLSTM": lambda: (s.SimpleLSTM, {"input_size": I, "hidden_size": H}),
-        own + "SimpleLSTM.forward": lambda: (s.SimpleLSTM(I, H).forward, {"X": column(T, I)}),
-        own + "SimpleLSTM.forward_step": lambda: (
-            s.SimpleLSTM(I, H).forward_step,
-            {"x_t": column(I, 1), "h_prev": column(H, 1), "C_prev": column(H, 1)},
-        ),
-        own + "LSTM": lambda: (s.LSTM, {"input_size": I, "hidden_size": H}),
-        own + "LSTM.forward": lambda: (
-            s.LSTM(I, H).forward,
-            {"input": column(I, 1), "h_prev": column(H, 1), "c_prev": column(H, 1)},
-        ),
         own + "encode": lambda: (s.encode, {"sequence": ["a", "b", "EOS"]}),
         own + "TextDataset": lambda: (
             s.TextDataset,
@@ -653,22 +643,56 @@ def of_scratch() -> dict[str, Row]:
         own + "CharTokenizer.get_vocab": lambda: (fitted().get_vocab, {}),
         own + "CharTokenizer.vocab_size": lambda: (fitted().vocab_size, {}),
     }
-    for cls, x in ((s.Linear, "x"), (s.Sigmoid, "s"), (s.Tanh, "x")):
+    for name in ("", "Activation"):
+        for cls, x in ((s.Linear, "x"), (s.Sigmoid, "s"), (s.Tanh, "x")):
+            full = f"{own}{cls.__name__}{name}"
+            rows |= {
+                full: lambda cls=cls: (cls, {}),  # type: ignore[misc]
+                f"{full}.forward": lambda cls=cls: (cls.forward, {"x": column(3)}),  # type: ignore[misc]
+                f"{full}.backward": lambda cls=cls, x=x: (cls.backward, {x: column(3)}),  # type: ignore[misc]
+            }
+        full = f"{own}Softmax{name}"
         rows |= {
-            f"{own}{cls.__name__}": lambda cls=cls: (cls, {}),  # type: ignore[misc]
-            f"{own}{cls.__name__}.forward": lambda cls=cls: (cls.forward, {"x": column(3)}),  # type: ignore[misc]
-            f"{own}{cls.__name__}.backward": lambda cls=cls, x=x: (cls.backward, {x: column(3)}),  # type: ignore[misc]
+            full: lambda: (s.Softmax, {}),
+            f"{full}.forward": lambda: (s.Softmax.forward, {"z": column(3, 2), "temperature": 0.5}),
+            f"{full}.backward": lambda: (s.Softmax.backward, {"s": column(3, 2), "temperature": 0.5}),
         }
-    rows |= {
-        own + "Softmax": lambda: (s.Softmax, {}),
-        own + "Softmax.forward": lambda: (s.Softmax.forward, {"z": column(3, 2), "temperature": 0.5}),
-        own + "Softmax.backward": lambda: (s.Softmax.backward, {"s": column(3, 2), "temperature": 0.5}),
-    }
     rows |= of_scratch_optimizer(s.SGDOptimizer)
     rows |= of_scratch_optimizer(s.MomentumOptimizer, beta=0.5, momentum=0.5)
     rows |= of_scratch_optimizer(s.RMSPropOptimizer, beta=0.9, epsilon=1e-6)
     rows |= of_scratch_optimizer(s.AdamOptimizer, beta1=0.9, beta2=0.99, epsilon=1e-6)
     return rows
+
+
+def of_courses() -> dict[str, Row]:
+    rows: dict[str, Row] = {}
+    rnn, lstm = course.SimpleRNN, course.SimpleLSTM
+    for own in ("fastrnn.scratch.", "fastrnn.scratch.course."):
+        rows |= {
+            own + "SimpleRNN": lambda: (rnn, {"input_size": I, "hidden_size": H, "output_size": 2}),
+            own + "SimpleRNN.forward": lambda: (rnn(I, H, 2).forward, {"X": column(T, I), "h_prev": column(H, 1)}),
+            own + "SimpleLSTM": lambda: (lstm, {"input_size": I, "hidden_size": H}),
+            own + "SimpleLSTM.forward": lambda: (lstm(I, H).forward, {"X": column(T, I)}),
+            own + "SimpleLSTM.sigmoid": lambda: (lstm(I, H).sigmoid, {"x": column(3)}),
+            own + "SimpleLSTM.forward_step": lambda: (
+                lstm(I, H).forward_step,
+                {"x_t": column(I, 1), "h_prev": column(H, 1), "C_prev": column(H, 1)},
+            ),
+        }
+    own = "fastrnn.scratch.blog."
+    return rows | {
+        own + "SimpleRNN": lambda: (blog.SimpleRNN, {"input_size": I, "hidden_size": H}),
+        own + "SimpleRNN.forward": lambda: (
+            blog.SimpleRNN(I, H).forward,
+            {"X": column(I, 1), "h_prev": column(H, 1)},
+        ),
+        own + "LSTM": lambda: (blog.LSTM, {"input_size": I, "hidden_size": H}),
+        own + "LSTM.forward": lambda: (
+            blog.LSTM(I, H).forward,
+            {"input": column(I, 1), "h_prev": column(H, 1), "c_prev": column(H, 1)},
+        ),
+        own + "encode": lambda: (blog.encode, {"sequence": ["a", "b", "EOS"]}),
+    }
 
 
 def of_anbn() -> dict[str, Row]:
@@ -744,7 +768,7 @@ def of_anbn() -> dict[str, Row]:
     }
 
 
-ROWS: dict[str, Row] = {**top(), **of_training(), **of_scratch(), **of_anbn()}
+ROWS: dict[str, Row] = {**top(), **of_training(), **of_scratch(), **of_courses(), **of_anbn()}
 
 # Other names under which errors speak of an argument: those of its parts, and of what it is passed on to.
 SPOKEN_OF: dict[str, dict[str, tuple[str, ...]]] = {

@@ -573,7 +573,7 @@ class TestPlots:
 
     def test_matplotlib_is_asked_for(self, results, monkeypatch):
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-        with pytest.raises(ModuleNotFoundError, match=r"pictures need matplotlib: pip install fastrnn\[bench\]"):
+        with pytest.raises(ModuleNotFoundError, match=r"pictures need matplotlib: pip install matplotlib"):
             plots.all_plots(results)
 
 

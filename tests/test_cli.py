@@ -468,14 +468,14 @@ def test_divergence_names_the_checkpoint_that_is_left(folder, command):
 
 def test_without_its_packages_the_command_says_what_to_install(command, monkeypatch):
     monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "rich" else name)
-    assert command("info") == (2, "", "fastrnn: the command needs rich: pip install fastrnn[cli]\n")
+    assert command("info") == (2, "", "fastrnn: the command needs rich: pip install rich\n")
 
 
 def test_without_matplotlib_there_is_no_picture(folder, command, monkeypatch):
     monkeypatch.setattr("fastrnn.cli.train.find_spec", lambda name: None)
     status, out, _ = command("train", "text.txt", *SMALL, "--steps", 5)
     assert status == 0
-    assert "loss curve  needs matplotlib: pip install fastrnn[plot]" in out
+    assert "loss curve  needs matplotlib: pip install matplotlib" in out
     assert not (folder / "fastrnn-run/loss.png").exists()
 
 
@@ -484,3 +484,12 @@ def test_the_package_does_not_import_what_only_the_command_needs():
     code = f"import sys, fastrnn, fastrnn.training; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "\n"
+
+
+def test_python_m_fastrnn_is_the_command(tmp_path):
+    command = [sys.executable, "-m", "fastrnn"]
+    result = subprocess.run([*command, "info"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"fastrnn {fastrnn.__version__}, ")
+    missing = subprocess.run([*command, "no"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert missing.returncode == 2

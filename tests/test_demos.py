@@ -125,7 +125,7 @@ def test_without_matplotlib_nothing_is_trained(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("fastrnn.cli.options.find_spec", lambda name: None)
     result = CliRunner().invoke(app, ["demo", "gates"])
-    assert (result.exit_code, result.output) == (1, "Error: pictures need matplotlib: pip install fastrnn[plot]\n")
+    assert (result.exit_code, result.output) == (1, "Error: pictures need matplotlib: pip install matplotlib\n")
     assert not list(tmp_path.iterdir())
 
 

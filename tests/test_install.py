@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from problems import clean_environ
 
@@ -30,7 +32,7 @@ print(fastrnn.info())
 
 def call(command: list[str | Path], folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     environ = clean_environ(PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_CACHE_DIR="1", **environ)
-    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=900, check=False)
 
 
 def succeed(command: list[str | Path], folder: Path, **environ: str) -> str:
@@ -92,7 +94,7 @@ def environment(tmp_path: Path) -> Callable[..., Path]:
         python = folder / "bin" / "python"
         command = "import sysconfig; print(sysconfig.get_path('purelib'))"
         packages = Path(succeed([python, "-c", command], tmp_path).strip())
-        (packages / "zz_outer.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        (packages / "zz_outer.pth").write_text(f"{Path(np.__file__).parents[1]}\n")
         pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index"]
         succeed([*pip, "--no-build-isolation", *what], tmp_path, **environ)
         return python
@@ -153,15 +155,22 @@ def test_installed_wheel_runs_on_the_kernels(wheel: Path, tree: Path, environmen
     hidden = call([python, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider"], tree)
     assert hidden.returncode == pytest.ExitCode.USAGE_ERROR
     assert f"the source tree {tree} hides the installed fastrnn" in hidden.stderr
-    status = "import fastrnn; print(fastrnn.info().backends[0].detail)"
-    assert "source tree and hides the installed package" in succeed([python, "-c", status], tree)
+    slow = call([python, "-c", WORKS], tree)
+    assert slow.returncode == 0
+    assert slow.stderr.count("RuntimeWarning: fastrnn runs on ") == 1
+    assert (
+        f"{tree} is fastrnn's source tree, whose kernels are not built, and hides the installed package" in slow.stderr
+    )
 
 
 def test_without_a_compiler_the_package_works_and_says_why(
     sdist: Path, tmp_path: Path, environment: Callable[..., Path]
 ) -> None:
     python = environment(sdist, **NO_COMPILER)
-    path, *report = succeed([python, "-W", "error", "-c", WORKS], tmp_path).splitlines()
+    result = call([python, "-W", "error", "-W", "default::RuntimeWarning:__main__", "-c", WORKS], tmp_path)
+    assert result.stderr.count("RuntimeWarning") == 1
+    assert ", much slower than on its C kernels: backend 'cython' is not built: compiling" in result.stderr
+    path, *report = result.stdout.splitlines()
     assert Path(path).is_relative_to(tmp_path)
     assert report[1].startswith(("backend: numba", "backend: numpy"))
     assert "cython  does not run: backend 'cython' is not built: compiling the C kernels failed" in report[2]
@@ -175,6 +184,22 @@ def test_editable_install(tree: Path, tmp_path: Path, environment: Callable[...,
     path, *report = succeed([python, "-c", WORKS], tmp_path).splitlines()
     assert Path(path).is_relative_to(tree)
     assert "compiling the C kernels failed" in report[2]
+
+
+def test_readme_commands_leave_python_in_the_clone_on_the_kernels(
+    tree: Path, tmp_path: Path, environment: Callable[..., Path]
+) -> None:
+    """Python started in a clone imports it: whatever README installs from the clone has to put the kernels there."""
+    commands = re.findall(r"pip install (.*)", (tree / "README.md").read_text("utf-8"))
+    from_the_clone = [command for command in commands if re.search(r'"?\.\[', command)]
+    assert len(from_the_clone) >= 2
+    assert [command for command in from_the_clone if "-e " not in command] == []
+
+    clone = shutil.copytree(tree, tmp_path / "clone")
+    python = environment("-e", clone, FASTRNN_REQUIRE_KERNELS="1")
+    path, *report = succeed([python, "-W", "error", "-c", WORKS], clone).splitlines()
+    assert Path(path).is_relative_to(clone)
+    assert report[1].startswith("backend: cython (the first that runs here)")
 
 
 def test_failed_build_is_fatal_on_demand(sdist: Path, tmp_path: Path) -> None:

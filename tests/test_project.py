@@ -14,7 +14,15 @@ import fastrnn
 ROOT = Path(__file__).resolve().parents[1]
 API = "\n".join(page.read_text() for page in sorted((ROOT / "docs" / "api").glob("*.md")))
 PUBLIC = ["fastrnn", "fastrnn.errors", "fastrnn.training", "fastrnn.training.plots", "fastrnn.scratch"]
-PUBLIC += ["fastrnn.scratch.anbn", "fastrnn.torch", "fastrnn.demos", "fastrnn.cells", "fastrnn.reference"]
+PUBLIC += [
+    "fastrnn.scratch.anbn",
+    "fastrnn.scratch.blog",
+    "fastrnn.scratch.course",
+    "fastrnn.torch",
+    "fastrnn.demos",
+    "fastrnn.cells",
+    "fastrnn.reference",
+]
 SCRIPTS = sorted(path.name for path in (ROOT / ".ci").iterdir() if path.suffix == "" and path.is_file())
 
 

@@ -34,6 +34,9 @@ def test_s15_update_equals_torch(torch, make, torch_rule, options):
         if step == STEPS // 2:  # a schedule
             optimizer.learning_rate /= 2
             twin_optimizer.param_groups[0]["lr"] /= 2
+            for state in twin_optimizer.state.values():  # ours, as the original's, has the rate of its time in it
+                if state.get("momentum_buffer") is not None:
+                    state["momentum_buffer"] *= 2
         gradients = arrays(rng, "d")
         for name, twin in twins.items():
             twin.grad = torch.tensor(gradients[f"d{name}"])

@@ -284,10 +284,10 @@ def test_failed_load_loads_nothing() -> None:
 
 LINEAR = {"head": Linear(3, 2)}
 BAD_CALLS = {
-    "a list": (
-        lambda: Sequential([Linear(1, 1)]),
+    "a list of others": (
+        lambda: Sequential([1]),
         TypeError,
-        "layers is a list of length 1; expected a mapping of names",
+        "layers['0'] is 1; expected a layer",
     ),
     "no name": (lambda: Sequential({1: Linear(1, 1)}), ValueError, "layers has the name 1; expected one without a dot"),
     "a class": (

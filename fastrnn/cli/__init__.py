@@ -10,7 +10,7 @@ def main() -> None:
     """Run the command and exit with its status: 0, or 2 after an error of the user's, told in one line."""
     missing = [name for name in ("click", "rich", "safetensors") if find_spec(name) is None]
     if missing:
-        sys.exit(_complain(f"the command needs {', '.join(missing)}: pip install fastrnn[cli]"))
+        sys.exit(_complain(f"the command needs {', '.join(missing)}: pip install {' '.join(missing)}"))
     try:
         from fastrnn.cli.app import run
 

@@ -77,9 +77,9 @@ def bench(
     """
     missing = [name for name in NEEDS if find_spec(name) is None]
     if missing:
-        raise click.ClickException(f"the benchmarks need {', '.join(missing)}: pip install fastrnn[bench]")
+        raise click.ClickException(f"the benchmarks need {', '.join(missing)}: pip install {' '.join(missing)}")
     if (html or png) and find_spec("matplotlib") is None:
-        raise click.ClickException("--html and --png need matplotlib: pip install fastrnn[bench]")
+        raise click.ClickException("--html and --png need matplotlib: pip install matplotlib")
     from fastrnn.bench.compare import compare, print_comparison
     from fastrnn.bench.machine import describe, versions
     from fastrnn.bench.results import Results, load

@@ -52,7 +52,7 @@ def wrap(text: str, indent: int = 0, width: int = WIDTH) -> str:
 def require_matplotlib() -> None:
     """Fail with what to install, before anything is trained or a folder made."""
     if find_spec("matplotlib") is None:
-        raise click.ClickException("pictures need matplotlib: pip install fastrnn[plot]")
+        raise click.ClickException("pictures need matplotlib: pip install matplotlib")
 
 
 class Number(click.FloatRange):

@@ -256,7 +256,7 @@ def _conclude(
             console.tell(line)
         console.print()
     console.print(f"checkpoint  {checkpoint}")
-    console.print(f"loss curve  {picture if drawn else 'needs matplotlib: pip install fastrnn[plot]'}")
+    console.print(f"loss curve  {picture if drawn else 'needs matplotlib: pip install matplotlib'}")
 
 
 def _describe_vocabulary(tokenizer: Tokenizer) -> str:

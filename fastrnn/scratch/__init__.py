@@ -1,7 +1,9 @@
 """The function and class names of well-known from-scratch NumPy networks, computed by fastrnn's kernels.
 
 Arrays are columns: (features, m) per step and (features, m, T_x) per sequence of m examples, float64. Gradients are
-exact. The functions of the notebook that learns a^n b^n are in `fastrnn.scratch.anbn`.
+exact. Where two networks give one name to different things, each has its module: `fastrnn.scratch.course` and
+`fastrnn.scratch.blog` for `SimpleRNN` and `LSTM`, `fastrnn.scratch.anbn` for the notebook that learns a^n b^n.
+``from fastrnn.scratch import *`` leaves out `LSTM`, which is `fastrnn.scratch.blog.LSTM`: it would hide `fastrnn.LSTM`.
 
 Examples
 --------
@@ -22,8 +24,21 @@ A step of training on one name:
 3.3
 """
 
-from fastrnn.scratch.activations import Linear, Sigmoid, Softmax, Tanh, sigmoid, softmax
-from fastrnn.scratch.courses import LSTM, SimpleLSTM, SimpleRNN, encode
+from fastrnn.scratch.activations import (
+    Linear,
+    LinearActivation,
+    Sigmoid,
+    SigmoidActivation,
+    Softmax,
+    SoftmaxActivation,
+    Tanh,
+    TanhActivation,
+    sigmoid,
+    softmax,
+)
+from fastrnn.scratch.blog import LSTM as LSTM  # without the "as" it would be an import that nothing uses
+from fastrnn.scratch.blog import encode
+from fastrnn.scratch.course import SimpleLSTM, SimpleRNN
 from fastrnn.scratch.data import (
     TextDataset,
     create_training_sequences_continuous,
@@ -67,18 +82,21 @@ from fastrnn.scratch.rnn import (
 from fastrnn.scratch.text import CharTokenizer
 
 __all__ = [
-    "LSTM",
     "AdamOptimizer",
     "CharTokenizer",
     "Linear",
+    "LinearActivation",
     "MomentumOptimizer",
     "RMSPropOptimizer",
     "SGDOptimizer",
     "Sigmoid",
+    "SigmoidActivation",
     "SimpleLSTM",
     "SimpleRNN",
     "Softmax",
+    "SoftmaxActivation",
     "Tanh",
+    "TanhActivation",
     "TextDataset",
     "clip",
     "compute_loss_and_grad",

@@ -12,7 +12,18 @@ import numpy as np
 from fastrnn.checks import Array, check_positive_number, take_reals
 from fastrnn.reference import sigmoid as _sigmoid
 
-__all__ = ["Linear", "Sigmoid", "Softmax", "Tanh", "sigmoid", "softmax"]
+__all__ = [
+    "Linear",
+    "LinearActivation",
+    "Sigmoid",
+    "SigmoidActivation",
+    "Softmax",
+    "SoftmaxActivation",
+    "Tanh",
+    "TanhActivation",
+    "sigmoid",
+    "softmax",
+]
 
 
 def sigmoid(x: Any) -> Array:
@@ -134,3 +145,7 @@ class Softmax:
         columns = s.reshape(len(s), -1)
         jacobian: Array = (np.eye(len(s))[..., None] * columns - columns[:, None] * columns) / temperature
         return jacobian[..., 0] if columns.shape[1] == 1 else jacobian
+
+
+# The names in full, as the character models import them.
+LinearActivation, SigmoidActivation, SoftmaxActivation, TanhActivation = Linear, Sigmoid, Softmax, Tanh

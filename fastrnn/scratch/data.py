@@ -290,7 +290,8 @@ class TextDataset:
     shuffle
         Whether each pass has a new order.
     seed
-        Of the orders, anything `numpy.random.default_rng` takes.
+        Of the orders, anything `numpy.random.default_rng` takes; None shuffles the order before with NumPy's global
+        generator.
     value
         What shorter sequences are filled up with at their ends; see `pad_sequences`. -1 counts nowhere.
 
@@ -315,7 +316,8 @@ class TextDataset:
             raise ValueError(f"X has {len(X)} sequences and Y {len(Y)}; expected as many")
         self.X, self.Y, self.value = X, Y, check_integer("value", value)
         self.batch_size, self.shuffle = check_positive("batch_size", batch_size), check_flag("shuffle", shuffle)
-        self._rng = make_generator(seed)
+        self.indices = np.arange(len(X))  # the order of the last pass
+        self._rng = None if seed is None else make_generator(seed)
 
     def __len__(self) -> int:
         """Count the batches."""
@@ -323,7 +325,12 @@ class TextDataset:
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
         """Go through the batches once: inputs and targets, (m, T_x) each."""
-        order = self._rng.permutation(len(self.X)) if self.shuffle else np.arange(len(self.X))
+        if self.shuffle:
+            if self._rng is None:
+                np.random.shuffle(self.indices)
+            else:
+                self.indices = self._rng.permutation(len(self.X))
+        order = self.indices.copy()  # of this pass, should another begin before it ends
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
             yield (

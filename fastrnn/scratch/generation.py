@@ -108,7 +108,8 @@ def generate_text(
     max_length
         How many characters to write at most. Writing ends after the first "\\n".
     seed
-        NumPy's global generator is seeded with it; None leaves it as it is.
+        NumPy's global generator is seeded with it, so that every call writes the same text, and what is drawn after it
+        is the same too; None leaves the generator as it is, and each call writes another one.
 
     Returns
     -------

@@ -127,34 +127,48 @@ class SGDOptimizer(Optimizer):
 
 
 class _Averaging(Optimizer):
-    """A rule of `fastrnn.training` over all arrays at once, one after another in memory."""
+    """A rule over all arrays at once, one after another in memory."""
+
+    _shapes: list[tuple[int, ...]] | None = None  # once they are known
+
+    def _compute(self) -> None:
+        """Put what is to be added to the parameters into `_change`, which has what was added last, or zeros."""
+        raise NotImplementedError
+
+    def _step(self, pairs: Pairs) -> None:
+        shapes = [p.shape for _, p in pairs]
+        if self._shapes is None:
+            ends = np.cumsum([p.size for _, p in pairs])
+            self._gradient, self._change = np.empty(ends[-1]), np.zeros(ends[-1])
+            parts = np.split(self._change, ends[:-1])
+            self._changes = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+            self._shapes = shapes
+        elif shapes != self._shapes:
+            raise ValueError(f"the parameters have shapes {shapes}; expected {self._shapes}, as at the first step")
+        np.concatenate([gradient.ravel() for gradient, _ in pairs], out=self._gradient)
+        self._compute()
+        for (_, p), change in zip(pairs, self._changes, strict=True):
+            p += change
+
+
+class _ByRule(_Averaging):
+    """A rule of `fastrnn.training`."""
 
     _rule: rules.Optimizer | None = None  # once the shapes are known
 
     def _make_rule(self, parameters: dict[str, Array]) -> rules.Optimizer:
         raise NotImplementedError
 
-    def _step(self, pairs: Pairs) -> None:
-        shapes = [p.shape for _, p in pairs]
+    def _compute(self) -> None:
         if self._rule is None:
-            ends = np.cumsum([p.size for _, p in pairs])
-            self._gradient, self._change = np.empty(ends[-1]), np.zeros(ends[-1])
-            parts = np.split(self._change, ends[:-1])
-            self._changes = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
-            self._shapes = shapes
             self._rule = self._make_rule({"all": self._change})
-        elif shapes != self._shapes:
-            raise ValueError(f"the parameters have shapes {shapes}; expected {self._shapes}, as at the first step")
-        np.concatenate([gradient.ravel() for gradient, _ in pairs], out=self._gradient)
         self._change.fill(0)  # what the rule makes of zero is what it changes
         self._rule.learning_rate = self.learning_rate
         self._rule.step({"all": self._gradient})
-        for (_, p), change in zip(pairs, self._changes, strict=True):
-            p += change
 
 
 class MomentumOptimizer(_Averaging):
-    """Gradient descent with momentum, ``v = beta v + g; p -= learning_rate v``.
+    """Gradient descent with momentum, ``v = beta v - learning_rate g; p += v``.
 
     Parameters
     ----------
@@ -178,17 +192,19 @@ class MomentumOptimizer(_Averaging):
             raise ValueError(f"beta is {beta} and momentum {momentum}; expected one of them: they are the same number")
         self.beta = self.momentum = next(iter(given.values()), 0.9)
 
-    def _make_rule(self, parameters: dict[str, Array]) -> rules.Optimizer:
-        return rules.SGD(parameters, self.learning_rate, momentum=self.beta)
+    def _compute(self) -> None:
+        self._change *= self.beta
+        self._gradient *= self.learning_rate
+        self._change -= self._gradient
 
 
-class RMSPropOptimizer(_Averaging):
+class RMSPropOptimizer(_ByRule):
     """Gradients over the root of their mean square.
 
     ``s = beta s + (1 - beta) g^2; p -= learning_rate g / (sqrt(s) + epsilon)``.
     """
 
-    def __init__(self, learning_rate: float = 0.001, beta: float = 0.9, epsilon: float = 1e-8) -> None:
+    def __init__(self, learning_rate: float = 0.01, beta: float = 0.9, epsilon: float = 1e-8) -> None:
         super().__init__(learning_rate)
         self.beta, self.epsilon = _check_share("beta", beta), _check_epsilon(epsilon)
 
@@ -196,7 +212,7 @@ class RMSPropOptimizer(_Averaging):
         return rules.RMSProp(parameters, self.learning_rate, alpha=self.beta, eps=self.epsilon)
 
 
-class AdamOptimizer(_Averaging):
+class AdamOptimizer(_ByRule):
     """Adam with bias correction; see `fastrnn.training.Adam`."""
 
     def __init__(

@@ -163,8 +163,8 @@ def rnn_forward(
     rows = sequence_rows("X", X, weights.ih.shape[1])
     a_0 = state_rows("a0", a0, len(weights.ih), rows.shape[1])
     run = Run("rnn_tanh", rows, (a_0,), weights)
-    a = States(enumerate(run.y.transpose(0, 2, 1)))
-    a[-1] = a_0.T
+    a = States({-1: a_0.T})
+    a.update(enumerate(run.y.transpose(0, 2, 1)))
     a.run = run
     x = dict(enumerate(rows.transpose(0, 2, 1)))
     logits = to_columns(project(run.y, wya, by))

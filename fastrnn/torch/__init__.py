@@ -5,7 +5,7 @@ try:
 except ModuleNotFoundError as _error:
     if _error.name != "torch":
         raise
-    raise ImportError("fastrnn.torch needs PyTorch: pip install fastrnn[torch]", name="torch") from _error
+    raise ImportError("fastrnn.torch needs PyTorch: pip install torch", name="torch") from _error
 
 from fastrnn.torch.accelerate import accelerate, restore
 from fastrnn.torch.modules import GRU, LSTM, RNN

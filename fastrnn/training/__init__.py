@@ -12,7 +12,7 @@ from fastrnn.training.layers import Dropout, Embedding, Linear
 from fastrnn.training.loop import DivergenceError, Evaluation, Step, Trainer, load_history
 from fastrnn.training.losses import bce_with_logits, cross_entropy, mse
 from fastrnn.training.model import CharModel, LanguageModel, WordModel
-from fastrnn.training.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
+from fastrnn.training.optimizers import SGD, Adam, AdamW, Momentum, RMSProp, RMSprop
 from fastrnn.training.plots import plot_losses
 from fastrnn.training.sampling import generate_text
 from fastrnn.training.schedules import (
@@ -22,6 +22,7 @@ from fastrnn.training.schedules import (
     LinearDecay,
     LinearWarmup,
     MultiStepDecay,
+    ReduceLROnPlateau,
     ReduceOnPlateau,
     StepDecay,
 )
@@ -54,6 +55,8 @@ __all__ = [
     "Momentum",
     "MultiStepDecay",
     "RMSProp",
+    "RMSprop",
+    "ReduceLROnPlateau",
     "ReduceOnPlateau",
     "Sequential",
     "Settings",

@@ -170,5 +170,5 @@ def _safetensors() -> Any:
     try:
         import safetensors.numpy
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("checkpoints need safetensors: pip install fastrnn[cli]", name=error.name) from None
+        raise ModuleNotFoundError("checkpoints need safetensors: pip install safetensors", name=error.name) from None
     return safetensors

@@ -14,7 +14,7 @@ import numpy as np
 from fastrnn import GRU, LSTM, RNN, ops
 from fastrnn.checks import check_instance, shown, take_array
 from fastrnn.modules import Tape
-from fastrnn.parameters import Array, fill
+from fastrnn.parameters import Array, NamedArrays, fill
 from fastrnn.training.names import join_names
 
 __all__ = ["Composed", "Last", "Recurrent", "Sequential", "clear_padding"]
@@ -139,20 +139,38 @@ class Last(_EveryStep):
         return h
 
 
+def _by_name(first: Any, more: tuple[Any, ...]) -> Mapping[str, Any]:
+    """The layers by name of what `Sequential` is given."""
+    if isinstance(first, Mapping):
+        if more:
+            raise TypeError(f"layers is a mapping and {len(more)} more; expected one mapping, or the layers alone")
+        return first
+    if isinstance(first, (list, tuple)) and not more:
+        return {str(k): layer for k, layer in enumerate(first)}
+    if not hasattr(first, "forward"):
+        wanted = (
+            "a mapping of names to layers, or layers: Sequential({'rnn': rnn, 'head': head}), Sequential(rnn, head)"
+        )
+        raise TypeError(f"layers is {shown(first)}; expected {wanted}")
+    return {str(k): layer for k, layer in enumerate((first, *more))}
+
+
 class Sequential(Composed):
     """Layers one after the other.
 
     Parameters
     ----------
-    layers
-        By name: a `fastrnn.RNN`, `LSTM` or `GRU` (whose y goes on), `Last`, `Embedding`, `Linear`, `Dropout`, another
-        `Sequential`, or anything of your own that is a layer as `fastrnn.training.composition` says. A parameter's name
-        is the layer's and its own, ``rnn.weight_ih_l0``, as in a torch module with such attributes.
+    *layers
+        A mapping of names to layers, or the layers themselves, or a list of them, whose names then are "0", "1" and so
+        on, as in torch.nn.Sequential. A layer is a `fastrnn.RNN`, `LSTM` or `GRU` (whose y goes on), `Last`,
+        `Embedding`, `Linear`, `Dropout`, another `Sequential`, or anything of your own that is a layer as
+        `fastrnn.training.composition` says. A parameter's name is the layer's and its own, ``rnn.weight_ih_l0``, as in
+        a torch module with such attributes.
 
     Raises
     ------
     TypeError
-        If `layers` is no mapping, or a layer has no forward and backward.
+        If a layer has no forward and backward.
     ValueError
         If there is none, a name is empty or has a dot, or a layer with parameters comes twice.
 
@@ -180,9 +198,8 @@ class Sequential(Composed):
     (True, array([ True, False]))
     """
 
-    def __init__(self, layers: Mapping[str, Any]) -> None:
-        if not isinstance(layers, Mapping):
-            raise TypeError(f"layers is {shown(layers)}; expected a mapping of names to layers")
+    def __init__(self, layers: Any, *more: Any) -> None:
+        layers = _by_name(layers, more)
         if not layers:
             raise ValueError("layers is empty; expected at least one")
         for name, layer in layers.items():
@@ -207,7 +224,7 @@ class Sequential(Composed):
     @property
     def parameters(self) -> dict[str, Array]:
         """The live parameter arrays by name: write into them (``p -= ...``) to train."""
-        return join_names({name: layer.parameters for name, layer in self.layers.items()})
+        return NamedArrays(join_names({name: layer.parameters for name, layer in self.layers.items()}))
 
     def __call__(self, x: Any, lengths: Any = None) -> Any:
         """Return y, without dropout.

@@ -42,8 +42,8 @@ class EarlyStopping:
     --------
     >>> stopping = EarlyStopping(patience=2)
     >>> for loss in [3.0, 1.0, 2.0, 1.5]:
-    ...     is_best = stopping.update(loss)  # if so, keep the model's state_dict()
-    ...     print(loss, is_best, stopping.stop)
+    ...     best = stopping.is_new_best(loss)  # if so, keep the model's state_dict()
+    ...     print(loss, best, stopping.stop)
     3.0 True False
     1.0 True False
     2.0 False False
@@ -61,14 +61,21 @@ class EarlyStopping:
         """Whether the last `patience` losses brought no better one."""
         return self._waited >= self.patience
 
-    def update(self, loss: float) -> bool:
-        """Take notice of a validation loss and return whether it is the best so far; NaN never is."""
+    def is_new_best(self, loss: float) -> bool:
+        """Take notice of a validation loss and return whether it is the best so far; NaN never is.
+
+        Whether to stop is another question, which `stop` answers.
+        """
         loss = check_number("loss", loss)
         if loss < self.best - self.min_delta:
             self.best, self._waited = loss, 0
             return True
         self._waited += 1
         return False
+
+    def update(self, loss: float) -> bool:
+        """`is_new_best`, under a name that does not tell what it returns: True is no reason to stop."""
+        return self.is_new_best(loss)
 
     def state_dict(self) -> dict[str, Array]:
         """Return what the losses so far have led to, for `load_state_dict`."""

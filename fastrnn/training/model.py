@@ -10,7 +10,7 @@ import numpy as np
 from fastrnn import GRU, LSTM, RNN, ops, stack
 from fastrnn.checks import check_choice, check_instance, check_positive, check_share, make_generator, take_integers
 from fastrnn.modules import Tape
-from fastrnn.parameters import Array, Parametrized
+from fastrnn.parameters import Array, NamedArrays, Parametrized
 from fastrnn.training.adaptive import AdaptiveSoftmax
 from fastrnn.training.composition import Composed, Recurrent, clear_padding
 from fastrnn.training.layers import Embedding, Linear
@@ -73,7 +73,7 @@ class LanguageModel(Composed):
         """The live parameter arrays by name: write into them (``p -= ...``) to train."""
         parts: dict[str, Parametrized] = {} if self.embedding is None else {"embedding": self.embedding}
         parts |= {"rnn": self.rnn, "head": self.head}
-        return join_names({name: part.parameters for name, part in parts.items()})
+        return NamedArrays(join_names({name: part.parameters for name, part in parts.items()}))
 
     def seed_dropout(self, seed: Any) -> None:
         """Have dropout draw from `seed` on, anything `numpy.random.default_rng` takes."""

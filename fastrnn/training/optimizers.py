@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
@@ -24,7 +24,18 @@ from fastrnn.checks import (
     take_reals,
 )
 
-__all__ = ["SGD", "Adam", "AdamW", "Momentum", "Optimizer", "RMSProp"]
+__all__ = ["SGD", "Adam", "AdamW", "Momentum", "Optimizer", "RMSProp", "RMSprop"]
+
+
+class HasParameters(Protocol):
+    """A module, layer or model."""
+
+    @property
+    def parameters(self) -> Mapping[str, Array]:
+        """Its live arrays by name."""
+
+
+Parameters: TypeAlias = Mapping[str, Array] | HasParameters
 
 
 class Optimizer:
@@ -33,17 +44,18 @@ class Optimizer:
     Parameters
     ----------
     parameters
-        Live arrays by name, as `model.parameters` gives them; `step` writes into them.
+        Live arrays by name, as `model.parameters` gives them, or a module, layer or model that has them; `step` writes
+        into the arrays.
     learning_rate
         May be changed between steps.
     """
 
     averages: ClassVar[tuple[str, ...]]  # names of the arrays kept per parameter, zero at first
 
-    def __init__(self, parameters: Mapping[str, Array], learning_rate: float) -> None:
+    def __init__(self, parameters: Parameters, learning_rate: float) -> None:
         self.learning_rate = _check("learning_rate", learning_rate, 0, math.inf)
         self.steps = 0
-        self._parameters = dict(check_arrays("parameters", parameters, written=True))
+        self._parameters = dict(check_arrays("parameters", _arrays_of(parameters), written=True))
         self._averages = {name: [np.zeros_like(p) for _ in self.averages] for name, p in self._parameters.items()}
         largest = max((p.nbytes for p in self._parameters.values()), default=0)
         self._scratch = np.empty(largest, np.uint8)
@@ -58,7 +70,7 @@ class Optimizer:
         TypeError, ValueError
             If `grads` is no mapping of arrays of floats, or a gradient does not have its parameter's shape.
         """
-        check_mapping("grads", grads, "names to arrays")
+        check_mapping("grads", grads, "names to arrays: the gradients that backward returns, optimizer.step(grads)")
         if grads.keys() != self._parameters.keys():
             raise KeyError(f"grads is for {_listed(grads)}; expected {_listed(self._parameters)}")
         for name, p in self._parameters.items():
@@ -114,7 +126,7 @@ class SGD(Optimizer):
 
     averages = ("velocity",)
 
-    def __init__(self, parameters: Mapping[str, Array], learning_rate: float = 1e-3, momentum: float = 0.0) -> None:
+    def __init__(self, parameters: Parameters, learning_rate: float = 1e-3, momentum: float = 0.0) -> None:
         super().__init__(parameters, learning_rate)
         self.momentum = _check("momentum", momentum, 0, 1)
 
@@ -128,7 +140,7 @@ class SGD(Optimizer):
 class Momentum(SGD):
     """`SGD` with momentum, 0.9 unless told otherwise."""
 
-    def __init__(self, parameters: Mapping[str, Array], learning_rate: float = 1e-3, momentum: float = 0.9) -> None:
+    def __init__(self, parameters: Parameters, learning_rate: float = 1e-3, momentum: float = 0.9) -> None:
         super().__init__(parameters, learning_rate, momentum)
 
 
@@ -141,7 +153,7 @@ class RMSProp(Optimizer):
     averages = ("square",)
 
     def __init__(
-        self, parameters: Mapping[str, Array], learning_rate: float = 0.01, alpha: float = 0.99, eps: float = 1e-8
+        self, parameters: Parameters, learning_rate: float = 0.01, alpha: float = 0.99, eps: float = 1e-8
     ) -> None:
         super().__init__(parameters, learning_rate)
         self.alpha = _check("alpha", alpha, 0, 1)
@@ -157,6 +169,9 @@ class RMSProp(Optimizer):
         p -= scratch
 
 
+RMSprop = RMSProp  # as torch spells it
+
+
 class Adam(Optimizer):
     """Adam (Kingma and Ba, 2015) with bias correction.
 
@@ -168,7 +183,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        parameters: Mapping[str, Array],
+        parameters: Parameters,
         learning_rate: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -207,7 +222,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        parameters: Mapping[str, Array],
+        parameters: Parameters,
         learning_rate: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -219,6 +234,17 @@ class AdamW(Adam):
     def _update(self, p: Array, grad: Array, scratch: Array, *averages: Array) -> None:
         p *= 1 - self.learning_rate * self.weight_decay
         super()._update(p, grad, scratch, *averages)
+
+
+def _arrays_of(parameters: Any) -> Mapping[str, Array]:
+    """The arrays by name of a mapping or of what has one."""
+    arrays = parameters if isinstance(parameters, Mapping) else getattr(parameters, "parameters", parameters)
+    if isinstance(arrays, Mapping) and not isinstance(parameters, type):
+        return arrays
+    raise TypeError(
+        f"parameters is {shown(parameters)}; expected a mapping of names to arrays, or what has one as its parameters: "
+        "Adam(model.parameters) or Adam(model)"
+    )
 
 
 def _average_square(square: Array, grad: Array, decay: float, scratch: Array) -> None:

@@ -66,7 +66,7 @@ def new_figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("pictures need matplotlib: pip install fastrnn[plot]", name=error.name) from None
+        raise ModuleNotFoundError("pictures need matplotlib: pip install matplotlib", name=error.name) from None
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 

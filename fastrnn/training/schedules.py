@@ -259,3 +259,6 @@ class ReduceOnPlateau:
         """Go on from what `state_dict` gave; KeyError if a name is missing."""
         best, waited, factor = take_scalars(state_dict, ("best", "waited", "factor"))
         self._best, self._waited, self.factor = best, int(waited), factor
+
+
+ReduceLROnPlateau = ReduceOnPlateau  # torch's name for it
