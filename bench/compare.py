@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fastrnn.bench.results import OURS, Results, Row
-from fastrnn.bench.tables import grid, print_grid, ratio_text, time_text
+from fastrnn.bench.tables import print_grid, ratio_text, time_text
 
 __all__ = ["Change", "Comparison", "compare", "print_comparison"]
 
@@ -115,19 +115,21 @@ def _unchanged_peers(old: Row, new: Row, before: dict[str, str], after: dict[str
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Print what became slower, what became faster, and how many rows did neither."""
     notable = comparison.of("slower") + comparison.of("faster")
-    lines = grid("compared with the old results", ["row", "before", "now", "drift", "change", "noise", ""])
+    rows = []
     for change in notable:
         style = {"slower": "red", "faster": "green"}[change.verdict]
-        lines.add_row(
+        row = [
             Text(change.new.name, style),
             *(Text(time_text(row.seconds(row.ours or ""))) for row in (change.old, change.new)),
             Text(ratio_text(change.drift)),
             Text(ratio_text(change.factor), style),
             Text(f"±{change.noise:.0%}"),
             Text(change.verdict, style),
-        )
+        ]
+        rows.append(row)
     if notable:
-        print_grid(console, lines)
+        columns = ("row", "before", "now", "drift", "change", "noise", "")
+        print_grid(console, "compared with the old results", columns, rows)
     same = [change.factor for change in comparison.of("unchanged")]
     mean = f", geometric mean of the change {ratio_text(geometric_mean(same))}" if same else ""
     counts = ", ".join(f"{len(comparison.of(verdict))} {verdict}" for verdict in ("slower", "faster", "unchanged"))

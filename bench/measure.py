@@ -23,7 +23,7 @@ from fastrnn.bench.cases import Case, Kind
 from fastrnn.bench.machine import CpuTimes
 from fastrnn.bench.peers import PEERS, Prepared, UnsupportedError
 from fastrnn.bench.problems import Problem, difference, make, solve
-from fastrnn.bench.results import WRONG, Row
+from fastrnn.bench.results import BUSY, WRONG, Row
 
 __all__ = ["Settings", "measure_row", "prepare", "settle"]
 
@@ -35,7 +35,7 @@ class Settings:
     seconds: float = 1.0  # about, unless the least number of rounds takes longer
     least_rounds: int = 5
     most_rounds: int = 30
-    most_others: float = 0.2  # CPUs that other processes may keep busy in a round that counts, if enough rounds do
+    most_others: float = BUSY  # CPUs that other processes may keep busy in a round that counts, if enough rounds do
     patience: float = 3.0  # times `seconds`, until which to wait for quiet rounds
     turn: float = 0.01  # seconds of calls in a turn, at least one call
     long_call: float = 0.2  # seconds from which a call needs none before it that does not count

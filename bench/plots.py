@@ -101,7 +101,7 @@ def save_pngs(folder: str | os.PathLike[str], results: Results) -> list[Path]:
 
 def speedups(results: Results) -> Figure | None:
     """Draw the best peer's time over ours for hidden sizes and batches, per cell, kind of work and threads."""
-    rows = [row for row in results.rows if not math.isnan(row.ratio)]
+    rows = [row for row in results.rows if row.counts]
     if not rows:
         return None
     sizes, batches = sorted({row.case.H for row in rows}), sorted({row.case.N for row in rows})

@@ -35,6 +35,8 @@ OURS = ("cython", "numba")  # in the order in which fastrnn prefers them
 OWN = (*OURS, "stream", "fastrnn.torch")  # nobody's peers
 REFERENCE = "numpy"
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+BUSY = 0.2  # CPUs that other processes may keep busy while a row is measured that counts
+SCATTER = 0.5  # the largest `Row.spread` of a row that counts
 WRONG = "wrong"  # how the reason in `Row.absent` starts for which a peer is left out whose numbers differ
 
 
@@ -90,6 +92,21 @@ class Row:
         if self.ours is None or self.best_peer is None:
             return math.nan
         return self.seconds(self.best_peer) / self.seconds(self.ours)
+
+    @property
+    def doubt(self) -> str:
+        """Why the row counts for no mean, or ""."""
+        if self.others > BUSY:
+            return "the machine was busy"
+        compared = [name for name in (self.ours, self.best_peer) if name]
+        if (scatter := max(map(self.spread, compared), default=0.0)) > SCATTER:
+            return f"times ±{scatter:.0%}"
+        return ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether the row has a ratio that is not in doubt."""
+        return not math.isnan(self.ratio) and not self.doubt
 
     @property
     def intensity(self) -> float:
@@ -154,11 +171,13 @@ class Results:
     format: Literal[1] = 1  # raised when fields change their meaning
 
     def tables(self) -> list[tuple[Kind, int, list[Row]]]:
-        """The rows by kind of work and threads, each table's worst rows first, those without a ratio last."""
+        """The rows by kind of work and threads, each table's worst rows first, those that do not count last."""
         threads = sorted({row.threads for row in self.rows})
         tables = [(k, t, [r for r in self.rows if (r.kind, r.threads) == (k, t)]) for k in KINDS for t in threads]
         return [
-            (k, t, sorted(rows, key=lambda row: (math.isnan(row.ratio), row.ratio))) for k, t, rows in tables if rows
+            (k, t, sorted(rows, key=lambda row: (math.isnan(row.ratio), not row.counts, row.ratio)))
+            for k, t, rows in tables
+            if rows
         ]
 
     def bound(self, row: Row) -> Bound | None:
@@ -177,8 +196,8 @@ def threads_text(count: int) -> str:
 
 
 def mean_ratio(rows: Iterable[Row]) -> float:
-    """The geometric mean of the rows' ratios; NaN when none has one."""
-    ratios = [row.ratio for row in rows if not math.isnan(row.ratio)]
+    """The geometric mean of the ratios of the rows that count; NaN when none does."""
+    ratios = [row.ratio for row in rows if row.counts]
     return geometric_mean(ratios) if ratios else math.nan
 
 

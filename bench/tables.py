@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
@@ -14,7 +15,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from fastrnn.bench.cases import TABLE_NAMES
-from fastrnn.bench.results import OURS, Footprint, Results, Row, mean_ratio, threads_text
+from fastrnn.bench.results import BUSY, OURS, SCATTER, Footprint, Results, Row, mean_ratio, threads_text
 
 __all__ = [
     "MISSING",
@@ -22,7 +23,6 @@ __all__ = [
     "Report",
     "Sheet",
     "Table",
-    "grid",
     "print_grid",
     "print_results",
     "ratio_text",
@@ -31,9 +31,8 @@ __all__ = [
 ]
 
 MISSING = "\N{EN DASH}"  # stands where there is no figure
-NAME_WIDTH = len("lstm-100-32-256-256-")  # where a long name breaks
-BUSY = 0.2  # CPUs that other processes may keep busy before it is worth a warning
-STYLES = {"lost": "red", "won": "green", "": ""}
+NAME_WIDTH = len("lstm-50-128-1024-1024-")  # of the names where there is little room
+STYLES = {"lost": "red", "won": "green", "doubtful": "yellow", "": ""}
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,12 @@ class Line:
     """One row of a table."""
 
     name: str
-    remark: str  # why there is no ratio, or ""
+    remark: str  # why there is no ratio, or why it does not count, or ""
     ours: str
     times: dict[str, str]  # by peer, of those that have samples
     best: str | None  # the peer that the ratio is about
     ratio: str
-    verdict: str  # "lost", "won" or ""
+    verdict: str  # "lost", "won", "doubtful" or ""
     limit: str
 
 
@@ -59,6 +58,7 @@ class Table:
     lines: tuple[Line, ...]
     means: dict[str, str]  # the geometric mean of the ratios by cell, and of "all"
     lost: str  # how many rows we lose, and the worst row
+    doubtful: str  # how many rows count neither for the means nor there, or ""
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,31 @@ def print_results(console: Console, results: Results) -> None:
     _print_sheet(console, "what a package costs", told.footprints)
 
 
-def grid(title: str, columns: Iterable[str]) -> Grid:
-    """An empty table for a console, names on the left and figures on the right."""
+def print_grid(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
+    """Print a table after an empty line, names on the left and figures on the right.
+
+    Where the console is too narrow for it, only the names break, and then the columns go into several tables, one below
+    the other, each with the names, but for those without figures.
+    """
+    lines = _grid(title, columns, rows)
+    left = list(range(1, len(columns)))
+    if not _fits(console, lines):
+        rows = [[_break_name(console, name), *figures] for name, *figures in rows]
+        columns = [column.replace(", ", ",\n") for column in columns]
+    while left:
+        count = len(left)
+        while True:
+            taken = [0, *left[:count]]
+            told = [row for row in rows if left[0] == 1 or any(row[i].plain != MISSING for i in taken[1:])]
+            lines = _grid(title, [columns[i] for i in taken], [[row[i] for i in taken] for row in told])
+            if count == 1 or _fits(console, lines):
+                break
+            count -= 1
+        console.print("", lines, sep="\n")
+        left = left[count:]
+
+
+def _grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[Text]]) -> Grid:
     lines = Grid(
         title=Text(title, "bold"),
         title_justify="left",
@@ -121,14 +144,20 @@ def grid(title: str, columns: Iterable[str]) -> Grid:
     )
     for index, column in enumerate(columns):
         lines.add_column(Text(column), justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        lines.add_row(*row)
     return lines
 
 
-def print_grid(console: Console, lines: Grid) -> None:
-    """Print a table after an empty line; where the console is too narrow for it, its lines break."""
-    if Measurement.get(console, console.options.update(width=10_000), lines).maximum > console.width:
-        lines.columns[0].width = NAME_WIDTH  # rich would take from the names first, until they are as narrow as figures
-    console.print("", lines, sep="\n")
+def _fits(console: Console, lines: Grid) -> bool:
+    return Measurement.get(console, console.options.update(width=10_000), lines).maximum <= console.width
+
+
+def _break_name(console: Console, name: Text) -> Text:
+    """Break a name between words, and a case's before what is special about it."""
+    if len(name) > NAME_WIDTH and (special := re.search(r"(?<=\d-)(?=\d*[a-z])", name.plain)):
+        name = Text("\n").join(name.divide([special.start()]))
+    return Text("\n").join(name.wrap(console, NAME_WIDTH))
 
 
 def time_text(seconds: float) -> str:
@@ -187,7 +216,11 @@ def _limits(results: Results) -> Sheet:
 def _table(results: Results, kind: str, threads: int, rows: list[Row]) -> Table:
     ours = [name for name in OURS if any(row.ours == name for row in rows)]
     peers = sorted({peer for row in rows for peer, samples in row.samples.items() if samples and peer != row.ours})
-    ratios = [row for row in rows if not math.isnan(row.ratio)]
+    ratios = [row for row in rows if row.counts]
+    doubted = sum(not row.counts and not math.isnan(row.ratio) for row in rows)
+    doubtful = (
+        f"{doubted} of {_count(len(rows))} {'are' if doubted > 1 else 'is'} not counted, measured on a busy machine"
+    )
     lost = f"lost {sum(row.ratio < 1 for row in ratios)} of {len(ratios)} rows"
     if ratios:
         lost += f", the worst is {ratios[0].case.name} at {ratio_text(ratios[0].ratio)}"
@@ -198,6 +231,7 @@ def _table(results: Results, kind: str, threads: int, rows: list[Row]) -> Table:
         tuple(_line(results, row) for row in rows),
         {cell: ratio_text(mean) for cell, mean in (means | {"all": mean_ratio(rows)}).items() if not math.isnan(mean)},
         lost,
+        doubtful * bool(doubted),
     )
 
 
@@ -212,7 +246,9 @@ def _line(results: Results, row: Row) -> Line:
             limit = f"{fraction:.{0 if fraction > 0.095 else 1}%} {bound.binds}"
         if row.best_peer is None:
             remark = "no peer"
-    verdict = "" if math.isnan(row.ratio) else "lost" if row.ratio < 1 else "won"
+    if row.doubt and not math.isnan(row.ratio):
+        remark = f"not counted: {row.doubt}"
+    verdict = "" if math.isnan(row.ratio) else "doubtful" if row.doubt else "lost" if row.ratio < 1 else "won"
     times = {peer: time_text(row.seconds(peer)) for peer, samples in row.samples.items() if samples}
     return Line(row.case.name, remark, ours, times, row.best_peer, ratio_text(row.ratio), verdict, limit)
 
@@ -224,12 +260,14 @@ def _notes(rows: list[Row]) -> list[str]:
 
 
 def _warnings(rows: list[Row]) -> list[str]:
-    """What casts doubt on rows: wrong numbers, and other processes, of which the busiest are named."""
+    """What casts doubt on rows: wrong numbers, other processes, of which the busiest are named, and scatter."""
     warnings = [f"{row.name}: {row.wrong}" for row in rows if row.wrong]
     busy = sorted((row for row in rows if row.others > BUSY), key=lambda row: -row.others)
     names = [f"{row.name} ({row.others:.2f} CPUs)" for row in busy[:5]] + [f"{len(busy) - 5} more"] * (len(busy) > 5)
     if busy:
         warnings.append(f"another process was busy during {_count(len(busy))}: {', '.join(names)}")
+    if scattered := [row.name for row in rows if row.doubt and row.others <= BUSY]:
+        warnings.append(f"times scatter by more than {SCATTER:.0%} in {_count(len(scattered))}, such as {scattered[0]}")
     return warnings
 
 
@@ -254,20 +292,31 @@ def _footprints(footprints: list[Footprint]) -> Sheet:
 
 
 def _print_table(console: Console, table: Table) -> None:
-    lines = grid(table.title, ["case", "ours", *table.peers, "ratio", "of limit"])
-    for line in table.lines:
-        style = STYLES[line.verdict]
-        name = Text(line.name, style * (line.verdict == "lost"))
-        lines.add_row(
-            name.append(f"\n{line.remark}", "dim") if line.remark else name,
-            _figure(line.ours),
-            *(_figure(line.times.get(peer, MISSING), "bold" * (peer == line.best)) for peer in table.peers),
-            _figure(line.ratio, style),
-            _figure(line.limit),
-        )
-    print_grid(console, lines)
+    """Print a table with a column for each peer; where there is no room for them, with the best one's time first."""
+    lines = table.lines
+    names = [_name(line) for line in lines]
+    ours = [_figure(line.ours) for line in lines]
+    times = [[_figure(line.times.get(p, MISSING), "bold" * (p == line.best)) for p in table.peers] for line in lines]
+    ends = [(_figure(line.ratio, STYLES[line.verdict]), _figure(line.limit)) for line in lines]
+    columns = ["case", "ours", *table.peers, "ratio", "of limit"]
+    rows = [[name, our, *its, *end] for name, our, its, end in zip(names, ours, times, ends, strict=True)]
+    if _fits(console, _grid(table.title, columns, rows)):
+        print_grid(console, table.title, columns, rows)
+    else:
+        best = [_figure(f"{line.times[line.best]} {line.best}" if line.best else MISSING) for line in lines]
+        rows = [[name, our, peer, *end] for name, our, peer, end in zip(names, ours, best, ends, strict=True)]
+        print_grid(console, table.title, ["case", "ours", "best peer", "ratio", "of limit"], rows)
+        rows = [[Text(line.name), *its] for line, its in zip(lines, times, strict=True)]
+        print_grid(console, "times of all others", ["case", *table.peers], rows)
     means = ", ".join(f"{cell} {mean}" for cell, mean in table.means.items())
     console.print(Text(f"geometric mean of the ratios: {means or MISSING}; {table.lost}"))
+    if table.doubtful:
+        console.print(Text(table.doubtful, "yellow"))
+
+
+def _name(line: Line) -> Text:
+    name = Text(line.name, "" if line.verdict == "won" else STYLES[line.verdict])
+    return name.append(f"\n{line.remark}", "dim") if line.remark else name
 
 
 def _figure(text: str, style: str = "") -> Text:
@@ -277,7 +326,4 @@ def _figure(text: str, style: str = "") -> Text:
 def _print_sheet(console: Console, title: str, sheet: Sheet) -> None:
     if not sheet.lines:
         return
-    lines = grid(title, sheet.columns)
-    for name, *figures in sheet.lines:
-        lines.add_row(Text(name), *map(_figure, figures))
-    print_grid(console, lines)
+    print_grid(console, title, sheet.columns, [[Text(name), *map(_figure, figures)] for name, *figures in sheet.lines])

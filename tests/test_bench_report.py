@@ -8,7 +8,6 @@ import math
 import os
 import re
 import sys
-from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -61,7 +60,7 @@ def results():
             kind,
             threads,
             absent={"onnxruntime": NASTY} | (ABSENT if "ragged" in name else {}),
-            others=0.25 if (kind, threads, name) == ("training", 2, "lstm-50-1-64-64") else 0.1,
+            others=0.25 if (kind, threads, name) == ("training", 2, "lstm-100-32-256-256-ragged") else 0.1,
         )
         for kind in ("training", "inference")
         for threads in (2, 1)
@@ -89,6 +88,11 @@ def results():
             Footprint("onnxruntime", 1.5, 2_000_000_000, (), "no training"),
         ],
     )
+
+
+def _alone(name):
+    """A row of ours without peers."""
+    return row(name, {"cython": 1, "numpy": 2}, threads=2)
 
 
 def printed(print_, subject, width=200, **options):
@@ -159,8 +163,36 @@ class TestReport:
             "numba: ragged is not implemented yet (4 rows)",
             f"onnxruntime: {NASTY} (24 rows)",
         )
-        busy = "another process was busy during 1 row: lstm-50-1-64-64 training on 2 threads (0.25 CPUs)"
+        busy = "another process was busy during 1 row: lstm-100-32-256-256-ragged training on 2 threads (0.25 CPUs)"
         assert told.warnings == (busy,)
+
+    @pytest.mark.parametrize(
+        ("change", "why", "warning"),
+        [
+            ({"others": 0.21}, "the machine was busy", "another process was busy during 1 row: "),
+            ({"samples": {"cython": samples(0.01, 0.6), "torch": samples(4)}}, "times ±60%", "times scatter by more"),
+            ({"samples": {"cython": samples(0.01), "torch": samples(4, 20)}}, "times ±2000%", "times scatter by more"),
+        ],
+        ids=["busy", "ours scatters", "the peer scatters"],
+    )
+    def test_rows_of_a_busy_machine_count_for_no_mean_and_say_so(self, results, change, why, warning):
+        quiet, lost = row("gru-50-1-64-64", {"cython": 1, "torch": 3}), row("rnn-50-1-64-64", {"cython": 2, "torch": 1})
+        loud = replace(row("lstm-50-1-64-64", {"cython": 0.01, "torch": 4}), **change)
+        told = tables.report(replace(results, rows=[loud, quiet, lost]))
+        (table,) = told.tables
+        assert table.means == {"gru": "3.00x", "rnn": "0.50x", "all": "1.22x"}  # 1.5^1/2
+        assert table.lost == "lost 1 of 2 rows, the worst is rnn-50-1-64-64 at 0.50x"
+        assert table.doubtful == "1 of 3 rows is not counted, measured on a busy machine"
+        assert [line.verdict for line in table.lines] == ["lost", "won", "doubtful"]
+        assert table.lines[2].remark == f"not counted: {why}"
+        assert any(each.startswith(warning) and loud.name in each for each in told.warnings)
+
+        alone = replace(results, rows=[loud])
+        (table,) = tables.report(alone).tables
+        assert (table.means, table.lost) == ({}, "lost 0 of 0 rows")
+        assert table.doubtful in Page(render_html(alone)).text
+        assert table.doubtful in printed(tables.print_results, alone)
+        assert plots.speedups(alone) is None
 
     def test_wrong_numbers_of_ours_are_warned_of(self, results):
         wrong = row("gru-50-1-64-64", {"numba": 1, "torch": 1}, absent={"cython": "wrong: y[0] is 2, expected 1"})
@@ -226,10 +258,21 @@ class TestConsole:
         assert "\x1b[31m" not in won
 
     @pytest.mark.parametrize("width", [60, 80, 100, 160])
-    def test_narrow_consoles_break_lines_and_lose_nothing(self, results, width):
-        text, wide = (printed(tables.print_results, results, columns) for columns in (width, 1000))
+    def test_narrow_consoles_break_no_name_and_no_figure_and_lose_nothing(self, results, width):
+        names = [*ALL, *(name for name, _, _ in ROWS)]
+        text = printed(tables.print_results, replace(results, rows=[*results.rows, *map(_alone, names)]), width)
         assert max(map(len, text.splitlines())) <= width
-        assert Counter(re.sub(r"[\s─]", "", text)) == Counter(re.sub(r"[\s─]", "", wide))
+        figures = set(text.split())
+        for name in names:
+            base, special = re.fullmatch(r"(\w+(?:-\d+){4}-?)(.*)", name).groups()
+            assert name in figures or {base, special} <= figures
+        for table in tables.report(results).tables:
+            for line in table.lines:
+                for figure in (line.ours, line.ratio, line.limit, *line.times.values()):
+                    assert figure in text
+        for footprint in tables.report(results).footprints.lines:
+            for figure in footprint[1:]:
+                assert figure in text
 
     def test_results_without_rows_are_told_too(self):
         assert "unknown" in printed(tables.print_results, Results("now", {}, {}, {}))
@@ -401,6 +444,7 @@ class TestPage:
         assert "http://" not in html
         assert "https://" not in html
         assert "prefers-color-scheme: dark" in html
+        assert "th:first-child { position: sticky; left: 0;" in html  # names stay in sight where a table is wider
 
     def test_pictures_are_drawings_that_refer_to_nothing_else(self, page):
         for address in page.addresses:

@@ -40,7 +40,11 @@ class App(click.Group):
 @click.group(
     cls=App,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+        "token_normalize_func": lambda name: name.replace("_", "-"),  # --batch_size is --batch-size
+    },
 )
 @click.version_option(fastrnn.__version__, prog_name="fastrnn", message="%(prog)s %(version)s")
 @click.pass_context

@@ -205,14 +205,14 @@ def _write(results: Results, save: Path | None, html: Path | None, png: Path | N
     return written
 
 
-def _print_lists(console: Console) -> None:
+def _print_lists(console: PlainConsole) -> None:
     """Print the sets of cases and the peers."""
     from fastrnn.bench.cases import SETS
     from fastrnn.bench.peers import PEERS
 
     console.print("cases: cell-T-N-I-H and what is special about them", style="bold")
     for name, its in SETS.items():
-        console.print(f"  {name}: {' '.join(case.name for case in its)}")
+        console.tell(f"  {name}: {' '.join(case.name for case in its)}", 4)
     console.print("peers", style="bold")
     for name, peer in PEERS.items():
-        console.print(f"  {name}: {peer.why_absent() or 'runs here'}")
+        console.tell(f"  {name}: {peer.why_absent() or 'runs here'}", 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 import fastrnn
+from fastrnn.cli.options import wrap
 
 __all__ = ["info"]
 
@@ -12,4 +13,5 @@ __all__ = ["info"]
 @click.command()
 def info() -> None:
     """Tell what was built, what runs here, and why."""
-    click.echo(fastrnn.info())
+    for line in str(fastrnn.info()).splitlines():
+        click.echo(wrap(line, 10))

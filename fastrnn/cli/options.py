@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import textwrap
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -20,9 +22,31 @@ __all__ = [
     "SHARE",
     "TEMPERATURE",
     "UTF_8",
+    "WIDTH",
     "PlainConsole",
+    "checkpoint_in",
     "require_matplotlib",
+    "wrap",
 ]
+
+WIDTH = 80  # columns that every line of ours fits
+
+
+def checkpoint_in(path: Path) -> Path:
+    """Return the checkpoint in a folder that `fastrnn train` made; anything else is a checkpoint itself."""
+    return path / "checkpoint.safetensors" if path.is_dir() else path
+
+
+def wrap(text: str, indent: int = 0, width: int = WIDTH) -> str:
+    """Break a line that is too long between words, and indent what follows by so many columns."""
+    return textwrap.fill(
+        text,
+        min(width, WIDTH),
+        subsequent_indent=" " * indent,
+        replace_whitespace=False,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def require_matplotlib() -> None:
@@ -60,6 +84,10 @@ class PlainConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(emoji=False, highlight=False, markup=False, **options)
+
+    def tell(self, text: str, indent: int = 0) -> None:
+        """Print a line, broken between words where it is too long."""
+        self.print(wrap(text, indent, self.width), soft_wrap=True)
 
     def on_broken_pipe(self) -> NoReturn:
         """Raise the error that is being handled."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fastrnn.cli.options import AT_LEAST_ONE, SEED, UTF_8, require_matplotlib
+from fastrnn.cli.options import AT_LEAST_ONE, SEED, UTF_8, checkpoint_in, require_matplotlib
 from fastrnn.training import generate_text, load_history, load_model
 from fastrnn.training.plots import plot_gates, plot_hidden, plot_losses
 
@@ -26,12 +26,15 @@ LONGEST = 60  # tokens of the text that is made up where none is given
 )
 @click.option("--seed", type=SEED, default=0, help="Of the prompt that the model writes.")
 def plot(checkpoint: Path, prompt: str | None, layer: int | None, out: Path | None, seed: int) -> None:
-    """Draw the loss curves of CHECKPOINT, a file that `fastrnn train` made, and what is inside its model as it reads.
+    """Draw the loss curves of CHECKPOINT and what is inside its model as it reads.
+
+    CHECKPOINT is a folder that `fastrnn train` made, or the file in it.
 
     The pictures are loss.png, hidden.png, with heat maps of the states and the hidden state as lines, and gates.png,
     with a heat map of each gate.
     """
     require_matplotlib()
+    checkpoint = checkpoint_in(checkpoint)
     model, tokenizer = load_model(checkpoint)
     losses, evaluations = load_history(checkpoint)
     layers = model.rnn.num_layers

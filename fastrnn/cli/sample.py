@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fastrnn.cli.options import AT_LEAST_ONE, SEED, SHARE, TEMPERATURE, UTF_8
+from fastrnn.cli.options import AT_LEAST_ONE, SEED, SHARE, TEMPERATURE, UTF_8, checkpoint_in
 from fastrnn.training import generate_text, load_model
 
 __all__ = ["sample"]
@@ -31,8 +31,8 @@ def sample(
     stop: str | None,
     seed: int | None,
 ) -> None:
-    """Write a text with the model of CHECKPOINT, a file that `fastrnn train` made."""
-    model, tokenizer = load_model(checkpoint)
+    """Write a text with the model of CHECKPOINT, a folder that `fastrnn train` made, or the file in it."""
+    model, tokenizer = load_model(checkpoint_in(checkpoint))
     if stop is not None:
         stop = stop.replace(r"\n", "\n")
     click.echo(generate_text(model, tokenizer, prompt, length, temperature, seed, top_k, top_p, stop))

@@ -11,12 +11,12 @@ from typing import Any
 import click
 import numpy as np
 from click.core import ParameterSource
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text as Styled
 
 import fastrnn
 from fastrnn.cli.lock import exclusive
-from fastrnn.cli.options import AT_LEAST_ONE, DROPOUT, LEARNING_RATE, LIMIT, SEED, TEMPERATURE, PlainConsole
+from fastrnn.cli.options import AT_LEAST_ONE, DROPOUT, LEARNING_RATE, LIMIT, SEED, TEMPERATURE, WIDTH, PlainConsole
 from fastrnn.cli.signals import Stop, stop_signals
 from fastrnn.training import (
     DivergenceError,
@@ -61,8 +61,15 @@ OF_WORDS = ("max_words", "min_count", "output")  # settings that characters have
     help="Whether to read one stream, or lines that have nothing to do with one another.",
 )
 @click.option("--cell", type=click.Choice(list(CELLS)), default=Settings.cell)
-@click.option("--hidden", "hidden_size", type=AT_LEAST_ONE, default=Settings.hidden_size, help="Units of a layer.")
-@click.option("--layers", "num_layers", type=AT_LEAST_ONE, default=Settings.num_layers)
+@click.option(
+    "--hidden",
+    "--hidden-size",
+    "hidden_size",
+    type=AT_LEAST_ONE,
+    default=Settings.hidden_size,
+    help="Units of a layer.",
+)
+@click.option("--layers", "--num-layers", "num_layers", type=AT_LEAST_ONE, default=Settings.num_layers)
 @click.option("--dropout", type=DROPOUT, default=Settings.dropout, help="The share of the outputs to drop.")
 @click.option(
     "--output", type=click.Choice(OUTPUTS), default=Settings.output, help="For words; adaptive is fast with many."
@@ -173,10 +180,10 @@ def _train(
             parameters = sum(p.size for p in trainer.model.parameters.values())
             speed, broken = 0.0, False
             try:
-                console.print(subject)
-                console.print(f"model  {_describe_model(trainer.model)}: {parameters:,} parameters")
+                console.tell(subject, 7)
+                console.tell(f"model  {_describe_model(trainer.model)}: {parameters:,} parameters", 7)
                 if resumed:
-                    console.print(f"going on after step {trainer.step:,} of {checkpoint}; the text is the same")
+                    console.tell(f"going on after step {trainer.step:,} of {checkpoint}; the text is the same")
                 stop.breakable = lambda: not trainer.halfway
                 speed = _follow(trainer, checkpoint, temperature, console, stop)
                 stop.breakable = None
@@ -199,16 +206,26 @@ def _train(
         return stop.signal
 
 
-def _tell_end(trainer: Trainer, stop: Stop, console: Console) -> None:
-    """Say why training has ended before its last step, if it has."""
+def _tell_end(trainer: Trainer, stop: Stop, console: PlainConsole) -> None:
+    """Say why training has ended before its last step, or that it would have gone on to improve."""
     console.print()
     if stop.signal is not None:
         end = f"stopped after step {trainer.step:,} of {trainer.total_steps:,}"
-        console.print(f"{end}; the same command with --resume goes on as if it had not been")
+        console.tell(f"{end}; the same command with --resume goes on as if it had not been")
     elif trainer.step < trainer.total_steps:
-        console.print(
+        console.tell(
             f"stopped after step {trainer.step:,}: the last {trainer.settings.patience} evaluations were no better"
         )
+    elif _improves(trainer):
+        settings = trainer.settings
+        more = f"--epochs {2 * settings.epochs}" if settings.epochs else f"--steps {2 * settings.steps}"
+        console.tell(f"the last evaluation was the best: the same command with --resume {more} improves it further")
+
+
+def _improves(trainer: Trainer) -> bool:
+    """Whether the held-out loss was still falling, other than with a learning rate that falls to zero."""
+    losses = [evaluation.loss for evaluation in trainer.evaluations]
+    return trainer.settings.schedule == "constant" and len(losses) > 1 and losses[-1] < min(losses[:-1])
 
 
 def _conclude(
@@ -217,7 +234,7 @@ def _conclude(
     picture: Path,
     speed: float,
     temperature: float,
-    console: Console,
+    console: PlainConsole,
     options: dict[str, Any],
 ) -> None:
     """Draw the losses, tell speed, best loss and a sample, and what files there are."""
@@ -226,12 +243,18 @@ def _conclude(
     if drawn:
         plot_losses(picture, trainer.losses, trainer.evaluations, token=unit)
     if speed:
-        console.print(f"speed  {speed:,.0f} {unit}s/s")
+        console.tell(f"speed  {speed:,.0f} {unit}s/s")
     if best := trainer.best_evaluation:
-        console.print(f"best   {_describe_loss(best, unit)}, held out, after step {best.step:,}; it writes:")
+        loss = f"{best.bits:.3f} bits per {unit}"
+        if unit == "word":
+            loss = f"perplexity {best.perplexity:,.1f} ({loss})"
+        console.tell(f"best   {loss}, held out, after step {best.step:,}; it writes:", 7)
         model, tokenizer = load_model(checkpoint, **options)
         length = LENGTHS[unit][1]
-        console.print("", generate_text(model, tokenizer, "", length, temperature, trainer.settings.seed), "", sep="\n")
+        console.print()
+        for line in generate_text(model, tokenizer, "", length, temperature, trainer.settings.seed).split("\n"):
+            console.tell(line)
+        console.print()
     console.print(f"checkpoint  {checkpoint}")
     console.print(f"loss curve  {picture if drawn else 'needs matplotlib: pip install matplotlib'}")
 
@@ -247,13 +270,16 @@ def _describe_model(model: LanguageModel) -> str:
     return f"{'an embedding, ' if model.embedding else ''}{model.rnn} and {head}"
 
 
-def _describe_loss(record: Evaluation | Step, unit: str) -> str:
-    """Say a loss in the unit that people compare: bits per character, or perplexity."""
-    bits = f"{record.bits:.3f} bits per {unit}"
-    return bits if unit == "character" else f"perplexity {record.perplexity:,.1f} ({bits})"
+def _describe_losses(trained: Evaluation | Step, held_out: Evaluation | None, unit: str) -> str:
+    """Say losses in the unit that people compare: bits per character, or perplexity."""
+    if unit == "word":
+        end = f", held out {held_out.perplexity:,.1f}" if held_out else ""
+        return f"perplexity {trained.perplexity:,.1f}{end}"
+    end = f", held out {held_out.bits:.3f}" if held_out else ""
+    return f"loss {trained.bits:.3f}{end} bits per {unit}"
 
 
-def _follow(trainer: Trainer, checkpoint: Path, temperature: float, console: Console, stop: Stop) -> float:
+def _follow(trainer: Trainer, checkpoint: Path, temperature: float, console: PlainConsole, stop: Stop) -> float:
     """Train to the end or to a signal, telling how it goes; return tokens per second.
 
     What the model writes is told before the first step and with every evaluation, which a checkpoint follows. The bar
@@ -266,7 +292,9 @@ def _follow(trainer: Trainer, checkpoint: Path, temperature: float, console: Con
     def tell_sample() -> None:
         seed = (trainer.settings.seed, trainer.step)
         sample = generate_text(trainer.model, trainer.tokenizer, "", LENGTHS[unit][0], temperature, seed)
-        console.print("   ", " / ".join(sample.split("\n")), style="dim")
+        line = Styled("    " + " / ".join(sample.split("\n")), "dim")
+        line.truncate(min(console.width, WIDTH))
+        console.print(line)
 
     if not trainer.step:
         console.print("before training it writes:")
@@ -286,9 +314,9 @@ def _follow(trainer: Trainer, checkpoint: Path, temperature: float, console: Con
             if isinstance(record, Evaluation):
                 trainer.save(checkpoint)
                 trained = Evaluation(record.step, float(np.mean(trainer.losses[evaluated:])))
-                console.print(
-                    f"step {record.step:,}/{trainer.total_steps:,}: {_describe_loss(trained, unit)} in training, "
-                    f"{_describe_loss(record, unit)} held out; {speed:,.0f} {unit}s/s"
+                console.tell(
+                    f"step {record.step:,}/{trainer.total_steps:,}: {_describe_losses(trained, record, unit)}; "
+                    f"{speed:,.0f}/s"
                 )
                 tell_sample()
                 evaluated = record.step
@@ -296,6 +324,6 @@ def _follow(trainer: Trainer, checkpoint: Path, temperature: float, console: Con
                 tokens += record.tokens
                 seconds += record.seconds
                 speed = tokens / seconds
-                now = f"{_describe_loss(record, unit)}, {speed:,.0f} {unit}s/s"
+                now = f"{_describe_losses(record, None, unit)}; {speed:,.0f}/s"
                 bar.update(task, completed=record.step, now=now)
     return speed

@@ -15,7 +15,7 @@ from typing import NamedTuple
 __all__ = ["RECIPES", "Report", "load_recipe"]
 
 RECIPES = {
-    "anbn": "counting: a^n b^n with RNN, LSTM and GRU, and with torch beside them",
+    "anbn": "counting: a^n b^n with RNN, LSTM and GRU, beside torch",
     "hello": "the next character of a single sentence",
     "sine": "the next value of noisy sine waves",
     "sentiment": "sentences of different lengths, good or bad",
