@@ -16,7 +16,6 @@ from fastrnn.parameters import Array
 
 __all__ = ["check_call", "check_product", "check_weights", "layout"]
 
-_NAMES = Weights("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")  # type: ignore[arg-type]
 _REMEDY = ": write into a parameter, but leave its shape and dtype as they are"
 
 
@@ -41,7 +40,7 @@ def _check(name: str, array: Any, dtype: np.dtype[Any], shape: tuple[int, ...], 
 
 def check_weights(cell: Cell, weights: Weights) -> tuple[int, int, int]:
     """Return I, H and P of a layer's weights; ValueError unless they fit one another and the cell."""
-    ih, hh, bias_ih, bias_hh, hr = weights
+    ih, hh, bias_ih, bias_hh, hr, _ = weights
     G = len(cell.gates)
     for name, weight in (("weight_ih", ih), ("weight_hh", hh)):
         if weight.ndim != 2 or weight.dtype not in (np.float32, np.float64) or weight.shape[0] % G or not weight.size:

@@ -213,7 +213,7 @@ class Packed(NamedTuple):
 
 def pack(cell: Cell, weights: Weights, *, num_threads: int) -> Packed:
     """Pack a layer's weights once for many calls of `forward`; the caller sees to it that they have not changed."""
-    ih, hh, bias_ih, bias_hh, hr = weights
+    ih, hh, bias_ih, bias_hh, hr, _ = weights
     dtype, I, (rows, P) = hh.dtype, ih.shape[1], hh.shape
     H = rows // len(cell.gates)
     plan = _plan_forward(CELL_IDS[cell.name], 0, 0, 0, I, H, P, True, dtype, False, True, False, P, 1)
@@ -252,7 +252,7 @@ def forward(
     hr_panels = None
     if tape or packed is None:
         packed = None  # backward reads the weights themselves
-        ih, hh, bias_ih, bias_hh, hr = weights
+        ih, hh, bias_ih, bias_hh, hr, _ = weights
         I, (rows, P) = ih.shape[1], hh.shape
         H = rows // len(cell.gates)
     else:
@@ -383,7 +383,7 @@ def backward(
     rows: int | None = None,
 ) -> tuple[Array | None, State, Weights]:
     """Differentiate `forward`, which made `tape`: `fastrnn.reference.backward`. Sums are the same for any `rows`."""
-    sizes, x, starts, (ih, hh, bias_ih, bias_hh, hr), h_0, y, z, c, u = tape
+    sizes, x, starts, (ih, hh, bias_ih, bias_hh, hr, _), h_0, y, z, c, u = tape
     dtype, real = hh.dtype, x.dtype.kind == "f"
     dy_row = 0 if dy is None else _row_stride(dy)
     add = dweights is not None
@@ -411,7 +411,7 @@ def backward(
     panels = np.empty(plan.panels, dtype) if plan.sizes.packed else None
     scratch, sums, table = np.empty(plan.scratch, dtype), np.empty(plan.sums, dtype), np.empty(plan.table, np.intp)
     arrays = BackwardArrays(
-        x, tokens, starts, ih, hh, hr, h_0, y, c, u, dy, dh_n, dc_n, dx, dh_0, dc_0, *dweights, z, dh, carry, panels,
+        x, tokens, starts, ih, hh, hr, h_0, y, c, u, dy, dh_n, dc_n, dx, dh_0, dc_0, *dweights[:5], z, dh, carry, panels,
         scratch, sums, table, dh_rows, du, new_watch(),
     )  # fmt: skip
     run(_compiled(backward_kernel, BackwardArrays, dtype), plan.sizes, arrays, plan.threads)

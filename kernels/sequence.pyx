@@ -270,7 +270,7 @@ cdef bint are_rows(object array, const Job *job, bint ragged, ptrdiff_t T) noexc
 
 cdef bint weights_fit(ptrdiff_t gates, weights) noexcept:
     """Whether the weights of a layer fit one another: `fastrnn.fits.check_weights`."""
-    ih, hh, bias_ih, bias_hh, hr = weights
+    ih, hh, bias_ih, bias_hh, hr, _ = weights
     if not (cnp.PyArray_Check(ih) and cnp.PyArray_Check(hh)):
         return False
     cdef cnp.ndarray weight_ih = ih, weight_hh = hh
@@ -1356,7 +1356,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
     cdef cnp.npy_intp *hr_shape = [l.outputs, l.hidden]
     dbias_ih = dbias_hh = dweight_hr = None
     if dweights is not None:
-        dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr = dweights
+        dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr, _ = dweights
     else:
         dweight_ih = empty(2, weight_ih.shape, typenum)
         dweight_hh = empty(2, weight_hh.shape, typenum)
@@ -1424,7 +1424,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
 
     if has_c:
         copy_rows(pointer(dc_0), packed_row, l.carry, row, l.batch)
-    return dx, (dh_0, dc_0) if has_c else (dh_0,), (dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr)
+    return dx, (dh_0, dc_0) if has_c else (dh_0,), (dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr, None)
 
 
 # ---- explanation

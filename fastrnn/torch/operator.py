@@ -377,7 +377,7 @@ def _check_arguments(x: Tensor, state: Sequence[Tensor], weights: Sequence[Tenso
         raise ValueError(f"weights has {len(weights)} tensors; expected 2 to 5 in each of D = {D} directions")
 
 
-LETTERS = ("(G*H, I)", "(G*H, P)", "(G*H,)", "(G*H,)", "(P, H)")  # of the fields of Weights
+LETTERS = ("(G*H, I)", "(G*H, P)", "(G*H,)", "(G*H,)", "(P, H)", "(M, H)")  # of the fields of Weights
 
 
 def _check(
@@ -387,7 +387,7 @@ def _check(
     D, N, P = states[0].shape
     rows, I, dtype = len(weights[0].ih), x.shape[-1], x.dtype
     H, projected = rows // len(cell.gates), weights[0].hr is not None
-    weight_shapes = ((rows, I), (rows, P), (rows,), (rows,), (P, H))
+    weight_shapes = ((rows, I), (rows, P), (rows,), (rows,), (P, H), ())
     for its in weights:
         for field, array, shape in zip(Weights._fields, its, weight_shapes, strict=True):
             if array is not None and (array.shape != shape or array.dtype is not dtype):

@@ -36,21 +36,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from fastrnn.cells.program import Program
 from fastrnn.parameters import Array
 
 __all__ = ["CELLS", "Cell", "State", "Weights"]
 
-State = tuple[Array, ...]  # (h,) or (h, c): h (N, P), c (N, H)
+State = tuple[Array, ...]  # h (N, P), then the other states, (N, H)
 
 
 class Weights(NamedTuple):
-    """The parameters of one layer in one direction, or their gradients."""
+    """The parameters of one layer in one direction, or their gradients. G are the gates that the product feeds."""
 
     ih: Array  # (G*H, I)
-    hh: Array  # (G*H, P); P is H where there is no projection
+    hh: Array | None  # (G*H, P); P is H where there is no projection; None where no gate is fed by h
     bias_ih: Array | None = None  # (G*H,)
-    bias_hh: Array | None = None  # (G*H,), None exactly when bias_ih is
-    hr: Array | None = None  # (P, H), the projection of an lstm
+    bias_hh: Array | None = None  # (G*H,), None exactly when bias_ih is, or hh
+    hr: Array | None = None  # (P, H), a projection
+    unit: Array | None = None  # (M, H), a cell's own M parameters of each unit
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,19 @@ class Cell:
 
     name: str
     gates: tuple[str, ...]  # in the order of the weight blocks
-    states: tuple[str, ...]  # what is carried from step to step
+    states: tuple[str, ...]  # what is carried from step to step; the first is the output
     additive: bool  # only a_x + a_h matters: one gradient serves both products
+    program: Program | None = None  # what runs in place of point functions of the table's own
+
+    @cached_property
+    def gates_ih(self) -> tuple[str, ...]:
+        """The gates that x feeds, in the order of the blocks of weight_ih."""
+        return self.gates if self.program is None else tuple(self.gates[g] for g in self.program.x_gates)
+
+    @cached_property
+    def gates_hh(self) -> tuple[str, ...]:
+        """The gates that h feeds, in the order of the blocks of weight_hh."""
+        return self.gates if self.program is None else tuple(self.gates[g] for g in self.program.h_gates)
 
     @cached_property
     def states_0(self) -> tuple[str, ...]:

@@ -1,0 +1,5 @@
+"""Cells: the table of built-in ones, and the language in which all others are written."""
+
+from fastrnn.cells.table import CELLS, Cell, State, Weights
+
+__all__ = ["CELLS", "Cell", "State", "Weights"]

@@ -1,0 +1,111 @@
+"""What a cell's equations become: short elementwise programs, which the kernels run on the sums of a few rows.
+
+A program has no matrix products; those are the layer's, the same for every cell. They leave S sums of each unit in
+"slots": first the sums that x alone feeds, then those that x and h feed, then those that h alone feeds. The forward
+program turns them into the new states, and leaves in the slots what the backward program needs (the tape). That one
+turns the tape into the gradients of the sums, in their slots, those of the cell's own parameters, in the slots after
+them, and that part of the previous states' gradients which does not go through the products. The inside program turns
+the tape into what `trace` shows of each gate.
+
+Slots come in blocks of four. The values of a unit that all programs see are
+
+    SLOT j      forward: the sum, until it is overwritten; backward: what forward has left there
+    BEFORE k    state k before the step: 0 is h, the recurrent output
+    AFTER k     the new state k; backward and inside read those from 1 on, forward only writes
+    GRADIENT k  backward: of the new state k on entry; to be overwritten with that of the one before, without what goes
+                through the products
+    UNIT m      the cell's own parameter m of the unit
+    CONSTANT i  a number
+    REGISTER r  scratch
+    SHOWN g     inside: what is to be shown of gate g
+
+An instruction reads its operands before it writes, for all rows at once. A kernel may hold BEFORE k and AFTER k, from
+k = 1 on, in the same memory: forward must not read BEFORE k once it has written AFTER k.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+__all__ = ["Instruction", "Kind", "Op", "Operand", "Program"]
+
+
+class Kind(IntEnum):
+    """Where an operand is."""
+
+    REGISTER = 0
+    SLOT = 1
+    BEFORE = 2
+    AFTER = 3
+    GRADIENT = 4
+    UNIT = 5
+    CONSTANT = 6
+    SHOWN = 7
+
+
+class Operand(NamedTuple):
+    """A value of every unit and row."""
+
+    kind: Kind
+    index: int
+
+
+class Op(IntEnum):
+    """What an instruction does with a, b and c. A mask has all bits of an element set, or none."""
+
+    COPY = 0  # a
+    ADD = 1  # a + b
+    SUB = 2  # a - b
+    MUL = 3  # a * b
+    DIV = 4  # a / b
+    FMA = 5  # a * b + c, rounded once where the machine can
+    FNMA = 6  # c - a * b
+    NEG = 7  # -a
+    ABS = 8  # |a|
+    MIN = 9  # the lesser of a and b; NaN if either is
+    MAX = 10  # the greater
+    SQRT = 11
+    EXP = 12
+    EXPM1 = 13  # exp(a) - 1
+    LOG = 14
+    LOG1P = 15  # log(1 + a)
+    SIN = 16
+    COS = 17
+    ERF = 18
+    SIGMOID = 19  # 1 / (1 + exp(-a))
+    TANH = 20
+    RELU = 21  # max(a, 0); NaN of NaN
+    LESS = 22  # the mask a < b
+    LESS_EQUAL = 23  # the mask a <= b
+    EQUAL = 24  # the mask a == b
+    SELECT = 25  # b where the mask a is set, else c
+    LERP = 26  # c + a * (b - c)
+    SIGMOID_BACK = 27  # a * (b * (1 - b)): the gradient a through b = sigmoid
+    TANH_BACK = 28  # a * (1 - b * b): the gradient a through b = tanh
+
+
+class Instruction(NamedTuple):
+    """out := op(a, b, c); operands that an op does not have repeat a."""
+
+    op: Op
+    out: Operand
+    a: Operand
+    b: Operand
+    c: Operand
+
+
+class Program(NamedTuple):
+    """All that a kernel needs to know of a cell."""
+
+    x_gates: tuple[int, ...]  # (X,) the gate of each slot from 0 on that x feeds, in the order of weight_ih's blocks
+    h_gates: tuple[int, ...]  # (Y,) likewise of each slot from S - Y on that h feeds, of weight_hh's; S - Y <= X
+    slots: int  # S
+    states: int  # K
+    units: int  # M
+    reads_h: bool  # whether a program reads BEFORE 0, or backward writes GRADIENT 0
+    constants: tuple[float, ...]
+    registers: int  # the most that one of the programs uses
+    forward: tuple[Instruction, ...]
+    backward: tuple[Instruction, ...]
+    inside: tuple[Instruction, ...]
