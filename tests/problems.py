@@ -19,7 +19,14 @@ from fastrnn.cells import CELLS, Cell, State, Weights
 from fastrnn.parameters import Array
 
 # The field of Weights behind each parameter.
-PARAMETERS = {"weight_ih": "ih", "weight_hh": "hh", "bias_ih": "bias_ih", "bias_hh": "bias_hh", "weight_hr": "hr"}
+PARAMETERS = {  # the fields of Weights, by the names that modules give them
+    "weight_ih": "ih",
+    "weight_hh": "hh",
+    "bias_ih": "bias_ih",
+    "bias_hh": "bias_hh",
+    "weight_hr": "hr",
+    "unit": "unit",
+}
 PAD = 65  # elements around every input; odd, so that arrays are aligned to their items and to nothing more
 
 
