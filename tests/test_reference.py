@@ -32,7 +32,7 @@ def distance_to_kink(problem: Problem) -> float:
     """The smallest |pre-activation| of a rnn_relu, whose derivative jumps at 0."""
     y, _, _ = reference.forward(problem.cell, problem.x, problem.state, problem.weights, tape=False)
     h_prev = np.concatenate([problem.state[0][None], y[:-1]])
-    ih, hh, bias_ih, bias_hh, _ = problem.weights
+    ih, hh, bias_ih, bias_hh, *_ = problem.weights
     bias = 0 if bias_ih is None else bias_ih + bias_hh
     return float(np.abs(problem.x @ ih.T + h_prev @ hh.T + bias).min())
 
