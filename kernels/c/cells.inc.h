@@ -41,6 +41,17 @@
 #define gru_H_GATES {0, 1, 2} /* r, z, n_h */
 #define gru_HAS_C 0
 #define gru_READS_H 1
+/* What a program does not leave to run time: the most that there can be. */
+#define program_UNITS 1
+#define program_PANEL_SLOTS 4
+#define program_HIDDEN_SLOT 0
+#define program_X_GATES {0, 0, 0, 0}
+#define program_H_GATES {0, 0, 0, 0}
+#define program_IS_PROGRAM 1
+#define rnn_tanh_IS_PROGRAM 0
+#define rnn_relu_IS_PROGRAM 0
+#define lstm_IS_PROGRAM 0
+#define gru_IS_PROGRAM 0
 #endif
 
 INLINE void NAME(rnn_tanh_gates)(vec z[1], vec *c) { z[0] = vec_tanh(z[0]); }
