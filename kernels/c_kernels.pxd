@@ -107,8 +107,7 @@ cdef extern from "kernels.h" nogil:
         fastrnn_cell cells[4]
         void (*pack_right)(const fastrnn_product *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*multiply)(const fastrnn_product *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
-        void (*sigmoid)(void *, const void *, ptrdiff_t) noexcept nogil
-        void (*tanh)(void *, const void *, ptrdiff_t) noexcept nogil
+        void (*apply)(int, void *, const void *, const void *, const void *, ptrdiff_t) noexcept nogil
         void (*softmax)(
             void *, void *, void *, const void *, ptrdiff_t, double, ptrdiff_t, ptrdiff_t) noexcept nogil
 

@@ -7,6 +7,7 @@ its memory is laid out stands in c/kernels.h. Arrays come validated (fastrnn.ops
 import os
 import threading
 
+from fastrnn.cells.program import Op
 from fastrnn.threads import flops_worth_a_thread, usable_threads, why_no_flops
 
 cimport numpy as cnp
@@ -1586,32 +1587,40 @@ def softmax(cnp.ndarray z, double scale, *, num_threads=1):
     return p, top, total
 
 
-# ---- activations, for the tests
+# ---- operations of programs, for the tests
 
 cdef struct Activation:
-    void (*function)(void *, const void *, ptrdiff_t) noexcept nogil
+    const fastrnn_kernels *kernels
+    int op
     void *out
     const void *a
+    const void *b
+    const void *c
     ptrdiff_t count
     fastrnn_watch watch
 
 
 cdef void activation_task(void *context, int part) noexcept nogil:
     cdef Activation *job = <Activation *> context
-    job.function(job.out, job.a, job.count)
+    job.kernels.apply(job.op, job.out, job.a, job.b, job.c, job.count)
 
 
-def activation(str name, cnp.ndarray a, str isa):
-    """Return sigmoid(a) or tanh(a) as the cells compute it on instruction set `isa`, which must run here."""
+def activation(str name, cnp.ndarray a, str isa, cnp.ndarray b=None, cnp.ndarray c=None):
+    """Return what an operation makes of a, b and c as programs compute it on instruction set `isa`, which must run here.
+
+    `name` is that of `fastrnn.cells.program.Op`, in small letters; b and c are a where they are None.
+    """
     cdef Activation job
     cdef int typenum = cnp.PyArray_TYPE(a), at = ISAS.index(isa)
     if not fastrnn_isa_runs(at):
         raise ValueError(f"{isa} does not run on this CPU")
-    cdef const fastrnn_kernels *kernels = fastrnn_kernel_table(
-        at, FASTRNN_F32 if typenum == cnp.NPY_FLOAT32 else FASTRNN_F64)
+    operands = [a, a if b is None else b, a if c is None else c]
+    if not all(cnp.PyArray_ISCARRAY_RO(each) and each.dtype == a.dtype and each.size == a.size for each in operands):
+        raise ValueError("the operands are no contiguous arrays of one dtype and size")
     cdef cnp.ndarray out = empty(a.ndim, a.shape, typenum)
-    job.function = kernels.sigmoid if name == "sigmoid" else kernels.tanh
-    job.out, job.a, job.count = pointer(out), pointer(a), a.size
+    job.kernels = fastrnn_kernel_table(at, FASTRNN_F32 if typenum == cnp.NPY_FLOAT32 else FASTRNN_F64)
+    job.op, job.out, job.count = Op[name.upper()], pointer(out), a.size
+    job.a, job.b, job.c = pointer(operands[0]), pointer(operands[1]), pointer(operands[2])
     begin(&job.watch, stops=False)
     with nogil:
         fastrnn_pool_run(activation_task, &job, 1, False, &job.watch)

@@ -47,6 +47,8 @@
 #define program_HIDDEN_SLOT 0
 #define program_X_GATES {0, 0, 0, 0}
 #define program_H_GATES {0, 0, 0, 0}
+#define program_HAS_C 1
+#define program_READS_H 1
 #define program_IS_PROGRAM 1
 #define rnn_tanh_IS_PROGRAM 0
 #define rnn_relu_IS_PROGRAM 0

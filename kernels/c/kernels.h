@@ -27,6 +27,19 @@ enum { FASTRNN_FEW_ROWS = 16, FASTRNN_GRADIENT_ROWS = 128 };
 enum { FASTRNN_CHUNKS_TO_LOOK = 8 }; /* after so many of these rows the gradients of weights ask whether to stop */
 enum { FASTRNN_F32, FASTRNN_F64, FASTRNN_PRECISIONS };
 
+/* The operations of a cell's program, by the numbers of fastrnn.cells.program.Op, which says what each of them does. */
+enum {
+    FASTRNN_COPY, FASTRNN_ADD, FASTRNN_SUB, FASTRNN_MUL, FASTRNN_DIV, FASTRNN_FMA, FASTRNN_FNMA, FASTRNN_NEG, FASTRNN_ABS,
+    FASTRNN_MIN, FASTRNN_MAX, FASTRNN_SQRT, FASTRNN_EXP, FASTRNN_EXPM1, FASTRNN_LOG, FASTRNN_LOG1P, FASTRNN_SIN,
+    FASTRNN_COS, FASTRNN_ERF, FASTRNN_SIGMOID, FASTRNN_TANH, FASTRNN_RELU, FASTRNN_LESS, FASTRNN_LESS_EQUAL,
+    FASTRNN_EQUAL, FASTRNN_SELECT, FASTRNN_LERP, FASTRNN_SIGMOID_BACK, FASTRNN_TANH_BACK
+};
+
+/* out := op(a, b, c); operands are indices into a table of places: see program.inc.h */
+typedef struct {
+    int op, out, a, b, c;
+} fastrnn_instruction;
+
 enum {
     FASTRNN_UNIT_BLOCKS = 4,                        /* blocks of a unit vector, at the most */
     FASTRNN_UNIT_SLOTS = 4 * FASTRNN_UNIT_BLOCKS,   /* sums and parameters of a program */
@@ -59,7 +72,7 @@ typedef struct {
     int states, parameters, gates;  /* K, M, G; gates are what `inside` shows */
     int reads_h;                    /* whether the equations read the state before that is h */
     int x_gates[FASTRNN_UNIT_SLOTS], h_gates[FASTRNN_UNIT_SLOTS]; /* blocks of the weights, by slot fed */
-    int constant_count;
+    int registers, constant_count;
     const void *constants;          /* [constant][L], aligned to 64 bytes */
     fastrnn_code forward, backward, inside;
 } fastrnn_program;
@@ -188,9 +201,8 @@ typedef struct {
     fastrnn_cell cells[FASTRNN_CELLS];
     void (*pack_right)(const fastrnn_product *, ptrdiff_t p0, ptrdiff_t p1);
     void (*multiply)(const fastrnn_product *, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t row0, ptrdiff_t row1);
-    /* out := f(a), elementwise, as the cells compute it: for the tests */
-    void (*sigmoid)(void *out, const void *a, ptrdiff_t count);
-    void (*tanh)(void *out, const void *a, ptrdiff_t count);
+    /* out := op(a, b, c), elementwise, as programs compute it: for the tests */
+    void (*apply)(int op, void *out, const void *a, const void *b, const void *c, ptrdiff_t count);
     /* OUT p (n, columns), top (n), total (n), IN z (n, columns): of rows row0..row1 */
     void (*softmax)(
         void *p, void *top, void *total, const void *z, ptrdiff_t columns, double scale, ptrdiff_t row0, ptrdiff_t row1);

@@ -125,6 +125,111 @@ INLINE int FN(cut_step)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n0, ptrdi
     return count;
 }
 
+/* A step in backward, where all its rows look things up. Pointers belong to n = 0. */
+typedef struct {
+    ptrdiff_t row, carried;                /* carried: how many rows follow rows of the step before */
+    const REAL *y_before, *c_before, *c; /* of those; c_0 and h_0 of the others */
+} FN(moment);
+
+INLINE FN(moment) FN(moment_of)(const fastrnn_layer *l, ptrdiff_t s) {
+    const ptrdiff_t row = fastrnn_step_row(l, s), carried = fastrnn_carried(l, s), C = FN(c_width)(l);
+    const ptrdiff_t before = carried ? fastrnn_step_row(l, s - 1) : 0;
+    return (FN(moment)){
+        .row = row, .carried = carried, .y_before = (const REAL *)l->y + before * l->y_row,
+        .c_before = (const REAL *)l->c + (l->batch + before) * C, .c = (const REAL *)l->c + (l->batch + row) * C};
+}
+
+/* rows[i] := what h was before row first + i */
+INLINE void FN(rows_before)(const fastrnn_layer *l, const REAL **rows, ptrdiff_t first, ptrdiff_t count) {
+    const ptrdiff_t N = l->batch, P = l->outputs;
+    const REAL *y = l->y, *h_0 = l->h_0;
+    if (!l->offsets) {
+        for (ptrdiff_t i = 0; i < count; i++) {
+            const ptrdiff_t row = first + i, start = l->reverse ? row - (l->rows - N) : row; /* n, of the first step */
+            const ptrdiff_t before = l->reverse ? row + N : row - N;
+            rows[i] = start >= 0 && start < N ? h_0 + start * P : y + before * l->y_row;
+        }
+        return;
+    }
+    ptrdiff_t low = 0, high = l->steps; /* offsets[low] <= first < offsets[high] */
+    while (high - low > 1) {
+        const ptrdiff_t middle = (low + high) / 2;
+        if (l->offsets[middle] <= first)
+            low = middle;
+        else
+            high = middle;
+    }
+    for (ptrdiff_t i = 0, t = low; i < count; i++) {
+        while (first + i >= l->offsets[t + 1]) t++;
+        const ptrdiff_t s = l->reverse ? l->steps - 1 - t : t, n = first + i - l->offsets[t];
+        rows[i] = n < fastrnn_carried(l, s) ? y + (fastrnn_step_row(l, s - 1) + n) * l->y_row : h_0 + n * P;
+    }
+}
+
+/* ---- what is a cell's own ---- */
+
+#if IS_PROGRAM
+#include "layer_program.inc.h"
+#else
+/* Rows n .. n + rows - 1 of a piece in block b: from the sums acc to y (or u), c and Z. */
+INLINE void FN(activate)(
+    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t plane, const FN(piece) *piece, ptrdiff_t b, ptrdiff_t n,
+    ptrdiff_t rows) {
+    const ptrdiff_t C = FN(c_width)(l), c_at = n * C + b * LANES; /* UNITS is 1 with c */
+    const int units = UNITS == 1 ? 1 : FN(fed)(l, b);
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (int u = 0; u < units; u++) {
+            vec c_r = HAS_C ? vec_load(piece->c_prev + c_at + r * C) : (vec){0};
+            FN(gates)(acc[r] + u * SLOTS, &c_r);
+            if (HAS_C) vec_store(piece->c + c_at + r * C, c_r);
+        }
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (int u = 0; u < units; u++) {
+            const ptrdiff_t q = b * UNITS + u, left = FN(left)(l, q), at = q * LANES;
+            const vec c_r = HAS_C ? vec_load(piece->c + c_at + r * C) : (vec){0};
+            const vec h_prev =
+                READS_H ? vec_load_part(piece->h_prev + (n + r) * piece->h_row + at, left) : (vec){0};
+            vec_store_part(piece->out + (n + r) * piece->out_row + at, FN(output)(acc[r] + u * SLOTS, c_r, h_prev), left);
+        }
+    if (l->keep) memcpy(FN(z_at)(l, b, piece->row + n), acc, (size_t)rows * sizeof(*acc));
+}
+
+/* Z of a step's row n, units q * L and on: from the gates to the gradients of their sums, given that of h, or of u. */
+INLINE void FN(gates_back)(
+    const fastrnn_layer *l, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec *dh, ptrdiff_t rows) {
+    const ptrdiff_t left = FN(left)(l, q), at = q * LANES, c_at = n * FN(c_width)(l) + at;
+    const int follows = n < m->carried;
+    const REAL *h_prev = follows ? m->y_before + n * l->y_row : (const REAL *)l->h_0 + n * l->outputs;
+    const REAL *c_prev = follows ? m->c_before : (const REAL *)l->c;
+    vec *carry = (vec *)((REAL *)l->carry + c_at);
+    vec *z_at = (vec *)FN(z_at)(l, q / UNITS, m->row + n) + q % UNITS * SLOTS;
+    vec z[SLOTS];
+    for (int slot = 0; slot < SLOTS; slot++) z[slot] = z_at[slot];
+    FN(backward)(
+        z, carry, *dh, READS_H ? vec_load_part(h_prev + at, left) : (vec){0}, HAS_C ? vec_load(c_prev + c_at) : (vec){0},
+        HAS_C ? vec_load(m->c + c_at) : (vec){0});
+    /* Lanes beyond H must be zero, whatever they held: the products run over them. */
+    for (int slot = 0; slot < SLOTS; slot++) z_at[slot] = vec_load_part((const REAL *)&z[slot], left);
+}
+
+static void FN(read_tape)(
+    const fastrnn_layer *l, void *gates, void *c, ptrdiff_t rows, const intptr_t *to, ptrdiff_t row0, ptrdiff_t row1) {
+    enum { at_once = 16 }; /* rows that are gathered from all blocks before the next ones */
+    const ptrdiff_t H = l->hidden, C = FN(c_width)(l);
+    for (ptrdiff_t low = row0; low < row1; low += at_once)
+        for (ptrdiff_t b = 0; b < FN(blocks)(l); b++)
+            for (int slot = 0; slot < FN(fed)(l, b); slot++) {
+                ptrdiff_t lanes;
+                const ptrdiff_t at = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes), unit = at % H;
+                REAL *out = (REAL *)gates + at / H * rows * H + unit;
+                for (ptrdiff_t row = low; row < least(low + at_once, row1); row++)
+                    vec_store_part(out + (to ? to[row] : row) * H, vec_load(FN(z_at)(l, b, row) + slot * LANES), lanes);
+            }
+    for (ptrdiff_t row = row0; HAS_C && row < row1; row++)
+        memcpy((REAL *)c + (to ? to[row] : row) * H, (const REAL *)l->c + (l->batch + row) * C, (size_t)H * sizeof(REAL));
+}
+#endif
+
 /* ---- forward ---- */
 
 /* panel[k - k0][slot][L] := columns k0 .. k1-1 of a weight (G*H, columns), for block b */
@@ -242,33 +347,6 @@ static void FN(project)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1, ptrd
         }
 }
 
-#if IS_PROGRAM
-#include "layer_program.inc.h"
-#else
-/* Rows n .. n + rows - 1 of a piece in block b: from the sums acc to y (or u), c and Z. */
-INLINE void FN(activate)(
-    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t plane, const FN(piece) *piece, ptrdiff_t b, ptrdiff_t n,
-    ptrdiff_t rows) {
-    const ptrdiff_t C = FN(c_width)(l), c_at = n * C + b * LANES; /* UNITS is 1 with c */
-    const int units = UNITS == 1 ? 1 : FN(fed)(l, b);
-    for (ptrdiff_t r = 0; r < rows; r++)
-        for (int u = 0; u < units; u++) {
-            vec c_r = HAS_C ? vec_load(piece->c_prev + c_at + r * C) : (vec){0};
-            FN(gates)(acc[r] + u * SLOTS, &c_r);
-            if (HAS_C) vec_store(piece->c + c_at + r * C, c_r);
-        }
-    for (ptrdiff_t r = 0; r < rows; r++)
-        for (int u = 0; u < units; u++) {
-            const ptrdiff_t q = b * UNITS + u, left = FN(left)(l, q), at = q * LANES;
-            const vec c_r = HAS_C ? vec_load(piece->c + c_at + r * C) : (vec){0};
-            const vec h_prev =
-                READS_H ? vec_load_part(piece->h_prev + (n + r) * piece->h_row + at, left) : (vec){0};
-            vec_store_part(piece->out + (n + r) * piece->out_row + at, FN(output)(acc[r] + u * SLOTS, c_r, h_prev), left);
-        }
-    if (l->keep) memcpy(FN(z_at)(l, b, piece->row + n), acc, (size_t)rows * sizeof(*acc));
-}
-#endif
-
 INLINE void FN(step_unpacked)(const fastrnn_layer *l, const FN(piece) *piece, ptrdiff_t b0, ptrdiff_t b1) {
     const int strands = FN(strands)(l);
     for (ptrdiff_t b = b0; b < b1; b += strands)
@@ -371,25 +449,6 @@ static void FN(step)(
     }
 }
 
-#if !IS_PROGRAM
-static void FN(read_tape)(
-    const fastrnn_layer *l, void *gates, void *c, ptrdiff_t rows, const intptr_t *to, ptrdiff_t row0, ptrdiff_t row1) {
-    enum { at_once = 16 }; /* rows that are gathered from all blocks before the next ones */
-    const ptrdiff_t H = l->hidden, C = FN(c_width)(l);
-    for (ptrdiff_t low = row0; low < row1; low += at_once)
-        for (ptrdiff_t b = 0; b < FN(blocks)(l); b++)
-            for (int slot = 0; slot < FN(fed)(l, b); slot++) {
-                ptrdiff_t lanes;
-                const ptrdiff_t at = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes), unit = at % H;
-                REAL *out = (REAL *)gates + at / H * rows * H + unit;
-                for (ptrdiff_t row = low; row < least(low + at_once, row1); row++)
-                    vec_store_part(out + (to ? to[row] : row) * H, vec_load(FN(z_at)(l, b, row) + slot * LANES), lanes);
-            }
-    for (ptrdiff_t row = row0; HAS_C && row < row1; row++)
-        memcpy((REAL *)c + (to ? to[row] : row) * H, (const REAL *)l->c + (l->batch + row) * C, (size_t)H * sizeof(REAL));
-}
-#endif
-
 /* ---- backward ---- */
 
 /* panels[p][Z order][4 * L] := rows of a weight (G*H, columns) in Z order, columns p * 4 * L and on, zero-padded. */
@@ -463,42 +522,6 @@ INLINE void FN(z_product)(
     }
 }
 
-/* A step in backward, where all its rows look things up. Pointers belong to n = 0. */
-typedef struct {
-    ptrdiff_t row, carried;                /* carried: how many rows follow rows of the step before */
-    const REAL *y_before, *c_before, *c; /* of those; c_0 and h_0 of the others */
-} FN(moment);
-
-INLINE FN(moment) FN(moment_of)(const fastrnn_layer *l, ptrdiff_t s) {
-    const ptrdiff_t row = fastrnn_step_row(l, s), carried = fastrnn_carried(l, s), C = FN(c_width)(l);
-    const ptrdiff_t before = carried ? fastrnn_step_row(l, s - 1) : 0;
-    return (FN(moment)){
-        .row = row, .carried = carried, .y_before = (const REAL *)l->y + before * l->y_row,
-        .c_before = (const REAL *)l->c + (l->batch + before) * C, .c = (const REAL *)l->c + (l->batch + row) * C};
-}
-
-#if IS_PROGRAM
-#include "layer_program_back.inc.h"
-#else
-/* Z of a step's row n, units q * L and on: from the gates to the gradients of their sums, given that of h, or of u. */
-INLINE void FN(gates_back)(
-    const fastrnn_layer *l, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, const vec *dh, ptrdiff_t rows) {
-    const ptrdiff_t left = FN(left)(l, q), at = q * LANES, c_at = n * FN(c_width)(l) + at;
-    const int follows = n < m->carried;
-    const REAL *h_prev = follows ? m->y_before + n * l->y_row : (const REAL *)l->h_0 + n * l->outputs;
-    const REAL *c_prev = follows ? m->c_before : (const REAL *)l->c;
-    vec *carry = (vec *)((REAL *)l->carry + c_at);
-    vec *z_at = (vec *)FN(z_at)(l, q / UNITS, m->row + n) + q % UNITS * SLOTS;
-    vec z[SLOTS];
-    for (int slot = 0; slot < SLOTS; slot++) z[slot] = z_at[slot];
-    FN(backward)(
-        z, carry, *dh, READS_H ? vec_load_part(h_prev + at, left) : (vec){0}, HAS_C ? vec_load(c_prev + c_at) : (vec){0},
-        HAS_C ? vec_load(m->c + c_at) : (vec){0});
-    /* Lanes beyond H must be zero, whatever they held: the products run over them. */
-    for (int slot = 0; slot < SLOTS; slot++) z_at[slot] = vec_load_part((const REAL *)&z[slot], left);
-}
-#endif
-
 static void FN(step_back)(
     const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1) {
     enum { at_once = 48 }; /* rows whose accumulators stay in L1 over the chunks of k */
@@ -551,33 +574,6 @@ static void FN(step_back_gates)(
                 du[r][0] = vec_load_part((const REAL *)l->du + (n + r) * l->hidden + q * LANES, FN(left)(l, q));
             FN(gates_back)(l, &now, n, q, *du, rows);
         }
-}
-
-/* rows[i] := what h was before row first + i */
-INLINE void FN(rows_before)(const fastrnn_layer *l, const REAL **rows, ptrdiff_t first, ptrdiff_t count) {
-    const ptrdiff_t N = l->batch, P = l->outputs;
-    const REAL *y = l->y, *h_0 = l->h_0;
-    if (!l->offsets) {
-        for (ptrdiff_t i = 0; i < count; i++) {
-            const ptrdiff_t row = first + i, start = l->reverse ? row - (l->rows - N) : row; /* n, of the first step */
-            const ptrdiff_t before = l->reverse ? row + N : row - N;
-            rows[i] = start >= 0 && start < N ? h_0 + start * P : y + before * l->y_row;
-        }
-        return;
-    }
-    ptrdiff_t low = 0, high = l->steps; /* offsets[low] <= first < offsets[high] */
-    while (high - low > 1) {
-        const ptrdiff_t middle = (low + high) / 2;
-        if (l->offsets[middle] <= first)
-            low = middle;
-        else
-            high = middle;
-    }
-    for (ptrdiff_t i = 0, t = low; i < count; i++) {
-        while (first + i >= l->offsets[t + 1]) t++;
-        const ptrdiff_t s = l->reverse ? l->steps - 1 - t : t, n = first + i - l->offsets[t];
-        rows[i] = n < fastrnn_carried(l, s) ? y + (fastrnn_step_row(l, s - 1) + n) * l->y_row : h_0 + n * P;
-    }
 }
 
 /* sums[k] += the sum of left[row][k] * Z[row] over rows of a chunk that pack_left has packed, for k < columns. Sums of
@@ -781,8 +777,10 @@ static void FN(weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t
                 for (ptrdiff_t r = 0; r < rows; r++) left[r] = (const REAL *)l->x + (row + r) * I;
                 NAME(pack_left)(x_left, left, I, rows);
             }
-            FN(rows_before)(l, left, row, rows);
-            NAME(pack_left)(h_left, left, P, rows);
+            if (FN(slots_of_h)(l)) {
+                FN(rows_before)(l, left, row, rows);
+                NAME(pack_left)(h_left, left, P, rows);
+            }
             for (ptrdiff_t b = first; b < last; b++) {
                 vec(*x_sums)[4] = sums + (b - first) * (I + P);
                 if (l->tokens)

@@ -1,0 +1,128 @@
+/* What is a cell's own, where that is a program: how it sees the rows of a layer. Some rows share an instruction; their
+ * registers stay in L1. */
+#define PROGRAM_ROWS 12
+
+/* Constants, registers, and the cell's parameters of unit vector q, which `unit` has room for. */
+INLINE void FN(place_fixed)(
+    const fastrnn_layer *l, NAME(place) *places, vec (*registers)[PROGRAM_ROWS], vec *unit, ptrdiff_t q) {
+    const fastrnn_program *p = l->program;
+    for (int i = 0; i < p->constant_count; i++)
+        places[FASTRNN_AT_CONSTANT + i] = (NAME(place)){(vec *)p->constants + i, 0};
+    for (int i = 0; i < p->registers; i++) places[FASTRNN_AT_REGISTER + i] = (NAME(place)){registers[i], 1};
+    for (int i = 0; i < p->parameters; i++) {
+        unit[i] = vec_load_part((const REAL *)l->unit + i * l->hidden + q * LANES, FN(left)(l, q));
+        places[FASTRNN_AT_UNIT + i] = (NAME(place)){unit + i, 0};
+    }
+}
+
+/* The states other than h from c on, which is that of the first row and of unit vector q. */
+INLINE void FN(place_states)(const fastrnn_layer *l, NAME(place) *places, const REAL *c) {
+    for (int k = 1; k < l->program->states; k++)
+        places[k] = (NAME(place)){(vec *)(c + (k - 1) * FN(unit_width)(l)), FN(c_width)(l) / LANES};
+}
+
+/* h before the step, where the program reads it: of rows that lie h_row apart from h_prev on. */
+INLINE void FN(place_h)(
+    const fastrnn_layer *l, NAME(place) *places, vec *h, const REAL *h_prev, ptrdiff_t h_row, ptrdiff_t rows, ptrdiff_t q) {
+    for (ptrdiff_t r = 0; l->program->reads_h && r < rows; r++)
+        h[r] = vec_load_part(h_prev + r * h_row + q * LANES, FN(left)(l, q));
+    places[FASTRNN_AT_BEFORE] = (NAME(place)){h, 1};
+}
+
+/* Rows n .. n + rows - 1 of a piece in the unit vector that begins with block b: from the sums acc, block by block `plane`
+ * rows apart, to y (or u), c and Z. */
+static void FN(activate)(
+    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t plane, const FN(piece) *piece, ptrdiff_t b, ptrdiff_t n,
+    ptrdiff_t rows) {
+    const fastrnn_program *p = l->program;
+    const ptrdiff_t q = b / p->blocks, at = q * LANES, c_row = FN(c_width)(l), left = FN(left)(l, q);
+    NAME(place) places[FASTRNN_PLACES];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS], h_prev[PROGRAM_ROWS], h[PROGRAM_ROWS];
+    FN(place_fixed)(l, places, registers, unit, q);
+    for (ptrdiff_t first = 0; first < rows; first += PROGRAM_ROWS) {
+        const ptrdiff_t count = least(PROGRAM_ROWS, rows - first), c_at = (n + first) * c_row + at;
+        for (int slot = 0; slot < 4 * p->blocks; slot++)
+            places[FASTRNN_AT_SLOT + slot] = (NAME(place)){acc[slot / 4 * plane + first] + slot % 4, 4};
+        FN(place_states)(l, places + FASTRNN_AT_BEFORE, piece->c_prev + c_at);
+        FN(place_states)(l, places + FASTRNN_AT_AFTER, piece->c + c_at);
+        FN(place_h)(l, places, h_prev, piece->h_prev + (n + first) * piece->h_row, piece->h_row, count, q);
+        places[FASTRNN_AT_AFTER] = (NAME(place)){h, 1};
+        NAME(run_program)(p->forward.instructions, p->forward.count, places, count);
+        for (ptrdiff_t r = 0; r < count; r++)
+            vec_store_part(piece->out + (n + first + r) * piece->out_row + at, h[r], left);
+    }
+    for (int j = 0; l->keep && j < p->blocks; j++)
+        memcpy(FN(z_at)(l, b + j, piece->row + n), acc + j * plane, (size_t)rows * sizeof(*acc));
+}
+
+/* The tape and the states of up to `rows` rows of a step, n and on, in unit vector q. Returns of how many: those that
+ * follow rows of the step before and those that begin with the initial state are looked at apart. */
+INLINE ptrdiff_t FN(place_tape)(
+    const fastrnn_layer *l, NAME(place) *places, vec *h, const FN(moment) *m, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t q) {
+    const int follows = n < m->carried;
+    const ptrdiff_t count = least(PROGRAM_ROWS, follows ? least(rows, m->carried - n) : rows);
+    const ptrdiff_t c_at = n * FN(c_width)(l) + q * LANES, h_row = follows ? l->y_row : l->outputs;
+    for (int slot = 0; slot < 4 * l->program->blocks; slot++)
+        places[FASTRNN_AT_SLOT + slot] =
+            (NAME(place)){(vec *)FN(z_at)(l, q * l->program->blocks + slot / 4, m->row + n) + slot % 4, 4};
+    FN(place_states)(l, places + FASTRNN_AT_BEFORE, (follows ? m->c_before : (const REAL *)l->c) + c_at);
+    FN(place_states)(l, places + FASTRNN_AT_AFTER, m->c + c_at);
+    FN(place_h)(l, places, h, (follows ? m->y_before : (const REAL *)l->h_0) + n * h_row, h_row, count, q);
+    return count;
+}
+
+/* Z of a step's rows n and on, units q * L and on: from the tape to the gradients of the sums and of the cell's
+ * parameters, given that of h, or of u, row by row 4 vectors apart: INOUT. */
+static void FN(gates_back)(
+    const fastrnn_layer *l, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec *dh, ptrdiff_t rows) {
+    const fastrnn_program *p = l->program;
+    const ptrdiff_t carry_row = FN(carry_width)(l) / LANES, C = FN(unit_width)(l) / LANES, left = FN(left)(l, q);
+    NAME(place) places[FASTRNN_PLACES];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS], h_prev[PROGRAM_ROWS];
+    FN(place_fixed)(l, places, registers, unit, q);
+    for (ptrdiff_t first = 0, count; first < rows; first += count) {
+        vec *carry = (vec *)l->carry + (n + first) * carry_row + q;
+        count = FN(place_tape)(l, places, h_prev, m, n + first, rows - first, q);
+        places[FASTRNN_AT_GRADIENT] = (NAME(place)){dh + 4 * first, 4};
+        for (int k = 1; k < p->states; k++)
+            places[FASTRNN_AT_GRADIENT + k] = (NAME(place)){carry + k * C, carry_row};
+        NAME(run_program)(p->backward.instructions, p->backward.count, places, count);
+        for (ptrdiff_t r = 0; p->reads_h && r < count; r++) carry[r * carry_row] = dh[4 * (first + r)];
+        /* Lanes beyond H must be zero, whatever they held: the products run over them. */
+        for (int slot = 0; left < LANES && slot < p->slots; slot++)
+            for (ptrdiff_t r = 0; r < count; r++) {
+                vec *z = places[FASTRNN_AT_SLOT + slot].at + 4 * r;
+                *z = vec_load_part((const REAL *)z, left);
+            }
+    }
+}
+
+static void FN(read_tape)(
+    const fastrnn_layer *l, void *gates, void *c, ptrdiff_t rows, const intptr_t *to, ptrdiff_t row0, ptrdiff_t row1) {
+    const fastrnn_program *p = l->program;
+    NAME(place) places[FASTRNN_PLACES];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS], h_prev[PROGRAM_ROWS];
+    vec shown[FASTRNN_UNIT_SLOTS][PROGRAM_ROWS];
+    for (int g = 0; g < p->gates; g++) places[FASTRNN_AT_SHOWN + g] = (NAME(place)){shown[g], 1};
+    for (ptrdiff_t s = 0; s < l->steps; s++) {
+        const FN(moment) m = FN(moment_of)(l, s);
+        const ptrdiff_t n1 = least(fastrnn_step_count(l, s), row1 - m.row);
+        for (ptrdiff_t n = most(0, row0 - m.row), count = 0; n < n1; n += count)
+            for (ptrdiff_t q = 0; q < ceil_div(l->hidden, LANES); q++) {
+                const ptrdiff_t left = FN(left)(l, q);
+                FN(place_fixed)(l, places, registers, unit, q);
+                count = FN(place_tape)(l, places, h_prev, &m, n, n1 - n, q);
+                NAME(run_program)(p->inside.instructions, p->inside.count, places, count);
+                for (ptrdiff_t r = 0; r < count; r++) {
+                    const ptrdiff_t row = to ? to[m.row + n + r] : m.row + n + r, at = row * l->hidden + q * LANES;
+                    for (int g = 0; g < p->gates; g++)
+                        vec_store_part((REAL *)gates + g * rows * l->hidden + at, shown[g][r], left);
+                    for (int k = 1; k < p->states; k++) {
+                        const NAME(place) state = places[FASTRNN_AT_AFTER + k];
+                        vec_store_part((REAL *)c + (k - 1) * rows * l->hidden + at, state.at[r * state.row], left);
+                    }
+                }
+            }
+    }
+}
+#undef PROGRAM_ROWS
