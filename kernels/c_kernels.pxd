@@ -24,11 +24,40 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_RNN_RELU
         FASTRNN_LSTM
         FASTRNN_GRU
+        FASTRNN_PROGRAM
+        FASTRNN_CELLS
+        FASTRNN_UNIT_SLOTS
+        FASTRNN_STATES
+        FASTRNN_CONSTANTS
+        FASTRNN_REGISTERS
+        FASTRNN_AT_SLOT
+        FASTRNN_AT_BEFORE
+        FASTRNN_AT_AFTER
+        FASTRNN_AT_GRADIENT
+        FASTRNN_AT_UNIT
+        FASTRNN_AT_SHOWN
+        FASTRNN_AT_CONSTANT
+        FASTRNN_AT_REGISTER
         FASTRNN_F32
         FASTRNN_F64
         FASTRNN_CHUNKS_TO_LOOK
         FASTRNN_FEW_ROWS
         FASTRNN_GRADIENT_ROWS
+
+    ctypedef struct fastrnn_instruction:
+        int op, out, a, b, c
+
+    ctypedef struct fastrnn_code:
+        const fastrnn_instruction *instructions
+        ptrdiff_t count
+
+    ctypedef struct fastrnn_program:
+        int blocks, slots, x_slots, h_slots, states, parameters, gates, reads_h
+        int x_gates[16]
+        int h_gates[16]
+        int registers, constant_count
+        const void *constants
+        fastrnn_code forward, backward, inside
 
     ctypedef struct fastrnn_layer:
         ptrdiff_t steps, batch, inputs, hidden, outputs, rows
@@ -41,8 +70,10 @@ cdef extern from "kernels.h" nogil:
         const void *x
         const intptr_t *tokens
         const void *h_0
+        const fastrnn_program *program
         const void *weight_ih
         const void *weight_hh
+        const void *unit
         const void *bias_ih
         const void *bias_hh
         void *panels
@@ -55,6 +86,7 @@ cdef extern from "kernels.h" nogil:
         void *dweight_hh
         void *dbias_ih
         void *dbias_hh
+        void *dunit
         int dx_add, dweight_add
         void *carry
         void *dh
@@ -104,7 +136,7 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct fastrnn_kernels:
         ptrdiff_t lanes, tile_rows
-        fastrnn_cell cells[4]
+        fastrnn_cell cells[FASTRNN_CELLS]
         void (*pack_right)(const fastrnn_product *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*multiply)(const fastrnn_product *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*apply)(int, void *, const void *, const void *, const void *, ptrdiff_t) noexcept nogil

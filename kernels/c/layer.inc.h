@@ -57,7 +57,8 @@ INLINE FN(feed) FN(feed_of_x)(const fastrnn_layer *l, ptrdiff_t b) {
 INLINE FN(feed) FN(feed_of_h)(const fastrnn_layer *l, ptrdiff_t b) {
     if (!IS_PROGRAM) return (FN(feed)){PANEL_SLOTS, HIDDEN_SLOT, FN(fed)(l, b), FN(h_gates)};
     const int slot = 4 * (int)(b % FN(strands)(l)), start = l->program->slots - l->program->h_slots;
-    const int first = (int)least(4, most(0, start - slot)), fed = (int)most(0, least(4, l->program->slots - slot) - first);
+    const int first = (int)least(3, most(0, start - slot)), end = (int)least(4, l->program->slots - slot);
+    const int fed = start < slot + 4 ? (int)most(0, end - first) : 0;
     return (FN(feed)){fed, first, fed, l->program->h_gates + (fed ? slot + first - start : 0)};
 }
 /* Slots of all blocks that a product feeds: what a row of Z order has in it */
@@ -377,7 +378,8 @@ INLINE void FN(step_row)(const fastrnn_layer *l, ptrdiff_t s, const FN(piece) *p
             .a = piece->h_prev + n * piece->h_row, .a_k = 1,
             .p = (const REAL *)l->panels + b * l->panel_stride + l->inputs * FN(feed_of_x)(l, b).width * LANES,
             .p_k = feed.width * LANES, .K = l->outputs, .segments = 1};
-        vec acc[2][4], (*fed_by_h)[4] = (vec(*)[4])(*acc + feed.first);
+        vec acc[3][4]; /* one more than there are, as the compiler does not know that first + fed <= 4 */
+        vec(*fed_by_h)[4] = (vec(*)[4])(*acc + feed.first);
         for (ptrdiff_t j = 0; j < count; j++)
             if (l->projected)
                 memcpy(acc[j], FN(z_at)(l, b + j, row), sizeof(acc[j]));
@@ -569,7 +571,7 @@ static void FN(step_back_gates)(
     for (ptrdiff_t n = n0; n < n1; n += at_once)
         for (ptrdiff_t q = b0 * UNITS / FN(strands)(l); q < least(b1 * UNITS / FN(strands)(l), ceil_div(l->hidden, LANES)); q++) {
             const ptrdiff_t rows = least(at_once, n1 - n);
-            vec du[at_once][4];
+            vec du[at_once][4] = {{{0}}};
             for (ptrdiff_t r = 0; r < rows; r++)
                 du[r][0] = vec_load_part((const REAL *)l->du + (n + r) * l->hidden + q * LANES, FN(left)(l, q));
             FN(gates_back)(l, &now, n, q, *du, rows);
