@@ -1042,7 +1042,7 @@ def forward(
     cdef Buffer z = None, c = None, u = None, scratch = None, projection = None
     try:
         if others:
-            if tape or c_row != row:
+            if tape or c_row != row or l.program != NULL:  # programs want whole vectors that are aligned
                 c = Buffer(c_row * (l.batch + (l.rows if tape else 0)))
                 l.c = c.data
             else:
