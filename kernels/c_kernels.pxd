@@ -36,6 +36,7 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_AT_GRADIENT
         FASTRNN_AT_UNIT
         FASTRNN_AT_SHOWN
+        FASTRNN_AT_MIDDLE
         FASTRNN_AT_CONSTANT
         FASTRNN_AT_REGISTER
         FASTRNN_F32
@@ -52,12 +53,13 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t count
 
     ctypedef struct fastrnn_program:
-        int blocks, slots, x_slots, h_slots, states, parameters, gates, reads_h
+        int blocks, slots, x_slots, h_slots, m_slots, states, parameters, gates, reads_h
         int x_gates[16]
         int h_gates[16]
+        int m_gates[16]
         int registers, constant_count
         const void *constants
-        fastrnn_code forward, backward, inside
+        fastrnn_code forward, backward, inside, middle, middle_back
 
     ctypedef struct fastrnn_layer:
         ptrdiff_t steps, batch, inputs, hidden, outputs, rows
@@ -65,6 +67,7 @@ cdef extern from "kernels.h" nogil:
         int reverse
         void *y
         void *u
+        void *m
         void *z
         void *c
         const void *x
@@ -97,6 +100,7 @@ cdef extern from "kernels.h" nogil:
         const ptrdiff_t *chunks
         ptrdiff_t chunk_count
         void *panels_hh
+        void *panels_m
         void *panels_ih
         int few_rows
         int split_x, split_w
@@ -114,11 +118,14 @@ cdef extern from "kernels.h" nogil:
         void (*pack)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*project)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*step_middle)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*read_tape)(
             const fastrnn_layer *, void *, void *, ptrdiff_t, const intptr_t *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*pack_hidden)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*pack_input)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_back)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*step_back_middle)(
+            const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_back_gates)(
             const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*weight_gradients)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil

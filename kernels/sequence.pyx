@@ -24,6 +24,7 @@ from c_kernels cimport (
     FASTRNN_AT_BEFORE,
     FASTRNN_AT_CONSTANT,
     FASTRNN_AT_GRADIENT,
+    FASTRNN_AT_MIDDLE,
     FASTRNN_AT_REGISTER,
     FASTRNN_AT_SHOWN,
     FASTRNN_AT_SLOT,
@@ -316,7 +317,7 @@ cdef int refuse_misfits(cell, weights) except -1:
     cdef ptrdiff_t gates = len(cell.gates)
     program = cell.program
     if not (weights_fit(gates, gates, 0, weights) if program is None else weights_fit(
-            len(program.x_gates), len(program.h_gates), program.units, weights)):
+            len(program.x_gates), len(program.h_gates) + len(program.m_gates), program.units, weights)):
         check_weights(cell, weights)  # which says what does not
         raise ValueError("the weights do not fit one another")
     return 0
@@ -356,6 +357,7 @@ cdef dict PLACES = {
     Kind.AFTER: (FASTRNN_AT_AFTER, FASTRNN_STATES),
     Kind.GRADIENT: (FASTRNN_AT_GRADIENT, FASTRNN_STATES),
     Kind.UNIT: (FASTRNN_AT_UNIT, FASTRNN_UNIT_SLOTS),
+    Kind.MIDDLE: (FASTRNN_AT_MIDDLE, 1),
     Kind.SHOWN: (FASTRNN_AT_SHOWN, FASTRNN_UNIT_SLOTS),
     Kind.CONSTANT: (FASTRNN_AT_CONSTANT, FASTRNN_CONSTANTS),
     Kind.REGISTER: (FASTRNN_AT_REGISTER, FASTRNN_REGISTERS),
@@ -387,8 +389,8 @@ cdef class Compiled:
         cdef fastrnn_program *p = &self.program
         cdef ptrdiff_t i, k, lanes = kernels_of(typenum).lanes
         cdef fastrnn_instruction *at
-        x_gates, h_gates = program.x_gates, program.h_gates
-        p.slots, p.x_slots, p.h_slots = program.slots, len(x_gates), len(h_gates)
+        x_gates, h_gates, m_gates = program.x_gates, program.h_gates, program.m_gates
+        p.slots, p.x_slots, p.h_slots, p.m_slots = program.slots, len(x_gates), len(h_gates), len(m_gates)
         p.states, p.parameters, p.gates, p.reads_h = program.states, program.units, gates, program.reads_h
         p.registers, p.constant_count = program.registers, len(program.constants)
         p.blocks = (p.slots + p.parameters + 3) // 4
@@ -400,12 +402,15 @@ cdef class Compiled:
                 raise ValueError(f"the cell has {count} {name}; expected {most} at the most for the C kernels")
         for i in range(p.x_slots):
             p.x_gates[i] = sorted(x_gates).index(x_gates[i])
+        blocks_hh = sorted(h_gates + m_gates)
         for i in range(p.h_slots):
-            p.h_gates[i] = sorted(h_gates).index(h_gates[i])
-        codes = program.forward, program.backward, program.inside
+            p.h_gates[i] = blocks_hh.index(h_gates[i])
+        for i in range(p.m_slots):
+            p.m_gates[i] = blocks_hh.index(m_gates[i])
+        codes = program.forward, program.backward, program.inside, program.middle, program.middle_back
         self.instructions = Buffer(sum(map(len, codes)) * sizeof(fastrnn_instruction))
         at = <fastrnn_instruction *> self.instructions.data
-        cdef fastrnn_code **compiled = [&p.forward, &p.backward, &p.inside]
+        cdef fastrnn_code **compiled = [&p.forward, &p.backward, &p.inside, &p.middle, &p.middle_back]
         for i, instructions in enumerate(codes):
             compiled[i].instructions, compiled[i].count = at, len(instructions)
             for op, out, a, b, c in instructions:
@@ -568,7 +573,7 @@ cdef int choose_cell(Job *job, object cell) except -1:
         compiled = compile_program(cell, job.typenum)
         job.layer.program = &compiled.program
         job.x_gates, job.h_gates, job.strands = (
-            compiled.program.x_slots, compiled.program.h_slots, compiled.program.blocks)
+            compiled.program.x_slots, compiled.program.h_slots + compiled.program.m_slots, compiled.program.blocks)
         # which the table of an instruction set that only adds split floats does not have
         job.cell = &fastrnn_kernel_table(
             ISA - SPLITS, FASTRNN_F32 if job.typenum == cnp.NPY_FLOAT32 else FASTRNN_F64).cells[<int> FASTRNN_PROGRAM]
@@ -848,6 +853,11 @@ def pack(cell, weights, *, num_threads=1):
 
 # ---- forward
 
+cdef inline bint has_middle(const fastrnn_layer *l) noexcept nogil:
+    """Whether a step has a second recurrent product, of m."""
+    return l.program != NULL and l.program.m_slots > 0
+
+
 cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
     """Choose how a forward call runs that knows its sizes and threads, on weights that are packed already or not."""
     cdef fastrnn_layer *l = &job.layer
@@ -864,8 +874,9 @@ cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
         job.steps = max(1, PROJECTION_BYTES // max(1, of_a_step))
         if l.split_x:
             job.steps = max(job.steps, SPLIT_ROWS // max(1, l.batch))
-    if tape or l.projected:
-        l.z_stride = stride_of_blocks(job, l.rows if tape else min(l.rows, job.steps * l.batch))
+    if tape or l.projected or has_middle(l):
+        l.z_stride = stride_of_blocks(
+            job, l.rows if tape else min(l.rows, job.steps * l.batch) if l.projected else l.batch)
 
 
 cdef ptrdiff_t stride_of_blocks(const Job *job, ptrdiff_t rows) noexcept:
@@ -952,7 +963,13 @@ cdef void forward_task(void *context, int part) noexcept nogil:
                 n0 = batch_start(job, part, s, last)
                 n1 = batch_start(job, part + 1, s, last)
         if not stopped:
+            if layer.m != NULL and not layer.keep and not layer.projected:
+                layer.z_row = fastrnn_step_row(&layer, s)
             in_pieces(job, job.cell.step, &layer, s, b0, b1, n0, n1, job.strands)
+            if layer.m != NULL:
+                if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # m is of all threads
+                    return
+                in_pieces(job, job.cell.step_middle, &layer, s, b0, b1, n0, n1, job.strands)
             if layer.u != NULL and project_step(job, &layer, s, part, n0, n1):
                 return
         to_look -= 1
@@ -1052,6 +1069,9 @@ def forward(
         if job.projection.b != NULL:
             u = Buffer(row * (l.rows if tape else l.batch))
             l.u = u.data
+        elif has_middle(l):
+            u = Buffer(row * (l.rows if tape else l.batch))
+            l.m = u.data
         if packed is None and not job.packs_as_it_goes:
             packed = run_pack(&job)
         elif packed is None and l.u != NULL:
@@ -1125,6 +1145,11 @@ cdef class Stepper:
             states.append(state)
             if job.projection.b != NULL:
                 l.u = self.take(l.hidden * job.itemsize)
+            if has_middle(l):
+                l.m = self.take(l.hidden * job.itemsize)
+                plan_forward(job, False, True)
+                self.memory.append(Buffer(job.blocks * l.z_stride * job.itemsize))
+                l.z = (<Buffer> self.memory[len(self.memory) - 1]).data
             if l.split_x:
                 plan_forward(job, False, True)
                 l.z = self.take(job.blocks * l.z_stride * job.itemsize)
@@ -1166,7 +1191,7 @@ cdef class Stepper:
             job.layer.y_row = job.layer.outputs
             if self.states:
                 job.layer.h_0, job.layer.y, job.layer.c, job.layer.u = before.h_0, before.y, before.c, before.u
-                job.layer.z, job.layer.scratch = before.z, before.scratch
+                job.layer.z, job.layer.scratch, job.layer.m = before.z, before.scratch, before.m
 
     cdef bint fits(self, object array, ptrdiff_t columns, bint written) noexcept:
         """Whether an array can be used as it is: (N, columns) of the dtype."""
@@ -1284,7 +1309,7 @@ def kept_sizes(cell, ptrdiff_t steps, ptrdiff_t batch, ptrdiff_t rows, ptrdiff_t
     sizes = [blocks_of(&job, hidden) * stride_of_blocks(&job, rows)]
     if job.others:
         sizes.append((batch + rows) * c_width(&job))
-    if proj_size:
+    if proj_size or has_middle(&job.layer):
         sizes.append(rows * hidden)
     return tuple(sizes)
 
@@ -1316,6 +1341,8 @@ def recall(cell, x, tuple state, weights, y, tuple kept, *, batch_sizes=None, bi
         l.c = pointer(memory[1])
     if weights[4] is not None:
         l.u = pointer(memory[len(memory) - 1])
+    elif has_middle(l):
+        l.m = pointer(memory[len(memory) - 1])
     return tape
 
 
@@ -1393,6 +1420,10 @@ cdef void backward_task(void *context, int part) noexcept nogil:
         in_pieces(job, job.cell.step_back, &layer, s, p0, p1, n0, n1)
         if layer.u != NULL and s >= 0 and unproject_step(job, &layer, s, part, n0, n1):
             return
+        if layer.m != NULL and s >= 0:
+            if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # what m feeds is of all threads
+                return
+            in_pieces(job, job.cell.step_back_middle, &layer, s, p0, p1, n0, n1)
         to_look -= 1
         if to_look == 0:
             to_look = job.steps_to_look
@@ -1552,7 +1583,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
     cdef size_t carry_row = row * (1 if l.program == NULL else 1 + others), first = 0 if l.program == NULL else row
     cdef size_t h_row = l.outputs * job.itemsize
     cdef ptrdiff_t begun = fastrnn_step_count(l, l.steps - 1 if l.reverse else 0)  # sequences of a step or more
-    cdef Buffer carry, panels, split, scratch, chunks = None, projection = None, dh = None, du = None
+    cdef Buffer carry, panels, split, scratch, panels_m, chunks = None, projection = None, dh = None, du = None
     try:
         carry = Buffer(l.batch * carry_row)
         l.carry = carry.data
@@ -1572,6 +1603,10 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
         panels = Buffer(
             job.itemsize * job.sizes.backward_panel * max(job.sizes.hidden_panels, job.sizes.input_panels))
         l.panels_hh = l.panels_ih = panels.data  # one after the other
+        if l.m != NULL:
+            dh = Buffer(l.rows * h_row)
+            panels_m = Buffer(job.itemsize * job.sizes.backward_panel * job.sizes.hidden_panels)
+            l.dh, l.panels_m = dh.data, panels_m.data
         split = Buffer(job.itemsize * job.sizes.input_panels * job.sizes.split_backward)
         l.split_panels = split.data
         scratch = Buffer(job.itemsize * job.sizes.backward_scratch * job.threads)

@@ -29,9 +29,15 @@ INLINE void FN(place_h)(
     places[FASTRNN_AT_BEFORE] = (NAME(place)){h, 1};
 }
 
+/* The sums of rows in acc, block by block `plane` rows apart. */
+INLINE void FN(place_sums)(const fastrnn_layer *l, NAME(place) *places, vec (*acc)[4], ptrdiff_t plane) {
+    for (int slot = 0; slot < 4 * l->program->blocks; slot++)
+        places[FASTRNN_AT_SLOT + slot] = (NAME(place)){acc[slot / 4 * plane] + slot % 4, 4};
+}
+
 /* Rows n .. n + rows - 1 of a piece in the unit vector that begins with block b: from the sums acc, block by block `plane`
  * rows apart, to y (or u), c and Z. */
-static void FN(activate)(
+static void FN(finish)(
     const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t plane, const FN(piece) *piece, ptrdiff_t b, ptrdiff_t n,
     ptrdiff_t rows) {
     const fastrnn_program *p = l->program;
@@ -41,8 +47,7 @@ static void FN(activate)(
     FN(place_fixed)(l, places, registers, unit, q);
     for (ptrdiff_t first = 0; first < rows; first += PROGRAM_ROWS) {
         const ptrdiff_t count = least(PROGRAM_ROWS, rows - first), c_at = (n + first) * c_row + at;
-        for (int slot = 0; slot < 4 * p->blocks; slot++)
-            places[FASTRNN_AT_SLOT + slot] = (NAME(place)){acc[slot / 4 * plane + first] + slot % 4, 4};
+        FN(place_sums)(l, places, acc + first, plane);
         FN(place_states)(l, places + FASTRNN_AT_BEFORE, piece->c_prev + c_at);
         FN(place_states)(l, places + FASTRNN_AT_AFTER, piece->c + c_at);
         FN(place_h)(l, places, h_prev, piece->h_prev + (n + first) * piece->h_row, piece->h_row, count, q);
@@ -52,6 +57,33 @@ static void FN(activate)(
             vec_store_part(piece->out + (n + first + r) * piece->out_row + at, h[r], left);
     }
     for (int j = 0; l->keep && j < p->blocks; j++)
+        memcpy(FN(z_at)(l, b + j, piece->row + n), acc + j * plane, (size_t)rows * sizeof(*acc));
+}
+
+/* The same where m comes first: from the sums to m and Z. */
+static void FN(activate)(
+    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t plane, const FN(piece) *piece, ptrdiff_t b, ptrdiff_t n,
+    ptrdiff_t rows) {
+    const fastrnn_program *p = l->program;
+    if (!p->m_slots) {
+        FN(finish)(l, acc, plane, piece, b, n, rows);
+        return;
+    }
+    const ptrdiff_t q = b / p->blocks, at = q * LANES, left = FN(left)(l, q), H = l->hidden;
+    REAL *m_at = (REAL *)l->m + (l->keep ? piece->row + n : n) * H + at;
+    NAME(place) places[FASTRNN_PLACES];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS], h_prev[PROGRAM_ROWS], m[PROGRAM_ROWS];
+    FN(place_fixed)(l, places, registers, unit, q);
+    places[FASTRNN_AT_MIDDLE] = (NAME(place)){m, 1};
+    for (ptrdiff_t first = 0; first < rows; first += PROGRAM_ROWS) {
+        const ptrdiff_t count = least(PROGRAM_ROWS, rows - first);
+        FN(place_sums)(l, places, acc + first, plane);
+        FN(place_states)(l, places + FASTRNN_AT_BEFORE, piece->c_prev + (n + first) * FN(c_width)(l) + at);
+        FN(place_h)(l, places, h_prev, piece->h_prev + (n + first) * piece->h_row, piece->h_row, count, q);
+        NAME(run_program)(p->middle.instructions, p->middle.count, places, count);
+        for (ptrdiff_t r = 0; r < count; r++) vec_store_part(m_at + (first + r) * H, m[r], left);
+    }
+    for (int j = 0; j < p->blocks; j++)
         memcpy(FN(z_at)(l, b + j, piece->row + n), acc + j * plane, (size_t)rows * sizeof(*acc));
 }
 
@@ -72,22 +104,29 @@ INLINE ptrdiff_t FN(place_tape)(
 }
 
 /* Z of a step's rows n and on, units q * L and on: from the tape to the gradients of the sums and of the cell's
- * parameters, given that of h, or of u, row by row 4 vectors apart: INOUT. */
-static void FN(gates_back)(
-    const fastrnn_layer *l, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec *dh, ptrdiff_t rows) {
+ * parameters, given those of h, or of u, and of m, row by row 4 vectors apart: INOUT. */
+static void FN(run_back)(
+    const fastrnn_layer *l, const fastrnn_code *code, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec *dh, vec *dm,
+    ptrdiff_t rows) {
     const fastrnn_program *p = l->program;
     const ptrdiff_t carry_row = FN(carry_width)(l) / LANES, C = FN(unit_width)(l) / LANES, left = FN(left)(l, q);
     NAME(place) places[FASTRNN_PLACES];
     vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS], h_prev[PROGRAM_ROWS];
     FN(place_fixed)(l, places, registers, unit, q);
+    for (ptrdiff_t r = 0; dm && r < rows; r++)
+        dh[4 * r] = vec_load_part((const REAL *)l->dh + (m->row + n + r) * l->outputs + q * LANES, left);
+    for (ptrdiff_t r = 0; code == &p->middle_back && r < rows; r++)
+        vec_store_part((REAL *)l->dh + (m->row + n + r) * l->outputs + q * LANES, dh[4 * r], left);
     for (ptrdiff_t first = 0, count; first < rows; first += count) {
         vec *carry = (vec *)l->carry + (n + first) * carry_row + q;
         count = FN(place_tape)(l, places, h_prev, m, n + first, rows - first, q);
         places[FASTRNN_AT_GRADIENT] = (NAME(place)){dh + 4 * first, 4};
+        places[FASTRNN_AT_MIDDLE] = (NAME(place)){dm + 4 * first, 4};
         for (int k = 1; k < p->states; k++)
             places[FASTRNN_AT_GRADIENT + k] = (NAME(place)){carry + k * C, carry_row};
-        NAME(run_program)(p->backward.instructions, p->backward.count, places, count);
-        for (ptrdiff_t r = 0; p->reads_h && r < count; r++) carry[r * carry_row] = dh[4 * (first + r)];
+        NAME(run_program)(code->instructions, code->count, places, count);
+        for (ptrdiff_t r = 0; p->reads_h && code == &p->backward && r < count; r++)
+            carry[r * carry_row] = dh[4 * (first + r)];
         /* Lanes beyond H must be zero, whatever they held: the products run over them. */
         for (int slot = 0; left < LANES && slot < p->slots; slot++)
             for (ptrdiff_t r = 0; r < count; r++) {
@@ -95,6 +134,18 @@ static void FN(gates_back)(
                 *z = vec_load_part((const REAL *)z, left);
             }
     }
+}
+
+/* With m only as far as the gradients of the sums that it feeds; l->dh keeps that of h. */
+INLINE void FN(gates_back)(
+    const fastrnn_layer *l, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec *dh, ptrdiff_t rows) {
+    FN(run_back)(l, l->program->m_slots ? &l->program->middle_back : &l->program->backward, m, n, q, dh, NULL, rows);
+}
+/* And the rest, given the gradient of m. */
+INLINE void FN(middle_back)(
+    const fastrnn_layer *l, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec *dm, ptrdiff_t rows) {
+    vec dh[48][4];
+    FN(run_back)(l, &l->program->backward, m, n, q, *dh, dm, rows);
 }
 
 static void FN(read_tape)(
