@@ -423,6 +423,12 @@ INLINE void FN(step_row)(const fastrnn_layer *l, ptrdiff_t s, const FN(piece) *p
                 NAME(accumulate_tile)(FN(feed_of_h)(l, b + j).fed, 1, fed_by_h + j, &one, 0, 0);
             }
         }
+#if IS_PROGRAM
+        if (!l->program->m_slots) {
+            FN(finish)(l, acc, 1, piece, b, n, 1, count);
+            continue;
+        }
+#endif
         for (ptrdiff_t j = 0; j < count; j++) FN(activate)(l, acc + j, 1, piece, b + j, n, 1);
     }
 }
@@ -500,7 +506,7 @@ static void FN(step_middle)(
                         NAME(accumulate_tile)(feed.fed, rows, acc[j], &product, 0, 0);
                     }
                 }
-                FN(finish)(l, *acc, UNPACKED_ROWS, piece, b, n, rows);
+                FN(finish)(l, *acc, UNPACKED_ROWS, piece, b, n, rows, 1);
             }
 }
 #endif
@@ -612,8 +618,13 @@ static void FN(step_back)(
                     else if (!IS_PROGRAM)
                         FN(gates_back)(l, &now, n + r, q, acc[r] + v, 1);
                 }
-            for (int v = 0; IS_PROGRAM && !l->u && v < vectors; v++)
-                FN(gates_back)(l, &now, n, 4 * p + v, *acc + v, least(rows, here - n));
+#if IS_PROGRAM
+            if (rows == 1 && here > n && !l->u && !l->program->m_slots)
+                FN(run_back)(l, &l->program->backward, &now, n, 4 * p, *acc, NULL, 1, vectors);
+            else
+                for (int v = 0; !l->u && v < vectors; v++)
+                    FN(gates_back)(l, &now, n, 4 * p + v, *acc + v, least(rows, here - n));
+#endif
         }
     }
 }
