@@ -393,9 +393,9 @@ cdef class Compiled:
         p.slots, p.x_slots, p.h_slots, p.m_slots = program.slots, len(x_gates), len(h_gates), len(m_gates)
         p.states, p.parameters, p.gates, p.reads_h = program.states, program.units, gates, program.reads_h
         p.registers, p.constant_count = program.registers, len(program.constants)
-        p.blocks = (p.slots + p.parameters + 3) // 4
+        p.blocks = (max(p.slots + p.parameters, <int> program.room) + 3) // 4
         for name, count, most in (
-                ("sums and parameters", p.slots + p.parameters, FASTRNN_UNIT_SLOTS), ("gates", gates, FASTRNN_UNIT_SLOTS),
+                ("sums, parameters and values to keep", 4 * p.blocks, FASTRNN_UNIT_SLOTS), ("gates", gates, FASTRNN_UNIT_SLOTS),
                 ("states", p.states, FASTRNN_STATES), ("constants", p.constant_count, FASTRNN_CONSTANTS),
                 ("registers", p.registers, FASTRNN_REGISTERS)):
             if count > most:

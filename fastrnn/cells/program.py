@@ -122,3 +122,4 @@ class Program(NamedTuple):
     m_gates: tuple[int, ...] = ()  # (Q,) of each slot from 0 on that m feeds, of weight_hh's blocks; Q <= S - Y
     middle: tuple[Instruction, ...] = ()
     middle_back: tuple[Instruction, ...] = ()
+    room: int = 0  # how many slots there are at the least, S and those of parameters' gradients among them
