@@ -5,6 +5,7 @@ cells of the library (`peephole_lstm`, `min_gru`, ...) are defined when they are
 them by name.
 """
 
+from importlib import import_module
 from typing import Any
 
 from fastrnn.cells.language import WrittenCell, cell
@@ -79,14 +80,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """A cell of the library, or all of them."""
     if not name.startswith("_"):
-        from fastrnn.cells import library
-
+        library = import_module("fastrnn.cells.library")
         if name == "LIBRARY" or name in library.LIBRARY:
             return getattr(library, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    from fastrnn.cells import library
-
-    return sorted([*globals(), *library.__all__])
+    return sorted([*globals(), *import_module("fastrnn.cells.library").__all__])
