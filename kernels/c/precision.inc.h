@@ -10,6 +10,7 @@ typedef REAL NAME(loose) __attribute__((vector_size(VECTOR_BYTES), may_alias, al
 #define vec_fma NAME(fma)
 #define vec_max NAME(max)
 #define vec_min NAME(min)
+#define vec_sqrt NAME(sqrt)
 
 INLINE vec NAME(splat)(REAL a) { return a - (vec){0}; }
 INLINE vec NAME(load)(const REAL *p) { return *(const NAME(loose) *)p; }
@@ -42,6 +43,7 @@ INLINE ptrdiff_t NAME(most)(ptrdiff_t a, ptrdiff_t b) { return a < b ? b : a; }
 #define most NAME(most)
 
 #include "vmath.inc.h"
+#include "program.inc.h"
 #include "gemm.inc.h"
 #include "cells.inc.h"
 #ifdef SPLIT
@@ -60,6 +62,11 @@ INLINE ptrdiff_t NAME(most)(ptrdiff_t a, ptrdiff_t b) { return a < b ? b : a; }
 #define CELL gru
 #include "layer.inc.h"
 #undef CELL
+#ifndef SPLIT /* programs have no products of split floats */
+#define CELL program
+#include "layer.inc.h"
+#undef CELL
+#endif
 
 static const fastrnn_kernels NAME(kernels) = {
     .lanes = LANES,
@@ -69,11 +76,13 @@ static const fastrnn_kernels NAME(kernels) = {
         [FASTRNN_RNN_RELU] = CELL_ROW(rnn_relu),
         [FASTRNN_LSTM] = CELL_ROW(lstm),
         [FASTRNN_GRU] = CELL_ROW(gru),
+#ifndef SPLIT
+        [FASTRNN_PROGRAM] = CELL_ROW(program),
+#endif
     },
     .pack_right = NAME(pack_right),
     .multiply = NAME(multiply),
-    .sigmoid = NAME(sigmoids),
-    .tanh = NAME(tanhs),
+    .apply = NAME(apply),
     .softmax = NAME(softmax),
 };
 
@@ -91,6 +100,7 @@ static const fastrnn_kernels NAME(kernels) = {
 #undef vec_fma
 #undef vec_max
 #undef vec_min
+#undef vec_sqrt
 #undef LANES
 #undef LEFT_WIDTH
 #undef LEFT_TILE

@@ -8,9 +8,11 @@
 #define fma_f32 _mm512_fmadd_ps
 #define max_f32 _mm512_max_ps
 #define min_f32 _mm512_min_ps
+#define sqrt_f32 _mm512_sqrt_ps
 #define fma_f64 _mm512_fmadd_pd
 #define max_f64 _mm512_max_pd
 #define min_f64 _mm512_min_pd
+#define sqrt_f64 _mm512_sqrt_pd
 
 /* 16 bytes from a and 16 from b; the compiler makes a shuffle across lanes of what is a load here. */
 #define gather_f32(a, b) _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(a)), _mm_loadu_ps(b), 1)

@@ -8,6 +8,8 @@
 #define fma_f32(a, b, c) ((a) * (b) + (c))
 #define max_f32 _mm_max_ps
 #define min_f32 _mm_min_ps
+#define sqrt_f32 _mm_sqrt_ps
 #define fma_f64(a, b, c) ((a) * (b) + (c))
 #define max_f64 _mm_max_pd
 #define min_f64 _mm_min_pd
+#define sqrt_f64 _mm_sqrt_pd

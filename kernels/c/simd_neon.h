@@ -8,6 +8,8 @@
 #define fma_f32(a, b, c) vfmaq_f32(c, a, b)
 #define max_f32 vmaxq_f32
 #define min_f32 vminq_f32
+#define sqrt_f32 vsqrtq_f32
 #define fma_f64(a, b, c) vfmaq_f64(c, a, b)
 #define max_f64 vmaxq_f64
 #define min_f64 vminq_f64
+#define sqrt_f64 vsqrtq_f64

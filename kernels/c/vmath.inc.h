@@ -81,15 +81,6 @@ INLINE vec NAME(exp_below_0)(vec a) {
     return two_to_n * ((Q + r) / (Q - r));
 }
 
-static void NAME(sigmoids)(void *out, const void *a, ptrdiff_t count) {
-    for (ptrdiff_t i = 0; i < count; i += LANES)
-        vec_store_part((REAL *)out + i, vec_sigmoid(vec_load_part((const REAL *)a + i, count - i)), count - i);
-}
-static void NAME(tanhs)(void *out, const void *a, ptrdiff_t count) {
-    for (ptrdiff_t i = 0; i < count; i += LANES)
-        vec_store_part((REAL *)out + i, vec_tanh(vec_load_part((const REAL *)a + i, count - i)), count - i);
-}
-
 /* The lanes of a joined, in a tree. */
 INLINE REAL NAME(sum_of_lanes)(vec a) {
     REAL lanes[LANES];

@@ -1,0 +1,78 @@
+/* The interpreter of a cell's elementwise programs: see fastrnn/cells/program.py for what they are.
+ *
+ * An instruction is one loop over the rows, so that what it costs to find that loop is shared by them, and the CPU works
+ * on several rows at once, as far as it looks ahead. From some six rows on this takes as long as point functions that are
+ * compiled for the cell (0.91 to 1.12 of an LSTM's time with AVX-512), at a single row 1.7 times as long. */
+
+/* Where a value is. */
+typedef struct {
+    vec *at;       /* of row 0, aligned */
+    ptrdiff_t row; /* from row to row, in vectors: 0 for a constant */
+} NAME(place);
+
+/* b where mask is set, else c */
+INLINE vec NAME(select)(vec mask, vec b, vec c) { return (vec)(((vint)mask & (vint)b) | (~(vint)mask & (vint)c)); }
+
+/* The instruction's loop: an operand that `value` does not name is dead code. */
+#define FOR_ROWS(value)                                                                          \
+    for (ptrdiff_t row = 0; row < rows; row++) {                                                 \
+        const vec a = a_at[row * a_row], b = b_at[row * b_row], c = c_at[row * c_row];           \
+        (void)b, (void)c, out[row * out_row] = (value);                                          \
+    }                                                                                            \
+    break
+
+/* out := op(a, b, c) for `rows` rows, instruction after instruction. A row's operands are read before it is written; out
+ * may be the place of an operand. */
+static void NAME(run_program)(
+    const fastrnn_instruction *code, ptrdiff_t count, const NAME(place) *places, ptrdiff_t rows) {
+    const vec one = vec_splat(1), sign = vec_splat(-(REAL)0);
+    for (const fastrnn_instruction *end = code + count; code < end; code++) {
+        vec *const out = places[code->out].at;
+        const vec *const a_at = places[code->a].at, *const b_at = places[code->b].at, *const c_at = places[code->c].at;
+        const ptrdiff_t out_row = places[code->out].row, a_row = places[code->a].row, b_row = places[code->b].row,
+                        c_row = places[code->c].row;
+        switch (code->op) {
+        case FASTRNN_COPY: FOR_ROWS(a);
+        case FASTRNN_ADD: FOR_ROWS(a + b);
+        case FASTRNN_SUB: FOR_ROWS(a - b);
+        case FASTRNN_MUL: FOR_ROWS(a * b);
+        case FASTRNN_DIV: FOR_ROWS(a / b);
+        case FASTRNN_FMA: FOR_ROWS(vec_fma(a, b, c));
+        case FASTRNN_FNMA: FOR_ROWS(vec_fma((vec)((vint)a ^ (vint)sign), b, c));
+        case FASTRNN_NEG: FOR_ROWS((vec)((vint)a ^ (vint)sign));
+        case FASTRNN_ABS: FOR_ROWS((vec)((vint)a & ~(vint)sign));
+        /* b last: its NaN survives; all bits set are a NaN too */
+        case FASTRNN_MIN: FOR_ROWS((vec)((vint)vec_min(a, b) | (vint)(a != a)));
+        case FASTRNN_MAX: FOR_ROWS((vec)((vint)vec_max(a, b) | (vint)(a != a)));
+        case FASTRNN_SQRT: FOR_ROWS(vec_sqrt(a));
+        case FASTRNN_SIGMOID: FOR_ROWS(vec_sigmoid(a));
+        case FASTRNN_TANH: FOR_ROWS(vec_tanh(a));
+        case FASTRNN_RELU: FOR_ROWS(vec_max(vec_splat(0), a)); /* a last: a NaN survives */
+        case FASTRNN_LESS: FOR_ROWS((vec)(a < b));
+        case FASTRNN_LESS_EQUAL: FOR_ROWS((vec)(a <= b));
+        case FASTRNN_EQUAL: FOR_ROWS((vec)(a == b));
+        case FASTRNN_SELECT: FOR_ROWS(NAME(select)(a, b, c));
+        case FASTRNN_LERP: FOR_ROWS(vec_fma(a, b - c, c));
+        case FASTRNN_SIGMOID_BACK: FOR_ROWS(a * (b * (one - b)));
+        case FASTRNN_TANH_BACK: FOR_ROWS(a * (one - b * b));
+        }
+    }
+}
+#undef FOR_ROWS
+
+/* out := op(a, b, c) of arrays: a program of one instruction */
+static void NAME(apply)(int op, void *out, const void *a, const void *b, const void *c, ptrdiff_t count) {
+    enum { rows = 7, at_once = rows * LANES };
+    vec values[4][rows];
+    const REAL *const operands[] = {a, b, c};
+    const NAME(place) places[] = {{values[0], 1}, {values[1], 1}, {values[2], 1}, {values[3], 1}};
+    const fastrnn_instruction code = {op, 3, 0, 1, 2};
+    memset(values, 0, sizeof(values));
+    for (ptrdiff_t i = 0; i < count; i += at_once) {
+        const ptrdiff_t elements = least(at_once, count - i);
+        const size_t size = (size_t)elements * sizeof(REAL);
+        for (int k = 0; k < 3; k++) memcpy(values[k], operands[k] + i, size);
+        NAME(run_program)(&code, 1, places, ceil_div(elements, LANES));
+        memcpy((REAL *)out + i, values[3], size);
+    }
+}
