@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from calls import Call, as_state, as_tuple, backends, calls, kinds, make, module_of
+from calls import Call, as_state, as_tuple, backends, calls, kinds, make, make_torch, module_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import Outcome, assert_close, assert_same_bits
@@ -345,3 +346,37 @@ def test_masks_are_those_of_keras(keras: ModuleType, kind: str, masked: str) -> 
     assert_close("y", y, want_y, 1e-12)
     for got, want in zip(as_tuple(state_n), want_n, strict=True):
         assert_close("state", got[0], want, 1e-12)
+
+
+@kinds
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ("tokens", "lengths", "projection")])
+def test_torch_modules_do_the_same(torch: ModuleType, kind: str, name: str) -> None:
+    case = replace(CASES[name], call=replace(CASES[name].call, kind=kind))
+    module, arguments = module_of(case.call), case.arguments()
+    arguments.pop("lengths")
+    want, given = train(case, module), case.call.given()
+    theirs = make_torch(torch, kind, *case.call.sizes, **case.call.options).double()
+    theirs.load_state_dict({name: torch.tensor(p) for name, p in module.parameters.items()})
+    with_masks = torch.nn.ModuleList([theirs])
+    importlib.import_module("fastrnn.torch").accelerate(with_masks)
+
+    def leaves(states: Any) -> Any:
+        return as_state(tuple(torch.tensor(s, requires_grad=True) for s in as_tuple(states)))
+
+    x = torch.tensor(given["x"], requires_grad=True)
+    zeros = tuple(np.zeros_like(s) for s in given["dstate"])
+    state = leaves(as_state(given["state"] or zeros))
+    arguments |= {name: torch.tensor(arguments[name]) for name in ("mask", "resets")}
+    if case.reset_state == "given":
+        arguments["reset_state"] = leaves(arguments["reset_state"])
+    y, state_n = with_masks[0](x, state, **arguments)
+    outputs = zip((y, *as_tuple(state_n)), map(torch.tensor, (given["dy"], *given["dstate"])), strict=True)
+    outputs = [(out, d) for out, d in outputs if out.requires_grad]  # y does not where nothing is run
+    torch.autograd.backward(*map(list, zip(*outputs, strict=True)))
+    got = {"y": y, "dx": x.grad} | named("_n", state_n) | {f"d{n}": p.grad for n, p in theirs.named_parameters()}
+    got |= named("_0", as_state(tuple(s.grad for s in as_tuple(state))))
+    if case.reset_state == "given":
+        got |= named("_r", as_state(tuple(s.grad for s in as_tuple(arguments["reset_state"]))))
+    for key, value in want.items():
+        found = np.zeros_like(value) if got[key] is None else got[key].detach().numpy()
+        assert_close(key, found, value, 1e-12 * max(1, np.abs(value).max(initial=0)))
