@@ -194,10 +194,11 @@ def as_states(
     letters: Sequence[str],
     *,
     optional: bool = False,
+    what: str = "the state",
 ) -> tuple[Any, ...]:
     """Return the states `values`, one array or a tuple as `names` says, as a tuple of validated arrays.
 
-    A state that is `optional` may be None.
+    A state that is `optional` may be None. `what` is what errors call all of them.
     """
     if len(names) == 1:
         if isinstance(values, (tuple, list)) and _are_two_states(values, shapes[0]):
@@ -207,7 +208,7 @@ def as_states(
             )
         values = (values,)
     elif not isinstance(values, (tuple, list)) or len(values) != len(names):
-        raise TypeError(f"the state is {_describe(values)}; expected a tuple ({', '.join(names)})")
+        raise TypeError(f"{what} is {_describe(values)}; expected a tuple ({', '.join(names)})")
     if shapes[0] == shapes[-1] and are_ready(values, dtype, shapes[0]):
         return tuple(values)
     states = []

@@ -37,6 +37,7 @@ SUITES = {
     "activations": "test_activations.py",
     "dense": "test_multiply.py test_softmax.py -k 'not numba'",
     "modules": "test_modules.py test_same_bits.py test_trace.py test_dropout.py -k 'not numba'",
+    "masks": "test_masks.py -k 'not numba'",
     "cells": "test_cells.py -k 'not numba'",
     "stream": "test_stream.py -k 'not numba'",
     "input": "test_bad_input.py -k 'not numba'",

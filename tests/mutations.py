@@ -536,8 +536,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ("fastrnn/steps.py", "modules kernels"): [
         Mutant(
             "sequences_run_a_step_longer",
-            "running = steps < lengths[self.order]",
-            "running = steps <= lengths[self.order]",
+            "running = step < lengths[order]",
+            "running = step <= lengths[order]",
         ),
         Mutant(
             "groups_are_cut_a_row_early",
@@ -545,8 +545,14 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "while first and rows + counts[first - 1] < SUMMED_ROWS:",
             "kernels modules",
         ),
-        Mutant("padding_keeps_what_memory_held", "padded[self._padding] = 0", "padded[self._padding] *= 1"),
-        Mutant("unsort_sorts", "unsorted[..., self.order, :] = state", "unsorted[...] = state[..., self.order, :]"),
+        Mutant("padding_keeps_what_memory_held", "padded[self._left_out] = 0", "padded[self._left_out] *= 1"),
+        Mutant("sequences_end_where_others_do", "ranks[order] = np.arange(N)", "ranks[...] = order"),
+        Mutant("resets_of_masked_steps_are_lost", "cut = resets.copy()", "cut = resets & run", "masks"),
+        Mutant("reset_before_the_first_step_is_lost", "np.where(resets[:1].any(0), N, 0)", "0 * N", "masks"),
+        Mutant("last_outputs_pass_resets", "kept = still & ~resets,", "kept = still.copy(),", "masks"),
+        Mutant(
+            "one_run_learns_for_all", "np.add.reduceat(dstate_0[order], firsts)", "dstate_0[order][firsts]", "masks"
+        ),
     ],
     ("fastrnn/stream.py", "stream"): [
         Mutant(
@@ -574,28 +580,34 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "states = [tuple([s.copy() for s in state_0]) for state_0 in states]",
             "states = [tuple(state_0) for state_0 in states]",
         ),
-        Mutant("y_can_be_written", "\n        y.flags.writeable = False", "\n        y.flags.writeable = True"),
-        Mutant("zeros_of_a_larger_batch_serve", "if of_size != batch_size:", "if of_size < batch_size:"),
+        Mutant(
+            "y_can_be_written",
+            "y.flags.writeable = False\n        return",
+            "y.flags.writeable = rows.batch_sizes is not None\n        return",
+        ),
         Mutant(
             "tapes_serve_twice", "kept, self._kept = self._kept, None", "kept = self._kept", "modules stateful input"
-        ),
-        Mutant(
-            "states_are_not_sorted",
-            "states = tuple([ragged.sort(s) for s in states])",
-            "states = tuple([s for s in states])",
-        ),
-        Mutant(
-            "gradients_of_states_are_unsorted",
-            "tuple([None if d is None else ragged.sort(d) for d in dstates])",
-            "tuple([None if d is None else ragged.unsort(d) for d in dstates])",
         ),
         Mutant(
             "parameters_are_drawn_too_small",
             "uniform(1 / math.sqrt(self.hidden_size))",
             "uniform(1 / self.hidden_size)",
         ),
-        Mutant("tokens_in_the_padding_are_looked_at", "padded=lengths is not None,", "padded=False,"),
-        Mutant("copies_share_caches", '_CACHES = ("_weights", "_zeros")', '_CACHES = ("_zeros",)', "modules stateful"),
+        Mutant(
+            "copies_share_caches", '_CACHES = ("_weights", "_entrance")', '_CACHES = ("_entrance",)', "modules stateful"
+        ),
+    ],
+    ("fastrnn/rows.py", "modules masks"): [
+        Mutant("zeros_of_a_larger_batch_serve", "if of_size != N:", "if of_size < N:"),
+        Mutant("tokens_in_the_padding_are_looked_at", "padded=not whole", "padded=False"),
+        Mutant("reverse_begins_as_forward", "begin(pool, at % D == 1)", "begin(pool, False)"),
+        Mutant("reverse_ends_as_forward", "end(state, pool, at % D == 1)", "end(state, pool, False)"),
+        Mutant("gradients_end_as_forward", "into(d, at % D == 1)", "into(d, False)"),
+        Mutant(
+            "gradients_begin_as_forward", "ragged.into_pool(d_0, d_n, at % D == 1)", "ragged.into_pool(d_0, d_n, False)"
+        ),
+        Mutant("h_0_of_resets_learns_nothing", "d[:N] + d[N:]", "d[:N]"),
+        Mutant("release_works_on_the_caller's_dy", "dy = dy.copy()", "dy = dy[:]", "masks"),
     ],
     ("fastrnn/cell_modules.py", "cells"): [
         Mutant("cell's_zeros_of_a_larger_batch_serve", "if of_size != batch_size:", "if of_size < batch_size:"),
