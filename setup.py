@@ -73,8 +73,8 @@ EXTENSIONS = [
     Extension(
         "fastrnn.bench.loops",
         ["bench/loops.pyx", "bench/limit_loops.c"],
-        include_dirs=["bench"],
-        depends=["bench/limit_loops.h"],
+        include_dirs=["bench", "kernels/c"],
+        depends=["bench/limit_loops.h", "kernels/c/cpu.h"],
         extra_compile_args=spelled([*CFLAGS, "-ffp-contract=fast"]),
     ),
 ]

@@ -6,6 +6,10 @@
  */
 #include "limit_loops.h"
 
+#if defined(__x86_64__)
+#include "cpu.h"
+#endif
+
 /* More sums than latency times ports (4 * 2 on current machines), few enough for 16 registers. */
 enum { SUMS = 12, READS = 8 };
 
@@ -55,10 +59,9 @@ LOOPS(avx512, 64, __attribute__((target("avx512f,fma"))))
 
 const fastrnn_loops *fastrnn_widest_loops(void) {
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f"))
+    if (fastrnn_cpu_runs(CPU_AVX512F))
         return &loops_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    if (fastrnn_cpu_runs(CPU_AVX2))
         return &loops_avx2;
 #endif
     return &loops_baseline;

@@ -75,6 +75,9 @@ class Copy:
         lines = self.python("setup.py", "build_ext", "--inplace").stdout.splitlines()
         self.compile = {line.split(" -c ")[1].split()[0]: line for line in lines if " -c " in line}
         (self.link,) = (line for line in lines if " -shared " in line and "sequence" in line)
+        origin = self.python("-c", "import fastrnn.ops as o; print(o.__file__)").stdout.strip()
+        if not Path(origin).is_relative_to(folder):
+            raise RuntimeError(f"the tests would run {origin} instead of the copy in {folder}, and notice no fault")
         used = self.python("-c", "import fastrnn.kernels.sequence as s; print(s.describe())").stdout
         isa = re.search(r"(\w+): used", used)[1]
         self.isas = [isa, "avx512"] if isa == "amx" else [isa]  # what runs here of float and of double

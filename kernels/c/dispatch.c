@@ -5,7 +5,7 @@
 typedef const fastrnn_kernels *const table[FASTRNN_PRECISIONS];
 
 #if defined(__x86_64__) || defined(_M_X64)
-#include <cpuid.h>
+#include "cpu.h"
 #if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -32,17 +32,14 @@ static int may_use_tiles(void) {
 #endif
 }
 
-/* __builtin_cpu_supports asks xgetbv too: the operating system must save the wide registers. */
 int fastrnn_isa_runs(int isa) {
-    __builtin_cpu_init();
     switch (isa) {
     case 0:
         return 1;
     case 1:
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+        return fastrnn_cpu_runs(CPU_AVX2);
     case 2:
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+        return fastrnn_cpu_runs(CPU_AVX512F | CPU_AVX512DQ | CPU_AVX512BW | CPU_AVX512VL);
     case 3:
         return fastrnn_isa_runs(2) && may_use_tiles();
     default:

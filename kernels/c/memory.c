@@ -1,17 +1,12 @@
 #define _GNU_SOURCE
 #include "memory.h"
 
-#include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#define ADVISE_HUGE_PAGES(data, size) madvise(data, size, MADV_HUGEPAGE)
-#else
-#define ADVISE_HUGE_PAGES(data, size) ((void)(data), (void)(size))
-#endif
+#include "system.h"
 
 enum { HUGE_PAGE = 2 * 1024 * 1024, SPARES = 16 };
 
@@ -22,20 +17,19 @@ typedef struct {
 } header;
 
 static struct {
-    pthread_mutex_t held; /* tried only: who does not get it does without spares */
+    system_mutex held; /* tried only: who does not get it does without spares */
     header *spares[SPARES];
     int oldest;
     size_t kept;
-} memory = {.held = PTHREAD_MUTEX_INITIALIZER};
+} memory = {.held = SYSTEM_MUTEX};
 
 /* A fork waits for whoever is in here: else the child would do without spares for ever. */
-static void before_fork(void) { pthread_mutex_lock(&memory.held); }
-static void after_fork(void) { pthread_mutex_unlock(&memory.held); }
-static void watch_forks(void) { pthread_atfork(before_fork, after_fork, after_fork); }
+static void before_fork(void) { system_lock(&memory.held); }
+static void after_fork(void) { system_unlock(&memory.held); }
 
 void fastrnn_memory_watch_forks(void) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, watch_forks);
+    static _Atomic int watched;
+    if (!atomic_exchange(&watched, 1)) system_at_fork(before_fork, after_fork, after_fork);
 }
 
 static header *header_of(void *block) { return (header *)((char *)block - FASTRNN_LINE); }
@@ -44,7 +38,7 @@ static void *block_of(header *h) { return (char *)h + FASTRNN_LINE; }
 /* A spare of `size` to twice as many bytes, or NULL. */
 static header *take_spare(size_t size) {
     header *found = NULL;
-    if (size < FASTRNN_RECYCLED || pthread_mutex_trylock(&memory.held)) return NULL;
+    if (size < FASTRNN_RECYCLED || !system_try_lock(&memory.held)) return NULL;
     for (int i = 0; i < SPARES && !found; i++) {
         header *spare = memory.spares[i];
         if (spare && size <= spare->size && spare->size / 2 <= size) {
@@ -53,13 +47,13 @@ static header *take_spare(size_t size) {
             memory.kept -= spare->size;
         }
     }
-    pthread_mutex_unlock(&memory.held);
+    system_unlock(&memory.held);
     return found;
 }
 
 /* Keep a block in place of the oldest spare, and of more if that is too much; 0 if it cannot be kept. */
 static int keep_spare(header *h) {
-    if (h->size < FASTRNN_RECYCLED || h->size > FASTRNN_KEPT || pthread_mutex_trylock(&memory.held)) return 0;
+    if (h->size < FASTRNN_RECYCLED || h->size > FASTRNN_KEPT || !system_try_lock(&memory.held)) return 0;
     header *dropped[SPARES];
     int drops = 0;
     for (int i = memory.oldest; drops == 0 || memory.kept + h->size > FASTRNN_KEPT; i = (i + 1) % SPARES) {
@@ -70,15 +64,15 @@ static int keep_spare(header *h) {
     memory.spares[memory.oldest] = h;
     memory.oldest = (memory.oldest + 1) % SPARES;
     memory.kept += h->size;
-    pthread_mutex_unlock(&memory.held);
-    while (drops) free(dropped[--drops]); /* spares are large: each is what the C library gave */
+    system_unlock(&memory.held);
+    while (drops) system_give_aligned(dropped[--drops]); /* spares are large: each is what the C library gave */
     return 1;
 }
 
 void *fastrnn_take(size_t size) {
     header *h = take_spare(size);
     if (h) return block_of(h);
-    if (size < FASTRNN_RECYCLED) { /* aligned here, for aligned_alloc takes ten times as long as malloc */
+    if (size < FASTRNN_RECYCLED) { /* aligned here: aligned_alloc takes ten times as long as malloc */
         void *whole = malloc(size + 2 * FASTRNN_LINE);
         if (!whole) return NULL;
         h = (header *)(((uintptr_t)whole + FASTRNN_LINE - 1) / FASTRNN_LINE * FASTRNN_LINE);
@@ -88,9 +82,9 @@ void *fastrnn_take(size_t size) {
     const size_t alignment = size >= 2 * HUGE_PAGE ? HUGE_PAGE : FASTRNN_LINE;
     if (size > SIZE_MAX - FASTRNN_LINE - alignment) return NULL;
     const size_t whole = (size + FASTRNN_LINE + alignment - 1) / alignment * alignment;
-    h = aligned_alloc(alignment, whole);
+    h = system_take_aligned(alignment, whole);
     if (!h) return NULL;
-    if (alignment == HUGE_PAGE) ADVISE_HUGE_PAGES(h, whole);
+    if (alignment == HUGE_PAGE) system_ask_for_huge_pages(h, whole);
     *h = (header){whole - FASTRNN_LINE, h};
     return block_of(h);
 }
@@ -108,5 +102,9 @@ void *fastrnn_retake(void *block, size_t size) {
 }
 
 void fastrnn_give(void *block) {
-    if (block && !keep_spare(header_of(block))) free(header_of(block)->whole);
+    if (!block || keep_spare(header_of(block))) return;
+    if (header_of(block)->size < FASTRNN_RECYCLED)
+        free(header_of(block)->whole);
+    else
+        system_give_aligned(header_of(block)->whole);
 }

@@ -1,16 +1,10 @@
 #define _GNU_SOURCE
 #include "pool.h"
 
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
-#include <time.h>
-#if defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
+
+#include "system.h"
 
 #if defined(__x86_64__)
 #include <xmmintrin.h>
@@ -56,14 +50,14 @@ static struct {
     _Atomic uint64_t ticket;
     _Atomic int unfinished;
 
-    pthread_mutex_t sleeping;
-    pthread_cond_t wake;
+    system_mutex sleeping;
+    system_condition wake;
     _Atomic int sleepers;
 
     _Atomic int arrived;
     _Atomic unsigned barrier;
     _Atomic int leave; /* what the last barrier has found: whether the call is to stop */
-} pool = {.spins = SPINS, .sleeping = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+} pool = {.spins = SPINS, .sleeping = SYSTEM_MUTEX, .wake = SYSTEM_CONDITION};
 
 static _Thread_local int own_id; /* of a calling thread, for the system; 0 if not asked yet */
 
@@ -73,14 +67,8 @@ static int wait_a_little(int *turns) {
         RELAX();
         return 0;
     }
-    sched_yield();
+    system_yield();
     return 1;
-}
-
-static int64_t nanoseconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
 void fastrnn_watch_start(fastrnn_watch *watch, int (*look)(void)) {
@@ -92,14 +80,15 @@ int fastrnn_stopping(const fastrnn_watch *watch) { return atomic_load_explicit(&
 
 int fastrnn_stopped(fastrnn_watch *watch) {
     if (!watch->look || watch->caller != &own_id || fastrnn_stopping(watch)) return fastrnn_stopping(watch);
-    const int64_t now = nanoseconds();
+    const int64_t now = system_nanoseconds();
     if (watch->due == 0) watch->due = now + LOOKS;
     if (now < watch->due) return 0;
     const control_word of_task = get_control();
     set_control((control_word)watch->control); /* a signal's handler may compute */
     if (watch->look() || watch->forks != atomic_load(&pool.forks)) atomic_store(&watch->stop, 1);
     set_control(of_task);
-    const int64_t after = nanoseconds(), longer = 20 * (after - now); /* another thread may keep the interpreter busy */
+    /* Where another thread keeps the interpreter busy, a look takes long. */
+    const int64_t after = system_nanoseconds(), longer = 20 * (after - now);
     watch->due = after + LOOKS + (longer < LOOKS ? longer : LOOKS);
     return fastrnn_stopping(watch);
 }
@@ -134,52 +123,42 @@ static int has_part(void) {
  * there and may leave it there for tens of milliseconds although other CPUs have become idle: 1.6 times the time of a
  * training step of (50, 64, 32, 32) on two threads. */
 static void leave_callers_cpu(void) {
-#if defined(__linux__)
-    const int cpu = atomic_load(&pool.caller_cpu);
-    cpu_set_t cpus;
-    if (sched_getcpu() != cpu || sched_getaffinity(atomic_load(&pool.caller), sizeof cpus, &cpus) != 0) return;
-    CPU_CLR(cpu, &cpus);
-    if (CPU_COUNT(&cpus) > 0) sched_setaffinity(0, sizeof cpus, &cpus);
-#endif
+    system_leave_cpu(atomic_load(&pool.caller_cpu), atomic_load(&pool.caller));
 }
 
 static void note_caller(void) {
-#if defined(__linux__)
-    if (own_id == 0) own_id = (int)syscall(SYS_gettid);
+    if (own_id == 0) own_id = system_thread_id();
     atomic_store(&pool.caller, own_id);
-    atomic_store(&pool.caller_cpu, sched_getcpu());
-#endif
+    atomic_store(&pool.caller_cpu, system_cpu());
 }
 
 /* A worker sleeps when it has waited for SPINS turns, but if the last pause was a short one it yields to others, and
  * looks, until this one is longer: a training step of (64, 32, 27, 50) with all around it takes 0.88 of the time. */
-static void *work(void *unused) {
-    (void)unused;
+static void work(void) {
     int turns = 0, keen = 0;
-    for (int64_t idle_since = nanoseconds();;) {
+    for (int64_t idle_since = system_nanoseconds();;) {
         if (has_part()) leave_callers_cpu();
         if (do_part()) {
             turns = 0;
-            idle_since = nanoseconds();
-        } else if (turns < atomic_load_explicit(&pool.spins, memory_order_relaxed) || (keen && nanoseconds() - idle_since < SOON)) {
+            idle_since = system_nanoseconds();
+        } else if (turns < atomic_load_explicit(&pool.spins, memory_order_relaxed) ||
+                   (keen && system_nanoseconds() - idle_since < SOON)) {
             wait_a_little(&turns);
         } else {
-            pthread_mutex_lock(&pool.sleeping);
+            system_lock(&pool.sleeping);
             atomic_fetch_add(&pool.sleepers, 1); /* before the look: the caller looks for sleepers after its ticket */
-            while (!has_part()) pthread_cond_wait(&pool.wake, &pool.sleeping);
+            while (!has_part()) system_wait(&pool.wake, &pool.sleeping);
             atomic_fetch_sub(&pool.sleepers, 1);
-            pthread_mutex_unlock(&pool.sleeping);
-            keen = nanoseconds() - idle_since < SOON;
+            system_unlock(&pool.sleeping);
+            keen = system_nanoseconds() - idle_since < SOON;
             leave_callers_cpu(); /* also when all parts are done by now: to spin there would keep the caller from its CPU */
             turns = 0;
         }
     }
-    return NULL;
 }
 
 static void start_afresh_in_child(void) {
-    pthread_mutex_init(&pool.sleeping, NULL);
-    pthread_cond_init(&pool.wake, NULL);
+    system_renew(&pool.sleeping, &pool.wake);
     pool.workers = 0;
     atomic_store(&pool.lent, NULL); /* an OpenMP runtime that had threads hangs in a child */
     atomic_store(&pool.held, 0);
@@ -191,33 +170,15 @@ static void start_afresh_in_child(void) {
     own_id = 0;
 }
 
-static void watch_forks(void) { pthread_atfork(NULL, NULL, start_afresh_in_child); }
-
 void fastrnn_pool_watch_forks(void) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, watch_forks);
-}
-
-static void start_worker(void) {
-    pthread_t thread;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before); /* signals belong to the interpreter's threads */
-    if (pthread_create(&thread, NULL, work, NULL) == 0) {
-        pthread_detach(thread);
-        pool.workers++;
-    }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    static _Atomic int watched;
+    if (!atomic_exchange(&watched, 1)) system_at_fork(NULL, NULL, start_afresh_in_child);
 }
 
 /* Threads that are more than the CPUs do not spin: they would wait for those that they keep from running. */
 static void choose_spins(int threads) {
-    int spins = SPINS;
-#if defined(__linux__)
-    cpu_set_t cpus;
-    if (sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) < threads) spins = 0;
-#endif
-    atomic_store_explicit(&pool.spins, spins, memory_order_relaxed);
+    const int cpus = system_cpu_count();
+    atomic_store_explicit(&pool.spins, cpus && cpus < threads ? 0 : SPINS, memory_order_relaxed);
 }
 
 int fastrnn_pool_acquire(int wanted) {
@@ -226,7 +187,7 @@ int fastrnn_pool_acquire(int wanted) {
     pool.parallel = atomic_load(&pool.lent);
     pool.team_size = atomic_load(&pool.lent_size);
     choose_spins(wanted);
-    for (int missing = wanted - 1 - pool.workers; missing > 0; missing--) start_worker();
+    for (int missing = wanted - 1 - pool.workers; missing > 0; missing--) pool.workers += system_start_thread(work);
     if (pool.workers == 0) {
         fastrnn_pool_release();
         return 1;
@@ -277,9 +238,9 @@ void fastrnn_pool_run(fastrnn_task *task, void *context, int parts, int together
         pool.parallel(work_in_team, &its, (unsigned)parts, 0);
     }
     if (has_part() && atomic_load(&pool.sleepers) > 0) {
-        pthread_mutex_lock(&pool.sleeping);
-        pthread_cond_broadcast(&pool.wake);
-        pthread_mutex_unlock(&pool.sleeping);
+        system_lock(&pool.sleeping);
+        system_wake_all(&pool.wake);
+        system_unlock(&pool.sleeping);
     }
     while (do_part() && !together) {}
     wait_for_all(watch);

@@ -38,9 +38,9 @@ void fastrnn_pool_watch_forks(void);
 /* Take the pool for up to `wanted` threads, the caller's included. Returns how many there are, at least 1. */
 int fastrnn_pool_acquire(int wanted);
 
-/* Run task(context, part) for every part < parts and return when all are done; if the call is to stop, none. Parts that no worker has started are done
- * by the caller, unless `together`: then each of them (no more than were acquired) has a thread of its own, so that
- * fastrnn_pool_barrier(parts, watch) may be called inside. */
+/* Run task(context, part) for every part < parts and return when all are done; if the call is to stop, none. Parts that
+ * no worker has started are done by the caller, unless `together`: then each of them (no more than were acquired) has a
+ * thread of its own, so that fastrnn_pool_barrier(parts, watch) may be called inside. */
 void fastrnn_pool_run(fastrnn_task *task, void *context, int parts, int together, fastrnn_watch *watch);
 
 /* Wait inside a task until all its parts have come here. Returns whether they are to stop, the same to all. */
@@ -50,8 +50,8 @@ void fastrnn_pool_release(void);
 
 /* From here on run tasks on the threads of an OpenMP runtime that the process has already, given its GOMP_parallel and
  * omp_get_num_threads: its threads spin after their own work, and would share the CPUs with workers. Where it gives fewer
- * threads than parts, which have to run together, there are workers still, and so in a child after a fork,
- * which borrows nothing: the runtime's threads are not in it. */
+ * threads than parts, which have to run together, there are workers still, and so in a child after a fork, which borrows
+ * nothing: the runtime's threads are not in it. */
 typedef void fastrnn_parallel(void (*function)(void *), void *data, unsigned threads, unsigned flags);
 void fastrnn_pool_borrow(fastrnn_parallel *parallel, int (*team_size)(void));
 
