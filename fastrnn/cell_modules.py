@@ -176,6 +176,13 @@ class RNNCell(_Cell):
     dtype, seed, backend, num_threads
         As for `fastrnn.RNN`.
 
+    Attributes
+    ----------
+    weight_ih, weight_hh
+        In `parameters`: (H, I) and (H, H).
+    bias_ih, bias_hh
+        (H,) each, unless bias is False.
+
     Examples
     --------
     >>> import numpy as np, fastrnn
@@ -208,9 +215,23 @@ class RNNCell(_Cell):
 
 
 class LSTMCell(_Cell):
-    """One step of a long short-term memory; see `fastrnn.cells` for its equations.
+    """One step of a long short-term memory, whose equations are those of `fastrnn.LSTM`; the state is the tuple (h, c).
 
-    The state is the tuple (h, c). Parameters are those of `RNNCell`, without `nonlinearity`.
+    Parameters
+    ----------
+    input_size, hidden_size
+        I and H.
+    bias
+        Whether there are bias_ih and bias_hh.
+    dtype, seed, backend, num_threads
+        As for `fastrnn.LSTM`.
+
+    Attributes
+    ----------
+    weight_ih, weight_hh
+        In `parameters`: (4*H, I) and (4*H, H), in blocks of H rows for the gates i, f, g, o.
+    bias_ih, bias_hh
+        (4*H,) each, unless bias is False.
 
     Examples
     --------
@@ -226,9 +247,23 @@ class LSTMCell(_Cell):
 
 
 class GRUCell(_Cell):
-    """One step of a gated recurrent unit, the variant of torch.nn and cuDNN; see `fastrnn.cells` for its equations.
+    """One step of a gated recurrent unit, whose equations are those of `fastrnn.GRU`.
 
-    Parameters are those of `RNNCell`, without `nonlinearity`.
+    Parameters
+    ----------
+    input_size, hidden_size
+        I and H.
+    bias
+        Whether there are bias_ih and bias_hh.
+    dtype, seed, backend, num_threads
+        As for `fastrnn.GRU`.
+
+    Attributes
+    ----------
+    weight_ih, weight_hh
+        In `parameters`: (3*H, I) and (3*H, H), in blocks of H rows for the gates r, z, n.
+    bias_ih, bias_hh
+        (3*H,) each, unless bias is False.
 
     Examples
     --------
