@@ -632,6 +632,13 @@ class RNN(_Recurrent):
     **Outputs.** y, (T, N, D*H) in the layout of x, the h of the last layer at every step; and the final state h_n,
     shaped like h_0.
 
+    **Weights**, in `parameters` under torch.nn's names.
+
+    - weight_ih_l0, weight_ih_l1, ...: (H, I), of the layers above (H, D*H).
+    - weight_hh_l0, ...: (H, H), the recurrent weights.
+    - bias_ih_l0, bias_hh_l0, ...: (H,) each, unless bias is False.
+    - weight_ih_l0_reverse, ...: the same of the reverse direction, where there is one.
+
     Parameters
     ----------
     input_size, hidden_size
@@ -658,17 +665,6 @@ class RNN(_Recurrent):
         "cython", "numba" or "numpy"; None leaves the choice to `fastrnn.use_backend`.
     num_threads
         The most threads a call may use; None leaves it to `fastrnn.set_num_threads`. It changes no bit of any result.
-
-    Attributes
-    ----------
-    weight_ih_l0, weight_ih_l1, ...
-        In `parameters`: (H, I), of the layers above (H, D*H).
-    weight_hh_l0, ...
-        (H, H), the recurrent weights.
-    bias_ih_l0, bias_hh_l0, ...
-        (H,) each, unless bias is False.
-    weight_ih_l0_reverse, ...
-        The same of the reverse direction, where there is one.
 
     Examples
     --------
@@ -737,6 +733,15 @@ class LSTM(_Recurrent):
     **Outputs.** y, (T, N, D*P) in the layout of x, the h of the last layer at every step; and the final state
     (h_n, c_n), shaped like the initial one.
 
+    **Weights**, in `parameters` under torch.nn's names.
+
+    - weight_ih_l0, weight_ih_l1, ...: (4*H, I), of the layers above (4*H, D*P), in blocks of H rows for the
+      gates i, f, g, o.
+    - weight_hh_l0, ...: (4*H, P), the same blocks.
+    - bias_ih_l0, bias_hh_l0, ...: (4*H,) each, unless bias is False.
+    - weight_hr_l0, ...: (P, H), where there is a projection.
+    - weight_ih_l0_reverse, ...: the same of the reverse direction, where there is one.
+
     Parameters
     ----------
     input_size, hidden_size
@@ -763,19 +768,6 @@ class LSTM(_Recurrent):
         "cython", "numba" or "numpy"; None leaves the choice to `fastrnn.use_backend`.
     num_threads
         The most threads a call may use; None leaves it to `fastrnn.set_num_threads`. It changes no bit of any result.
-
-    Attributes
-    ----------
-    weight_ih_l0, weight_ih_l1, ...
-        In `parameters`: (4*H, I), of the layers above (4*H, D*P), in blocks of H rows for the gates i, f, g, o.
-    weight_hh_l0, ...
-        (4*H, P), the same blocks.
-    bias_ih_l0, bias_hh_l0, ...
-        (4*H,) each, unless bias is False.
-    weight_hr_l0, ...
-        (P, H), where there is a projection.
-    weight_ih_l0_reverse, ...
-        The same of the reverse direction, where there is one.
 
     Examples
     --------
@@ -841,6 +833,14 @@ class GRU(_Recurrent):
     **Outputs.** y, (T, N, D*H) in the layout of x, the h of the last layer at every step; and the final state h_n,
     shaped like h_0.
 
+    **Weights**, in `parameters` under torch.nn's names.
+
+    - weight_ih_l0, weight_ih_l1, ...: (3*H, I), of the layers above (3*H, D*H), in blocks of H rows for the
+      gates r, z, n.
+    - weight_hh_l0, ...: (3*H, H), the same blocks.
+    - bias_ih_l0, bias_hh_l0, ...: (3*H,) each, unless bias is False.
+    - weight_ih_l0_reverse, ...: the same of the reverse direction, where there is one.
+
     Parameters
     ----------
     input_size, hidden_size
@@ -865,17 +865,6 @@ class GRU(_Recurrent):
         "cython", "numba" or "numpy"; None leaves the choice to `fastrnn.use_backend`.
     num_threads
         The most threads a call may use; None leaves it to `fastrnn.set_num_threads`. It changes no bit of any result.
-
-    Attributes
-    ----------
-    weight_ih_l0, weight_ih_l1, ...
-        In `parameters`: (3*H, I), of the layers above (3*H, D*H), in blocks of H rows for the gates r, z, n.
-    weight_hh_l0, ...
-        (3*H, H), the same blocks.
-    bias_ih_l0, bias_hh_l0, ...
-        (3*H,) each, unless bias is False.
-    weight_ih_l0_reverse, ...
-        The same of the reverse direction, where there is one.
 
     Examples
     --------

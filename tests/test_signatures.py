@@ -71,7 +71,7 @@ def test_every_weight_is_documented_with_its_shape(kind: str) -> None:
     if kind == "LSTM":
         options["proj_size"] = 2
     module = getattr(fastrnn, kind)(3, 4, **options)
-    attributes = (module.__doc__ or "").split("Attributes\n    ----------\n")[1].split("Examples")[0]
+    attributes = (module.__doc__ or "").split("**Weights**")[1].split("Parameters\n")[0]
     first = {re.sub(r"_l\d.*", "_l0", name) for name in module.parameters}
     assert [name for name in first if name not in attributes] == []
     rows = len(module.parameters[next(iter(module.parameters))]) // 4
