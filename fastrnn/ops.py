@@ -207,7 +207,11 @@ def as_states(
             )
         values = (values,)
     elif not isinstance(values, (tuple, list)) or len(values) != len(names):
-        raise TypeError(f"the state is {_describe(values)}; expected a tuple ({', '.join(names)})")
+        none = "None" if optional else f"np.zeros({shapes[1]}, {dtype.name!r})"
+        raise TypeError(
+            f"the state is {_describe(values)}; expected a tuple ({', '.join(names)}): use ({names[0]}, {none}) where "
+            f"there is no {names[1]}"
+        )
     if shapes[0] == shapes[-1] and are_ready(values, dtype, shapes[0]):
         return tuple(values)
     states = []
