@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 import runpy
@@ -92,3 +93,11 @@ def test_readme_map_knows_every_file() -> None:
         for path in folder.iterdir():
             if path.suffix == ".py" and path.name != "__init__.py":
                 assert path.name in tree, f"README's map does not know {path.relative_to(ROOT)}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_property_has_a_sentence_for_a_type(name: str) -> None:
+    """Napoleon takes what stands before a colon in a property's first line for its type."""
+    classes = [value for value in vars(importlib.import_module(name)).values() if inspect.isclass(value)]
+    properties = [p for cls in classes if cls.__module__ == name for p in vars(cls).values() if isinstance(p, property)]
+    assert [p.__doc__ for p in properties if re.match(r"[^\n`]*: ", p.__doc__ or "")] == []

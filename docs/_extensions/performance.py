@@ -35,14 +35,13 @@ def rows_of(told: Report) -> str:
     """Return every table of rows, folded."""
     parts = []
     for each in told.tables:
-        head = "".join(f"<th>{escape(name)}</th>" for name in ("case", "ours", *each.peers, "ratio", "of limit"))
+        head = "".join(f"<th>{escape(name)}</th>" for name in ("case", "ours", "ratio", "of limit", *each.peers))
         lines = []
         for line in each.lines:
-            cells = [f"<td>{escape(line.name)}</td>", f"<td>{escape(line.ours)}</td>"]
+            cells = [f"<td>{escape(text)}</td>" for text in (line.name, line.ours, line.ratio, line.limit)]
             for peer in each.peers:
                 mark = ' class="best"' if peer == line.best else ""
                 cells.append(f"<td{mark}>{escape(line.times.get(peer, MISSING))}</td>")
-            cells += [f"<td>{escape(line.ratio)}</td>", f"<td>{escape(line.limit)}</td>"]
             lines.append(f'<tr class="{line.verdict}">{"".join(cells)}</tr>')
         means = ", ".join(f"{cell} {mean}" for cell, mean in each.means.items())
         parts.append(
