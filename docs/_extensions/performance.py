@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import fastrnn
 from fastrnn.bench.bars import INKS, draw_bars, first_rows
 from fastrnn.bench.plots import CAPTIONS, all_plots
 from fastrnn.bench.results import load
@@ -53,8 +54,10 @@ def rows_of(told: Report) -> str:
 
 def bars(folder: Path) -> str:
     """Draw the bars of the first page, each cell's by itself for a page of any width, and return what shows them."""
-    shown = []
-    for row in first_rows(load(RESULTS / "0.1.0.json")):
+    rows, shown = first_rows(load(RESULTS / f"{fastrnn.__version__}.json")), []
+    for ink in INKS:
+        (folder.parent / "gallery" / f"speed{ink}.svg").write_text(draw_bars(rows, ink), "utf-8")  # README's
+    for row in rows:
         for ink, when in zip(INKS, ("light", "dark"), strict=True):
             name = f"bars-{row.case.cell}{ink}.svg"
             (folder / name).write_text(draw_bars([row], ink), "utf-8")
@@ -67,8 +70,8 @@ def write_all(app: Any) -> None:
     folder = Path(app.srcdir, "_generated")
     folder.mkdir(exist_ok=True)
     (folder / "bars.md").write_text(bars(folder), "utf-8")
-    for name, file in (("grid", "0.1.0.json"), ("variants", "0.1.0-variants.json")):
-        results = load(RESULTS / file)
+    for name, end in (("grid", ""), ("variants", "-variants")):
+        results = load(RESULTS / f"{fastrnn.__version__}{end}.json")
         told = report(results)
         facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v or MISSING)}</dd>" for k, v in told.facts.items())
         (folder / f"{name}-facts.html").write_text(f'<dl class="facts">{facts}</dl>\n', "utf-8")
@@ -80,7 +83,8 @@ def write_all(app: Any) -> None:
             figure.savefig(svg, format="svg", metadata={"Date": None})
             picture = f"{name}-{title.lower().replace(' ', '-')}.svg"
             (folder / picture).write_bytes(svg.getvalue())
-            pictures.append(f"### {title}\n\n![{title}](/_generated/{picture})\n\n{CAPTIONS[title]}\n")
+            alt = "Heat map of speed-ups" if title == "Speed-ups" else title
+            pictures.append(f"### {title}\n\n![{alt}](/_generated/{picture})\n\n{CAPTIONS[title]}\n")
         (folder / f"{name}-pictures.md").write_text("\n".join(pictures), "utf-8")
 
 
