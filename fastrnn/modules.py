@@ -550,12 +550,34 @@ def _check_projection(proj_size: Any, hidden_size: int) -> int:
 
 
 class RNN(_Recurrent):
-    """An Elman RNN, h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), over one or more layers.
+    """An Elman RNN over one or more layers, torch.nn.RNN's arguments, shapes and weights::
+
+        h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
+
+    or with max(0, .) in place of tanh.
+
+    **Inputs.** T steps, N sequences, I = input_size, H = hidden_size, L = num_layers, D = 2 if bidirectional, else 1.
+
+    - x, (T, N, I), or (N, T, I) with batch_first, or (T, I) for a single sequence; or integers, tokens, of one
+      dimension less.
+    - h_0, (L*D, N, H): the initial state, zeros unless given; without N for a single sequence.
+
+    **Outputs.** y, (T, N, D*H) in the layout of x, the h of the last layer at every step; and the final state h_n,
+    shaped like h_0.
+
+    **Weights**, in `parameters` under torch.nn's names.
+
+    - weight_ih_l0, weight_ih_l1, ...: (H, I), of the layers above (H, D*H).
+    - weight_hh_l0, ...: (H, H), the recurrent weights.
+    - bias_ih_l0, bias_hh_l0, ...: (H,) each, unless bias is False.
+    - weight_ih_l0_reverse, ...: the same of the reverse direction, where there is one.
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers
-        I, H and L.
+    input_size, hidden_size
+        I and H.
+    num_layers
+        L, how many layers stand on top of one another.
     nonlinearity
         "tanh" or "relu".
     bias
@@ -622,14 +644,63 @@ class RNN(_Recurrent):
 
 
 class LSTM(_Recurrent):
-    """A long short-term memory; see `fastrnn.cells` for its equations.
+    """A long short-term memory over one or more layers, torch.nn.LSTM's arguments, shapes and weights::
 
-    The state is the tuple (h, c). Parameters are those of `RNN`, without `nonlinearity`, and
+        i_t = sigmoid(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)
+        f_t = sigmoid(W_if x_t + b_if + W_hf h_{t-1} + b_hf)
+        g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)
+        o_t = sigmoid(W_io x_t + b_io + W_ho h_{t-1} + b_ho)
+        c_t = f_t * c_{t-1} + i_t * g_t
+        h_t = o_t * tanh(c_t)
+
+    With a projection h_t = W_hr (o_t * tanh(c_t)).
+
+    **Inputs.** T steps, N sequences, I = input_size, H = hidden_size, L = num_layers, D = 2 if bidirectional, else 1,
+    P = proj_size or, without one, H.
+
+    - x, (T, N, I), or (N, T, I) with batch_first, or (T, I) for a single sequence; or integers, tokens, of one
+      dimension less.
+    - h_0, (L*D, N, P), and c_0, (L*D, N, H), as a tuple: the initial state, zeros unless given; without N for a single
+      sequence.
+
+    **Outputs.** y, (T, N, D*P) in the layout of x, the h of the last layer at every step; and the final state
+    (h_n, c_n), shaped like the initial one.
+
+    **Weights**, in `parameters` under torch.nn's names.
+
+    - weight_ih_l0, weight_ih_l1, ...: (4*H, I), of the layers above (4*H, D*P), in blocks of H rows for the
+      gates i, f, g, o.
+    - weight_hh_l0, ...: (4*H, P), the same blocks.
+    - bias_ih_l0, bias_hh_l0, ...: (4*H,) each, unless bias is False.
+    - weight_hr_l0, ...: (P, H), where there is a projection.
+    - weight_ih_l0_reverse, ...: the same of the reverse direction, where there is one.
 
     Parameters
     ----------
+    input_size, hidden_size
+        I and H.
+    num_layers
+        L, how many layers stand on top of one another.
+    bias
+        Whether the layers have bias_ih and bias_hh.
+    batch_first
+        Whether x and y are (N, T, ...) instead of (T, N, ...). States never are.
+    dropout
+        The share of the outputs of every layer but the last that `forward` sets to zero, at random; the others are
+        divided by 1 - dropout. Inference keeps all.
+    bidirectional
+        Whether each layer has a second direction, from the last step to the first; y holds both side by side.
     proj_size
         P, less than H: h is projected to so many columns by weight_hr. 0 means no projection.
+    dtype
+        float32 or float64, of the parameters and of everything that goes in and out.
+    seed
+        Of the initial parameters and of dropout, anything `numpy.random.default_rng` takes; the parameters are drawn
+        from torch.nn's distribution, U(-1/sqrt(H), 1/sqrt(H)).
+    backend
+        "cython", "numba" or "numpy"; None leaves the choice to `fastrnn.use_backend`.
+    num_threads
+        The most threads a call may use; None leaves it to `fastrnn.set_num_threads`. It changes no bit of any result.
 
     Examples
     --------
@@ -677,9 +748,56 @@ class LSTM(_Recurrent):
 
 
 class GRU(_Recurrent):
-    """A gated recurrent unit, the variant of torch.nn and cuDNN; see `fastrnn.cells` for its equations.
+    """A gated recurrent unit over one or more layers, torch.nn.GRU's arguments, shapes and weights::
 
-    Parameters are those of `RNN`, without `nonlinearity`.
+        r_t = sigmoid(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)
+        z_t = sigmoid(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)
+        n_t = tanh(W_in x_t + b_in + r_t * (W_hn h_{t-1} + b_hn))
+        h_t = n_t + z_t * (h_{t-1} - n_t)
+
+    The reset gate r multiplies the recurrent product, as in torch.nn, cuDNN and Keras' ``reset_after=True``.
+
+    **Inputs.** T steps, N sequences, I = input_size, H = hidden_size, L = num_layers, D = 2 if bidirectional, else 1.
+
+    - x, (T, N, I), or (N, T, I) with batch_first, or (T, I) for a single sequence; or integers, tokens, of one
+      dimension less.
+    - h_0, (L*D, N, H): the initial state, zeros unless given; without N for a single sequence.
+
+    **Outputs.** y, (T, N, D*H) in the layout of x, the h of the last layer at every step; and the final state h_n,
+    shaped like h_0.
+
+    **Weights**, in `parameters` under torch.nn's names.
+
+    - weight_ih_l0, weight_ih_l1, ...: (3*H, I), of the layers above (3*H, D*H), in blocks of H rows for the
+      gates r, z, n.
+    - weight_hh_l0, ...: (3*H, H), the same blocks.
+    - bias_ih_l0, bias_hh_l0, ...: (3*H,) each, unless bias is False.
+    - weight_ih_l0_reverse, ...: the same of the reverse direction, where there is one.
+
+    Parameters
+    ----------
+    input_size, hidden_size
+        I and H.
+    num_layers
+        L, how many layers stand on top of one another.
+    bias
+        Whether the layers have bias_ih and bias_hh.
+    batch_first
+        Whether x and y are (N, T, ...) instead of (T, N, ...). States never are.
+    dropout
+        The share of the outputs of every layer but the last that `forward` sets to zero, at random; the others are
+        divided by 1 - dropout. Inference keeps all.
+    bidirectional
+        Whether each layer has a second direction, from the last step to the first; y holds both side by side.
+    dtype
+        float32 or float64, of the parameters and of everything that goes in and out.
+    seed
+        Of the initial parameters and of dropout, anything `numpy.random.default_rng` takes; the parameters are drawn
+        from torch.nn's distribution, U(-1/sqrt(H), 1/sqrt(H)).
+    backend
+        "cython", "numba" or "numpy"; None leaves the choice to `fastrnn.use_backend`.
+    num_threads
+        The most threads a call may use; None leaves it to `fastrnn.set_num_threads`. It changes no bit of any result.
 
     Examples
     --------

@@ -208,7 +208,11 @@ def as_states(
             )
         values = (values,)
     elif not isinstance(values, (tuple, list)) or len(values) != len(names):
-        raise TypeError(f"{what} is {_describe(values)}; expected a tuple ({', '.join(names)})")
+        none = "None" if optional else f"np.zeros({shapes[1]}, {dtype.name!r})"
+        raise TypeError(
+            f"{what} is {_describe(values)}; expected a tuple ({', '.join(names)}): use "
+            f"({', '.join([names[0], *[none] * (len(names) - 1)])}) where there is no {' or '.join(names[1:])}"
+        )
     if shapes[0] == shapes[-1] and are_ready(values, dtype, shapes[0]):
         return tuple(values)
     states = []

@@ -315,6 +315,17 @@ def of_training() -> dict[str, Row]:
         return t.Windows(tokens(30), 2, 4)
 
     rows: dict[str, Row] = {
+        own + "check_gradients": lambda: (
+            t.check_gradients,
+            {
+                "module": fastrnn.GRU(I, H, dtype="float64", seed=0),
+                "x": real(T, N, I, dtype="float64"),
+                "state": real(1, N, H, dtype="float64"),
+                "lengths": [T, 2],
+                "most": 2,
+                "seed": 0,
+            },
+        ),
         own + "AdaptiveSoftmax": lambda: (
             t.AdaptiveSoftmax,
             {"in_features": 8, "num_classes": 20, "cutoffs": [4, 10], "div_value": 2.0, "head_bias": True, **RUN},

@@ -1,4 +1,4 @@
-"""fastrnn.torch answers every mistake as torch.nn does: where that raises, the same error, and where not, its values."""
+"""fastrnn.torch answers every mistake as torch.nn does: the same error, or, where that raises none, its values."""
 
 from __future__ import annotations
 

@@ -90,6 +90,7 @@ class Cell:
         return tuple(f"d{name}_n" for name in self.states)
 
 
+#: The cells by name.
 CELLS: dict[str, Cell] = {
     cell.name: cell
     for cell in (
