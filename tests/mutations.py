@@ -233,7 +233,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("chunks_are_one_chain", "if (first) { /* the sums are zero still */", "if (first || row) {"),
         Mutant("tokens_link_to_others", "later < rows && tokens[later] == tokens[r] ?", "later < rows ?"),
         Mutant(
-            "equal_tokens_count_again", "if (first[tokens[r]] != r) continue;", "if (first[tokens[r]] < r) continue;"
+            "equal_tokens_count_again", "if (first[tokens[r]] != r) continue;", "if (first[tokens[r]] > r) continue;"
         ),
         Mutant(
             "few_rows_clear_one_lane",
@@ -318,11 +318,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "child_believes_in_its_parent's_workers",
             "pool.workers = 0;\n    atomic_store(&pool.lent, NULL);",
             "atomic_store(&pool.lent, NULL);",
+            "threads fork",
         ),
         Mutant(
             "child_finds_the_pool_held",
             "atomic_store(&pool.held, 0);\n    atomic_store(&pool.ticket",
             "atomic_store(&pool.ticket",
+            "fork",
         ),
         Mutant(
             "barrier_counts_on",
@@ -353,7 +355,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "void fastrnn_pool_release(void) {}",
             reason="a call that finds the pool held runs alone: slower, with the same bits",
         ),
-        Mutant("signals_are_not_looked_for", "if (now < watch->due) return 0;", "if (now >= 0) return 0;"),
+        Mutant("signals_are_not_looked_for", "if (now < watch->due) return 0;", "if (now >= 0) return 0;", "interrupt"),
         Mutant("small_team_does_parts_that_meet", "if (pool.team_size() < its->together) return;", "", "torch_threads"),
     ],
     ("kernels/sequence.pyx", "kernels"): [
