@@ -41,6 +41,7 @@ SUITES = {
     "stream": "test_stream.py -k 'not numba'",
     "input": "test_bad_input.py -k 'not numba'",
     "stateful": "test_stateful.py -k 'not numba'",
+    "safety": "test_safety.py -k 'serves or during'",
     "memory": "test_memory.py",
     "threads": "test_threads.py -k 'not numba'",
     "fork": "test_fork.py -k 'not numba'",

@@ -477,6 +477,12 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             'if stamp is None or not hasattr(backend, "pack"):',
             'if not hasattr(backend, "pack"):',
         ),
+        Mutant(
+            "shapes_are_those_that_others_set",
+            "x, state, weights = x.view(), tuple([s.view() for s in state]), Weights._make(_views(weights))",
+            "pass",
+            "safety",
+        ),
         Mutant("one_token_may_be_negative", "if own.size and not 0 <= (low", "if own.size and not -1 <= (low", "input"),
         Mutant(
             "foreign_byte_order_is_taken",
@@ -578,9 +584,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant("y_can_be_written", "\n        y.flags.writeable = False", "\n        y.flags.writeable = True"),
         Mutant("zeros_of_a_larger_batch_serve", "if of_size != batch_size:", "if of_size < batch_size:"),
-        Mutant(
-            "tapes_serve_twice", "kept, self._kept = self._kept, None", "kept = self._kept", "modules stateful input"
-        ),
+        Mutant("tapes_serve_two_threads", "kept, self._kept = self._kept, None", "kept = self._kept", "safety"),
         Mutant(
             "states_are_not_sorted",
             "states = tuple([ragged.sort(s) for s in states])",
