@@ -227,8 +227,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "first_row_of_a_step_is_of_the_one_before",
-            "if (l->offsets[middle] <= first)",
-            "if (l->offsets[middle] < first)",
+            "while (first + i >= l->offsets[t + 1]) t++;",
+            "while (first + i > l->offsets[t + 1]) t++;",
         ),
         Mutant("chunks_are_one_chain", "if (first) { /* the sums are zero still */", "if (first || row) {"),
         Mutant("tokens_link_to_others", "later < rows && tokens[later] == tokens[r] ?", "later < rows ?"),
@@ -342,6 +342,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "while (do_part() && !together) {}\n    wait",
             "while (do_part()) {}\n    wait",
             "kernels threads",
+            "a part that meets others ends only when all have begun, so that none is left to be done",
         ),
         Mutant(
             "caller_does_not_wait_for_the_others",
@@ -648,7 +649,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant("hooked_y_is_the_tape's", "y = y.clone()", "pass", "torch_memory"),
         Mutant("freed_storages_are_read", "array.nbytes <= held", "True", "torch_memory"),
-        Mutant("batch_sizes_are_read_again", "batch_sizes.numpy().copy()", "batch_sizes.numpy()", "torch_memory"),
+        Mutant(
+            "batch_sizes_are_read_again",
+            "batch_sizes.numpy().copy()",
+            "batch_sizes.numpy()",
+            "torch_memory",
+            "backends keep copies of their own: it takes another thread that writes between the look and the call",
+        ),
         Mutant("tape_in_tensors_serves_twice", "        flag.fill_(USED)\n", "", "torch compile"),
         Mutant(
             "both_directions_have_one_dstate",
