@@ -190,6 +190,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "partial_panel_is_read_in_place",
             "if (l->few_rows && (p + 1) * Z_WIDTH <= columns) {",
             "if (l->few_rows && p * Z_WIDTH <= columns) {",
+            "kernels",
         ),
         Mutant(
             "short_block_joins_the_chunk_before",
@@ -764,7 +765,9 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ],
     ("kernels/numba_steps.py", "numba"): [
         Mutant("numba_rows_begin_anew", "low = max(n_low, step.carried)", "low = n_low"),
-        Mutant("numba_groups_are_cut_a_row_early", "if rows > SUMMED_ROWS:", "if rows >= SUMMED_ROWS:"),
+        Mutant(
+            "numba_groups_are_cut_a_row_early", "if rows > SUMMED_ROWS:", "if rows >= SUMMED_ROWS:", "numba_threads"
+        ),
     ],
     ("kernels/numba_layout.py", "numba"): [
         Mutant("numba_gru_swaps_gates_of_x", "(slot + 2 if side == X else slot) % 3", "slot % 3"),
