@@ -190,6 +190,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "partial_panel_is_read_in_place",
             "if (l->few_rows && (p + 1) * Z_WIDTH <= columns) {",
             "if (l->few_rows && p * Z_WIDTH <= columns) {",
+            "kernels",
         ),
         Mutant(
             "short_block_joins_the_chunk_before",
@@ -227,13 +228,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "first_row_of_a_step_is_of_the_one_before",
-            "if (l->offsets[middle] <= first)",
-            "if (l->offsets[middle] < first)",
+            "while (first + i >= l->offsets[t + 1]) t++;",
+            "while (first + i > l->offsets[t + 1]) t++;",
         ),
         Mutant("chunks_are_one_chain", "if (first) { /* the sums are zero still */", "if (first || row) {"),
         Mutant("tokens_link_to_others", "later < rows && tokens[later] == tokens[r] ?", "later < rows ?"),
         Mutant(
-            "equal_tokens_count_again", "if (first[tokens[r]] != r) continue;", "if (first[tokens[r]] < r) continue;"
+            "equal_tokens_count_again", "if (first[tokens[r]] != r) continue;", "if (first[tokens[r]] > r) continue;"
         ),
         Mutant(
             "few_rows_clear_one_lane",
@@ -318,11 +319,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "child_believes_in_its_parent's_workers",
             "pool.workers = 0;\n    atomic_store(&pool.lent, NULL);",
             "atomic_store(&pool.lent, NULL);",
+            "threads fork",
         ),
         Mutant(
             "child_finds_the_pool_held",
             "atomic_store(&pool.held, 0);\n    atomic_store(&pool.ticket",
             "atomic_store(&pool.ticket",
+            "fork",
         ),
         Mutant(
             "barrier_counts_on",
@@ -340,6 +343,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "while (do_part() && !together) {}\n    wait",
             "while (do_part()) {}\n    wait",
             "kernels threads",
+            "a part that meets others ends only when all have begun, so that none is left to be done",
         ),
         Mutant(
             "caller_does_not_wait_for_the_others",
@@ -353,7 +357,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "void fastrnn_pool_release(void) {}",
             reason="a call that finds the pool held runs alone: slower, with the same bits",
         ),
-        Mutant("signals_are_not_looked_for", "if (now < watch->due) return 0;", "if (now >= 0) return 0;"),
+        Mutant("signals_are_not_looked_for", "if (now < watch->due) return 0;", "if (now >= 0) return 0;", "interrupt"),
         Mutant("small_team_does_parts_that_meet", "if (pool.team_size() < its->together) return;", "", "torch_threads"),
     ],
     ("kernels/sequence.pyx", "kernels"): [
@@ -475,6 +479,12 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             'if stamp is None or not hasattr(backend, "pack"):',
             'if not hasattr(backend, "pack"):',
         ),
+        Mutant(
+            "shapes_are_those_that_others_set",
+            "x, state, weights = x.view(), tuple([s.view() for s in state]), Weights._make(_views(weights))",
+            "pass",
+            "safety",
+        ),
         Mutant("one_token_may_be_negative", "if own.size and not 0 <= (low", "if own.size and not -1 <= (low", "input"),
         Mutant(
             "foreign_byte_order_is_taken",
@@ -582,12 +592,12 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "y_can_be_written",
-            "y.flags.writeable = False\n        return",
-            "y.flags.writeable = rows.batch_sizes is not None\n        return",
+            "y.flags.writeable = False
+        return",
+            "y.flags.writeable = rows.batch_sizes is not None
+        return",
         ),
-        Mutant(
-            "tapes_serve_twice", "kept, self._kept = self._kept, None", "kept = self._kept", "modules stateful input"
-        ),
+        Mutant("tapes_serve_two_threads", "kept, self._kept = self._kept, None", "kept = self._kept", "safety"),
         Mutant(
             "parameters_are_drawn_too_small",
             "uniform(1 / math.sqrt(self.hidden_size))",
@@ -654,7 +664,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant("hooked_y_is_the_tape's", "y = y.clone()", "pass", "torch_memory"),
         Mutant("freed_storages_are_read", "array.nbytes <= held", "True", "torch_memory"),
-        Mutant("batch_sizes_are_read_again", "batch_sizes.numpy().copy()", "batch_sizes.numpy()", "torch_memory"),
+        Mutant(
+            "batch_sizes_are_read_again",
+            "batch_sizes.numpy().copy()",
+            "batch_sizes.numpy()",
+            "torch_memory",
+            "backends keep copies of their own: it takes another thread that writes between the look and the call",
+        ),
         Mutant("tape_in_tensors_serves_twice", "        flag.fill_(USED)\n", "", "torch compile"),
         Mutant(
             "both_directions_have_one_dstate",
@@ -763,7 +779,9 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ],
     ("kernels/numba_steps.py", "numba"): [
         Mutant("numba_rows_begin_anew", "low = max(n_low, step.carried)", "low = n_low"),
-        Mutant("numba_groups_are_cut_a_row_early", "if rows > SUMMED_ROWS:", "if rows >= SUMMED_ROWS:"),
+        Mutant(
+            "numba_groups_are_cut_a_row_early", "if rows > SUMMED_ROWS:", "if rows >= SUMMED_ROWS:", "numba_threads"
+        ),
     ],
     ("kernels/numba_layout.py", "numba"): [
         Mutant("numba_gru_swaps_gates_of_x", "(slot + 2 if side == X else slot) % 3", "slot % 3"),
