@@ -592,10 +592,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "y_can_be_written",
-            "y.flags.writeable = False
-        return",
-            "y.flags.writeable = rows.batch_sizes is not None
-        return",
+            "y.flags.writeable = False\n        return",
+            "y.flags.writeable = rows.batch_sizes is not None\n        return",
         ),
         Mutant("tapes_serve_two_threads", "kept, self._kept = self._kept, None", "kept = self._kept", "safety"),
         Mutant(
