@@ -38,6 +38,8 @@ SUITES = {
     "dense": "test_multiply.py test_softmax.py -k 'not numba'",
     "modules": "test_modules.py test_same_bits.py test_trace.py test_dropout.py -k 'not numba'",
     "masks": "test_masks.py -k 'not numba'",
+    "written": "test_recurrent.py",
+    "language": "test_language.py",
     "cells": "test_cells.py -k 'not numba'",
     "stream": "test_stream.py -k 'not numba'",
     "input": "test_bad_input.py -k 'not numba'",

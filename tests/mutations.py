@@ -142,10 +142,10 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "c_is_written_a_batch_early",
-            "piece.c = HAS_C ? (REAL *)l->c + (l->keep ? (N + row) * C : 0)",
-            "piece.c = HAS_C ? (REAL *)l->c + (l->keep ? row * C : 0)",
+            "piece.c = FN(has_c)(l) ? (REAL *)l->c + (l->keep ? (N + row) * C : 0)",
+            "piece.c = FN(has_c)(l) ? (REAL *)l->c + (l->keep ? row * C : 0)",
         ),
-        Mutant("biases_go_into_one_slot", "bias[slot + HIDDEN_SLOT] += vec_load_part", "bias[slot] += vec_load_part"),
+        Mutant("biases_go_into_one_slot", "bias[slot + h.first] += vec_load_part", "bias[slot] += vec_load_part"),
         Mutant(
             "tokens_miss_a_gate",
             "slot < fed; slot++) acc[r][slot] += vec_load(column",
@@ -169,7 +169,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "rows, piece->h_prev, piece->h_row, l->weight_hh",
         ),
         Mutant("short_block_of_a_row_is_the_first", "one.p += j * l->panel_stride;", "one.p += 0;"),
-        Mutant("threads_step_the_first_blocks", "b = s % 2 ? b1 - 1 - i : b0 + i,", "b = s % 2 ? b1 - 1 - i : i,"),
+        Mutant("threads_step_the_first_blocks", "b = s % 2 ? b1 - (i + 1) * strands : b0 + i * strands,", "b = s % 2 ? b1 - (i + 1) * strands : i * strands,"),
         Mutant(
             "first_of_two_pieces_decides",
             "(l->pairs && count == 1 && pieces[0].n1 - pieces[0].n0 == 1)",
@@ -194,8 +194,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "short_block_joins_the_chunk_before",
-            "FN(fed)(l, end - 1) < PANEL_SLOTS) end--;",
-            "FN(fed)(l, end - 1) < 0) end--;",
+            "FN(fed)(l, end - 1) < PANEL_SLOTS)",
+            "FN(fed)(l, end - 1) < 0)",
             "kernels switches",
             "the slots that it takes in hold zeros on both sides: the line saves their time",
         ),
@@ -214,7 +214,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "kernels switches",
         ),
         Mutant("dh_n_misses_a_row", "if (r >= going_on && l->dh_n)", "if (r > going_on && l->dh_n)"),
-        Mutant("gru_drops_what_bypasses_the_product", "if (READS_H) acc[r][v] +=", "if (READS_H > 1) acc[r][v] +="),
+        Mutant("gru_drops_what_bypasses_the_product", "if (FN(reads_h)(l)) acc[r][v] +=", "if (FN(reads_h)(l) > 1) acc[r][v] +="),
         Mutant("dh_0_misses_a_row", "if (n + r >= here) {", "if (n + r > here) {"),
         Mutant(
             "dy_has_the_stride_of_h",
@@ -243,8 +243,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "few_rows_have_one_bias",
-            "(REAL *)l->dbias_hh + h_row, h_sum, lanes);",
-            "(REAL *)l->dbias_hh + h_row, x_sum, lanes);",
+            "(REAL *)l->dbias_hh + to, FN(few_sum)(z, rows), lanes);\n        }\n        for (int slot = 0; slot < of_m",
+            "(REAL *)l->dbias_hh + to, FN(few_sum)(z, 1), lanes);\n        }\n        for (int slot = 0; slot < of_m",
         ),
         Mutant(
             "first_chunk_goes_on_from_the_sums",
@@ -253,27 +253,64 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "h_products_take_the_slots_of_x",
-            "x_sums + I, P, h_left, b, HIDDEN_SLOT, row, rows, from_zero);",
-            "x_sums + I, P, h_left, b, 0, row, rows, from_zero);",
+            "x_sums + I, P, h_left, b, FN(feed_of_h)(l, b), row, rows, from_zero);",
+            "x_sums + I, P, h_left, b, FN(feed_of_x)(l, b), row, rows, from_zero);",
         ),
         Mutant("dx_does_not_add", "if (l->dx_add) acc[r][v] +=", "if (l->dx_add > 1) acc[r][v] +="),
         Mutant(
             "biases_do_not_add",
-            "for (int slot = 0; l->dweight_add && slot < FN(fed)(l, b); slot++) {",
-            "for (int slot = 0; l->dweight_add > 1 && slot < FN(fed)(l, b); slot++) {",
+            "for (int slot = 0; l->dweight_add && l->dbias_ih && slot < x.fed; slot++) {",
+            "for (int slot = 0; l->dweight_add > 1 && l->dbias_ih && slot < x.fed; slot++) {",
         ),
         Mutant(
             "scratch_is_too_small",
-            "(NAME(tile_count)(l->inputs) + NAME(tile_count)(l->outputs)) * LEFT_TILE;",
-            "NAME(tile_count)(l->inputs) * LEFT_TILE;",
+            "(NAME(tile_count)(l->inputs) + NAME(tile_count)(l->outputs) + NAME(tile_count)(M)) * LEFT_TILE;",
+            "(NAME(tile_count)(l->inputs) + NAME(tile_count)(M)) * LEFT_TILE;",
             "checked kernels",
         ),
         Mutant(
             "panel_of_backward_is_a_block_short",
-            "sizes->backward_panel = FN(blocks)(l) * PANEL_SLOTS",
-            "sizes->backward_panel = (FN(blocks)(l) - 1) * PANEL_SLOTS",
+            "sizes->backward_panel = LANES * Z_WIDTH *",
+            "sizes->backward_panel = LANES * (Z_WIDTH - 1) *",
             "checked kernels",
         ),
+    ],
+    ("kernels/c/layer_program.inc.h", "written"): [
+        Mutant("parameters_are_those_of_the_first_units", "i * l->hidden + (q + u) * LANES", "i * l->hidden + u * LANES"),
+        Mutant("states_lie_side_by_side_with_h", "c + (k - 1) * FN(unit_width)(l)", "c + (k - 1) * l->hidden"),
+        Mutant(
+            "h_of_the_first_row",
+            "h[r] = vec_load_part(h_prev + r * h_row + q * LANES",
+            "h[r] = vec_load_part(h_prev + q * LANES",
+        ),
+        Mutant("sums_of_the_first_block", "acc[slot / 4 * plane] + slot % 4, 4", "acc[0] + slot % 4, 4"),
+        Mutant("units_of_a_row_step_as_rows", "units > 1 ? units : count);", "count);"),
+        Mutant("m_is_that_of_another_row", "(l->keep ? piece->row + n : n) * H + at", "n * H + at"),
+        Mutant("followers_and_beginners_together", "follows ? least(rows, m->carried - n) : rows", "rows"),
+        Mutant("bypass_is_lost", "carry[r * carry_row] = dh[4 * first + r * d_row];", "carry[r * carry_row] = (vec){0};"),
+        Mutant("lanes_beyond_h_stay", "end < LANES && slot < p->slots", "end < 0 && slot < p->slots"),
+        Mutant("trace_shows_the_first_rows", "(k - 1) * rows * l->hidden + at", "at"),
+    ],
+    ("kernels/c/program.inc.h", "activations written"): [
+        Mutant("lerp_starts_elsewhere", "vec_fma(a, b - c, c)", "vec_fma(a, b - c, b)"),
+        Mutant("select_takes_the_other", "vec_select(a, b, c)", "vec_select(a, c, b)"),
+        Mutant("minimum_loses_nan", "(vec)((vint)vec_min(a, b) | (vint)(a != a))", "vec_min(b, a)"),
+    ],
+    ("fastrnn/cells/schedule.py", "written"): [
+        Mutant("places_are_written_too_early", "any(self.uses[node] > (node in args) for node in content)", "False"),
+        Mutant("lost_slots_are_used", "n.leaf is not None and n.value not in lost}", "n.leaf is not None}"),
+        Mutant("difference_the_other_way", "Op.FNMA, (*product.args, c)", "Op.FMA, (*product.args, c)"),
+    ],
+    ("fastrnn/cells/derivative.py", "written"): [
+        Mutant("last_part_alone", "graph.make(Op.ADD, known[arg], part) if arg in known else part", "part"),
+    ],
+    ("fastrnn/cells/operations.py", "written"): [
+        Mutant("quotients_derivative", "g.make(Op.NEG, g.make(Op.MUL, da, y))", "g.make(Op.MUL, da, y)"),
+        Mutant("extremes_share_nothing", "g.make(Op.MUL, g.number(0.5), d), d)", "d, d)", "language"),
+    ],
+    ("fastrnn/cells/language.py", "written"): [
+        Mutant("states_alone_have_gradients", "known[node] = graph.make(Op.ADD, known[node], seed) if", "known[node] = seed if"),
+        Mutant("middle_has_no_gradient", "[*seeds, (middle, graph.leaf(Operand(Kind.MIDDLE, 0)))]", "seeds"),
     ],
     ("kernels/c/steps.h", "kernels"): [
         Mutant("more_rows_follow_than_there_were", "return here < before ? here : before;", "return here;"),
@@ -407,8 +444,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "missing_dc_is_looked_for_in_dh",
-            "if has_c and dstate[1] is not None:",
-            "if has_c and dstate[0] is not None:",
+            "if dstate[1 + k] is not None:",
+            "if dstate[k] is not None:",
         ),
         Mutant(
             "dh_n_of_sequences_without_steps_is_the_first's",
@@ -441,8 +478,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("stepper_takes_any_batch", "(self.dimensions == 1 or a.shape[0] == self.batch)", "True", "stream input"),
         Mutant(
             "kept_sizes_forget_the_initial_state",
-            "sizes.append((batch + rows) * round_up",
-            "sizes.append(rows * round_up",
+            "sizes.append((batch + rows) * c_width",
+            "sizes.append(rows * c_width",
         ),
         Mutant("recalled_u_is_the_tape", "l.u = pointer(memory[len(memory) - 1])", "l.u = pointer(memory[0])"),
         Mutant("unaligned_tapes_are_used", "cnp.PyArray_DATA(array) % 64 == 0:", "cnp.PyArray_DATA(array) % 4 == 0:"),
