@@ -41,6 +41,24 @@
 #define gru_H_GATES {0, 1, 2} /* r, z, n_h */
 #define gru_HAS_C 0
 #define gru_READS_H 1
+/* What a program does not leave to run time: the most that there can be. */
+#define program_UNITS 1
+#define program_PANEL_SLOTS 4
+#define program_HIDDEN_SLOT 0
+#define program_X_GATES {0, 0, 0, 0}
+#define program_H_GATES {0, 0, 0, 0}
+#define program_HAS_C 1
+#define program_READS_H 1
+#define program_IS_PROGRAM 1
+#define rnn_tanh_IS_PROGRAM 0
+#define rnn_relu_IS_PROGRAM 0
+#define lstm_IS_PROGRAM 0
+#define gru_IS_PROGRAM 0
+#define program_MIDDLE(name) NAME(program_##name)
+#define rnn_tanh_MIDDLE(name) NULL
+#define rnn_relu_MIDDLE(name) NULL
+#define lstm_MIDDLE(name) NULL
+#define gru_MIDDLE(name) NULL
 #endif
 
 INLINE void NAME(rnn_tanh_gates)(vec z[1], vec *c) { z[0] = vec_tanh(z[0]); }

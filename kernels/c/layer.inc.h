@@ -2,8 +2,11 @@
 #define OF_CELL(name) PASTE(CELL, name)
 #define FN(name) NAME(OF_CELL(name))
 
+#define IS_PROGRAM OF_CELL(IS_PROGRAM)
+
 enum {
     FN(units) = OF_CELL(UNITS),                /* unit vectors of a block */
+    FN(planes) = IS_PROGRAM ? FASTRNN_UNIT_BLOCKS : 1, /* blocks of a unit vector, at the most */
     FN(slots) = 4 / OF_CELL(UNITS),            /* slots of a unit vector */
     FN(panel_slots) = OF_CELL(PANEL_SLOTS),    /* slots one product feeds */
     FN(hidden_slot) = OF_CELL(HIDDEN_SLOT),    /* the first the recurrent product feeds */
@@ -24,10 +27,14 @@ enum {
 
 static const int FN(x_gates)[4] = OF_CELL(X_GATES), FN(h_gates)[4] = OF_CELL(H_GATES);
 
-INLINE ptrdiff_t FN(blocks)(const fastrnn_layer *l) { return ceil_div(l->hidden, UNITS * LANES); }
+/* Blocks of a unit vector. */
+INLINE int FN(strands)(const fastrnn_layer *l) { return IS_PROGRAM ? l->program->blocks : 1; }
+INLINE ptrdiff_t FN(blocks)(const fastrnn_layer *l) { return ceil_div(l->hidden, UNITS * LANES) * FN(strands)(l); }
+/* Columns of m: none without it */
+INLINE ptrdiff_t FN(m_columns)(const fastrnn_layer *l) { return IS_PROGRAM && l->program->m_slots ? l->hidden : 0; }
 /* Blocks whose weight gradients are summed together */
 INLINE ptrdiff_t FN(gradient_blocks)(const fastrnn_layer *l) {
-    const ptrdiff_t fit = GRADIENT_BYTES / (REAL_BYTES * (l->inputs + l->outputs) * Z_WIDTH);
+    const ptrdiff_t fit = GRADIENT_BYTES / (REAL_BYTES * (l->inputs + l->outputs + FN(m_columns)(l)) * Z_WIDTH);
     return fit < 1 ? 1 : least(fit, FN(blocks)(l));
 }
 /* Hidden units in unit vector q and beyond: what the part loads and stores of q may touch. */
@@ -36,25 +43,72 @@ INLINE ptrdiff_t FN(left)(const fastrnn_layer *l, ptrdiff_t q) { return l->hidde
 INLINE int FN(fed)(const fastrnn_layer *l, ptrdiff_t b) {
     return UNITS == 1 ? PANEL_SLOTS : (int)least(4, ceil_div(l->hidden - b * 4 * LANES, LANES));
 }
+
+/* One of the products, of x, h or m, as it feeds block b: `width` slots in its panels, from slot `first` of the block on, the gates
+ * of these, and how many of them are there. */
+typedef struct {
+    int width, first, fed;
+    const int *gates;
+} FN(feed);
+
+INLINE FN(feed) FN(feed_of_x)(const fastrnn_layer *l, ptrdiff_t b) {
+    if (!IS_PROGRAM) return (FN(feed)){PANEL_SLOTS, 0, FN(fed)(l, b), FN(x_gates)};
+    const int slot = 4 * (int)(b % FN(strands)(l)), fed = (int)most(0, least(4, l->program->x_slots - slot));
+    return (FN(feed)){fed, 0, fed, l->program->x_gates + slot};
+}
+INLINE FN(feed) FN(feed_of_m)(const fastrnn_layer *l, ptrdiff_t b) {
+    if (!IS_PROGRAM) return (FN(feed)){0};
+    const int slot = 4 * (int)(b % FN(strands)(l)), fed = (int)most(0, least(4, l->program->m_slots - slot));
+    return (FN(feed)){fed, 0, fed, l->program->m_gates + slot};
+}
+INLINE FN(feed) FN(feed_of_h)(const fastrnn_layer *l, ptrdiff_t b) {
+    if (!IS_PROGRAM) return (FN(feed)){PANEL_SLOTS, HIDDEN_SLOT, FN(fed)(l, b), FN(h_gates)};
+    const int slot = 4 * (int)(b % FN(strands)(l)), start = l->program->slots - l->program->h_slots;
+    const int first = (int)least(3, most(0, start - slot)), end = (int)least(4, l->program->slots - slot);
+    const int fed = start < slot + 4 ? (int)most(0, end - first) : 0;
+    return (FN(feed)){fed, first, fed, l->program->h_gates + (fed ? slot + first - start : 0)};
+}
+enum { FN(of_x), FN(of_h), FN(of_m) };
+INLINE FN(feed) FN(feed_of)(const fastrnn_layer *l, ptrdiff_t b, const int of) {
+    return of == FN(of_x) ? FN(feed_of_x)(l, b) : of == FN(of_h) ? FN(feed_of_h)(l, b) : FN(feed_of_m)(l, b);
+}
+/* Slots of all blocks that a product feeds: what a row of Z order has in it */
+INLINE ptrdiff_t FN(slots_of)(const fastrnn_layer *l, const int of) {
+    if (!IS_PROGRAM) return of == FN(of_m) ? 0 : FN(blocks)(l) * PANEL_SLOTS;
+    const fastrnn_program *p = l->program;
+    return ceil_div(l->hidden, LANES) * (of == FN(of_x) ? p->x_slots : of == FN(of_h) ? p->h_slots : p->m_slots);
+}
+
 /* Row of weight_ih or weight_hh at lane 0 of a slot, and how many lanes from there on are real. */
 INLINE ptrdiff_t FN(weight_row)(const fastrnn_layer *l, ptrdiff_t b, int slot, int gate, ptrdiff_t *lanes) {
-    const ptrdiff_t q = UNITS == 1 ? b : 4 * b + slot;
+    const ptrdiff_t q = UNITS == 1 ? b / FN(strands)(l) : 4 * b + slot;
     *lanes = least(LANES, FN(left)(l, q));
     return gate * l->hidden + q * LANES;
 }
 INLINE REAL *FN(z_at)(const fastrnn_layer *l, ptrdiff_t b, ptrdiff_t row) {
     return (REAL *)l->z + b * l->z_stride + (row - l->z_row) * Z_WIDTH;
 }
-INLINE ptrdiff_t FN(c_width)(const fastrnn_layer *l) { return ceil_div(l->hidden, LANES) * LANES; }
+INLINE ptrdiff_t FN(unit_width)(const fastrnn_layer *l) { return ceil_div(l->hidden, LANES) * LANES; }
+INLINE ptrdiff_t FN(c_width)(const fastrnn_layer *l) {
+    return FN(unit_width)(l) * (IS_PROGRAM ? l->program->states - 1 : 1);
+}
+INLINE ptrdiff_t FN(carry_width)(const fastrnn_layer *l) {
+    return FN(unit_width)(l) * (IS_PROGRAM ? l->program->states : 1);
+}
+INLINE int FN(has_c)(const fastrnn_layer *l) { return IS_PROGRAM ? l->program->states > 1 : HAS_C; }
+INLINE int FN(reads_h)(const fastrnn_layer *l) { return IS_PROGRAM ? l->program->reads_h : READS_H; }
 
 static void FN(measure)(const fastrnn_layer *l, fastrnn_sizes *sizes) {
     memset(sizes, 0, sizeof(*sizes));
-    sizes->panel = (l->inputs + l->outputs) * PANEL_SLOTS * LANES;
+    const ptrdiff_t M = FN(m_columns)(l);
+    sizes->panel = (l->inputs + l->outputs + M) * PANEL_SLOTS * LANES;
     sizes->hidden_panels = ceil_div(l->outputs, Z_WIDTH);
     sizes->input_panels = ceil_div(l->inputs, Z_WIDTH);
-    sizes->backward_panel = FN(blocks)(l) * PANEL_SLOTS * LANES * Z_WIDTH;
-    sizes->backward_scratch = FN(gradient_blocks)(l) * (l->inputs + l->outputs) * Z_WIDTH +
-                              (NAME(tile_count)(l->inputs) + NAME(tile_count)(l->outputs)) * LEFT_TILE;
+    sizes->backward_panel = LANES * Z_WIDTH *
+                            most(FN(slots_of)(l, FN(of_x)), most(FN(slots_of)(l, FN(of_h)), FN(slots_of)(l, FN(of_m))));
+    sizes->backward_scratch =
+        FN(gradient_blocks)(l) * (l->inputs + l->outputs + M) * Z_WIDTH +
+        (NAME(tile_count)(l->inputs) + NAME(tile_count)(l->outputs) + NAME(tile_count)(M)) * LEFT_TILE;
 }
 
 /* Rows n0 .. n1 - 1 of a step that all follow rows of the step before, or all begin with the initial state. Pointers
@@ -73,314 +127,16 @@ INLINE int FN(cut_step)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n0, ptrdi
     FN(piece) piece = {.row = row, .out_row = l->u ? l->hidden : l->y_row};
     int count = 0;
     piece.out = l->u ? (REAL *)l->u + (l->keep ? row * l->hidden : 0) : (REAL *)l->y + row * l->y_row;
-    piece.c = HAS_C ? (REAL *)l->c + (l->keep ? (N + row) * C : 0) : NULL;
+    piece.c = FN(has_c)(l) ? (REAL *)l->c + (l->keep ? (N + row) * C : 0) : NULL;
     for (int follows = 1; follows >= 0; follows--) {
         piece.n0 = follows ? n0 : most(n0, carried);
         piece.n1 = least(n1, follows ? carried : fastrnn_step_count(l, s));
         piece.h_prev = follows ? (const REAL *)l->y + row_before * l->y_row : l->h_0;
         piece.h_row = follows ? l->y_row : l->outputs;
-        piece.c_prev = HAS_C ? (REAL *)l->c + (l->keep && follows ? (N + row_before) * C : 0) : NULL;
+        piece.c_prev = FN(has_c)(l) ? (REAL *)l->c + (l->keep && follows ? (N + row_before) * C : 0) : NULL;
         if (piece.n0 < piece.n1) pieces[count++] = piece;
     }
     return count;
-}
-
-/* ---- forward ---- */
-
-/* panel[k - k0][slot][L] := columns k0 .. k1-1 of a weight (G*H, columns), for block b */
-INLINE void FN(pack_block)(
-    const fastrnn_layer *l, REAL *panel, const REAL *w, const int gates[4], ptrdiff_t columns, ptrdiff_t b,
-    ptrdiff_t k0, ptrdiff_t k1) {
-    for (int slot = 0; slot < FN(fed)(l, b); slot++) {
-        ptrdiff_t lanes;
-        const REAL *rows = w + FN(weight_row)(l, b, slot, gates[slot], &lanes) * columns;
-        NAME(pack_slot)(panel + slot * LANES, PANEL_SLOTS * LANES, rows + k0, columns, k1 - k0, lanes);
-    }
-}
-
-/* bias[slot] := the sum of the biases that go into a slot of block b */
-INLINE void FN(pack_bias)(const fastrnn_layer *l, vec bias[4], ptrdiff_t b) {
-    for (int slot = 0; slot < 4; slot++) bias[slot] = (vec){0};
-    for (int slot = 0; l->bias_ih && slot < FN(fed)(l, b); slot++) {
-        ptrdiff_t lanes;
-        const ptrdiff_t x_row = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes);
-        const ptrdiff_t h_row = FN(weight_row)(l, b, slot, FN(h_gates)[slot], &lanes);
-        bias[slot] += vec_load_part((const REAL *)l->bias_ih + x_row, lanes);
-        bias[slot + HIDDEN_SLOT] += vec_load_part((const REAL *)l->bias_hh + h_row, lanes);
-    }
-}
-
-static void FN(pack)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
-    for (ptrdiff_t b = b0; b < b1; b++) {
-        REAL *panel = (REAL *)l->panels + b * l->panel_stride;
-        FN(pack_block)(l, panel, l->weight_ih, FN(x_gates), l->inputs, b, 0, l->inputs);
-        FN(pack_block)(
-            l, panel + l->inputs * PANEL_SLOTS * LANES, l->weight_hh, FN(h_gates), l->outputs, b, 0, l->outputs);
-        FN(pack_bias)(l, (vec *)l->bias + 4 * b, b);
-    }
-}
-
-/* acc := bias + x weight_ih^T for rows row .. row + rows - 1 of block b; `tile` and `next` as in a product */
-INLINE void FN(input_product)(
-    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t b, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t tile,
-    const REAL *next, ptrdiff_t next_size) {
-    enum { p_k = PANEL_SLOTS * LANES };
-    const REAL *panel = (const REAL *)l->panels + b * l->panel_stride;
-    const vec *bias = (const vec *)l->bias + 4 * b;
-    for (ptrdiff_t r = 0; r < rows; r++)
-        for (int slot = 0; slot < 4; slot++) acc[r][slot] = bias[slot];
-    const int fed = FN(fed)(l, b);
-    if (l->tokens) {
-        for (ptrdiff_t r = 0; r < rows; r++) {
-            const REAL *column = panel + l->tokens[row + r] * p_k;
-#ifdef SPLIT /* as for a one-hot row */
-            for (int slot = 0; slot < fed && l->split_x; slot++)
-                acc[r][slot] = NAME(add_split)(acc[r][slot], vec_load(column + slot * LANES));
-            if (l->split_x) continue;
-#endif
-            for (int slot = 0; slot < fed; slot++) acc[r][slot] += vec_load(column + slot * LANES);
-        }
-    } else {
-        const NAME(product) m = {
-            .a = (const REAL *)l->x + row * l->inputs, .a_row = l->inputs, .a_k = 1, .p = panel, .p_k = p_k,
-            .K = l->inputs, .segments = 1, .next = next, .next_size = next_size};
-        NAME(accumulate_tile)(fed, rows, acc, &m, 0, tile);
-    }
-}
-
-/* acc += a weight^T for a block whose weights nobody has packed: a chunk of k at a time, which stays in L1. */
-INLINE void FN(unpacked_product)(
-    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t rows, const REAL *a, ptrdiff_t a_row, const REAL *w,
-    const int gates[4], ptrdiff_t columns, ptrdiff_t b) {
-    enum { chunk = 4 * LANES };
-    vec panel[chunk * PANEL_SLOTS];
-    for (ptrdiff_t k = 0, end; k < columns; k = end) {
-        end = least(k + chunk, columns);
-        FN(pack_block)(l, (REAL *)panel, w, gates, columns, b, k, end);
-        const NAME(product) m = {
-            .a = a + k, .a_row = a_row, .a_k = 1, .p = (const REAL *)panel, .p_k = PANEL_SLOTS * LANES, .K = end - k,
-            .segments = 1};
-        NAME(accumulate)(FN(fed)(l, b), rows, acc, &m);
-    }
-}
-
-/* acc := bias + x weight_ih^T, likewise unpacked */
-INLINE void FN(unpacked_input_product)(
-    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t b, ptrdiff_t row, ptrdiff_t rows) {
-    const ptrdiff_t I = l->inputs;
-    vec bias[4];
-    FN(pack_bias)(l, bias, b);
-    for (ptrdiff_t r = 0; r < rows; r++) {
-        memcpy(acc[r], bias, sizeof(bias));
-        for (int slot = 0; l->tokens && slot < FN(fed)(l, b); slot++) {
-            ptrdiff_t lanes;
-            const ptrdiff_t weight_row = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes);
-            const REAL *w = (const REAL *)l->weight_ih + weight_row * I + l->tokens[row + r];
-            for (ptrdiff_t lane = 0; lane < lanes; lane++) acc[r][slot][lane] += w[lane * I];
-        }
-    }
-    if (!l->tokens)
-        FN(unpacked_product)(l, acc, rows, (const REAL *)l->x + row * I, I, l->weight_ih, FN(x_gates), I, b);
-}
-
-static void FN(project)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t row0, ptrdiff_t row1) {
-    const ptrdiff_t at_once = l->panels ? TILE_ROWS : UNPACKED_ROWS;
-    for (ptrdiff_t b = b0; b < b1; b++)
-        for (ptrdiff_t row = row0; row < row1; row += at_once) {
-            vec(*z)[4] = (vec(*)[4])FN(z_at)(l, b, row);
-            if (l->panels)
-                FN(input_product)(l, z, b, row, least(at_once, row1 - row), 0, NULL, 0);
-            else
-                FN(unpacked_input_product)(l, z, b, row, least(at_once, row1 - row));
-        }
-}
-
-/* Rows n .. n + rows - 1 of a piece in block b: from the sums acc to y (or u), c and Z. */
-INLINE void FN(activate)(
-    const fastrnn_layer *l, vec (*acc)[4], const FN(piece) *piece, ptrdiff_t b, ptrdiff_t n, ptrdiff_t rows) {
-    const ptrdiff_t C = FN(c_width)(l), c_at = n * C + b * LANES; /* UNITS is 1 with c */
-    const int units = UNITS == 1 ? 1 : FN(fed)(l, b);
-    for (ptrdiff_t r = 0; r < rows; r++)
-        for (int u = 0; u < units; u++) {
-            vec c_r = HAS_C ? vec_load(piece->c_prev + c_at + r * C) : (vec){0};
-            FN(gates)(acc[r] + u * SLOTS, &c_r);
-            if (HAS_C) vec_store(piece->c + c_at + r * C, c_r);
-        }
-    for (ptrdiff_t r = 0; r < rows; r++)
-        for (int u = 0; u < units; u++) {
-            const ptrdiff_t q = b * UNITS + u, left = FN(left)(l, q), at = q * LANES;
-            const vec c_r = HAS_C ? vec_load(piece->c + c_at + r * C) : (vec){0};
-            const vec h_prev =
-                READS_H ? vec_load_part(piece->h_prev + (n + r) * piece->h_row + at, left) : (vec){0};
-            vec_store_part(piece->out + (n + r) * piece->out_row + at, FN(output)(acc[r] + u * SLOTS, c_r, h_prev), left);
-        }
-    if (l->keep) memcpy(FN(z_at)(l, b, piece->row + n), acc, (size_t)rows * sizeof(*acc));
-}
-
-INLINE void FN(step_unpacked)(const fastrnn_layer *l, const FN(piece) *piece, ptrdiff_t b0, ptrdiff_t b1) {
-    for (ptrdiff_t b = b0; b < b1; b++)
-        for (ptrdiff_t n = piece->n0; n < piece->n1; n += UNPACKED_ROWS) {
-            const ptrdiff_t rows = least(UNPACKED_ROWS, piece->n1 - n), row = piece->row + n;
-            vec acc[UNPACKED_ROWS][4], (*fed_by_h)[4] = (vec(*)[4])(*acc + HIDDEN_SLOT);
-            if (l->projected)
-                memcpy(acc, FN(z_at)(l, b, row), (size_t)rows * sizeof(*acc));
-            else
-                FN(unpacked_input_product)(l, acc, b, row, rows);
-            FN(unpacked_product)(
-                l, fed_by_h, rows, piece->h_prev + n * piece->h_row, piece->h_row, l->weight_hh, FN(h_gates), l->outputs, b);
-            FN(activate)(l, acc, piece, b, n, rows);
-        }
-}
-
-/* A step of a single batch row: two blocks at once, save for one that is left over. */
-INLINE void FN(step_row)(const fastrnn_layer *l, ptrdiff_t s, const FN(piece) *piece, ptrdiff_t b0, ptrdiff_t b1) {
-    const ptrdiff_t n = piece->n0, row = piece->row + n, groups = ceil_div(b1 - b0, 2);
-    for (ptrdiff_t i = 0; i < groups; i++) {
-        const ptrdiff_t b = b0 + 2 * (s % 2 ? groups - 1 - i : i), count = least(2, b1 - b); /* turns as FN(step) does */
-        const NAME(product) m = {
-            .a = piece->h_prev + n * piece->h_row, .a_k = 1,
-            .p = (const REAL *)l->panels + b * l->panel_stride + l->inputs * PANEL_SLOTS * LANES,
-            .p_k = PANEL_SLOTS * LANES, .K = l->outputs, .segments = 1};
-        vec acc[2][4], (*fed_by_h)[4] = (vec(*)[4])(*acc + HIDDEN_SLOT);
-        for (ptrdiff_t j = 0; j < count; j++)
-            if (l->projected)
-                memcpy(acc[j], FN(z_at)(l, b + j, row), sizeof(acc[j]));
-            else
-                FN(input_product)(l, acc + j, b + j, row, 1, 0, NULL, 0);
-        if (count == 2 && FN(fed)(l, b + 1) == PANEL_SLOTS) {
-            NAME(accumulate_pair)(PANEL_SLOTS, fed_by_h, &m, l->panel_stride);
-        } else {
-            for (ptrdiff_t j = 0; j < count; j++) {
-                NAME(product) one = m;
-                one.p += j * l->panel_stride;
-                NAME(accumulate_tile)(FN(fed)(l, b + j), 1, fed_by_h + j, &one, 0, 0);
-            }
-        }
-        for (ptrdiff_t j = 0; j < count; j++) FN(activate)(l, acc + j, piece, b + j, n, 1);
-    }
-}
-
-static void FN(step)(
-    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
-    enum { p_k = PANEL_SLOTS * LANES };
-    FN(piece) pieces[2];
-    const int count = FN(cut_step)(l, s, n0, n1, pieces);
-    if (!l->panels || (l->pairs && count == 1 && pieces[0].n1 - pieces[0].n0 == 1)) {
-        for (int i = 0; i < count; i++)
-            if (l->panels)
-                FN(step_row)(l, s, pieces + i, b0, b1);
-            else
-                FN(step_unpacked)(l, pieces + i, b0, b1);
-        return;
-    }
-    const ptrdiff_t P = l->outputs, x_size = l->tokens || l->projected ? 0 : l->inputs * p_k, h_size = P * p_k;
-    const int fetch = (b1 - b0) * (x_size + h_size) * REAL_BYTES > FETCH_BYTES;
-    for (ptrdiff_t i = 0; i < b1 - b0; i++) {
-        /* Odd steps go backwards: they start with the panels that the step before has left in the cache. */
-        const ptrdiff_t b = s % 2 ? b1 - 1 - i : b0 + i, after = s % 2 ? b - 1 : b + 1;
-        const REAL *panel = (const REAL *)l->panels + b * l->panel_stride + l->inputs * p_k;
-        const REAL *next = (const REAL *)l->panels + after * l->panel_stride;
-        const int fetch_next = fetch && i < b1 - b0 - 1;
-        for (const FN(piece) *piece = pieces; piece < pieces + count; piece++) {
-            const ptrdiff_t height = piece->n1 - piece->n0;
-            for (ptrdiff_t tile = 0; tile < NAME(tile_count)(height); tile++) {
-                const ptrdiff_t n = piece->n0 + NAME(tile_start)(height, tile), row = piece->row + n;
-                const ptrdiff_t rows = piece->n0 + NAME(tile_start)(height, tile + 1) - n;
-                const NAME(product) m = {
-                    .a = piece->h_prev + n * piece->h_row, .a_row = piece->h_row, .a_k = 1, .p = panel, .p_k = p_k, .K = P,
-                    .segments = 1, .next = next + l->inputs * p_k, .next_size = fetch_next ? h_size : 0};
-                vec acc[TILE_ROWS][4];
-                if (l->projected)
-                    memcpy(acc, FN(z_at)(l, b, row), (size_t)rows * sizeof(acc[0]));
-                else
-                    FN(input_product)(l, acc, b, row, rows, tile, next, fetch_next ? x_size : 0);
-                NAME(accumulate_tile)(FN(fed)(l, b), rows, (vec(*)[4])(*acc + HIDDEN_SLOT), &m, 0, tile);
-                FN(activate)(l, acc, piece, b, n, rows);
-            }
-        }
-    }
-}
-
-static void FN(read_tape)(
-    const fastrnn_layer *l, void *gates, void *c, ptrdiff_t rows, const intptr_t *to, ptrdiff_t row0, ptrdiff_t row1) {
-    enum { at_once = 16 }; /* rows that are gathered from all blocks before the next ones */
-    const ptrdiff_t H = l->hidden, C = FN(c_width)(l);
-    for (ptrdiff_t low = row0; low < row1; low += at_once)
-        for (ptrdiff_t b = 0; b < FN(blocks)(l); b++)
-            for (int slot = 0; slot < FN(fed)(l, b); slot++) {
-                ptrdiff_t lanes;
-                const ptrdiff_t at = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes), unit = at % H;
-                REAL *out = (REAL *)gates + at / H * rows * H + unit;
-                for (ptrdiff_t row = low; row < least(low + at_once, row1); row++)
-                    vec_store_part(out + (to ? to[row] : row) * H, vec_load(FN(z_at)(l, b, row) + slot * LANES), lanes);
-            }
-    for (ptrdiff_t row = row0; HAS_C && row < row1; row++)
-        memcpy((REAL *)c + (to ? to[row] : row) * H, (const REAL *)l->c + (l->batch + row) * C, (size_t)H * sizeof(REAL));
-}
-
-/* ---- backward ---- */
-
-/* panels[p][Z order][4 * L] := rows of a weight (G*H, columns) in Z order, columns p * 4 * L and on, zero-padded. */
-INLINE void FN(pack_columns)(
-    const fastrnn_layer *l, REAL *panels, const REAL *w, const int gates[4], ptrdiff_t columns, ptrdiff_t p0,
-    ptrdiff_t p1) {
-    REAL *panel = panels + p0 * FN(blocks)(l) * PANEL_SLOTS * LANES * Z_WIDTH;
-    for (ptrdiff_t p = p0; p < p1; p++)
-        for (ptrdiff_t b = 0; b < FN(blocks)(l); b++)
-            for (int slot = 0; slot < PANEL_SLOTS; slot++) {
-                ptrdiff_t lanes;
-                const ptrdiff_t row = FN(weight_row)(l, b, slot, gates[slot], &lanes);
-                for (ptrdiff_t lane = 0; lane < LANES; lane++, panel += Z_WIDTH)
-                    for (int v = 0; v < 4; v++) {
-                        const ptrdiff_t column = (4 * p + v) * LANES;
-                        const ptrdiff_t count = lane < lanes ? columns - column : 0;
-                        vec_store(panel + v * LANES, vec_load_part(w + (row + lane) * columns + column, count));
-                    }
-            }
-}
-
-static void FN(pack_hidden)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
-    FN(pack_columns)(l, l->panels_hh, l->weight_hh, FN(h_gates), l->outputs, p0, p1);
-}
-
-static void FN(pack_input)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
-    FN(pack_columns)(l, l->panels_ih, l->weight_ih, FN(x_gates), l->inputs, p0, p1);
-}
-
-/* acc += rows of Z, from slot `slot` on, times columns p * 4 * L and on of a weight (G*H, columns).
- * Whole panels may be read in place, one that reaches beyond `columns` is always packed: see FN(pack_columns). */
-INLINE void FN(z_product)(
-    const fastrnn_layer *l, int vectors, vec (*acc)[4], ptrdiff_t row, ptrdiff_t rows, int slot, const REAL *panels,
-    const REAL *w, const int gates[4], ptrdiff_t columns, ptrdiff_t p) {
-    enum { width = PANEL_SLOTS * LANES, chunk = width > 128 ? 1 : 128 / width }; /* 128 k's: the panel's part stays in L1 */
-    const ptrdiff_t blocks = FN(blocks)(l), panel_size = blocks * width * Z_WIDTH;
-    NAME(product) m = {.a_row = Z_WIDTH, .a_k = 1, .segments = 1};
-    if (l->few_rows && (p + 1) * Z_WIDTH <= columns) {
-        m.p_k = columns;
-        for (ptrdiff_t b = 0; b < blocks; b++)
-            for (int s = 0; s < FN(fed)(l, b); s++) {
-                m.p = w + FN(weight_row)(l, b, s, gates[s], &m.K) * columns + p * Z_WIDTH;
-                m.a = FN(z_at)(l, b, row) + (slot + s) * LANES;
-                NAME(accumulate)(4, rows, acc, &m);
-            }
-        return;
-    }
-    const REAL *panels_end = panels + ceil_div(columns, Z_WIDTH) * panel_size;
-    const int fetch = (panels_end - panels) * REAL_BYTES > FETCH_BYTES;
-    m.a_segment = l->z_stride;
-    m.p_k = Z_WIDTH;
-    m.p = panels + p * panel_size;
-    for (ptrdiff_t b = 0, end; b < blocks; b = end) {
-        end = least(b + chunk, blocks);
-        if (end == blocks && b < end - 1 && FN(fed)(l, end - 1) < PANEL_SLOTS) end--; /* a shorter block on its own */
-        m.a = FN(z_at)(l, b, row) + slot * LANES;
-        m.K = FN(fed)(l, b) * LANES;
-        m.segments = end - b;
-        m.next = m.p + (end - b) * width * Z_WIDTH;
-        m.next_size = fetch ? least(chunk * width * Z_WIDTH, panels_end - m.next) : 0;
-        NAME(accumulate)(vectors, rows, acc, &m);
-        m.p = m.next;
-    }
 }
 
 /* A step in backward, where all its rows look things up. Pointers belong to n = 0. */
@@ -395,71 +151,6 @@ INLINE FN(moment) FN(moment_of)(const fastrnn_layer *l, ptrdiff_t s) {
     return (FN(moment)){
         .row = row, .carried = carried, .y_before = (const REAL *)l->y + before * l->y_row,
         .c_before = (const REAL *)l->c + (l->batch + before) * C, .c = (const REAL *)l->c + (l->batch + row) * C};
-}
-
-/* Z of a step's row n, units q * L and on: from the gates to the gradients of their sums, given that of h, or of u. */
-INLINE void FN(gates_back)(const fastrnn_layer *l, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec dh) {
-    const ptrdiff_t left = FN(left)(l, q), at = q * LANES, c_at = n * FN(c_width)(l) + at;
-    const int follows = n < m->carried;
-    const REAL *h_prev = follows ? m->y_before + n * l->y_row : (const REAL *)l->h_0 + n * l->outputs;
-    const REAL *c_prev = follows ? m->c_before : (const REAL *)l->c;
-    vec *carry = (vec *)((REAL *)l->carry + c_at);
-    vec *z_at = (vec *)FN(z_at)(l, q / UNITS, m->row + n) + q % UNITS * SLOTS;
-    vec z[SLOTS];
-    for (int slot = 0; slot < SLOTS; slot++) z[slot] = z_at[slot];
-    FN(backward)(
-        z, carry, dh, READS_H ? vec_load_part(h_prev + at, left) : (vec){0}, HAS_C ? vec_load(c_prev + c_at) : (vec){0},
-        HAS_C ? vec_load(m->c + c_at) : (vec){0});
-    /* Lanes beyond H must be zero, whatever they held: the products run over them. */
-    for (int slot = 0; slot < SLOTS; slot++) z_at[slot] = vec_load_part((const REAL *)&z[slot], left);
-}
-
-static void FN(step_back)(
-    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1) {
-    enum { at_once = 48 }; /* rows whose accumulators stay in L1 over the chunks of k */
-    const ptrdiff_t P = l->outputs, C = FN(c_width)(l);
-    const ptrdiff_t here = fastrnn_step_count(l, s), after = fastrnn_step_count(l, s + 1);
-    const ptrdiff_t row_after = after ? fastrnn_step_row(l, s + 1) : 0;
-    const FN(moment) now = here ? FN(moment_of)(l, s) : (FN(moment)){0};
-    n1 = least(n1, most(here, after));
-    for (ptrdiff_t p = p0; p < p1; p++) {
-        const int vectors = (int)least(4, ceil_div(P - p * Z_WIDTH, LANES));
-        for (ptrdiff_t n = n0; n < n1; n += at_once) {
-            const ptrdiff_t rows = least(at_once, n1 - n), going_on = most(0, least(rows, after - n));
-            vec acc[at_once][4];
-            for (ptrdiff_t r = 0; r < rows; r++)
-                for (int v = 0; v < vectors; v++) acc[r][v] = (vec){0};
-            if (going_on)
-                FN(z_product)(
-                    l, vectors, acc, row_after + n, going_on, HIDDEN_SLOT, l->panels_hh, l->weight_hh, FN(h_gates), P, p);
-            for (ptrdiff_t r = 0; r < rows; r++)
-                for (int v = 0; v < vectors; v++) {
-                    const ptrdiff_t q = 4 * p + v, left = P - q * LANES, at = q * LANES;
-                    if (r >= going_on && l->dh_n)
-                        acc[r][v] = vec_load_part((const REAL *)l->dh_n + (n + r) * P + at, left);
-                    if (READS_H) acc[r][v] += *(vec *)((REAL *)l->carry + (n + r) * C + at);
-                    if (n + r >= here) { /* the step after began with the initial state */
-                        vec_store_part((REAL *)l->dh_0 + (n + r) * P + at, acc[r][v], left);
-                        continue;
-                    }
-                    if (l->dy) acc[r][v] += vec_load_part((const REAL *)l->dy + (now.row + n + r) * l->dy_row + at, left);
-                    if (l->u)
-                        vec_store_part((REAL *)l->dh + (now.row + n + r) * P + at, acc[r][v], left);
-                    else
-                        FN(gates_back)(l, &now, n + r, q, acc[r][v]);
-                }
-        }
-    }
-}
-
-static void FN(step_back_gates)(
-    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
-    const FN(moment) now = FN(moment_of)(l, s);
-    n1 = least(n1, fastrnn_step_count(l, s));
-    for (ptrdiff_t n = n0; n < n1; n++)
-        for (ptrdiff_t q = b0 * UNITS; q < least(b1 * UNITS, ceil_div(l->hidden, LANES)); q++)
-            FN(gates_back)(
-                l, &now, n, q, vec_load_part((const REAL *)l->du + n * l->hidden + q * LANES, FN(left)(l, q)));
 }
 
 /* rows[i] := what h was before row first + i */
@@ -489,24 +180,507 @@ INLINE void FN(rows_before)(const fastrnn_layer *l, const REAL **rows, ptrdiff_t
     }
 }
 
+/* ---- what is a cell's own ---- */
+
+#if IS_PROGRAM
+#include "layer_program.inc.h"
+#else
+/* Rows n .. n + rows - 1 of a piece in block b: from the sums acc to y (or u), c and Z. */
+INLINE void FN(activate)(
+    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t plane, const FN(piece) *piece, ptrdiff_t b, ptrdiff_t n,
+    ptrdiff_t rows) {
+    const ptrdiff_t C = FN(c_width)(l), c_at = n * C + b * LANES; /* UNITS is 1 with c */
+    const int units = UNITS == 1 ? 1 : FN(fed)(l, b);
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (int u = 0; u < units; u++) {
+            vec c_r = HAS_C ? vec_load(piece->c_prev + c_at + r * C) : (vec){0};
+            FN(gates)(acc[r] + u * SLOTS, &c_r);
+            if (HAS_C) vec_store(piece->c + c_at + r * C, c_r);
+        }
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (int u = 0; u < units; u++) {
+            const ptrdiff_t q = b * UNITS + u, left = FN(left)(l, q), at = q * LANES;
+            const vec c_r = HAS_C ? vec_load(piece->c + c_at + r * C) : (vec){0};
+            const vec h_prev =
+                READS_H ? vec_load_part(piece->h_prev + (n + r) * piece->h_row + at, left) : (vec){0};
+            vec_store_part(piece->out + (n + r) * piece->out_row + at, FN(output)(acc[r] + u * SLOTS, c_r, h_prev), left);
+        }
+    if (l->keep) memcpy(FN(z_at)(l, b, piece->row + n), acc, (size_t)rows * sizeof(*acc));
+}
+
+/* Z of a step's row n, units q * L and on: from the gates to the gradients of their sums, given that of h, or of u. */
+INLINE void FN(gates_back)(
+    const fastrnn_layer *l, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec *dh, ptrdiff_t rows) {
+    const ptrdiff_t left = FN(left)(l, q), at = q * LANES, c_at = n * FN(c_width)(l) + at;
+    const int follows = n < m->carried;
+    const REAL *h_prev = follows ? m->y_before + n * l->y_row : (const REAL *)l->h_0 + n * l->outputs;
+    const REAL *c_prev = follows ? m->c_before : (const REAL *)l->c;
+    vec *carry = (vec *)((REAL *)l->carry + c_at);
+    vec *z_at = (vec *)FN(z_at)(l, q / UNITS, m->row + n) + q % UNITS * SLOTS;
+    vec z[SLOTS];
+    for (int slot = 0; slot < SLOTS; slot++) z[slot] = z_at[slot];
+    FN(backward)(
+        z, carry, *dh, READS_H ? vec_load_part(h_prev + at, left) : (vec){0}, HAS_C ? vec_load(c_prev + c_at) : (vec){0},
+        HAS_C ? vec_load(m->c + c_at) : (vec){0});
+    /* Lanes beyond H must be zero, whatever they held: the products run over them. */
+    for (int slot = 0; slot < SLOTS; slot++) z_at[slot] = vec_load_part((const REAL *)&z[slot], left);
+}
+
+static void FN(read_tape)(
+    const fastrnn_layer *l, void *gates, void *c, ptrdiff_t rows, const intptr_t *to, ptrdiff_t row0, ptrdiff_t row1) {
+    enum { at_once = 16 }; /* rows that are gathered from all blocks before the next ones */
+    const ptrdiff_t H = l->hidden, C = FN(c_width)(l);
+    for (ptrdiff_t low = row0; low < row1; low += at_once)
+        for (ptrdiff_t b = 0; b < FN(blocks)(l); b++)
+            for (int slot = 0; slot < FN(fed)(l, b); slot++) {
+                ptrdiff_t lanes;
+                const ptrdiff_t at = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes), unit = at % H;
+                REAL *out = (REAL *)gates + at / H * rows * H + unit;
+                for (ptrdiff_t row = low; row < least(low + at_once, row1); row++)
+                    vec_store_part(out + (to ? to[row] : row) * H, vec_load(FN(z_at)(l, b, row) + slot * LANES), lanes);
+            }
+    for (ptrdiff_t row = row0; HAS_C && row < row1; row++)
+        memcpy((REAL *)c + (to ? to[row] : row) * H, (const REAL *)l->c + (l->batch + row) * C, (size_t)H * sizeof(REAL));
+}
+#endif
+
+/* ---- forward ---- */
+
+/* panel[k - k0][slot][L] := columns k0 .. k1-1 of a weight (G*H, columns), for block b */
+INLINE void FN(pack_block)(
+    const fastrnn_layer *l, REAL *panel, const REAL *w, FN(feed) feed, ptrdiff_t columns, ptrdiff_t b, ptrdiff_t k0,
+    ptrdiff_t k1) {
+    for (int slot = 0; slot < feed.fed; slot++) {
+        ptrdiff_t lanes;
+        const REAL *rows = w + FN(weight_row)(l, b, slot, feed.gates[slot], &lanes) * columns;
+        NAME(pack_slot)(panel + slot * LANES, feed.width * LANES, rows + k0, columns, k1 - k0, lanes);
+    }
+}
+
+/* bias[slot] := the sum of the biases that go into a slot of block b */
+INLINE void FN(pack_bias)(const fastrnn_layer *l, vec bias[4], ptrdiff_t b) {
+    const FN(feed) x = FN(feed_of_x)(l, b), h = FN(feed_of_h)(l, b), m = FN(feed_of_m)(l, b);
+    ptrdiff_t lanes;
+    for (int slot = 0; slot < 4; slot++) bias[slot] = (vec){0};
+    for (int slot = 0; l->bias_ih && slot < x.fed; slot++) {
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, x.gates[slot], &lanes);
+        bias[slot] += vec_load_part((const REAL *)l->bias_ih + row, lanes);
+    }
+    for (int slot = 0; l->bias_hh && slot < h.fed; slot++) {
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, h.gates[slot], &lanes);
+        bias[slot + h.first] += vec_load_part((const REAL *)l->bias_hh + row, lanes);
+    }
+    for (int slot = 0; l->bias_hh && slot < m.fed; slot++) {
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, m.gates[slot], &lanes);
+        bias[slot] += vec_load_part((const REAL *)l->bias_hh + row, lanes);
+    }
+}
+
+static void FN(pack)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
+    for (ptrdiff_t b = b0; b < b1; b++) {
+        REAL *panel = (REAL *)l->panels + b * l->panel_stride;
+        const FN(feed) x = FN(feed_of_x)(l, b), h = FN(feed_of_h)(l, b);
+        FN(pack_block)(l, panel, l->weight_ih, x, l->inputs, b, 0, l->inputs);
+        panel += l->inputs * x.width * LANES;
+        FN(pack_block)(l, panel, l->weight_hh, h, l->outputs, b, 0, l->outputs);
+        if (FN(m_columns)(l)) {
+            panel += l->outputs * h.width * LANES;
+            FN(pack_block)(l, panel, l->weight_hh, FN(feed_of_m)(l, b), l->hidden, b, 0, l->hidden);
+        }
+        FN(pack_bias)(l, (vec *)l->bias + 4 * b, b);
+    }
+}
+
+/* acc := bias + x weight_ih^T for rows row .. row + rows - 1 of block b; `tile` and `next` as in a product */
+INLINE void FN(input_product)(
+    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t b, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t tile,
+    const REAL *next, ptrdiff_t next_size) {
+    const FN(feed) feed = FN(feed_of_x)(l, b);
+    const int fed = feed.fed;
+    const ptrdiff_t p_k = feed.width * LANES;
+    const REAL *panel = (const REAL *)l->panels + b * l->panel_stride;
+    const vec *bias = (const vec *)l->bias + 4 * b;
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (int slot = 0; slot < 4; slot++) acc[r][slot] = bias[slot];
+    if (IS_PROGRAM && !fed) return;
+    if (l->tokens) {
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            const REAL *column = panel + l->tokens[row + r] * p_k;
+#ifdef SPLIT /* as for a one-hot row */
+            for (int slot = 0; slot < fed && l->split_x; slot++)
+                acc[r][slot] = NAME(add_split)(acc[r][slot], vec_load(column + slot * LANES));
+            if (l->split_x) continue;
+#endif
+            for (int slot = 0; slot < fed; slot++) acc[r][slot] += vec_load(column + slot * LANES);
+        }
+    } else {
+        const NAME(product) m = {
+            .a = (const REAL *)l->x + row * l->inputs, .a_row = l->inputs, .a_k = 1, .p = panel, .p_k = p_k,
+            .K = l->inputs, .segments = 1, .next = next, .next_size = next_size};
+        NAME(accumulate_tile)(fed, rows, acc, &m, 0, tile);
+    }
+}
+
+/* acc += a weight^T for a block whose weights nobody has packed: a chunk of k at a time, which stays in L1. */
+INLINE void FN(unpacked_product)(
+    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t rows, const REAL *a, ptrdiff_t a_row, const REAL *w, FN(feed) feed,
+    ptrdiff_t columns, ptrdiff_t b) {
+    enum { chunk = 4 * LANES };
+    vec panel[chunk * PANEL_SLOTS];
+    if (IS_PROGRAM && !feed.fed) return;
+    for (ptrdiff_t k = 0, end; k < columns; k = end) {
+        end = least(k + chunk, columns);
+        FN(pack_block)(l, (REAL *)panel, w, feed, columns, b, k, end);
+        const NAME(product) m = {
+            .a = a + k, .a_row = a_row, .a_k = 1, .p = (const REAL *)panel, .p_k = feed.width * LANES, .K = end - k,
+            .segments = 1};
+        NAME(accumulate)(feed.fed, rows, acc, &m);
+    }
+}
+
+/* acc := bias + x weight_ih^T, likewise unpacked */
+INLINE void FN(unpacked_input_product)(
+    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t b, ptrdiff_t row, ptrdiff_t rows) {
+    const ptrdiff_t I = l->inputs;
+    const FN(feed) feed = FN(feed_of_x)(l, b);
+    vec bias[4];
+    FN(pack_bias)(l, bias, b);
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        memcpy(acc[r], bias, sizeof(bias));
+        for (int slot = 0; l->tokens && slot < feed.fed; slot++) {
+            ptrdiff_t lanes;
+            const ptrdiff_t weight_row = FN(weight_row)(l, b, slot, feed.gates[slot], &lanes);
+            const REAL *w = (const REAL *)l->weight_ih + weight_row * I + l->tokens[row + r];
+            for (ptrdiff_t lane = 0; lane < lanes; lane++) acc[r][slot][lane] += w[lane * I];
+        }
+    }
+    if (!l->tokens)
+        FN(unpacked_product)(l, acc, rows, (const REAL *)l->x + row * I, I, l->weight_ih, feed, I, b);
+}
+
+static void FN(project)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t row0, ptrdiff_t row1) {
+    const ptrdiff_t at_once = l->panels ? TILE_ROWS : UNPACKED_ROWS;
+    for (ptrdiff_t b = b0; b < b1; b++)
+        for (ptrdiff_t row = row0; row < row1; row += at_once) {
+            vec(*z)[4] = (vec(*)[4])FN(z_at)(l, b, row);
+            if (l->panels)
+                FN(input_product)(l, z, b, row, least(at_once, row1 - row), 0, NULL, 0);
+            else
+                FN(unpacked_input_product)(l, z, b, row, least(at_once, row1 - row));
+        }
+}
+
+INLINE void FN(step_unpacked)(const fastrnn_layer *l, const FN(piece) *piece, ptrdiff_t b0, ptrdiff_t b1) {
+    const int strands = FN(strands)(l);
+    for (ptrdiff_t b = b0; b < b1; b += strands)
+        for (ptrdiff_t n = piece->n0; n < piece->n1; n += UNPACKED_ROWS) {
+            const ptrdiff_t rows = least(UNPACKED_ROWS, piece->n1 - n), row = piece->row + n;
+            vec acc[FN(planes)][UNPACKED_ROWS][4];
+            for (int j = 0; j < strands; j++) {
+                const FN(feed) feed = FN(feed_of_h)(l, b + j);
+                if (l->projected)
+                    memcpy(acc[j], FN(z_at)(l, b + j, row), (size_t)rows * sizeof(acc[j][0]));
+                else
+                    FN(unpacked_input_product)(l, acc[j], b + j, row, rows);
+                FN(unpacked_product)(
+                    l, (vec(*)[4])(*acc[j] + feed.first), rows, piece->h_prev + n * piece->h_row, piece->h_row, l->weight_hh,
+                    feed, l->outputs, b + j);
+            }
+            FN(activate)(l, *acc, UNPACKED_ROWS, piece, b, n, rows);
+        }
+}
+
+/* A step of a single batch row, of one block a unit vector: two at once, save for one that is left over. */
+INLINE void FN(step_row)(const fastrnn_layer *l, ptrdiff_t s, const FN(piece) *piece, ptrdiff_t b0, ptrdiff_t b1) {
+    const ptrdiff_t n = piece->n0, row = piece->row + n, groups = ceil_div(b1 - b0, 2);
+    for (ptrdiff_t i = 0; i < groups; i++) {
+        const ptrdiff_t b = b0 + 2 * (s % 2 ? groups - 1 - i : i), count = least(2, b1 - b); /* turns as FN(step) does */
+        const FN(feed) feed = FN(feed_of_h)(l, b);
+        const NAME(product) m = {
+            .a = piece->h_prev + n * piece->h_row, .a_k = 1,
+            .p = (const REAL *)l->panels + b * l->panel_stride + l->inputs * FN(feed_of_x)(l, b).width * LANES,
+            .p_k = feed.width * LANES, .K = l->outputs, .segments = 1};
+        vec acc[3][4]; /* one more than there are, as the compiler does not know that first + fed <= 4 */
+        vec(*fed_by_h)[4] = (vec(*)[4])(*acc + feed.first);
+        for (ptrdiff_t j = 0; j < count; j++)
+            if (l->projected)
+                memcpy(acc[j], FN(z_at)(l, b + j, row), sizeof(acc[j]));
+            else
+                FN(input_product)(l, acc + j, b + j, row, 1, 0, NULL, 0);
+        if (count == 2 && feed.fed == PANEL_SLOTS && FN(feed_of_h)(l, b + 1).fed == PANEL_SLOTS) {
+            NAME(accumulate_pair)(PANEL_SLOTS, fed_by_h, &m, l->panel_stride);
+        } else if (IS_PROGRAM && count == 2 && feed.fed) { /* as many slots in each of them */
+            if (feed.fed == 3)
+                NAME(accumulate_pair)(3, fed_by_h, &m, l->panel_stride);
+            else if (feed.fed == 2)
+                NAME(accumulate_pair)(2, fed_by_h, &m, l->panel_stride);
+            else
+                NAME(accumulate_pair)(1, fed_by_h, &m, l->panel_stride);
+        } else {
+            for (ptrdiff_t j = 0; j < count && feed.fed; j++) {
+                NAME(product) one = m;
+                one.p += j * l->panel_stride;
+                NAME(accumulate_tile)(FN(feed_of_h)(l, b + j).fed, 1, fed_by_h + j, &one, 0, 0);
+            }
+        }
+#if IS_PROGRAM
+        if (!l->program->m_slots) {
+            FN(finish)(l, acc, 1, piece, b, n, 1, count);
+            continue;
+        }
+#endif
+        for (ptrdiff_t j = 0; j < count; j++) FN(activate)(l, acc + j, 1, piece, b + j, n, 1);
+    }
+}
+
+static void FN(step)(
+    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
+    const int strands = FN(strands)(l);
+    FN(piece) pieces[2];
+    const int count = FN(cut_step)(l, s, n0, n1, pieces);
+    if (!l->panels || (l->pairs && count == 1 && pieces[0].n1 - pieces[0].n0 == 1)) {
+        for (int i = 0; i < count; i++)
+            if (l->panels)
+                FN(step_row)(l, s, pieces + i, b0, b1);
+            else
+                FN(step_unpacked)(l, pieces + i, b0, b1);
+        return;
+    }
+    const ptrdiff_t P = l->outputs, I = l->tokens || l->projected ? 0 : l->inputs, units = (b1 - b0) / strands;
+    const int fetch = (b1 - b0) * (I + P) * PANEL_SLOTS * LANES * REAL_BYTES > FETCH_BYTES;
+    for (ptrdiff_t i = 0; i < units; i++) {
+        /* Odd steps go backwards: they start with the panels that the step before has left in the cache. */
+        const ptrdiff_t b = s % 2 ? b1 - (i + 1) * strands : b0 + i * strands, after = s % 2 ? b - strands : b + strands;
+        const int fetch_next = fetch && i < units - 1;
+        for (const FN(piece) *piece = pieces; piece < pieces + count; piece++) {
+            const ptrdiff_t height = piece->n1 - piece->n0;
+            for (ptrdiff_t tile = 0; tile < NAME(tile_count)(height); tile++) {
+                const ptrdiff_t n = piece->n0 + NAME(tile_start)(height, tile), row = piece->row + n;
+                const ptrdiff_t rows = piece->n0 + NAME(tile_start)(height, tile + 1) - n;
+                vec acc[FN(planes)][TILE_ROWS][4];
+                for (int j = 0; j < strands; j++) {
+                    const FN(feed) feed = FN(feed_of_h)(l, b + j);
+                    const ptrdiff_t p_k = feed.width * LANES, x_k = FN(feed_of_x)(l, b + j).width * LANES;
+                    const REAL *next = (const REAL *)l->panels + (after + j) * l->panel_stride;
+                    const NAME(product) m = {
+                        .a = piece->h_prev + n * piece->h_row, .a_row = piece->h_row, .a_k = 1,
+                        .p = (const REAL *)l->panels + (b + j) * l->panel_stride + l->inputs * x_k, .p_k = p_k, .K = P,
+                        .segments = 1, .next = next + l->inputs * x_k, .next_size = fetch_next ? P * p_k : 0};
+                    if (l->projected)
+                        memcpy(acc[j], FN(z_at)(l, b + j, row), (size_t)rows * sizeof(acc[j][0]));
+                    else
+                        FN(input_product)(l, acc[j], b + j, row, rows, tile, next, fetch_next ? I * x_k : 0);
+                    if (!IS_PROGRAM || feed.fed)
+                        NAME(accumulate_tile)(feed.fed, rows, (vec(*)[4])(*acc[j] + feed.first), &m, 0, tile);
+                }
+                FN(activate)(l, *acc, TILE_ROWS, piece, b, n, rows);
+            }
+        }
+    }
+}
+
+#if IS_PROGRAM
+static void FN(step_middle)(
+    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
+    const ptrdiff_t H = l->hidden, strands = FN(strands)(l), at_once = l->panels ? TILE_ROWS : UNPACKED_ROWS;
+    FN(piece) pieces[2];
+    const int count = FN(cut_step)(l, s, n0, n1, pieces);
+    for (ptrdiff_t b = b0; b < b1; b += strands)
+        for (const FN(piece) *piece = pieces; piece < pieces + count; piece++)
+            for (ptrdiff_t n = piece->n0; n < piece->n1; n += at_once) {
+                const ptrdiff_t rows = least(at_once, piece->n1 - n), row = piece->row + n;
+                const REAL *m = (const REAL *)l->m + (l->keep ? row : n) * H;
+                vec acc[FN(planes)][UNPACKED_ROWS][4];
+                for (int j = 0; j < strands; j++) {
+                    const FN(feed) feed = FN(feed_of_m)(l, b + j);
+                    memcpy(acc[j], FN(z_at)(l, b + j, row), (size_t)rows * sizeof(acc[j][0]));
+                    if (!l->panels)
+                        FN(unpacked_product)(l, acc[j], rows, m, H, l->weight_hh, feed, H, b + j);
+                    else if (feed.fed) {
+                        const ptrdiff_t before = l->inputs * FN(feed_of_x)(l, b + j).width +
+                                                 l->outputs * FN(feed_of_h)(l, b + j).width;
+                        const NAME(product) product = {
+                            .a = m, .a_row = H, .a_k = 1,
+                            .p = (const REAL *)l->panels + (b + j) * l->panel_stride + before * LANES,
+                            .p_k = feed.width * LANES, .K = H, .segments = 1};
+                        NAME(accumulate_tile)(feed.fed, rows, acc[j], &product, 0, 0);
+                    }
+                }
+                FN(finish)(l, *acc, UNPACKED_ROWS, piece, b, n, rows, 1);
+            }
+}
+#endif
+
+/* ---- backward ---- */
+
+/* panels[p][Z order][4 * L] := rows of a weight (G*H, columns) in Z order, columns p * 4 * L and on, zero-padded. */
+INLINE void FN(pack_columns)(
+    const fastrnn_layer *l, REAL *panels, const REAL *w, const int of, ptrdiff_t columns, ptrdiff_t p0, ptrdiff_t p1) {
+    REAL *panel = panels + p0 * FN(slots_of)(l, of) * LANES * Z_WIDTH;
+    for (ptrdiff_t p = p0; p < p1; p++)
+        for (ptrdiff_t b = 0; b < FN(blocks)(l); b++) {
+            const FN(feed) feed = FN(feed_of)(l, b, of);
+            for (int slot = 0; slot < feed.width; slot++) {
+                ptrdiff_t lanes;
+                const ptrdiff_t row = FN(weight_row)(l, b, slot, feed.gates[slot], &lanes);
+                for (ptrdiff_t lane = 0; lane < LANES; lane++, panel += Z_WIDTH)
+                    for (int v = 0; v < 4; v++) {
+                        const ptrdiff_t column = (4 * p + v) * LANES;
+                        const ptrdiff_t count = lane < lanes ? columns - column : 0;
+                        vec_store(panel + v * LANES, vec_load_part(w + (row + lane) * columns + column, count));
+                    }
+            }
+        }
+}
+
+static void FN(pack_hidden)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
+    FN(pack_columns)(l, l->panels_hh, l->weight_hh, FN(of_h), l->outputs, p0, p1);
+    if (FN(m_columns)(l)) FN(pack_columns)(l, l->panels_m, l->weight_hh, FN(of_m), l->hidden, p0, p1);
+}
+
+static void FN(pack_input)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
+    FN(pack_columns)(l, l->panels_ih, l->weight_ih, FN(of_x), l->inputs, p0, p1);
+}
+
+/* acc += rows of Z, where x, h or m feeds them, times columns p * 4 * L and on of a weight (G*H, columns).
+ * Whole panels may be read in place, one that reaches beyond `columns` is always packed: see FN(pack_columns). */
+INLINE void FN(z_product)(
+    const fastrnn_layer *l, int vectors, vec (*acc)[4], ptrdiff_t row, ptrdiff_t rows, const int of, const REAL *panels,
+    const REAL *w, ptrdiff_t columns, ptrdiff_t p) {
+    const ptrdiff_t blocks = FN(blocks)(l), panel_size = FN(slots_of)(l, of) * LANES * Z_WIDTH;
+    NAME(product) m = {.a_row = Z_WIDTH, .a_k = 1, .segments = 1};
+    if (l->few_rows && (p + 1) * Z_WIDTH <= columns) {
+        m.p_k = columns;
+        for (ptrdiff_t b = 0; b < blocks; b++) {
+            const FN(feed) feed = FN(feed_of)(l, b, of);
+            for (int s = 0; s < feed.fed; s++) {
+                m.p = w + FN(weight_row)(l, b, s, feed.gates[s], &m.K) * columns + p * Z_WIDTH;
+                m.a = FN(z_at)(l, b, row) + (feed.first + s) * LANES;
+                NAME(accumulate)(4, rows, acc, &m);
+            }
+        }
+        return;
+    }
+    const REAL *panels_end = panels + ceil_div(columns, Z_WIDTH) * panel_size;
+    const int fetch = (panels_end - panels) * REAL_BYTES > FETCH_BYTES;
+    m.a_segment = l->z_stride;
+    m.p_k = Z_WIDTH;
+    m.p = panels + p * panel_size;
+    for (ptrdiff_t b = 0, end; b < blocks; b = end) {
+        const FN(feed) feed = FN(feed_of)(l, b, of);
+        const ptrdiff_t width = feed.width * LANES;
+        /* blocks of 128 k's: the panel's part stays in L1; those of a unit vector may differ in width */
+        const ptrdiff_t chunk = IS_PROGRAM && FN(strands)(l) > 1 ? 1 : width > 128 || !width ? 1 : 128 / width;
+        end = least(b + chunk, blocks);
+        if (IS_PROGRAM && !width) continue;
+        if (end == blocks && b < end - 1 && !IS_PROGRAM && FN(fed)(l, end - 1) < PANEL_SLOTS)
+            end--; /* a shorter block on its own */
+        m.a = FN(z_at)(l, b, row) + feed.first * LANES;
+        m.K = feed.fed * LANES;
+        m.segments = end - b;
+        m.next = m.p + (end - b) * width * Z_WIDTH;
+        m.next_size = fetch ? least(chunk * width * Z_WIDTH, panels_end - m.next) : 0;
+        NAME(accumulate)(vectors, rows, acc, &m);
+        m.p = m.next;
+    }
+}
+
+static void FN(step_back)(
+    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1) {
+    enum { at_once = 48 }; /* rows whose accumulators stay in L1 over the chunks of k */
+    const ptrdiff_t P = l->outputs, C = FN(carry_width)(l);
+    const ptrdiff_t here = fastrnn_step_count(l, s), after = fastrnn_step_count(l, s + 1);
+    const ptrdiff_t row_after = after ? fastrnn_step_row(l, s + 1) : 0;
+    const FN(moment) now = here ? FN(moment_of)(l, s) : (FN(moment)){0};
+    n1 = least(n1, most(here, after));
+    for (ptrdiff_t p = p0; p < p1; p++) {
+        const int vectors = (int)least(4, ceil_div(P - p * Z_WIDTH, LANES));
+        for (ptrdiff_t n = n0; n < n1; n += at_once) {
+            const ptrdiff_t rows = least(at_once, n1 - n), going_on = most(0, least(rows, after - n));
+            vec acc[at_once][4];
+            for (ptrdiff_t r = 0; r < rows; r++)
+                for (int v = 0; v < vectors; v++) acc[r][v] = (vec){0};
+            if (going_on)
+                FN(z_product)(l, vectors, acc, row_after + n, going_on, FN(of_h), l->panels_hh, l->weight_hh, P, p);
+            for (ptrdiff_t r = 0; r < rows; r++)
+                for (int v = 0; v < vectors; v++) {
+                    const ptrdiff_t q = 4 * p + v, left = P - q * LANES, at = q * LANES;
+                    if (r >= going_on && l->dh_n)
+                        acc[r][v] = vec_load_part((const REAL *)l->dh_n + (n + r) * P + at, left);
+                    if (FN(reads_h)(l)) acc[r][v] += *(vec *)((REAL *)l->carry + (n + r) * C + at);
+                    if (n + r >= here) { /* the step after began with the initial state */
+                        vec_store_part((REAL *)l->dh_0 + (n + r) * P + at, acc[r][v], left);
+                        continue;
+                    }
+                    if (l->dy) acc[r][v] += vec_load_part((const REAL *)l->dy + (now.row + n + r) * l->dy_row + at, left);
+                    if (l->u)
+                        vec_store_part((REAL *)l->dh + (now.row + n + r) * P + at, acc[r][v], left);
+                    else if (!IS_PROGRAM)
+                        FN(gates_back)(l, &now, n + r, q, acc[r] + v, 1);
+                }
+#if IS_PROGRAM
+            if (rows == 1 && here > n && !l->u && !l->program->m_slots)
+                FN(run_back)(l, &l->program->backward, &now, n, 4 * p, *acc, NULL, 1, vectors);
+            else
+                for (int v = 0; !l->u && v < vectors; v++)
+                    FN(gates_back)(l, &now, n, 4 * p + v, *acc + v, least(rows, here - n));
+#endif
+        }
+    }
+}
+
+#if IS_PROGRAM
+static void FN(step_back_middle)(
+    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1) {
+    enum { at_once = 48 };
+    const FN(moment) now = FN(moment_of)(l, s);
+    n1 = least(n1, fastrnn_step_count(l, s));
+    for (ptrdiff_t p = p0; p < p1; p++) {
+        const int vectors = (int)least(4, ceil_div(l->hidden - p * Z_WIDTH, LANES));
+        for (ptrdiff_t n = n0; n < n1; n += at_once) {
+            const ptrdiff_t rows = least(at_once, n1 - n);
+            vec dm[at_once][4] = {{{0}}};
+            FN(z_product)(l, vectors, dm, now.row + n, rows, FN(of_m), l->panels_m, l->weight_hh, l->hidden, p);
+            for (int v = 0; v < vectors; v++) FN(middle_back)(l, &now, n, 4 * p + v, *dm + v, rows);
+        }
+    }
+}
+#endif
+
+static void FN(step_back_gates)(
+    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
+    const FN(moment) now = FN(moment_of)(l, s);
+    n1 = least(n1, fastrnn_step_count(l, s));
+    enum { at_once = IS_PROGRAM ? TILE_ROWS : 1 };
+    for (ptrdiff_t n = n0; n < n1; n += at_once)
+        for (ptrdiff_t q = b0 * UNITS / FN(strands)(l); q < least(b1 * UNITS / FN(strands)(l), ceil_div(l->hidden, LANES)); q++) {
+            const ptrdiff_t rows = least(at_once, n1 - n);
+            vec du[at_once][4] = {{{0}}};
+            for (ptrdiff_t r = 0; r < rows; r++)
+                du[r][0] = vec_load_part((const REAL *)l->du + (n + r) * l->hidden + q * LANES, FN(left)(l, q));
+            FN(gates_back)(l, &now, n, q, *du, rows);
+        }
+}
+
 /* sums[k] += the sum of left[row][k] * Z[row] over rows of a chunk that pack_left has packed, for k < columns. Sums of
  * chunks keep the error of many rows small: with one chain over all of them it was 3 to 9 times PyTorch's. */
 INLINE void FN(outer_product)(
-    const fastrnn_layer *l, vec (*sums)[4], ptrdiff_t columns, const REAL *left, ptrdiff_t b, int slot, ptrdiff_t row,
-    ptrdiff_t rows, int first) {
+    const fastrnn_layer *l, vec (*sums)[4], ptrdiff_t columns, const REAL *left, ptrdiff_t b, FN(feed) feed,
+    ptrdiff_t row, ptrdiff_t rows, int first) {
+    if (IS_PROGRAM && !feed.fed) return;
     for (ptrdiff_t tile = 0; tile < NAME(tile_count)(columns); tile++) {
         const ptrdiff_t k = NAME(tile_start)(columns, tile), height = NAME(tile_start)(columns, tile + 1) - k;
         const NAME(product) m = {
             .a = left + tile * LEFT_TILE, .a_row = 1, .a_k = LEFT_WIDTH,
-            .p = FN(z_at)(l, b, row) + slot * LANES, .p_k = Z_WIDTH, .K = rows, .segments = 1};
+            .p = FN(z_at)(l, b, row) + feed.first * LANES, .p_k = Z_WIDTH, .K = rows, .segments = 1};
         if (first) { /* the sums are zero still */
-            NAME(accumulate_tile)(FN(fed)(l, b), height, sums + k, &m, 0, 0);
+            NAME(accumulate_tile)(feed.fed, height, sums + k, &m, 0, 0);
             continue;
         }
         vec chunk[TILE_ROWS][4] = {{{0}}};
-        NAME(accumulate_tile)(FN(fed)(l, b), height, chunk, &m, 0, 0);
+        NAME(accumulate_tile)(feed.fed, height, chunk, &m, 0, 0);
         for (ptrdiff_t i = 0; i < height; i++)
-            for (int s = 0; s < FN(fed)(l, b); s++) sums[k + i][s] += chunk[i][s];
+            for (int s = 0; s < feed.fed; s++) sums[k + i][s] += chunk[i][s];
     }
 }
 
@@ -525,16 +699,17 @@ INLINE void FN(token_sums)(
     const fastrnn_layer *l, vec (*sums)[4], const int32_t *first, const unsigned char *next, ptrdiff_t b, ptrdiff_t row,
     ptrdiff_t rows) {
     const intptr_t *tokens = l->tokens + row;
+    const int fed = FN(feed_of_x)(l, b).fed;
     for (ptrdiff_t r = 0; r < rows; r++) {
         if (first[tokens[r]] != r) continue;
         vec chunk[4] = {{0}}, *sum = sums[tokens[r]];
         ptrdiff_t same = r;
         do {
             const vec *z = (const vec *)FN(z_at)(l, b, row + same);
-            for (int slot = 0; slot < FN(fed)(l, b); slot++) chunk[slot] += z[slot];
+            for (int slot = 0; slot < fed; slot++) chunk[slot] += z[slot];
             same = next[same];
         } while (same);
-        for (int slot = 0; slot < FN(fed)(l, b); slot++) sum[slot] += chunk[slot];
+        for (int slot = 0; slot < fed; slot++) sum[slot] += chunk[slot];
     }
 }
 
@@ -550,67 +725,97 @@ INLINE void FN(few_outer_products)(
         }
 }
 
+INLINE vec FN(few_sum)(const REAL *z, ptrdiff_t rows) {
+    vec sum = {0};
+    for (ptrdiff_t r = 0; r < rows; r++) sum += vec_load(z + r * Z_WIDTH);
+    return sum;
+}
+
+/* Where in `unit` (M, H) the parameter is whose gradient a slot of block b holds; NULL if it holds none. */
+INLINE REAL *FN(unit_at)(const fastrnn_layer *l, void *unit, ptrdiff_t b, int slot, ptrdiff_t *lanes) {
+    const ptrdiff_t q = b / FN(strands)(l), m = 4 * (b % FN(strands)(l)) + slot - (IS_PROGRAM ? l->program->slots : 0);
+    *lanes = FN(left)(l, q);
+    return IS_PROGRAM && m >= 0 && m < l->program->parameters ? (REAL *)unit + m * l->hidden + q * LANES : NULL;
+}
+
 static void FN(few_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
-    const ptrdiff_t I = l->inputs, P = l->outputs, rows = l->rows;
-    const REAL *x[FASTRNN_FEW_ROWS], *h_prev[FASTRNN_FEW_ROWS];
+    const ptrdiff_t I = l->inputs, P = l->outputs, M = FN(m_columns)(l), rows = l->rows;
+    const REAL *x[FASTRNN_FEW_ROWS], *h_prev[FASTRNN_FEW_ROWS], *middle[FASTRNN_FEW_ROWS];
+    for (ptrdiff_t r = 0; M && r < rows; r++) middle[r] = (const REAL *)l->m + r * M;
     for (ptrdiff_t r = 0; !l->tokens && r < rows; r++) x[r] = (const REAL *)l->x + r * I;
     FN(rows_before)(l, h_prev, 0, rows);
-    for (ptrdiff_t b = b0; b < b1 && !fastrnn_stopped(l->watch); b++)
-        for (int slot = 0; slot < FN(fed)(l, b); slot++) {
-            ptrdiff_t lanes;
-            const ptrdiff_t x_row = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes);
-            const ptrdiff_t h_row = FN(weight_row)(l, b, slot, FN(h_gates)[slot], &lanes);
-            const REAL *x_z = FN(z_at)(l, b, 0) + slot * LANES, *h_z = x_z + HIDDEN_SLOT * LANES;
-            REAL *dw = (REAL *)l->dweight_ih + x_row * I;
+    for (ptrdiff_t b = b0; b < b1 && !fastrnn_stopped(l->watch); b++) {
+        const FN(feed) of_x = FN(feed_of_x)(l, b), of_h = FN(feed_of_h)(l, b), of_m = FN(feed_of_m)(l, b);
+        ptrdiff_t lanes;
+        for (int slot = 0; slot < of_x.fed; slot++) {
+            const ptrdiff_t to = FN(weight_row)(l, b, slot, of_x.gates[slot], &lanes);
+            const REAL *z = FN(z_at)(l, b, 0) + slot * LANES;
+            REAL *dw = (REAL *)l->dweight_ih + to * I;
             if (l->tokens) {
                 memset(dw, 0, (size_t)(lanes * I) * sizeof(REAL));
                 for (ptrdiff_t r = 0; r < rows; r++)
-                    for (ptrdiff_t lane = 0; lane < lanes; lane++) dw[lane * I + l->tokens[r]] += x_z[r * Z_WIDTH + lane];
+                    for (ptrdiff_t lane = 0; lane < lanes; lane++) dw[lane * I + l->tokens[r]] += z[r * Z_WIDTH + lane];
             } else {
-                FN(few_outer_products)(dw, I, x, x_z, rows, lanes);
+                FN(few_outer_products)(dw, I, x, z, rows, lanes);
             }
-            FN(few_outer_products)((REAL *)l->dweight_hh + h_row * P, P, h_prev, h_z, rows, lanes);
-            if (l->dbias_ih) {
-                vec x_sum = {0}, h_sum = {0};
-                for (ptrdiff_t r = 0; r < rows; r++) {
-                    x_sum += vec_load(x_z + r * Z_WIDTH);
-                    h_sum += vec_load(h_z + r * Z_WIDTH);
-                }
-                vec_store_part((REAL *)l->dbias_ih + x_row, x_sum, lanes);
-                vec_store_part((REAL *)l->dbias_hh + h_row, h_sum, lanes);
-            }
+            if (l->dbias_ih) vec_store_part((REAL *)l->dbias_ih + to, FN(few_sum)(z, rows), lanes);
         }
+        for (int slot = 0; slot < of_h.fed; slot++) {
+            const ptrdiff_t to = FN(weight_row)(l, b, slot, of_h.gates[slot], &lanes);
+            const REAL *z = FN(z_at)(l, b, 0) + (of_h.first + slot) * LANES;
+            FN(few_outer_products)((REAL *)l->dweight_hh + to * P, P, h_prev, z, rows, lanes);
+            if (l->dbias_hh) vec_store_part((REAL *)l->dbias_hh + to, FN(few_sum)(z, rows), lanes);
+        }
+        for (int slot = 0; slot < of_m.fed; slot++) {
+            const ptrdiff_t to = FN(weight_row)(l, b, slot, of_m.gates[slot], &lanes);
+            const REAL *z = FN(z_at)(l, b, 0) + slot * LANES;
+            FN(few_outer_products)((REAL *)l->dweight_hh + to * M, M, middle, z, rows, lanes);
+            if (l->dbias_hh) vec_store_part((REAL *)l->dbias_hh + to, FN(few_sum)(z, rows), lanes);
+        }
+        for (int slot = 0; IS_PROGRAM && slot < 4; slot++) {
+            REAL *dunit = FN(unit_at)(l, l->dunit, b, slot, &lanes);
+            if (dunit) vec_store_part(dunit, FN(few_sum)(FN(z_at)(l, b, 0) + slot * LANES, rows), lanes);
+        }
+    }
 }
 
 /* The rows of block b in dw (G*H, columns) := sums [column][slot][L] */
 INLINE void FN(unpack_gradient)(
-    const fastrnn_layer *l, REAL *dw, const REAL *sums, ptrdiff_t columns, ptrdiff_t b, const int gates[4]) {
-    for (int slot = 0; slot < FN(fed)(l, b); slot++) {
+    const fastrnn_layer *l, REAL *dw, const REAL *sums, ptrdiff_t columns, ptrdiff_t b, FN(feed) feed) {
+    for (int slot = 0; slot < feed.fed; slot++) {
         ptrdiff_t lanes;
-        const ptrdiff_t row = FN(weight_row)(l, b, slot, gates[slot], &lanes);
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, feed.gates[slot], &lanes);
         NAME(unpack_slot)(dw + row * columns, columns, lanes, sums + slot * LANES, Z_WIDTH);
     }
 }
 
 /* The inverse: sums := the rows of block b in dw */
 INLINE void FN(pack_gradient)(
-    const fastrnn_layer *l, REAL *sums, const REAL *dw, ptrdiff_t columns, ptrdiff_t b, const int gates[4]) {
-    for (int slot = 0; slot < FN(fed)(l, b); slot++) {
+    const fastrnn_layer *l, REAL *sums, const REAL *dw, ptrdiff_t columns, ptrdiff_t b, FN(feed) feed) {
+    for (int slot = 0; slot < feed.fed; slot++) {
         ptrdiff_t lanes;
-        const ptrdiff_t row = FN(weight_row)(l, b, slot, gates[slot], &lanes);
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, feed.gates[slot], &lanes);
         NAME(pack_slot)(sums + slot * LANES, Z_WIDTH, dw + row * columns, columns, columns, lanes);
     }
 }
 
 static void FN(bias_gradients)(const fastrnn_layer *l, ptrdiff_t b) {
+    const FN(feed) x = FN(feed_of_x)(l, b), h = FN(feed_of_h)(l, b), m = FN(feed_of_m)(l, b);
     vec sums[4] = {{0}};
-    if (!l->dbias_ih) return;
-    for (int slot = 0; l->dweight_add && slot < FN(fed)(l, b); slot++) { /* of a slot that both feed they are the same */
-        ptrdiff_t lanes;
-        const ptrdiff_t x_row = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes);
-        const ptrdiff_t h_row = FN(weight_row)(l, b, slot, FN(h_gates)[slot], &lanes);
-        sums[slot] = vec_load_part((const REAL *)l->dbias_ih + x_row, lanes);
-        sums[slot + HIDDEN_SLOT] = vec_load_part((const REAL *)l->dbias_hh + h_row, lanes);
+    ptrdiff_t lanes;
+    if (!l->dbias_ih && !(IS_PROGRAM && l->dunit)) return;
+    /* of a slot that both products feed the two are the same */
+    for (int slot = 0; l->dweight_add && l->dbias_ih && slot < x.fed; slot++) {
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, x.gates[slot], &lanes);
+        sums[slot] = vec_load_part((const REAL *)l->dbias_ih + row, lanes);
+    }
+    for (int slot = 0; l->dweight_add && l->dbias_hh && slot < h.fed; slot++) {
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, h.gates[slot], &lanes);
+        sums[slot + h.first] = vec_load_part((const REAL *)l->dbias_hh + row, lanes);
+    }
+    for (int slot = 0; IS_PROGRAM && l->dweight_add && slot < 4; slot++) {
+        const REAL *dunit = FN(unit_at)(l, l->dunit, b, slot, &lanes);
+        if (dunit) sums[slot] = vec_load_part(dunit, lanes);
     }
     for (ptrdiff_t i = 0; i < l->chunk_count; i++) {
         const ptrdiff_t row = l->chunks[2 * i], end = row + l->chunks[2 * i + 1];
@@ -620,12 +825,21 @@ static void FN(bias_gradients)(const fastrnn_layer *l, ptrdiff_t b) {
             for (int slot = 0; slot < 4; slot++) chunk[slot] += ((const vec *)FN(z_at)(l, b, r))[slot];
         for (int slot = 0; slot < 4; slot++) sums[slot] += chunk[slot];
     }
-    for (int slot = 0; slot < FN(fed)(l, b); slot++) {
-        ptrdiff_t lanes;
-        const ptrdiff_t x_row = FN(weight_row)(l, b, slot, FN(x_gates)[slot], &lanes);
-        const ptrdiff_t h_row = FN(weight_row)(l, b, slot, FN(h_gates)[slot], &lanes);
-        vec_store_part((REAL *)l->dbias_ih + x_row, sums[slot], lanes);
-        vec_store_part((REAL *)l->dbias_hh + h_row, sums[slot + HIDDEN_SLOT], lanes);
+    for (int slot = 0; l->dbias_ih && slot < x.fed; slot++) {
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, x.gates[slot], &lanes);
+        vec_store_part((REAL *)l->dbias_ih + row, sums[slot], lanes);
+    }
+    for (int slot = 0; l->dbias_hh && slot < h.fed; slot++) {
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, h.gates[slot], &lanes);
+        vec_store_part((REAL *)l->dbias_hh + row, sums[slot + h.first], lanes);
+    }
+    for (int slot = 0; l->dbias_hh && slot < m.fed; slot++) {
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, m.gates[slot], &lanes);
+        vec_store_part((REAL *)l->dbias_hh + row, sums[slot], lanes);
+    }
+    for (int slot = 0; IS_PROGRAM && slot < 4; slot++) {
+        REAL *dunit = FN(unit_at)(l, l->dunit, b, slot, &lanes);
+        if (dunit) vec_store_part(dunit, sums[slot], lanes);
     }
 }
 
@@ -634,20 +848,23 @@ static void FN(weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t
         FN(few_weight_gradients)(l, b0, b1);
         return;
     }
-    const ptrdiff_t I = l->inputs, P = l->outputs, together = FN(gradient_blocks)(l);
+    const ptrdiff_t I = l->inputs, P = l->outputs, M = FN(m_columns)(l), columns = I + P + M;
+    const ptrdiff_t together = FN(gradient_blocks)(l);
     vec(*const sums)[4] = l->scratch;
-    REAL *const x_left = (REAL *)(sums + together * (I + P));
+    REAL *const x_left = (REAL *)(sums + together * columns);
     REAL *const h_left = x_left + NAME(tile_count)(I) * LEFT_TILE;
+    REAL *const m_left = h_left + NAME(tile_count)(P) * LEFT_TILE;
     int32_t *const first_same = (int32_t *)x_left; /* by token, of which there are I */
     unsigned char next_same[FASTRNN_GRADIENT_ROWS];
     if (l->tokens) memset(first_same, 0, (size_t)I * sizeof(*first_same));
     for (ptrdiff_t first = b0, last; first < b1; first = last) {
         last = least(first + together, b1);
-        memset(sums, 0, (size_t)((last - first) * (I + P)) * sizeof(*sums));
+        memset(sums, 0, (size_t)((last - first) * columns) * sizeof(*sums));
         for (ptrdiff_t b = first; l->dweight_add && b < last; b++) {
-            REAL *x_sums = (REAL *)(sums + (b - first) * (I + P));
-            FN(pack_gradient)(l, x_sums, l->dweight_ih, I, b, FN(x_gates));
-            FN(pack_gradient)(l, x_sums + I * Z_WIDTH, l->dweight_hh, P, b, FN(h_gates));
+            REAL *x_sums = (REAL *)(sums + (b - first) * columns);
+            FN(pack_gradient)(l, x_sums, l->dweight_ih, I, b, FN(feed_of_x)(l, b));
+            FN(pack_gradient)(l, x_sums + I * Z_WIDTH, l->dweight_hh, P, b, FN(feed_of_h)(l, b));
+            if (M) FN(pack_gradient)(l, x_sums + (I + P) * Z_WIDTH, l->dweight_hh, M, b, FN(feed_of_m)(l, b));
         }
         for (ptrdiff_t i = 0; i < l->chunk_count; i++) {
             const ptrdiff_t row = l->chunks[2 * i], rows = l->chunks[2 * i + 1];
@@ -660,21 +877,29 @@ static void FN(weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t
                 for (ptrdiff_t r = 0; r < rows; r++) left[r] = (const REAL *)l->x + (row + r) * I;
                 NAME(pack_left)(x_left, left, I, rows);
             }
-            FN(rows_before)(l, left, row, rows);
-            NAME(pack_left)(h_left, left, P, rows);
+            if (FN(slots_of)(l, FN(of_h))) {
+                FN(rows_before)(l, left, row, rows);
+                NAME(pack_left)(h_left, left, P, rows);
+            }
+            if (M) {
+                for (ptrdiff_t r = 0; r < rows; r++) left[r] = (const REAL *)l->m + (row + r) * M;
+                NAME(pack_left)(m_left, left, M, rows);
+            }
             for (ptrdiff_t b = first; b < last; b++) {
-                vec(*x_sums)[4] = sums + (b - first) * (I + P);
+                vec(*x_sums)[4] = sums + (b - first) * columns;
                 if (l->tokens)
                     FN(token_sums)(l, x_sums, first_same, next_same, b, row, rows);
                 else
-                    FN(outer_product)(l, x_sums, I, x_left, b, 0, row, rows, from_zero);
-                FN(outer_product)(l, x_sums + I, P, h_left, b, HIDDEN_SLOT, row, rows, from_zero);
+                    FN(outer_product)(l, x_sums, I, x_left, b, FN(feed_of_x)(l, b), row, rows, from_zero);
+                FN(outer_product)(l, x_sums + I, P, h_left, b, FN(feed_of_h)(l, b), row, rows, from_zero);
+                if (M) FN(outer_product)(l, x_sums + I + P, M, m_left, b, FN(feed_of_m)(l, b), row, rows, from_zero);
             }
         }
         for (ptrdiff_t b = first; b < last; b++) {
-            const REAL *x_sums = (const REAL *)(sums + (b - first) * (I + P));
-            FN(unpack_gradient)(l, l->dweight_ih, x_sums, I, b, FN(x_gates));
-            FN(unpack_gradient)(l, l->dweight_hh, x_sums + I * Z_WIDTH, P, b, FN(h_gates));
+            const REAL *x_sums = (const REAL *)(sums + (b - first) * columns);
+            FN(unpack_gradient)(l, l->dweight_ih, x_sums, I, b, FN(feed_of_x)(l, b));
+            FN(unpack_gradient)(l, l->dweight_hh, x_sums + I * Z_WIDTH, P, b, FN(feed_of_h)(l, b));
+            if (M) FN(unpack_gradient)(l, l->dweight_hh, x_sums + (I + P) * Z_WIDTH, M, b, FN(feed_of_m)(l, b));
             FN(bias_gradients)(l, b);
         }
     }
@@ -690,8 +915,7 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
             vec acc[at_once][4];
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) acc[r][v] = (vec){0};
-            FN(z_product)(
-                l, vectors, acc, row, rows, 0, l->panels_ih, l->weight_ih, FN(x_gates), l->inputs, p);
+            FN(z_product)(l, vectors, acc, row, rows, FN(of_x), l->panels_ih, l->weight_ih, l->inputs, p);
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) {
                     const ptrdiff_t column = (4 * p + v) * LANES;
@@ -711,6 +935,7 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
     {                                                                                                       \
         .block_units = NAME(cell##_units) * LANES, .measure = NAME(cell##_measure),                         \
         .pack = NAME(cell##_pack), .project = NAME(cell##_project), .step = NAME(cell##_step),              \
+        .step_middle = cell##_MIDDLE(step_middle), .step_back_middle = cell##_MIDDLE(step_back_middle),      \
         .read_tape = NAME(cell##_read_tape),                                                                \
         .pack_hidden = NAME(cell##_pack_hidden), .pack_input = NAME(cell##_pack_input),                     \
         .step_back = NAME(cell##_step_back), .step_back_gates = NAME(cell##_step_back_gates),               \
@@ -719,6 +944,7 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
 #endif
 
 #undef OF_CELL
+#undef IS_PROGRAM
 #undef FN
 #undef UNITS
 #undef SLOTS

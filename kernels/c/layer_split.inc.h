@@ -169,7 +169,7 @@ static void FN(split_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptr
         for (ptrdiff_t b = first; l->dweight_add && b < last; b++) {
             REAL *block = sums + (b - first) * block_size;
             if (l->tokens)
-                FN(pack_gradient)(l, (REAL *)token_sums[(b - first) * I], l->dweight_ih, I, b, FN(x_gates));
+                FN(pack_gradient)(l, (REAL *)token_sums[(b - first) * I], l->dweight_ih, I, b, FN(feed_of_x)(l, b));
             else
                 FN(split_pack_gradient)(l, block, sums_row, l->dweight_ih, I, b, 0, FN(x_gates));
             FN(split_pack_gradient)(l, block + x_width, sums_row, l->dweight_hh, P, b, HIDDEN_SLOT, FN(h_gates));
@@ -231,7 +231,7 @@ static void FN(split_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptr
         for (ptrdiff_t b = first; !spoilt && b < last; b++) {
             const REAL *block = sums + (b - first) * block_size;
             if (l->tokens)
-                FN(unpack_gradient)(l, l->dweight_ih, (REAL *)token_sums[(b - first) * I], I, b, FN(x_gates));
+                FN(unpack_gradient)(l, l->dweight_ih, (REAL *)token_sums[(b - first) * I], I, b, FN(feed_of_x)(l, b));
             else
                 FN(split_unpack_gradient)(l, block, sums_row, l->dweight_ih, I, b, 0, FN(x_gates));
             FN(split_unpack_gradient)(l, block + x_width, sums_row, l->dweight_hh, P, b, HIDDEN_SLOT, FN(h_gates));
@@ -275,7 +275,7 @@ static void FN(split_input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptr
                 const REAL *sum = sums + r * sums_row + q * LANES;
                 vec acc[1][4] = {{{0}}};
                 if (NAME(any_nan)(sum, 1)) {
-                    FN(z_product)(l, 4, acc, row + r, 1, 0, l->panels_ih, l->weight_ih, FN(x_gates), I, q / 4);
+                    FN(z_product)(l, 4, acc, row + r, 1, FN(of_x), l->panels_ih, l->weight_ih, I, q / 4);
                     sum = (const REAL *)&acc[0][q % 4];
                 }
                 vec total = vec_load(sum);

@@ -1,0 +1,555 @@
+"""The language of cells: what `fastrnn.cell` makes of a function that a user wrote.
+
+The function is the NumPy reference as it stands. Called once with traced values it is a graph of operations, and from
+that come its derivative and the programs that kernels run: see `fastrnn.cells.program`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import linecache
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import FrameType, SimpleNamespace
+from typing import Any
+
+from fastrnn.cells.derivative import differentiate
+from fastrnn.cells.graph import Graph, Node, evaluate, reachable
+from fastrnn.cells.operations import Traced
+from fastrnn.cells.program import Instruction, Kind, Op, Operand, Program
+from fastrnn.cells.schedule import Constants, choose_tape, schedule
+from fastrnn.cells.table import Cell
+from fastrnn.parameters import Array
+
+__all__ = ["Equations", "WrittenCell", "cell"]
+
+
+@dataclass(frozen=True)
+class Equations:
+    """What a function says, as graphs of the program's own operations."""
+
+    function: Callable[..., Any]
+    x_only: tuple[str, ...]  # gates by what feeds them
+    h_only: tuple[str, ...]
+    both: tuple[str, ...]
+    apart: tuple[str, ...]
+    of_middle: tuple[str, ...]  # which the function calls
+    parameters: Mapping[str, float | None]  # their initial values; None: drawn as the weights are
+    slots: Mapping[str, int]  # of each sum: a gate's, or gate.x and gate.h where they are kept apart
+    after: tuple[Node, ...]  # the new states
+    middle: Node | None  # what the second recurrent product takes
+    gradients: Mapping[Operand, Node]  # of sums, states before and parameters, from those of states and of the middle
+    shown: tuple[Node, ...]  # what trace shows of each gate
+
+    def run(self, sums: Mapping[str, Array], before: Mapping[str, Array], unit: Array | None, product: Any) -> Any:
+        """The new states of the rows of a step, by the function itself.
+
+        Parameters
+        ----------
+        sums
+            (N, H) by the names of `slots`.
+        before
+            The states.
+        unit
+            (M, H) or None.
+        product
+            What a gate that the function calls adds to its sum: product(gate, value).
+        """
+        gates: dict[str, Any] = {name: sums[name] for name in (*self.x_only, *self.h_only, *self.both)}
+        for name in self.apart:
+            gates[name] = SimpleNamespace(x=sums[f"{name}.x"], h=sums[f"{name}.h"])
+        for name in self.of_middle:
+            gates[name] = lambda value, name=name: sums[name] + product(name, value)
+        arguments: list[Any] = [SimpleNamespace(**gates), SimpleNamespace(**before)]
+        if self.parameters:
+            assert unit is not None
+            arguments.append(SimpleNamespace(**dict(zip(self.parameters, unit, strict=True))))
+        return as_states(self.function(*arguments))
+
+    def values(self, nodes: Iterable[Node], known: Mapping[Operand, Array]) -> list[Any]:
+        """What nodes are, given what their leaves are."""
+        return evaluate(list(nodes), known)
+
+
+@dataclass(frozen=True)
+class WrittenCell(Cell):
+    """A cell that a user wrote, by `fastrnn.cell`: what `fastrnn.Recurrent` takes.
+
+    ``print`` shows its equations, their derivative and the programs that kernels run.
+    """
+
+    equations: Equations | None = None
+
+    # A cell is what its function is, so one is like no other.
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The function, as it was written: on namespaces of arrays it is one step without its products."""
+        return self._equations.function(*arguments)
+
+    @property
+    def _equations(self) -> Equations:
+        assert self.equations is not None
+        return self.equations
+
+    @property
+    def _program(self) -> Program:
+        assert self.program is not None
+        return self.program
+
+    @property
+    def parameters(self) -> Mapping[str, float | None]:
+        """The cell's own parameters, one number a unit each: their initial values, None where they are drawn."""
+        return self._equations.parameters
+
+    def __reduce__(self) -> Any:
+        function = self._equations.function
+        return _again, (function.__module__, function.__qualname__)
+
+    def __repr__(self) -> str:
+        return f"<cell {self.name}: gates {' '.join(self.gates)}, states {' '.join(self.states)}>"
+
+    def __str__(self) -> str:
+        from fastrnn.cells.printing import describe
+
+        return describe(self)
+
+
+def _again(module: str, name: str) -> WrittenCell:
+    """A cell from a pickle: the one that its module has."""
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, WrittenCell):
+        raise AttributeError(
+            f"{module} has no cell {name}, which was pickled; expected it where it was: define it at the top of a module"
+        )
+    return found
+
+
+def as_states(result: Any) -> tuple[Any, ...]:
+    """What a function returned, as a tuple."""
+    return result if isinstance(result, tuple) else (result,)
+
+
+def cell(
+    *,
+    gates: str | Iterable[str],
+    states: str | Iterable[str] = "h",
+    parameters: str | Iterable[str] | Mapping[str, float | None] = (),
+    from_x: str | Iterable[str] = (),
+    from_h: str | Iterable[str] = (),
+    apart: str | Iterable[str] = (),
+) -> Callable[[Callable[..., Any]], WrittenCell]:
+    """Make a cell of a function that says how one step goes, for `fastrnn.Recurrent`.
+
+    The function takes ``(a, prev)``, or ``(a, prev, p)`` where the cell has parameters, and returns the new states in
+    their order: ``a.i`` is the sum of gate i, ``x_t W_ih^T + b_ih + h_{t-1} W_hh^T + b_hh`` of its rows, ``prev.c`` a
+    state before the step, ``p.w`` one of the cell's own parameters. All of them are one number for each row and unit
+    (parameters for each unit); what is done with them are Python's operators and the functions of `fastrnn.cells`, or
+    NumPy's of the same names. From it come an exact derivative and the programs that the kernels run.
+
+    Parameters
+    ----------
+    gates
+        Names, separated by spaces or in a sequence, in the order of the blocks of the weights.
+    states
+        Names. The first is the output, which the recurrent product takes; each starts at zero, or as the caller says.
+    parameters
+        Names of what each unit has one of; a mapping gives initial values, None for what is drawn as the weights are.
+    from_x, from_h
+        Gates that only x, or only h, feeds. Where no gate is fed by h there is no recurrent product.
+    apart
+        Gates of which ``a.n.x`` and ``a.n.h`` are kept apart, as GRU's n.
+
+    Returns
+    -------
+    Callable
+        A decorator that makes a cell of the function.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the function does something that kernels cannot do, or leaves out a gate, a parameter or a state. The message
+        says where.
+
+    Notes
+    -----
+    A gate that is called, ``a.n(value)``, takes the recurrent product of that value in place of h's: ``a.n(r * prev.h)``
+    is GRU's candidate as in the paper (Cho et al., 2014). One value may be taken so, by any number of gates.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> from fastrnn.cells import sigmoid, tanh
+    >>> @fastrnn.cell(gates="i f g o", states="h c", parameters="p_i p_f p_o")
+    ... def peephole(a, prev, p):
+    ...     i, f = sigmoid(a.i + p.p_i * prev.c), sigmoid(a.f + p.p_f * prev.c)
+    ...     c = f * prev.c + i * tanh(a.g)
+    ...     o = sigmoid(a.o + p.p_o * c)
+    ...     return o * tanh(c), c
+    >>> rnn = fastrnn.Recurrent(peephole, input_size=8, hidden_size=32, seed=0)
+    >>> y, (h_n, c_n) = rnn(np.zeros((100, 16, 8), np.float32))
+    >>> y.shape
+    (100, 16, 32)
+    """
+    named = {
+        "gates": _names("gates", gates),
+        "states": _names("states", states),
+        "parameters": _names("parameters", parameters),
+        "from_x": _names("from_x", from_x),
+        "from_h": _names("from_h", from_h),
+        "apart": _names("apart", apart),
+    }
+    for option in ("gates", "states"):
+        if not named[option]:
+            raise ValueError(f"{option} is empty; expected at least one name")
+    seen: dict[str, str] = {}
+    for option in ("from_x", "from_h", "apart"):
+        for name in named[option]:
+            if name not in named["gates"]:
+                raise ValueError(f"{option} has {name!r}; expected gates, of {' '.join(named['gates'])}")
+            if name in seen:
+                raise ValueError(f"{option} has {name!r}, and so has {seen[name]}; expected it in one of them")
+            seen[name] = option
+    initial: dict[str, float | None] = dict.fromkeys(named["parameters"])
+    if isinstance(parameters, Mapping):
+        for name, value in parameters.items():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise TypeError(f"parameters[{name!r}] is {value!r}; expected a number, or None for one that is drawn")
+            initial[name] = None if value is None else float(value)
+
+    def define(function: Callable[..., Any]) -> WrittenCell:
+        if not callable(function) or not hasattr(function, "__code__"):
+            raise TypeError(f"fastrnn.cell is applied to a {type(function).__name__}; expected a function")
+        return _Definition(function, named, initial).cell()
+
+    return define
+
+
+def _names(option: str, names: Any) -> tuple[str, ...]:
+    if isinstance(names, str):
+        names = names.split()
+    try:
+        found = tuple(names)
+    except TypeError:
+        raise TypeError(f"{option} is a {type(names).__name__}; expected names, separated by spaces") from None
+    for name in found:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"{option} has {name!r}; expected names as Python's variables have")
+    if len(set(found)) != len(found):
+        raise ValueError(f"{option} is {' '.join(found)!r}; expected each name once")
+    return found
+
+
+class _Gate(Traced):
+    """A gate's sum, which may be called in place of being used."""
+
+    __slots__ = ("name", "tracing")
+
+    def __init__(self, tracing: _Tracing, name: str, node: Node) -> None:
+        super().__init__(tracing.graph, node)
+        self.tracing, self.name = tracing, name
+
+    def __call__(self, value: Any) -> Traced:
+        return self.tracing.call(self.name, value)
+
+
+class _Names:
+    """The attributes of one of the function's arguments, which notes which of them are looked at."""
+
+    def __init__(self, what: str, values: Mapping[str, Any]) -> None:
+        self._what, self._values, self._used = what, values, set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._values:
+            raise AttributeError(f"the cell has no {self._what} {name!r}; expected one of {', '.join(self._values)}")
+        self._used.add(name)
+        return self._values[name]
+
+
+class _Tracing:
+    """One call of the function with traced values."""
+
+    def __init__(self, definition: _Definition, of_middle: tuple[str, ...]) -> None:
+        self.graph = Graph()
+        self.of_middle = of_middle
+        self.called: dict[str, Traced] = {}
+        self.definition = definition
+        self.slots = definition.slots_of(of_middle)
+        gates: dict[str, Any] = {}
+        for name in definition.gates:
+            if name in definition.apart:
+                gates[name] = _Names(f"part of gate {name}", {k: self._sum(f"{name}.{k}") for k in "xh"})
+            else:
+                gates[name] = _Gate(self, name, self.graph.leaf(Operand(Kind.SLOT, self.slots[name])))
+        before = {n: self._leaf(Kind.BEFORE, k) for k, n in enumerate(definition.states)}
+        own = {n: self._leaf(Kind.UNIT, k) for k, n in enumerate(definition.parameters)}
+        self.arguments = [_Names("gate", gates), _Names("state", before)]
+        if own:
+            self.arguments.append(_Names("parameter", own))
+        self.locals: dict[str, Any] = {}
+        self.result = self._run()
+
+    def _leaf(self, kind: Kind, index: int) -> Traced:
+        return Traced(self.graph, self.graph.leaf(Operand(kind, index)))
+
+    def _sum(self, name: str) -> Traced:
+        return self._leaf(Kind.SLOT, self.slots[name])
+
+    def call(self, name: str, value: Any) -> Traced:
+        """A gate is called with what its recurrent product is to take."""
+        if name in self.definition.h_only or name in self.definition.x_only:
+            raise ValueError(f"gate {name} is called, but it is not fed by both x and h; expected one that is")
+        if not isinstance(value, Traced):
+            raise TypeError(f"gate {name} is called with a {type(value).__name__}; expected a value of the equations")
+        for other in self.called.values():
+            if other.node is not value.node:
+                raise ValueError(
+                    f"gate {name} is called with another value than the gate before; expected one value for all: "
+                    "a step has one second recurrent product"
+                )
+        self.called[name] = value
+        return self._sum(name)
+
+    def _run(self) -> Any:
+        """Call the function, and keep its local variables as it returns."""
+        code = self.definition.function.__code__
+        before = sys.getprofile()
+
+        def note(frame: FrameType, event: str, _: Any) -> None:
+            if event == "return" and frame.f_code is code:
+                self.locals = dict(frame.f_locals)
+
+        sys.setprofile(note)
+        try:
+            return self.definition.function(*self.arguments)
+        except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            sys.setprofile(before)
+            raise self.definition.error(error) from error
+        finally:
+            sys.setprofile(before)
+
+
+class _Definition:
+    """A cell in the making."""
+
+    def __init__(
+        self, function: Callable[..., Any], named: Mapping[str, tuple[str, ...]], initial: Mapping[str, float | None]
+    ) -> None:
+        self.function = function
+        self.gates, self.states, self.parameters = named["gates"], named["states"], tuple(initial)
+        self.x_only, self.h_only, self.apart = named["from_x"], named["from_h"], named["apart"]
+        self.initial = dict(initial)
+        wanted = 3 if initial else 2
+        if function.__code__.co_argcount != wanted:
+            arguments = "(a, prev, p), as it has parameters" if initial else "(a, prev)"
+            raise self.fault(TypeError, f"it takes {function.__code__.co_argcount} arguments; expected {arguments}")
+
+    def fault(self, kind: type[Exception], message: str, line: int | None = None) -> Exception:
+        """An error that says where it is."""
+        code = self.function.__code__
+        line = code.co_firstlineno if line is None else line
+        text = linecache.getline(code.co_filename, line).strip()
+        return kind(f"cell {self.function.__name__} ({code.co_filename}:{line}{': ' + text if text else ''}): {message}")
+
+    def error(self, error: Exception) -> Exception:
+        """The same error, with the line of the function that led to it."""
+        line, trace = None, error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code is self.function.__code__:
+                line = trace.tb_lineno
+            trace = trace.tb_next
+        kind = next(k for k in (TypeError, ValueError, AttributeError, Exception) if isinstance(error, k))
+        return self.fault(kind if kind is not Exception else ValueError, str(error), line)
+
+    def of(self, *parts: str) -> tuple[str, ...]:
+        """Gates of no other kind."""
+        return tuple(n for n in self.gates if n not in (*self.x_only, *self.h_only, *self.apart, *parts))
+
+    def slots_of(self, of_middle: tuple[str, ...]) -> dict[str, int]:
+        """The slot of each sum: those that m feeds, x alone, both, h alone."""
+        order = [*of_middle, *self.x_only, *[f"{n}.x" for n in self.apart]]
+        order += [*self.of(*of_middle), *self.h_only, *[f"{n}.h" for n in self.apart]]
+        return {name: slot for slot, name in enumerate(order)}
+
+    def cell(self) -> WrittenCell:
+        """The cell."""
+        of_middle = tuple(n for n in self.gates if n in _Tracing(self, ()).called)
+        traced = _Tracing(self, of_middle)
+        graph, result = traced.graph, as_states(traced.result)
+        if len(result) != len(self.states):
+            raise self.fault(
+                ValueError,
+                f"it returns {len(result)} values; expected {len(self.states)}: the new {', '.join(self.states)}",
+            )
+        after = []
+        for name, value in zip(self.states, result, strict=True):
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                value = Traced(graph, graph.number(float(value)))
+            if not isinstance(value, Traced):
+                raise self.fault(TypeError, f"the new {name} is a {type(value).__name__}; expected a value of the equations")
+            after.append(value.node)
+        middle = next((value.node for value in traced.called.values()), None)
+        self._check(graph, after, middle, traced)
+
+        def gradient_of(seeds: list[tuple[Node, Node]]) -> dict[Operand, Node]:
+            known: dict[Node, Node] = {}
+            for node, seed in seeds:
+                known[node] = graph.make(Op.ADD, known[node], seed) if node in known else seed
+            return differentiate(graph, known)
+
+        seeds = [(node, graph.leaf(Operand(Kind.GRADIENT, k))) for k, node in enumerate(after)]
+        found = gradient_of(seeds)
+        if middle is not None:
+            first = {operand: found.get(operand, graph.number(0.0)) for operand in self._middle_slots(of_middle)}
+            found = gradient_of([*seeds, (middle, graph.leaf(Operand(Kind.MIDDLE, 0)))]) | first
+        shown = [self._shown(traced, name) for name in self.gates]
+        equations = Equations(
+            self.function,
+            self.x_only,
+            self.h_only,
+            self.of(*of_middle),
+            self.apart,
+            of_middle,
+            self.initial,
+            traced.slots,
+            tuple(map(graph.lowered, after)),
+            None if middle is None else graph.lowered(middle),
+            {operand: graph.lowered(node) for operand, node in found.items()},
+            tuple(map(graph.lowered, shown)),
+        )
+        program = _Writer(self, equations).program(graph)
+        additive = not self.apart and not of_middle and not self.x_only and not self.h_only
+        return WrittenCell(self.function.__name__, self.gates, self.states, additive, program, equations)
+
+    def _middle_slots(self, of_middle: tuple[str, ...]) -> list[Operand]:
+        return [Operand(Kind.SLOT, slot) for slot in range(len(of_middle))]
+
+    def _check(self, graph: Graph, after: list[Node], middle: Node | None, traced: _Tracing) -> None:
+        """ValueError for what is left out, or goes round in a circle."""
+        roots = [*after] + ([] if middle is None else [middle])
+        leaves = {node.value for node in reachable(roots) if node.leaf is not None}
+        for name, slot in traced.slots.items():
+            if Operand(Kind.SLOT, slot) not in leaves:
+                raise self.fault(ValueError, f"a.{name} is not used; expected every gate in the new states")
+        for k, name in enumerate(self.parameters):
+            if Operand(Kind.UNIT, k) not in leaves:
+                raise self.fault(ValueError, f"p.{name} is not used; expected every parameter in the new states")
+        if middle is not None:
+            for node in reachable([middle]):
+                if node.leaf is not None and node.leaf in self._middle_slots(traced.of_middle):
+                    raise self.fault(
+                        ValueError, f"gate {traced.of_middle[node.leaf.index]} takes the product of what is made of it"
+                    )
+
+    def _shown(self, traced: _Tracing, gate: str) -> Node:
+        """The local variable of a gate's name if there is one, else its sum."""
+        found = traced.locals.get(gate)
+        if isinstance(found, Traced) and not isinstance(found, _Gate):
+            return found.node
+        name = gate if gate in traced.slots else f"{gate}.x"
+        return traced.graph.leaf(Operand(Kind.SLOT, traced.slots[name]))
+
+
+class _Writer:
+    """Writes a cell's programs."""
+
+    def __init__(self, definition: _Definition, equations: Equations) -> None:
+        self.definition, self.equations = definition, equations
+        self.constants = Constants()
+        self.registers = 0
+
+    def write(
+        self, targets: list[tuple[Operand, Node]], seen: Mapping[Node, Operand], *, forward: bool = False
+    ) -> tuple[Instruction, ...]:
+        """A program, whose constants and registers count."""
+        found = schedule(targets, seen, self.constants, forward=forward)
+        self.registers = max(self.registers, found.registers)
+        return found.instructions
+
+    def program(self, graph: Graph) -> Program:
+        """All of it."""
+        d, e = self.definition, self.equations
+        gate = {name: index for index, name in enumerate(d.gates)}
+        S, M, Q = len(e.slots), len(d.parameters), len(e.of_middle)
+        zero = graph.number(0.0)
+        slot = [Operand(Kind.SLOT, j) for j in range(S)]
+        own = [(Operand(Kind.SLOT, S + m), e.gradients.get(Operand(Kind.UNIT, m), zero)) for m in range(M)]
+        reads_h = any(
+            node.leaf == Operand(Kind.BEFORE, 0)
+            for node in reachable([*e.after, *e.gradients.values(), *([] if e.middle is None else [e.middle])])
+        )
+        back = [(at, e.gradients.get(at, zero)) for at in slot[Q:]] + own
+        for k in range(0 if reads_h else 1, len(d.states)):
+            back.append((Operand(Kind.GRADIENT, k), e.gradients.get(Operand(Kind.BEFORE, k), zero)))
+        first_back = [(at, e.gradients[at]) for at in slot[:Q]]
+
+        known_after = {node: Operand(Kind.AFTER, k) for k, node in enumerate(e.after) if k and node.op is not None}
+        made = [*e.after, *([] if e.middle is None else [e.middle])]
+        room = -(-(S + M) // 4) * 4
+        needed = [node for _, node in [*first_back, *back]]
+        while True:
+            tape = choose_tape(made, known_after, needed, e.shown, room, slot[:Q])
+            if tape is not None:
+                break
+            room += 4
+        leaves = {node: node.value for node in graph.nodes if node.leaf is not None and node.leaf.kind is not Kind.SLOT}
+        sums = {graph.leaf(at): at for at in slot}
+
+        in_middle: dict[Node, Operand] = {}
+        middle: tuple[Instruction, ...] = ()
+        if e.middle is not None:
+            of_m = {graph.leaf(at) for at in slot[:Q]}
+            early = {n: at for n, at in tape.items() if not of_m & set(reachable([n]))}
+            left = {at for node, at in sums.items() if early.get(node, at) == at and at not in early.values()}
+            left |= {at for node, at in early.items() if node.leaf is not None}
+            seen = {**leaves, **{n: at for n, at in sums.items() if at in left}, **early}
+            wanted = [*e.after, *[n for n in tape if n not in early]]
+            if all(n in seen for n in reachable(wanted, seen.__contains__) if n.op is None and n.number is None):
+                in_middle = early
+            middle = self.write(
+                [(Operand(Kind.MIDDLE, 0), e.middle), *[(at, n) for n, at in in_middle.items()]], {**leaves, **sums},
+                forward=True,
+            )
+        overwritten = {at for n, at in in_middle.items() if n.leaf is None}
+        seen_forward = {**leaves, **{n: at for n, at in sums.items() if at not in overwritten}, **in_middle}
+        forward = self.write(
+            [(Operand(Kind.AFTER, k), node) for k, node in enumerate(e.after)]
+            + [(at, node) for node, at in tape.items() if node not in in_middle],
+            seen_forward,
+            forward=True,
+        )
+        seen_back = {**leaves, **tape, **known_after}
+        return Program(
+            tuple(gate[name.removesuffix(".x")] for name in [*e.slots][: S - len(e.h_only) - len(e.apart)]),
+            tuple(gate[name.removesuffix(".h")] for name in [*e.slots][Q + len(e.x_only) + len(e.apart) :]),
+            S,
+            len(d.states),
+            M,
+            reads_h,
+            backward=self.write(back, seen_back),
+            forward=forward,
+            inside=self.write([(Operand(Kind.SHOWN, g), node) for g, node in enumerate(e.shown)], seen_back),
+            m_gates=tuple(gate[name] for name in e.of_middle),
+            middle=middle,
+            middle_back=self.write(first_back, seen_back) if Q else (),
+            constants=tuple(self.constants.values),
+            registers=self.registers,
+            room=room,
+        )
+
+
+def source_of(function: Callable[..., Any]) -> str:
+    """The function as it was written, or its name where there is no source."""
+    try:
+        return inspect.cleandoc(inspect.getsource(function))
+    except (OSError, TypeError):
+        return f"def {function.__name__}(...)"
