@@ -11,7 +11,7 @@ Slots come in blocks of four. The values of a unit that all programs see are
 
     SLOT j      forward: the sum, until it is overwritten; backward: what forward has left there
     BEFORE k    state k before the step: 0 is h, the recurrent output
-    AFTER k     the new state k; backward and inside read those from 1 on, forward only writes
+    AFTER k     the new state k; backward and inside read those from 1 on, forward what it has written there
     GRADIENT k  backward: of the new state k on entry; to be overwritten with that of the one before, without what goes
                 through the products
     UNIT m      the cell's own parameter m of the unit

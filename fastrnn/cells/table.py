@@ -68,12 +68,12 @@ class Cell:
     @cached_property
     def gates_ih(self) -> tuple[str, ...]:
         """The gates that x feeds, in the order of the blocks of weight_ih."""
-        return self.gates if self.program is None else tuple(self.gates[g] for g in self.program.x_gates)
+        return self.gates if self.program is None else tuple(self.gates[g] for g in sorted(self.program.x_gates))
 
     @cached_property
     def gates_hh(self) -> tuple[str, ...]:
         """The gates that h feeds, in the order of the blocks of weight_hh."""
-        return self.gates if self.program is None else tuple(self.gates[g] for g in self.program.h_gates)
+        return self.gates if self.program is None else tuple(self.gates[g] for g in sorted(self.program.h_gates))
 
     @cached_property
     def states_0(self) -> tuple[str, ...]:
