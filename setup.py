@@ -68,7 +68,7 @@ EXTENSIONS = [
         include_dirs=["kernels/c"],
         depends=[*HEADERS, "kernels/c_kernels.pxd"],
         extra_compile_args=spelled([*CFLAGS, *MORE_CFLAGS]),
-        extra_link_args=[] if WINDOWS else ["-pthread"],
+        extra_link_args=[] if WINDOWS else ["-pthread", "-lm"],
     ),
     Extension(
         "fastrnn.bench.loops",

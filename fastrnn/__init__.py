@@ -5,7 +5,9 @@ from importlib.metadata import version as _version
 from fastrnn import errors
 from fastrnn.backends import info, use_backend
 from fastrnn.cell_modules import GRUCell, LSTMCell, RNNCell
-from fastrnn.modules import GRU, LSTM, RNN
+from fastrnn.cells import cell
+from fastrnn.cells.checking import check_cell
+from fastrnn.modules import GRU, LSTM, RNN, Recurrent
 from fastrnn.threads import get_num_threads, set_num_threads
 
 __all__ = [
@@ -15,6 +17,9 @@ __all__ = [
     "GRUCell",
     "LSTMCell",
     "RNNCell",
+    "Recurrent",
+    "cell",
+    "check_cell",
     "errors",
     "get_num_threads",
     "info",

@@ -165,12 +165,17 @@ def _environment() -> tuple[Mapping[Any, Any], Any]:
 _VARIABLES, _KEY = _environment()
 
 
+def asked_for() -> str | None:
+    """The backend that `use_backend` or FASTRNN_BACKEND names, if one does."""
+    return _chosen or (_VARIABLES.get(_KEY) and os.environ["FASTRNN_BACKEND"]) or None
+
+
 def resolve(name: str | None = None) -> ModuleType:
     """The backend to use: `name`, else `use_backend`'s, else FASTRNN_BACKEND's, else the first that runs here.
 
     Where that first one is not the C kernels, a RuntimeWarning says why, once in a process.
     """
-    wanted = name or _chosen or (_VARIABLES.get(_KEY) and os.environ["FASTRNN_BACKEND"])
+    wanted = name or asked_for()
     if wanted:
         return load(wanted)
     found = _loaded.get(None)

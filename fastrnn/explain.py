@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 
 from fastrnn.cells import Cell, Weights
+from fastrnn.fits import check_weights
 
 __all__ = ["WANTED", "explain_layer", "say_once"]
 
@@ -38,9 +39,10 @@ def explain_layer(
     Work counts the matrix products alone, a multiply-add as two flops; bytes are those of the arrays that go in and
     out, and of what a training step keeps.
     """
-    weight_ih, (rows, outputs), size = weights.ih, weights.hh.shape, weights.hh.dtype.itemsize
-    columns, hidden = weight_ih.shape[1], rows // len(cell.gates)
-    recurrent = weights.hh.size + (0 if weights.hr is None else weights.hr.size)
+    weight_ih, size = weights.ih, weights.ih.dtype.itemsize
+    columns, hidden, outputs = check_weights(cell, weights)
+    rows = hidden * len(cell.gates)
+    recurrent = sum(weight.size for weight in (weights.hh, weights.hr) if weight is not None)
     flops = 2 * steps * batch * (recurrent + (0 if tokens else weight_ih.size))
     of_x = np.intp().itemsize if tokens else size * columns
     lines = {"products": f"{_count(flops)}flop forward"}
@@ -53,7 +55,7 @@ def explain_layer(
     if flops < SHORT_CALL:
         bound = "the call itself: checks and allocation"
     elif batch < FEW_ROWS:
-        bound = f"reading the recurrent weights, {_count(size * recurrent)}B at every step"
+        bound = "the scan" if not recurrent else f"reading the recurrent weights, {_count(size * recurrent)}B at every step"
     elif hidden < FEW_UNITS:
         bound = "the activations"
     else:

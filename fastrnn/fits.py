@@ -40,23 +40,37 @@ def _check(name: str, array: Any, dtype: np.dtype[Any], shape: tuple[int, ...], 
 
 def check_weights(cell: Cell, weights: Weights) -> tuple[int, int, int]:
     """Return I, H and P of a layer's weights; ValueError unless they fit one another and the cell."""
-    ih, hh, bias_ih, bias_hh, hr, _ = weights
-    G = len(cell.gates)
-    for name, weight in (("weight_ih", ih), ("weight_hh", hh)):
-        if weight.ndim != 2 or weight.dtype not in (np.float32, np.float64) or weight.shape[0] % G or not weight.size:
+    ih, hh, bias_ih, bias_hh, hr, unit = weights
+    X, Y = len(cell.gates_ih), len(cell.gates_hh)
+    for name, weight, G in (("weight_ih", ih, X), ("weight_hh", hh, Y)):
+        if weight is None and G == 0:
+            continue
+        if (
+            not isinstance(weight, np.ndarray)
+            or weight.ndim != 2
+            or weight.dtype not in (np.float32, np.float64)
+            or weight.shape[0] % G
+            or not weight.size
+        ):
+            came = f"{getattr(weight, 'shape', None)} and dtype {getattr(weight, 'dtype', None)}"
             raise ValueError(
-                f"{name} has shape {weight.shape} and dtype {weight.dtype}; expected two axes, the first of {G}*H, "
-                f"of float32 or float64{_REMEDY}"
+                f"{name} has shape {came}; expected two axes, the first of {G}*H, of float32 or float64{_REMEDY}"
             )
-    I, (rows, P), dtype = ih.shape[1], hh.shape, hh.dtype
-    H = rows // G
-    _check("weight_ih", ih, dtype, (rows, I), "(G*H, I)", _REMEDY)
-    _check("weight_hh", hh, dtype, (rows, H if hr is None else P), "(G*H, P)", _REMEDY)
+    I, dtype = ih.shape[1], ih.dtype
+    H = len(ih) // X
+    P = H if hh is None and hr is None else len(hr) if hh is None and hr is not None else hh.shape[1]  # type: ignore[union-attr]
+    _check("weight_ih", ih, dtype, (X * H, I), "(G*H, I)", _REMEDY)
+    if hh is not None:
+        _check("weight_hh", hh, dtype, (Y * H, H if hr is None else P), "(G*H, P)", _REMEDY)
     if hr is not None:
         _check("weight_hr", hr, dtype, (P, H), "(P, H)", _REMEDY)
     if bias_ih is not None or bias_hh is not None:
-        _check("bias_ih", bias_ih, dtype, (rows,), "(G*H,)", _REMEDY)
-        _check("bias_hh", bias_hh, dtype, (rows,), "(G*H,)", _REMEDY)
+        _check("bias_ih", bias_ih, dtype, (X * H,), "(G*H,)", _REMEDY)
+        if hh is not None:
+            _check("bias_hh", bias_hh, dtype, (Y * H,), "(G*H,)", _REMEDY)
+    M = 0 if cell.program is None else cell.program.units
+    if unit is not None or M:
+        _check("unit", unit, dtype, (M, H), "(M, H)", _REMEDY)
     return I, H, P
 
 
@@ -72,8 +86,8 @@ def check_call(
     I, H, P = sizes
     N = len(state[0])
     _check("h_0", state[0], dtype, (N, P), "(N, P)")
-    for c_0 in state[1:]:
-        _check("c_0", c_0, dtype, (N, H), "(N, H)")
+    for name, other in zip(cell.states_0[1:], state[1:], strict=False):
+        _check(name, other, dtype, (N, H), "(N, H)")
     if len(state) != len(cell.states):
         raise ValueError(f"the state has {len(state)} arrays; expected {len(cell.states)}")
     leading: tuple[int, ...] = (len(x), N)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import backends, explain, ops, stack
-from fastrnn.cells import CELLS, Cell, State
+from fastrnn.cells import CELLS, Cell, State, WrittenCell
 from fastrnn.checks import (
     check_choice,
     check_dtype,
@@ -23,11 +23,12 @@ from fastrnn.checks import (
     check_share,
     shown,
 )
+from fastrnn.errors import BackendError
 from fastrnn.parameters import Array, Parametrized, uniform
 from fastrnn.steps import Ragged
 from fastrnn.stream import Stream
 
-__all__ = ["GRU", "LSTM", "RNN", "Tape"]
+__all__ = ["GRU", "LSTM", "RNN", "Recurrent", "Tape"]
 
 
 class Tape:
@@ -207,14 +208,16 @@ class _Recurrent(Runnable):
 
     def _shapes(self, layer: int) -> dict[str, tuple[int, ...]]:
         """The shapes of a layer's weights, by field of `Weights`."""
-        rows, size = len(self._cell.gates) * self.hidden_size, self._output_size
+        cell, H, size = self._cell, self.hidden_size, self._output_size
+        of_x, of_h = len(cell.gates_ih) * H, len(cell.gates_hh) * H
         columns = self.input_size if layer == 0 else self.directions * size
         return {
-            "ih": (rows, columns),
-            "hh": (rows, size),
-            "bias_ih": (rows,),
-            "bias_hh": (rows,),
-            "hr": (size, self.hidden_size),
+            "ih": (of_x, columns),
+            "hh": (of_h, size),
+            "bias_ih": (of_x,),
+            "bias_hh": (of_h,),
+            "hr": (size, H),
+            "unit": (0 if cell.program is None else cell.program.units, H),
         }
 
     def _names(self, layer: int, reverse: int) -> dict[str, str]:
@@ -224,6 +227,11 @@ class _Recurrent(Runnable):
             names |= {"bias_ih": "bias_ih", "bias_hh": "bias_hh"}
         if self.proj_size:
             names["hr"] = "weight_hr"
+        program = self._cell.program
+        if program is not None and not self._cell.gates_hh:
+            names = {field: name for field, name in names.items() if field not in ("hh", "bias_hh")}
+        if program is not None and program.units:
+            names["unit"] = "unit"
         return {field: f"{name}{_suffix(layer, reverse)}" for field, name in names.items()}
 
     def _start_caches(self) -> None:
@@ -312,7 +320,7 @@ class _Recurrent(Runnable):
 
     def _setting(self, x: Array, ragged: Ragged | None, *, training: bool) -> stack.Setting:
         """What all layers of a call share."""
-        backend, num_threads = ops.choose(self.backend, self.num_threads)
+        backend, num_threads = self._choose()
         batch_sizes = None if ragged is None else ragged.batch_sizes
         if explain.WANTED and ragged is None:
             explain.say_once(self._explanation(x.shape[0], x.shape[1], tokens=x.dtype.kind != "f", training=training))
@@ -441,7 +449,7 @@ class _Recurrent(Runnable):
             raise ValueError("a bidirectional module has no stream: its reverse direction starts at the last step")
         if batch_size is not None:
             batch_size = check_positive("batch_size", batch_size)
-        backend, num_threads = ops.choose(self.backend, self.num_threads)
+        backend, num_threads = self._choose()
         return Stream(backend, self._cell, [layer for (layer,) in self._weights], batch_size, num_threads)
 
     def explain(self, shape: Sequence[int], *, tokens: bool = False, training: bool = False) -> str:
@@ -474,8 +482,12 @@ class _Recurrent(Runnable):
         steps, batch = sizes[::-1] if self.batch_first and len(sizes) == 2 else [*sizes, 1][:2]
         return self._explanation(steps, batch, tokens=tokens, training=training)
 
+    def _choose(self) -> tuple[ModuleType, int]:
+        """What a call runs on: the backend and the number of threads."""
+        return ops.choose(self.backend, self.num_threads)
+
     def _explanation(self, steps: int, batch: int, *, tokens: bool, training: bool) -> str:
-        backend, num_threads = ops.choose(self.backend, self.num_threads)
+        backend, num_threads = self._choose()
         kind = "training" if training else "inference"
         name = next(name for name, module in backends.BACKENDS.items() if module == backend.__name__)
         lines = [f"{self!r}, {kind}, T = {steps}, N = {batch}, backend {name}"]
@@ -541,16 +553,18 @@ class _Recurrent(Runnable):
             states = tuple([ragged.sort(s) for s in states])
         if len(states[0]) > 1:
             per_layer = [tuple([s[layer] for s in states]) for layer in range(len(states[0]))]
-        elif len(states) > 1:
+        elif len(states) == 2:
             per_layer = [(states[0][0], states[1][0])]  # a comprehension costs more than the rest of the function
-        else:
+        elif len(states) == 1:
             per_layer = [(states[0][0],)]
+        else:
+            per_layer = [tuple([s[0] for s in states])]
         return x, per_layer, batched, ragged, steps
 
     def _zero_state(self, batch_size: int) -> State:
         """The initial state of a layer where none is given: one for all calls."""
-        sizes = {"h": self._output_size, "c": self.hidden_size}
-        zero = tuple([np.zeros((batch_size, sizes[name]), self.dtype) for name in self._cell.states])
+        sizes = (self._output_size, *[self.hidden_size] * (len(self._cell.states) - 1))
+        zero = tuple([np.zeros((batch_size, size), self.dtype) for size in sizes])
         for array in zero:
             array.flags.writeable = False
         return zero
@@ -571,9 +585,9 @@ class _Recurrent(Runnable):
             if ops.are_ready(states, self.dtype, (layers, batch_size, self.hidden_size)):
                 return states  # as most are: what follows takes as long as a small step
         batch = (batch_size,) if batched else ()
-        shapes = [(layers, *batch, size) for size in (self._output_size, self.hidden_size)]
-        letters = [f"(L*D, {'N, ' * batched}{size})" for size in ("P" if self.proj_size else "H", "H")]
-        states = ops.as_states(names, values, self.dtype, shapes[:count], letters, optional=optional)
+        shapes = [(layers, *batch, size) for size in (self._output_size, *[self.hidden_size] * (count - 1))]
+        letters = [f"(L*D, {'N, ' * batched}{size})" for size in ("P" if self.proj_size else "H", *"H" * (count - 1))]
+        states = ops.as_states(names, values, self.dtype, shapes, letters, optional=optional)
         return states if batched else tuple([None if s is None else s[:, None] for s in states])
 
     def _to_caller(self, array: Array, batched: bool) -> Array:
@@ -585,11 +599,13 @@ class _Recurrent(Runnable):
         """Join the layers' (N, H) states to (L*D, N, H), in the form in which the caller gives them."""
         if len(per_layer) > 1:
             per_state = tuple([np.stack(layers) for layers in zip(*per_layer, strict=True)])
-        elif len(per_layer[0]) > 1:
+        elif len(per_layer[0]) == 2:
             h, c = per_layer[0]
             per_state = h[None], c[None]
-        else:
+        elif len(per_layer[0]) == 1:
             per_state = (per_layer[0][0][None],)
+        else:
+            per_state = tuple([s[None] for s in per_layer[0]])
         if ragged is not None:
             per_state = tuple([ragged.unsort(s) for s in per_state])
         if not batched:
@@ -787,3 +803,126 @@ class GRU(_Recurrent):
             backend=backend,
             num_threads=num_threads,
         )
+
+
+class Recurrent(_Recurrent):
+    """Layers of any cell: one that `fastrnn.cell` has made, or one of `fastrnn.cells`.
+
+    All that `LSTM` has is here too: layers, directions, lengths, tokens, dropout, projection, `trace`, `stream`,
+    checkpoints. The weights are torch.nn's, with the blocks of the cell's gates: weight_ih_l0 (G*H, I) and bias_ih_l0
+    of those that x feeds, weight_hh_l0 (G*H, P) and bias_hh_l0 of those that h feeds, if there are any; and unit_l0
+    (M, H), the cell's own parameters in their order. The state is h alone, or a tuple in the order of the cell's states.
+
+    Parameters
+    ----------
+    cell
+        From `fastrnn.cell`.
+    input_size, hidden_size, num_layers
+        I, H and L.
+    bias
+        Whether the layers have bias_ih and bias_hh.
+    batch_first
+        Whether x and y are (N, T, ...) instead of (T, N, ...). States never are.
+    dropout
+        The share of the outputs of every layer but the last that `forward` sets to zero, at random; the others are
+        divided by 1 - dropout. Inference keeps all.
+    bidirectional
+        Whether each layer has a second direction, from the last step to the first; y holds both side by side.
+    proj_size
+        P, less than H: the output is projected to so many columns by weight_hr, for cells whose equations do not read
+        it. 0 means no projection.
+    dtype
+        float32 or float64, of the parameters and of everything that goes in and out.
+    seed
+        Of the initial parameters and of dropout, anything `numpy.random.default_rng` takes. Parameters are drawn from
+        U(-1/sqrt(H), 1/sqrt(H)), as torch.nn's, but for those to which the cell gives a value.
+    backend
+        "cython" or "numpy"; None leaves the choice to `fastrnn.use_backend`.
+    num_threads
+        The most threads a call may use; None leaves it to `fastrnn.set_num_threads`. It changes no bit of any result.
+
+    Raises
+    ------
+    TypeError
+        If `cell` is none, or another argument of a wrong type.
+    ValueError
+        If a size is wrong, or the cell cannot have a projection.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> from fastrnn.cells import tanh
+    >>> @fastrnn.cell(gates="n", parameters={"rate": 0.5})
+    ... def leaky(a, prev, p):
+    ...     return prev.h + p.rate * (tanh(a.n) - prev.h)
+    >>> rnn = fastrnn.Recurrent(leaky, input_size=8, hidden_size=32, seed=0)
+    >>> y, h_n = rnn(np.zeros((100, 16, 8), np.float32))
+    >>> y.shape, h_n.shape, list(rnn.parameters)
+    ((100, 16, 32), (1, 16, 32), ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0', 'unit_l0'])
+    """
+
+    _FIXED = _Recurrent._FIXED | {"cell"}
+
+    def __init__(
+        self,
+        cell: WrittenCell,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        dtype: Any = "float32",
+        seed: Any = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        if not isinstance(cell, WrittenCell) or cell.program is None:
+            raise TypeError(
+                f"cell is {shown(cell)}; expected one that fastrnn.cell has made, or one of fastrnn.cells; "
+                "fastrnn.LSTM, GRU and RNN have cells of their own"
+            )
+        self.cell = self._cell = cell
+        if proj_size and (cell.program.reads_h or cell.program.m_gates):
+            raise ValueError(
+                f"proj_size is {shown(proj_size)}, but the equations of {cell.name} read its output "
+                f"prev.{cell.states[0]}, of H columns; expected 0"
+            )
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
+            dtype=dtype,
+            seed=seed,
+            backend=backend,
+            num_threads=num_threads,
+        )
+        for name, values in self._parameters.items():
+            if name.startswith("unit"):
+                for row, initial in zip(values, cell.parameters.values(), strict=True):
+                    if initial is not None:
+                        row[...] = initial
+
+    def _choose(self) -> tuple[ModuleType, int]:
+        """As of other modules, among the backends that run programs."""
+        backend, num_threads = super()._choose()
+        if not hasattr(backend, "RUNS_PROGRAMS"):
+            wanted = self.backend or backends.asked_for()
+            if wanted:
+                raise BackendError(
+                    f"the {wanted} backend runs the built-in cells only; expected cython or numpy for a Recurrent: "
+                    "backend='cython', or None to let fastrnn choose"
+                )
+            backend = backends.load("numpy")
+        return backend, num_threads
+
+    def __repr__(self) -> str:
+        return super().__repr__().replace("(", f"({self.cell.name}, ", 1)

@@ -354,7 +354,7 @@ def _look(backend: ModuleType, cell: Cell, x: Array, state: State, weights: Weig
     """See to it that arrays fit one another, for a backend that does not do so itself; whether that was needed."""
     if hasattr(backend, "LOOKS_ITSELF"):
         return False
-    check_call(cell, x, state, check_weights(cell, weights), weights.hh.dtype, batch_sizes)
+    check_call(cell, x, state, check_weights(cell, weights), weights.ih.dtype, batch_sizes)
     return True
 
 
@@ -427,8 +427,8 @@ def recall(
     """The tape again whose forward took and gave these arrays, from what `keep` returned."""
     if _look(backend, cell, x, state, weights, batch_sizes):
         sizes = (len(x) if batch_sizes is None else len(batch_sizes), len(state[0]), y[..., 0].size, state[-1].shape[1])
-        wanted = kept_sizes(backend, cell, (*sizes, 0 if weights.hr is None else y.shape[-1]), weights.hh.dtype)
-        if [(k.dtype, k.shape) for k in kept] != [(weights.hh.dtype, (size,)) for size in wanted]:
+        wanted = kept_sizes(backend, cell, (*sizes, 0 if weights.hr is None else y.shape[-1]), weights.ih.dtype)
+        if [(k.dtype, k.shape) for k in kept] != [(weights.ih.dtype, (size,)) for size in wanted]:
             raise ValueError(f"the tape has arrays of {[k.size for k in kept]} elements; expected {list(wanted)}")
     recalled = backend.recall(cell, x, state, weights, y, tuple(kept), batch_sizes=batch_sizes, reverse=reverse)
     return Tape(cell, backend, recalled, num_threads)

@@ -14,8 +14,13 @@ from typing import NamedTuple
 import numpy as np
 
 from fastrnn.cells import Cell, State, Weights
+from fastrnn.cells.graph import sigmoid
+from fastrnn.cells.language import Equations, WrittenCell
+from fastrnn.cells.program import Kind, Operand
 from fastrnn.parameters import Array
 from fastrnn.steps import gradient_groups
+
+RUNS_PROGRAMS = True  # and not the built-in cells alone
 
 __all__ = ["POINT_FUNCTIONS", "Tape", "backward", "describe", "forward", "gates", "sigmoid"]
 
@@ -26,13 +31,6 @@ def describe() -> str:
 
 
 Gates = tuple[Array, ...]  # what a step's backward needs besides the states, (N, H) each
-
-
-def sigmoid(a: Array) -> Array:
-    """1 / (1 + exp(-a)), without overflow for any a."""
-    e = np.exp(-np.abs(a))
-    result: Array = np.where(a >= 0, 1, e) / (1 + e)
-    return result
 
 
 # --- rnn_tanh: h = tanh(a_x + a_h)
@@ -129,6 +127,115 @@ POINT_FUNCTIONS: dict[str, tuple[PointForward, PointBackward]] = {
 }
 
 
+# --- cells that a user wrote: the function itself, and its derivative
+
+
+class Written(NamedTuple):
+    """The point functions of a written cell on one layer's weights, whose products go into them."""
+
+    cell: Cell
+    weights: Weights
+
+    @property
+    def H(self) -> int:
+        """The hidden units."""
+        return len(self.weights.ih) // len(self.cell.gates_ih)
+
+    def rows(self, weight: Array, gate: str) -> Array:
+        """The rows of a gate in weight_hh or bias_hh."""
+        at = self.cell.gates_hh.index(gate) * self.H
+        return weight[at : at + self.H]
+
+    def blocks(self, a: Array, gates: tuple[str, ...]) -> dict[str, Array]:
+        """(N, G*H) by gate."""
+        return {gate: a[:, k * self.H : (k + 1) * self.H] for k, gate in enumerate(gates)}
+
+    def forward(self, a_x: Array, a_h: Array, state_prev: State) -> tuple[State, Gates]:
+        """As `rnn_tanh_forward`; keeps the sums in the order of their slots, and the middle value if there is one."""
+        equations = equations_of(self.cell)
+        x, h = self.blocks(a_x, self.cell.gates_ih), self.blocks(a_h, self.cell.gates_hh)
+        sums: dict[str, Array] = {}
+        for name in equations.slots:
+            gate, _, part = name.partition(".")
+            if part:
+                sums[name] = x[gate] if part == "x" else h[gate]
+            elif name in equations.x_only or name in equations.of_middle:
+                sums[name] = x[name]
+            else:
+                sums[name] = h[name] if name in equations.h_only else x[name] + h[name]
+        middle: list[Array] = []
+
+        def product(gate: str, value: Array) -> Array:
+            middle[:] = [value]
+            assert self.weights.hh is not None
+            bias = 0 if self.weights.bias_hh is None else self.rows(self.weights.bias_hh, gate)
+            added: Array = value @ self.rows(self.weights.hh, gate).T + bias
+            whole[gate] = sums[gate] + added
+            return added
+
+        whole = dict(sums)
+        before = dict(zip(self.cell.states, state_prev, strict=True))
+        state = equations.run(sums, before, self.weights.unit, product)
+        state = tuple([np.broadcast_to(s, state_prev[0].shape[:1] + (self.H,)).astype(a_x.dtype) for s in state])
+        return state, (*whole.values(), *middle)
+
+    def known(self, gates: Gates, state_prev: State) -> dict[Operand, Array]:
+        """What the leaves of the equations are in a step."""
+        known: dict[Operand, Array] = dict(
+            zip([Operand(Kind.SLOT, slot) for slot in range(len(equations_of(self.cell).slots))], gates, strict=False)
+        )
+        known |= {Operand(Kind.BEFORE, k): s for k, s in enumerate(state_prev)}
+        if self.weights.unit is not None:
+            known |= {Operand(Kind.UNIT, m): p for m, p in enumerate(self.weights.unit)}
+        return known
+
+    def shown(self, gates: Gates, state_prev: State) -> Gates:
+        """What `trace` shows of each gate."""
+        return tuple(equations_of(self.cell).values(equations_of(self.cell).shown, self.known(gates, state_prev)))
+
+    def backward(
+        self, gates: Gates, state_prev: State, state: State, dstate: State
+    ) -> tuple[Array, Array, State, Array | None, Array | None]:
+        """As `rnn_tanh_backward`; and the gradients of the cell's own parameters by row (N, M, H), and m's (N, Q*H)."""
+        equations, S = equations_of(self.cell), len(equations_of(self.cell).slots)
+        known = self.known(gates, state_prev) | {Operand(Kind.GRADIENT, k): d for k, d in enumerate(dstate)}
+
+        def of(operands: list[Operand]) -> list[Array]:
+            there = [operand for operand in operands if operand in equations.gradients]
+            found = dict(zip(there, equations.values([equations.gradients[o] for o in there], known), strict=True))
+            shape, dtype = dstate[-1].shape, dstate[0].dtype
+            return [np.broadcast_to(found.get(o, 0), shape).astype(dtype) for o in operands]
+
+        slots = [Operand(Kind.SLOT, slot) for slot in range(S)]
+        into_m = of(slots[: len(equations.of_middle)])
+        if into_m:
+            assert self.weights.hh is not None
+            products = [d @ self.rows(self.weights.hh, g) for d, g in zip(into_m, equations.of_middle, strict=True)]
+            known[Operand(Kind.MIDDLE, 0)] = np.sum(products, axis=0)
+        sums = dict(zip(equations.slots, [*into_m, *of(slots[len(into_m) :])], strict=True))
+        zero = np.zeros_like(dstate[-1])
+        da_x = [sums.get(gate, sums.get(f"{gate}.x", zero)) for gate in self.cell.gates_ih]
+        da_h = [
+            zero if gate in equations.of_middle else sums.get(gate, sums.get(f"{gate}.h", zero))
+            for gate in self.cell.gates_hh
+        ]
+        bypass = tuple(of([Operand(Kind.BEFORE, k) for k in range(len(state_prev))]))
+        own = of([Operand(Kind.UNIT, m) for m in range(len(equations.parameters))])
+        return (
+            np.concatenate(da_x, axis=1),
+            np.concatenate(da_h, axis=1) if da_h else np.empty((len(zero), 0), zero.dtype),
+            bypass,
+            np.stack(own, axis=1) if own else None,
+            np.concatenate(into_m, axis=1) if into_m else None,
+        )
+
+
+def equations_of(cell: Cell) -> Equations:
+    """What a written cell says."""
+    assert isinstance(cell, WrittenCell)
+    return cell._equations
+
+
 class Tape(NamedTuple):
     """What `forward` keeps for `backward`."""
 
@@ -183,7 +290,7 @@ def forward(
     tuple
         y (T, N, P) or (R, P), the final states, and the tape or None.
     """
-    point_forward, _ = POINT_FUNCTIONS[cell.name]
+    point_forward = POINT_FUNCTIONS[cell.name][0] if cell.program is None else Written(cell, weights).forward
     bias_ih, bias_hh = (0, 0) if weights.bias_ih is None else (weights.bias_ih, weights.bias_hh)
     steps = _steps(len(x) if batch_sizes is None else batch_sizes, len(state[0]), reverse)
     tokens = x.dtype.kind == "i"
@@ -193,13 +300,16 @@ def forward(
     for group in _groups(steps):
         a_x[group] = (weights.ih.T[rows[group]] if tokens else rows[group] @ weights.ih.T) + bias_ih
     if y is None:
-        y = np.empty((*x.shape[: x.ndim - len(features)], weights.hh.shape[1]), weights.hh.dtype)
+        y = np.empty((*x.shape[: x.ndim - len(features)], state[0].shape[1]), weights.ih.dtype)
     h_of_rows = y.reshape(-1, y.shape[-1])
     state = tuple(s.copy() for s in state)
     states, gates = [], []
     for step in steps:
         before = tuple(s[: step.stop - step.start].copy() for s in state)
-        a_h = before[0] @ weights.hh.T + bias_hh
+        if weights.hh is None:
+            a_h = np.empty((len(before[0]), 0), weights.ih.dtype)
+        else:
+            a_h = before[0] @ weights.hh.T + bias_hh
         after, step_gates = point_forward(a_x[step], a_h, before)
         h = after[0] if weights.hr is None else after[0] @ weights.hr.T
         h_of_rows[step] = h
@@ -264,19 +374,29 @@ def backward(
     tuple
         dx, or None for token input, the gradients of the initial states, and those of the weights.
     """
-    _, point_backward = POINT_FUNCTIONS[cell.name]
     weights = tape.weights
+    written = None if cell.program is None else Written(cell, weights)
     dy_of_rows = None if dy is None else dy.reshape(-1, dy.shape[-1])
     carried = tuple(np.zeros_like(s) if d is None else d.copy() for s, d in zip(tape.state_n, dstate, strict=True))
     da_x = np.empty((len(tape.x), weights.ih.shape[0]), weights.ih.dtype)
-    da_h = np.empty_like(da_x)
-    dh_of_rows = np.empty((len(tape.x), weights.hh.shape[1]), weights.ih.dtype)
+    da_h = np.zeros((len(tape.x), 0 if weights.hh is None else len(weights.hh)), weights.ih.dtype)
+    da_m, d_own = da_h[:, :0], np.empty(0)  # of a written cell
+    dh_of_rows = np.empty((len(tape.x), tape.state_n[0].shape[1]), weights.ih.dtype)
     for step, (before, after), gates in reversed(list(zip(tape.steps, tape.states, tape.gates, strict=True))):
         dh, *others = (d[: step.stop - step.start] for d in carried)
         dh_of_rows[step] = dh if dy_of_rows is None else dh + dy_of_rows[step]
         du = dh_of_rows[step] if weights.hr is None else dh_of_rows[step] @ weights.hr  # h = u @ hr.T
-        da_x[step], da_h[step], bypass = point_backward(gates, before, after, (du, *others))
-        into_h = da_h[step] @ weights.hh  # a_h = h_prev @ hh.T
+        if written is None:
+            da_x[step], da_h[step], bypass = POINT_FUNCTIONS[cell.name][1](gates, before, after, (du, *others))
+        else:
+            da_x[step], da_h[step], bypass, own, into_m = written.backward(gates, before, after, (du, *others))
+            if own is not None:
+                d_own = d_own if d_own.size else np.empty((len(tape.x), *own.shape[1:]), own.dtype)
+                d_own[step] = own
+            if into_m is not None:
+                da_m = da_m if da_m.size else np.empty((len(tape.x), into_m.shape[1]), into_m.dtype)
+                da_m[step] = into_m
+        into_h = 0 if weights.hh is None else da_h[step] @ weights.hh  # a_h = h_prev @ hh.T
         dh[...] = into_h if weights.hr is not None else bypass[0] + into_h
         for whole, part in zip(others, bypass[1:], strict=True):
             whole[...] = part
@@ -285,21 +405,35 @@ def backward(
     if dx is None and tape.x.dtype.kind == "f":
         dx = np.zeros(tape.shape, weights.ih.dtype)
     h_prev = np.empty_like(dh_of_rows)
-    u = np.empty((len(tape.x), weights.hh.shape[0] // len(cell.gates)), weights.hh.dtype)
-    for step, (before, after) in zip(tape.steps, tape.states, strict=True):
+    u = np.empty((len(tape.x), weights.ih.shape[0] // len(cell.gates_ih)), weights.ih.dtype)
+    m = np.empty_like(u)  # what a second recurrent product takes
+    for step, (before, after), gates in zip(tape.steps, tape.states, tape.gates, strict=True):
         h_prev[step], u[step] = before[0], after[0]
+        if da_m.size:
+            m[step] = gates[-1]
     for group in _groups(tape.steps):
         if dx is None:
             np.add.at(dweights.ih.T, tape.x[group], da_x[group])  # a_x = ih[:, token]
         else:
             dx.reshape(-1, dx.shape[-1])[group] += da_x[group] @ weights.ih  # a_x = x @ ih.T
             dweights.ih[...] += da_x[group].T @ tape.x[group]
-        dweights.hh[...] += da_h[group].T @ h_prev[group]  # a_h = h_prev @ hh.T
+        if dweights.hh is not None:
+            dweights.hh[...] += da_h[group].T @ h_prev[group]  # a_h = h_prev @ hh.T
         if dweights.hr is not None:
             dweights.hr[...] += dh_of_rows[group].T @ u[group]  # h = u @ hr.T
-        if dweights.bias_ih is not None and dweights.bias_hh is not None:
+        if dweights.bias_ih is not None:
             dweights.bias_ih[...] += da_x[group].sum(0)
+        if dweights.bias_hh is not None:
             dweights.bias_hh[...] += da_h[group].sum(0)
+        if dweights.unit is not None:
+            dweights.unit[...] += d_own[group].sum(0)
+        for k, gate in enumerate(equations_of(cell).of_middle if da_m.size and written is not None else ()):
+            H, of_gate = u.shape[1], da_m[group, k * u.shape[1] : (k + 1) * u.shape[1]]
+            at = cell.gates_hh.index(gate) * H
+            assert dweights.hh is not None
+            dweights.hh[at : at + H] += of_gate.T @ m[group]  # a = m @ hh.T
+            if dweights.bias_hh is not None:
+                dweights.bias_hh[at : at + H] += of_gate.sum(0)
     return dx, carried, dweights
 
 
@@ -323,10 +457,12 @@ def gates(
     tuple
         Of arrays (rows, H).
     """
-    names, hh = len(cell.gates), tape.weights.hh
-    shape = (len(tape.x) if rows is None else rows, len(hh) // names)
-    found = [np.empty(shape, hh.dtype) for _ in (*cell.gates, *cell.states[1:])]
-    for step, (_, after), step_gates in zip(tape.steps, tape.states, tape.gates, strict=True):
+    names, ih = len(cell.gates), tape.weights.ih
+    shape = (len(tape.x) if rows is None else rows, len(ih) // len(cell.gates_ih))
+    found = [np.empty(shape, ih.dtype) for _ in (*cell.gates, *cell.states[1:])]
+    for step, (before, after), step_gates in zip(tape.steps, tape.states, tape.gates, strict=True):
+        if isinstance(cell, WrittenCell):
+            step_gates = Written(cell, tape.weights).shown(step_gates, before)
         for whole, part in zip(found, (*step_gates[:names], *after[1:]), strict=True):
             whole[step if to is None else to[step]] = part
     return tuple(found)

@@ -375,7 +375,7 @@ def _segmented(every: int) -> Run:
             return _forward_chain(setting, weights, x, states, dropout, reverse, y)
         if y is None:
             leading = x.shape[:2] if batch_sizes is None else x.shape[:1]
-            y = setting.empty((*leading, weights[-1].hh.shape[1]), weights[-1].hh.dtype)
+            y = setting.empty((*leading, states[-1][0].shape[1]), weights[-1].ih.dtype)
         segments = []
         for first, last in cuts(counts[::-1] if reverse else counts, every):
             first, last = (steps - last, steps - first) if reverse else (first, last)

@@ -79,8 +79,8 @@ class Stream:
         self._cell = cell
         self._layers = layers
         weights = [layer.arrays() for layer in layers]
-        self._sizes = [(*check_weights(cell, its), its.hh.dtype) for its in weights]
-        P, dtype = weights[-1].hh.shape[1], weights[-1].hh.dtype
+        self._sizes = [(*check_weights(cell, its), its.ih.dtype) for its in weights]
+        (*_, P, dtype) = self._sizes[-1]
         validate = partial(_validate, batch_size, weights[0].ih.shape[1], P, dtype)
         make: Any = getattr(backend, "Stepper", None) or partial(_Stepper, backend)
         self._stepper: Stepper = make(cell, weights, batch_size, dtype, num_threads, validate)
@@ -118,8 +118,8 @@ class Stream:
         per_layer = self._stepper.states
         batch = () if self.batch_size is None else (self.batch_size,)
         shapes = [(len(per_layer), *batch, kept.shape[1]) for kept in per_layer[0]]
-        size = "P" if any(layer.names[-1] for layer in self._layers) else "H"
-        letters = [f"(L, {'N, ' if batch else ''}{end})" for end in (size, "H")]
+        size = "P" if any(layer.names[Weights._fields.index("hr")] for layer in self._layers) else "H"
+        letters = [f"(L, {'N, ' if batch else ''}{end})" for end in (size, *"H" * (len(shapes) - 1))]
         states = ops.as_states(self._cell.states, state, per_layer[0][0].dtype, shapes, letters)
         for layer, its in enumerate(per_layer):
             for kept, given in zip(its, states, strict=True):
@@ -169,7 +169,7 @@ class Stream:
         """Take the module's parameters as they are now; the state stays."""
         weights = [layer.arrays() for layer in self._layers]
         for its, sizes in zip(weights, self._sizes, strict=True):
-            if (*check_weights(self._cell, its), its.hh.dtype) != sizes:
+            if (*check_weights(self._cell, its), its.ih.dtype) != sizes:
                 raise ValueError("the parameters have other shapes or dtypes than when the stream was made")
         self._stepper.load(weights)
 
@@ -219,8 +219,9 @@ class _Stepper:
         rows = 1 if batch_size is None else batch_size
         self._backend, self._cell, self._batched, self._validate = backend, cell, batch_size is not None, validate
         self._num_threads = num_threads
-        sizes = [{"h": w.hh.shape[1], "c": len(w.hh) // len(cell.gates)} for w in weights]
-        self.states = [tuple([np.zeros((rows, its[name]), dtype) for name in cell.states]) for its in sizes]
+        sizes = [check_weights(cell, w) for w in weights]
+        others = len(cell.states) - 1
+        self.states = [tuple([np.zeros((rows, size), dtype) for size in (P, *[H] * others)]) for _, H, P in sizes]
         self.load(weights)
 
     def load(self, weights: Sequence[Weights]) -> None:

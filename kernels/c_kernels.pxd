@@ -24,11 +24,42 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_RNN_RELU
         FASTRNN_LSTM
         FASTRNN_GRU
+        FASTRNN_PROGRAM
+        FASTRNN_CELLS
+        FASTRNN_UNIT_SLOTS
+        FASTRNN_STATES
+        FASTRNN_CONSTANTS
+        FASTRNN_REGISTERS
+        FASTRNN_AT_SLOT
+        FASTRNN_AT_BEFORE
+        FASTRNN_AT_AFTER
+        FASTRNN_AT_GRADIENT
+        FASTRNN_AT_UNIT
+        FASTRNN_AT_SHOWN
+        FASTRNN_AT_MIDDLE
+        FASTRNN_AT_CONSTANT
+        FASTRNN_AT_REGISTER
         FASTRNN_F32
         FASTRNN_F64
         FASTRNN_CHUNKS_TO_LOOK
         FASTRNN_FEW_ROWS
         FASTRNN_GRADIENT_ROWS
+
+    ctypedef struct fastrnn_instruction:
+        int op, out, a, b, c
+
+    ctypedef struct fastrnn_code:
+        const fastrnn_instruction *instructions
+        ptrdiff_t count
+
+    ctypedef struct fastrnn_program:
+        int blocks, slots, x_slots, h_slots, m_slots, states, parameters, gates, reads_h
+        int x_gates[16]
+        int h_gates[16]
+        int m_gates[16]
+        int registers, constant_count
+        const void *constants
+        fastrnn_code forward, backward, inside, middle, middle_back
 
     ctypedef struct fastrnn_layer:
         ptrdiff_t steps, batch, inputs, hidden, outputs, rows
@@ -36,13 +67,16 @@ cdef extern from "kernels.h" nogil:
         int reverse
         void *y
         void *u
+        void *m
         void *z
         void *c
         const void *x
         const intptr_t *tokens
         const void *h_0
+        const fastrnn_program *program
         const void *weight_ih
         const void *weight_hh
+        const void *unit
         const void *bias_ih
         const void *bias_hh
         void *panels
@@ -55,6 +89,7 @@ cdef extern from "kernels.h" nogil:
         void *dweight_hh
         void *dbias_ih
         void *dbias_hh
+        void *dunit
         int dx_add, dweight_add
         void *carry
         void *dh
@@ -65,6 +100,7 @@ cdef extern from "kernels.h" nogil:
         const ptrdiff_t *chunks
         ptrdiff_t chunk_count
         void *panels_hh
+        void *panels_m
         void *panels_ih
         int few_rows
         int split_x, split_w
@@ -82,11 +118,14 @@ cdef extern from "kernels.h" nogil:
         void (*pack)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*project)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*step_middle)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*read_tape)(
             const fastrnn_layer *, void *, void *, ptrdiff_t, const intptr_t *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*pack_hidden)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*pack_input)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_back)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*step_back_middle)(
+            const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_back_gates)(
             const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*weight_gradients)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
@@ -104,7 +143,7 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct fastrnn_kernels:
         ptrdiff_t lanes, tile_rows
-        fastrnn_cell cells[4]
+        fastrnn_cell cells[FASTRNN_CELLS]
         void (*pack_right)(const fastrnn_product *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*multiply)(const fastrnn_product *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*apply)(int, void *, const void *, const void *, const void *, ptrdiff_t) noexcept nogil

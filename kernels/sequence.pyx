@@ -6,8 +6,9 @@ its memory is laid out stands in c/kernels.h. Arrays come validated (fastrnn.ops
 
 import os
 import threading
+import weakref
 
-from fastrnn.cells.program import Op
+from fastrnn.cells.program import Kind, Op
 from fastrnn.threads import flops_worth_a_thread, usable_threads, why_no_flops
 
 cimport numpy as cnp
@@ -19,18 +20,34 @@ from libc.stdint cimport intptr_t
 from libc.string cimport memcpy, memset
 
 from c_kernels cimport (
+    FASTRNN_AT_AFTER,
+    FASTRNN_AT_BEFORE,
+    FASTRNN_AT_CONSTANT,
+    FASTRNN_AT_GRADIENT,
+    FASTRNN_AT_MIDDLE,
+    FASTRNN_AT_REGISTER,
+    FASTRNN_AT_SHOWN,
+    FASTRNN_AT_SLOT,
+    FASTRNN_AT_UNIT,
     FASTRNN_CHUNKS_TO_LOOK,
+    FASTRNN_CONSTANTS,
     FASTRNN_F32,
     FASTRNN_F64,
     FASTRNN_FEW_ROWS,
     FASTRNN_GRADIENT_ROWS,
     FASTRNN_GRU,
     FASTRNN_LSTM,
+    FASTRNN_PROGRAM,
     FASTRNN_RECYCLED,
+    FASTRNN_REGISTERS,
     FASTRNN_RNN_RELU,
     FASTRNN_RNN_TANH,
+    FASTRNN_STATES,
+    FASTRNN_UNIT_SLOTS,
     fastrnn_cell,
+    fastrnn_code,
     fastrnn_give,
+    fastrnn_instruction,
     fastrnn_isa_names,
     fastrnn_isa_runs,
     fastrnn_kernel_table,
@@ -45,6 +62,7 @@ from c_kernels cimport (
     fastrnn_pool_run,
     fastrnn_pool_watch_forks,
     fastrnn_product,
+    fastrnn_program,
     fastrnn_sizes,
     fastrnn_step_count,
     fastrnn_step_row,
@@ -58,6 +76,7 @@ from c_kernels cimport (
 
 from fastrnn.fits import check_call, check_product, check_weights
 
+RUNS_PROGRAMS = True  # of written cells, besides the built-in ones
 LOOKS_ITSELF = True  # whether arrays fit one another, sooner than fastrnn.ops would
 
 cdef extern from *:
@@ -225,13 +244,14 @@ cdef inline ptrdiff_t round_up(ptrdiff_t count, ptrdiff_t step) noexcept nogil:
 
 
 cdef void copy_rows(
-    void *out, size_t out_row, const void *rows, size_t row, size_t count
+    void *out, size_t out_row, const void *rows, size_t row, size_t count, size_t size, size_t filled=0
 ) noexcept nogil:
-    """Copy `count` rows of min(out_row, row) bytes; what is left of an output row becomes zero."""
-    cdef size_t i, width = min(out_row, row)
+    """Copy `size` bytes of `count` rows; what follows them in an output row, up to `filled` bytes, becomes zero."""
+    cdef size_t i
     for i in range(count):
-        memcpy(<char *> out + i * out_row, <const char *> rows + i * row, width)
-        memset(<char *> out + i * out_row + width, 0, out_row - width)
+        memcpy(<char *> out + i * out_row, <const char *> rows + i * row, size)
+        if filled > size:
+            memset(<char *> out + i * out_row + size, 0, filled - size)
 
 
 # ---- what may be read and written
@@ -269,27 +289,36 @@ cdef bint are_rows(object array, const Job *job, bint ragged, ptrdiff_t T) noexc
         and (ragged or T == 1 or N == 1 or given.strides[0] == N * given.strides[1]))
 
 
-cdef bint weights_fit(ptrdiff_t gates, weights) noexcept:
+cdef bint weights_fit(ptrdiff_t x_gates, ptrdiff_t h_gates, ptrdiff_t parameters, weights) noexcept:
     """Whether the weights of a layer fit one another: `fastrnn.fits.check_weights`."""
-    ih, hh, bias_ih, bias_hh, hr, _ = weights
-    if not (cnp.PyArray_Check(ih) and cnp.PyArray_Check(hh)):
+    ih, hh, bias_ih, bias_hh, hr, unit = weights
+    if not (cnp.PyArray_Check(ih) and (cnp.PyArray_Check(hh) or hh is None and h_gates == 0)):
         return False
-    cdef cnp.ndarray weight_ih = ih, weight_hh = hh
-    cdef int typenum = cnp.PyArray_TYPE(weight_hh)
-    if typenum not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) or weight_ih.ndim != 2 or weight_hh.ndim != 2:
+    cdef cnp.ndarray weight_ih = ih, outer = ih if hh is None else hh
+    cdef int typenum = cnp.PyArray_TYPE(weight_ih)
+    if typenum not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) or weight_ih.ndim != 2 or outer.ndim != 2:
         return False
-    cdef ptrdiff_t rows = weight_hh.shape[0], I = weight_ih.shape[1], P = weight_hh.shape[1], H = rows // gates
+    cdef ptrdiff_t rows = weight_ih.shape[0], I = weight_ih.shape[1], H = rows // x_gates, P = H
+    if hh is not None:
+        P = outer.shape[1]
+    elif hr is not None and cnp.PyArray_Check(hr) and (<cnp.ndarray> hr).ndim:
+        P = (<cnp.ndarray> hr).shape[0]
     return (
-        rows == gates * H and rows > 0 and I > 0 and P > 0
-        and is_array(ih, typenum, 2, rows, I) and is_array(hh, typenum, 2, rows, P)
+        rows == x_gates * H and rows > 0 and I > 0 and P > 0
+        and is_array(ih, typenum, 2, rows, I) and (hh is None or is_array(hh, typenum, 2, h_gates * H, P))
         and (P == H if hr is None else is_array(hr, typenum, 2, P, H))
+        and (unit is None and parameters == 0 or is_array(unit, typenum, 2, parameters, H))
         and ((bias_ih is None and bias_hh is None)
-             or (is_array(bias_ih, typenum, 1, rows) and is_array(bias_hh, typenum, 1, rows))))
+             or (is_array(bias_ih, typenum, 1, rows)
+                 and (bias_hh is None and hh is None or is_array(bias_hh, typenum, 1, h_gates * H)))))
 
 
 cdef int refuse_misfits(cell, weights) except -1:
     """ValueError unless the weights of a layer fit one another."""
-    if not weights_fit(len(cell.gates), weights):
+    cdef ptrdiff_t gates = len(cell.gates)
+    program = cell.program
+    if not (weights_fit(gates, gates, 0, weights) if program is None else weights_fit(
+            len(program.x_gates), len(program.h_gates) + len(program.m_gates), program.units, weights)):
         check_weights(cell, weights)  # which says what does not
         raise ValueError("the weights do not fit one another")
     return 0
@@ -321,6 +350,97 @@ def sample(cnp.ndarray x):
     return found
 
 
+# ---- cells that are programs
+
+cdef dict PLACES = {
+    Kind.SLOT: (FASTRNN_AT_SLOT, FASTRNN_UNIT_SLOTS),
+    Kind.BEFORE: (FASTRNN_AT_BEFORE, FASTRNN_STATES),
+    Kind.AFTER: (FASTRNN_AT_AFTER, FASTRNN_STATES),
+    Kind.GRADIENT: (FASTRNN_AT_GRADIENT, FASTRNN_STATES),
+    Kind.UNIT: (FASTRNN_AT_UNIT, FASTRNN_UNIT_SLOTS),
+    Kind.MIDDLE: (FASTRNN_AT_MIDDLE, 1),
+    Kind.SHOWN: (FASTRNN_AT_SHOWN, FASTRNN_UNIT_SLOTS),
+    Kind.CONSTANT: (FASTRNN_AT_CONSTANT, FASTRNN_CONSTANTS),
+    Kind.REGISTER: (FASTRNN_AT_REGISTER, FASTRNN_REGISTERS),
+}
+
+
+def limits():
+    """How many slots, states, constants and registers a cell's program may have here; gates and parameters fill slots."""
+    return {"slots": FASTRNN_UNIT_SLOTS, "states": FASTRNN_STATES, "constants": FASTRNN_CONSTANTS,
+            "registers": FASTRNN_REGISTERS}
+
+
+cdef int place(operand) except -1:
+    """An operand's index in the kernels' table of places."""
+    kind, index = operand
+    first, count = PLACES[kind]
+    if not 0 <= index < count:
+        raise ValueError(f"a cell's program has {kind.name} {index}; expected less than {count}")
+    return first + index
+
+
+cdef class Compiled:
+    """A cell's program for the kernels, in one dtype."""
+
+    cdef fastrnn_program program
+    cdef Buffer instructions, constants
+
+    def __init__(self, program, gates, int typenum):
+        cdef fastrnn_program *p = &self.program
+        cdef ptrdiff_t i, k, lanes = kernels_of(typenum).lanes
+        cdef fastrnn_instruction *at
+        x_gates, h_gates, m_gates = program.x_gates, program.h_gates, program.m_gates
+        p.slots, p.x_slots, p.h_slots, p.m_slots = program.slots, len(x_gates), len(h_gates), len(m_gates)
+        p.states, p.parameters, p.gates, p.reads_h = program.states, program.units, gates, program.reads_h
+        p.registers, p.constant_count = program.registers, len(program.constants)
+        p.blocks = (max(p.slots + p.parameters, <int> program.room) + 3) // 4
+        for name, count, most in (
+                ("sums, parameters and values to keep", 4 * p.blocks, FASTRNN_UNIT_SLOTS), ("gates", gates, FASTRNN_UNIT_SLOTS),
+                ("states", p.states, FASTRNN_STATES), ("constants", p.constant_count, FASTRNN_CONSTANTS),
+                ("registers", p.registers, FASTRNN_REGISTERS)):
+            if count > most:
+                raise ValueError(f"the cell has {count} {name}; expected {most} at the most for the C kernels")
+        for i in range(p.x_slots):
+            p.x_gates[i] = sorted(x_gates).index(x_gates[i])
+        blocks_hh = sorted(h_gates + m_gates)
+        for i in range(p.h_slots):
+            p.h_gates[i] = blocks_hh.index(h_gates[i])
+        for i in range(p.m_slots):
+            p.m_gates[i] = blocks_hh.index(m_gates[i])
+        codes = program.forward, program.backward, program.inside, program.middle, program.middle_back
+        self.instructions = Buffer(sum(map(len, codes)) * sizeof(fastrnn_instruction))
+        at = <fastrnn_instruction *> self.instructions.data
+        cdef fastrnn_code **compiled = [&p.forward, &p.backward, &p.inside, &p.middle, &p.middle_back]
+        for i, instructions in enumerate(codes):
+            compiled[i].instructions, compiled[i].count = at, len(instructions)
+            for op, out, a, b, c in instructions:
+                at.op, at.out, at.a, at.b, at.c = op, place(out), place(a), place(b), place(c)
+                at += 1
+        self.constants = Buffer(p.constant_count * lanes * itemsize_of(typenum))
+        p.constants = self.constants.data
+        for i, value in enumerate(program.constants):
+            for k in range(lanes):
+                if typenum == cnp.NPY_FLOAT32:
+                    (<float *> self.constants.data)[i * lanes + k] = value
+                else:
+                    (<double *> self.constants.data)[i * lanes + k] = value
+
+
+cdef dict COMPILED = {}  # by id of a cell and dtype, for as long as the cell lives
+
+
+cdef Compiled compile_program(cell, int typenum):
+    """A cell's program for the kernels, made once."""
+    key = id(cell), typenum
+    found = COMPILED.get(key)
+    if found is None:
+        found = Compiled(cell.program, len(cell.gates), typenum)
+        COMPILED[key] = found
+        weakref.finalize(cell, COMPILED.pop, key, None).atexit = False
+    return found
+
+
 # ---- the plan of a call
 
 cdef struct Job:
@@ -329,8 +449,11 @@ cdef struct Job:
     const fastrnn_kernels *kernels
     fastrnn_product projection  # y := u weight_hr^T in forward, du := dh weight_hr in backward; rows of one step
     int typenum
-    ptrdiff_t gates
+    ptrdiff_t gates     # that are shown
+    ptrdiff_t x_gates, h_gates  # that the products feed
     ptrdiff_t blocks    # of hidden units, in Z
+    ptrdiff_t strands   # blocks of a vector of units, which one thread takes together
+    ptrdiff_t others    # states besides h
     ptrdiff_t lanes
     int itemsize
     int threads         # that the pool gave
@@ -421,7 +544,7 @@ cdef void choose_splits(Job *job, bint tape) noexcept:
     """
     cdef fastrnn_layer *l = &job.layer
     cdef ptrdiff_t weight = job.itemsize * job.gates * l.hidden
-    if not SPLITS or job.typenum != cnp.NPY_FLOAT32:
+    if not SPLITS or l.program != NULL or job.typenum != cnp.NPY_FLOAT32:
         return
     l.split_x = SPLITS_ALL or (tape and weight * l.inputs >= SPLIT_BYTES and l.inputs >= SPLIT_INPUTS)
 
@@ -431,7 +554,7 @@ cdef void choose_weight_split(Job *job, ptrdiff_t rows) noexcept:
     cdef fastrnn_layer *l = &job.layer
     # Where weights are small, panels pay from 9 rows on: 16 rows of H = 64 train 1.26 times as fast, 12 of H = 256 0.90.
     l.few_rows = rows <= min(FEW_ROWS, max(8, l.hidden // 20)) and not l.dweight_add
-    if SPLITS and job.typenum == cnp.NPY_FLOAT32 and not l.few_rows:
+    if SPLITS and l.program == NULL and job.typenum == cnp.NPY_FLOAT32 and not l.few_rows:
         l.split_w = SPLITS_ALL or rows >= SPLIT_ROWS and l.hidden >= SPLIT_HIDDEN
 
 
@@ -439,25 +562,55 @@ cdef inline int itemsize_of(int typenum) noexcept:
     return 4 if typenum == cnp.NPY_FLOAT32 else 8
 
 
+cdef int choose_cell(Job *job, object cell) except -1:
+    """Fill in what follows from the cell and the dtype alone."""
+    cdef Compiled compiled
+    job.itemsize, job.kernels = itemsize_of(job.typenum), kernels_of(job.typenum)
+    job.gates = job.x_gates = job.h_gates = len(cell.gates)
+    job.others, job.strands = len(cell.states) - 1, 1
+    if cell.program is None:
+        job.cell = &job.kernels.cells[<int> CELL_IDS[cell.name]]
+    else:
+        compiled = compile_program(cell, job.typenum)
+        job.layer.program = &compiled.program
+        job.x_gates, job.h_gates, job.strands = (
+            compiled.program.x_slots, compiled.program.h_slots + compiled.program.m_slots, compiled.program.blocks)
+        # which the table of an instruction set that only adds split floats does not have
+        job.cell = &fastrnn_kernel_table(
+            ISA - SPLITS, FASTRNN_F32 if job.typenum == cnp.NPY_FLOAT32 else FASTRNN_F64).cells[<int> FASTRNN_PROGRAM]
+    job.lanes = job.kernels.lanes
+    return 0
+
+
+cdef inline ptrdiff_t blocks_of(const Job *job, ptrdiff_t hidden) noexcept:
+    """How many blocks so many hidden units have."""
+    return round_up(hidden, job.cell.block_units) // job.cell.block_units * job.strands
+
+
+cdef inline ptrdiff_t c_width(const Job *job) noexcept:
+    """Elements of a row of c: all states but h."""
+    return job.others * round_up(job.layer.hidden, job.lanes)
+
+
 cdef int describe_layer(Job *job, object cell, weights, bint tape) except -1:
     """Fill in what a job knows before it has input: the layer's weights and the sizes that follow from them."""
     refuse_misfits(cell, weights)
     cdef fastrnn_layer *l = &job.layer
-    cdef cnp.ndarray weight_ih = weights[0], weight_hh = weights[1]
+    cdef cnp.ndarray weight_ih = weights[0]
     memset(job, 0, sizeof(Job))
-    l.inputs, l.outputs = weight_ih.shape[1], weight_hh.shape[1]
-    l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh = (
-        pointer(weight_ih), pointer(weight_hh), pointer(weights[2]), pointer(weights[3]))
-    l.pairs = PAIRS
-    job.gates = len(cell.gates)
-    l.hidden = weight_hh.shape[0] // job.gates
-    job.typenum = cnp.PyArray_TYPE(weight_hh)
-    job.itemsize = itemsize_of(job.typenum)
+    l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh, l.unit = (
+        pointer(weight_ih), pointer(weights[1]), pointer(weights[2]), pointer(weights[3]), pointer(weights[5]))
+    job.typenum = cnp.PyArray_TYPE(weight_ih)
+    choose_cell(job, cell)
+    l.inputs, l.hidden = weight_ih.shape[1], weight_ih.shape[0] // job.x_gates
+    l.outputs = l.hidden
+    if weights[1] is not None:
+        l.outputs = (<cnp.ndarray> weights[1]).shape[1]
+    elif weights[4] is not None:
+        l.outputs = (<cnp.ndarray> weights[4]).shape[0]
+    l.pairs = PAIRS and job.strands == 1
     choose_splits(job, tape)
-    job.kernels = kernels_of(job.typenum)
-    job.cell = &job.kernels.cells[<int> CELL_IDS[cell.name]]
-    job.lanes = job.kernels.lanes
-    job.blocks = round_up(l.hidden, job.cell.block_units) // job.cell.block_units
+    job.blocks = blocks_of(job, l.hidden)
     job.cell.measure(l, &job.sizes)
     l.panel_stride = job.sizes.panel
     if weights[4] is not None:
@@ -522,18 +675,15 @@ cdef bint input_fits(const Job *job, object x, tuple state, bint ragged) noexcep
     """Whether x, of so many rows as it has, and the state fit the layer: `fastrnn.fits.check_call`."""
     cdef const fastrnn_layer *l = &job.layer
     cdef ptrdiff_t T = (<cnp.ndarray> x).shape[0] if (<cnp.ndarray> x).ndim else -1
-    cdef ptrdiff_t I = l.inputs, N = l.batch
-    if not is_array(state[0], job.typenum, 2, N, l.outputs) or len(state) != 1 + (job.cell == lstm_of(job)):
+    cdef ptrdiff_t I = l.inputs, N = l.batch, k
+    if not is_array(state[0], job.typenum, 2, N, l.outputs) or len(state) != 1 + job.others:
         return False
-    if len(state) > 1 and not is_array(state[1], job.typenum, 2, N, l.hidden):
-        return False
+    for k in range(1, 1 + job.others):
+        if not is_array(state[k], job.typenum, 2, N, l.hidden):
+            return False
     if ragged:
         return is_array(x, job.typenum, 2, T, I) or is_array(x, cnp.NPY_INTP, 1, T)
     return is_array(x, job.typenum, 3, T, N, I) or is_array(x, cnp.NPY_INTP, 2, T, N)
-
-
-cdef inline const fastrnn_cell *lstm_of(const Job *job) noexcept:
-    return &job.kernels.cells[<int> FASTRNN_LSTM]
 
 
 cdef void point_to_input(fastrnn_layer *l, int typenum, cnp.ndarray x, cnp.ndarray h_0) noexcept:
@@ -556,7 +706,7 @@ cdef ptrdiff_t row_stride(const Job *job, cnp.ndarray rows) noexcept:
 cdef bint worth_threads(const Job *job) noexcept:
     """Whether there is enough to do for several threads."""
     cdef const fastrnn_layer *l = &job.layer
-    cdef double weights = job.gates * l.hidden * (l.outputs + (0 if l.x == NULL else l.inputs))
+    cdef double weights = l.hidden * (job.h_gates * l.outputs + (0 if l.x == NULL else job.x_gates * l.inputs))
     return weights * (2 * l.rows + FLOPS_OF_PACKING) >= FLOPS_WORTH_A_THREAD
 
 
@@ -577,7 +727,7 @@ cdef int share(Job *job, num_threads) except -1:
 cdef void take_pool(Job *job, int threads) noexcept:
     """Take the pool for up to so many threads; the call has begun."""
     cdef fastrnn_layer *l = &job.layer
-    cdef double flops = 2.0 * l.batch * job.gates * l.hidden * (l.outputs + l.inputs)  # of a step
+    cdef double flops = 2.0 * l.batch * l.hidden * (job.h_gates * l.outputs + job.x_gates * l.inputs)  # of a step
     job.steps_to_look = 1 + <ptrdiff_t> (FLOPS_TO_LOOK / max(flops, FLOPS_TO_LOOK / 1024))
     job.pieces = 1 + <ptrdiff_t> (flops / FLOPS_OF_A_PIECE)
     job.brief = flops * (l.steps + FLOPS_OF_PACKING) < FLOPS_TO_LOOK
@@ -600,10 +750,15 @@ ctypedef void (*Part)(
 
 
 cdef void in_pieces(
-    Job *job, Part function, const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t c0, ptrdiff_t c1, ptrdiff_t n0, ptrdiff_t n1
+    Job *job, Part function, const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t c0, ptrdiff_t c1, ptrdiff_t n0, ptrdiff_t n1,
+    ptrdiff_t together=1
 ) noexcept nogil:
-    """function(l, s, c0, c1, n0, n1), a part of a step; of a large one piece by piece, until the call is to stop."""
-    cdef ptrdiff_t columns = min(job.pieces, max(c1 - c0, 1)), rows = round_up(job.pieces, columns) // columns, i
+    """function(l, s, c0, c1, n0, n1), a part of a step; of a large one piece by piece, until the call is to stop.
+
+    As many columns as are `together`, from 0 on, stay so.
+    """
+    cdef ptrdiff_t count = (c1 - c0) // together  # of those
+    cdef ptrdiff_t columns = min(job.pieces, max(count, 1)), rows = round_up(job.pieces, columns) // columns, i
     if job.pieces == 1:
         function(l, s, c0, c1, n0, n1)
         return
@@ -611,7 +766,7 @@ cdef void in_pieces(
         if fastrnn_stopped(&job.watch):
             return
         function(
-            l, s, c0 + (c1 - c0) * (i // rows) // columns, c0 + (c1 - c0) * (i // rows + 1) // columns,
+            l, s, c0 + count * (i // rows) // columns * together, c0 + count * (i // rows + 1) // columns * together,
             n0 + (n1 - n0) * (i % rows) // rows, n0 + (n1 - n0) * (i % rows + 1) // rows)
 
 
@@ -631,6 +786,11 @@ cdef inline ptrdiff_t start(ptrdiff_t count, int parts, int part) noexcept nogil
     return count * part // parts
 
 
+cdef inline ptrdiff_t first_block(const Job *job, int part) noexcept nogil:
+    """The first block of a part, where threads share the hidden units."""
+    return start(job.blocks // job.strands, job.threads, part) * job.strands
+
+
 def borrow_threads(size_t parallel, size_t team_size):
     """Run on the threads of an OpenMP runtime from here on: the addresses of its GOMP_parallel and omp_get_num_threads."""
     with nogil:  # whoever holds the pool needs the interpreter to release it
@@ -643,6 +803,7 @@ cdef class Packed:
     """A layer's weights in the order in which the forward kernels read them, and a job that is to run on them."""
 
     cdef Job job
+    cdef object unit  # a copy: the layer reads the cell's own parameters as they are
     cdef Buffer panels, bias, split, projection
 
 
@@ -685,11 +846,18 @@ def pack(cell, weights, *, num_threads=1):
         if job.threads > 1:
             fastrnn_pool_release()
     job.layer.weight_ih = job.layer.weight_hh = job.layer.bias_ih = job.layer.bias_hh = NULL  # they may go away
+    packed.unit = None if weights[5] is None else weights[5].copy()
+    job.layer.unit = pointer(packed.unit)
     packed.job = job
     return packed
 
 
 # ---- forward
+
+cdef inline bint has_middle(const fastrnn_layer *l) noexcept nogil:
+    """Whether a step has a second recurrent product, of m."""
+    return l.program != NULL and l.program.m_slots > 0
+
 
 cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
     """Choose how a forward call runs that knows its sizes and threads, on weights that are packed already or not."""
@@ -707,8 +875,9 @@ cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
         job.steps = max(1, PROJECTION_BYTES // max(1, of_a_step))
         if l.split_x:
             job.steps = max(job.steps, SPLIT_ROWS // max(1, l.batch))
-    if tape or l.projected:
-        l.z_stride = stride_of_blocks(job, l.rows if tape else min(l.rows, job.steps * l.batch))
+    if tape or l.projected or has_middle(l):
+        l.z_stride = stride_of_blocks(
+            job, l.rows if tape else min(l.rows, job.steps * l.batch) if l.projected else l.batch)
 
 
 cdef ptrdiff_t stride_of_blocks(const Job *job, ptrdiff_t rows) noexcept:
@@ -770,8 +939,7 @@ cdef void forward_task(void *context, int part) noexcept nogil:
     cdef ptrdiff_t to_look = job.steps_to_look
     cdef bint stopped = False, meets = job.by_hidden or layer.projected  # where others wait, it may not leave alone
     if job.by_hidden:
-        b0 = start(job.blocks, job.threads, part)
-        b1 = start(job.blocks, job.threads, part + 1)
+        b0, b1 = first_block(job, part), first_block(job, part + 1)
     else:
         n0 = batch_start(job, part, 0, layer.steps)
         n1 = batch_start(job, part + 1, 0, layer.steps)
@@ -796,7 +964,13 @@ cdef void forward_task(void *context, int part) noexcept nogil:
                 n0 = batch_start(job, part, s, last)
                 n1 = batch_start(job, part + 1, s, last)
         if not stopped:
-            in_pieces(job, job.cell.step, &layer, s, b0, b1, n0, n1)
+            if layer.m != NULL and not layer.keep and not layer.projected:
+                layer.z_row = fastrnn_step_row(&layer, s)
+            in_pieces(job, job.cell.step, &layer, s, b0, b1, n0, n1, job.strands)
+            if layer.m != NULL:
+                if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # m is of all threads
+                    return
+                in_pieces(job, job.cell.step_middle, &layer, s, b0, b1, n0, n1, job.strands)
             if layer.u != NULL and project_step(job, &layer, s, part, n0, n1):
                 return
         to_look -= 1
@@ -813,6 +987,7 @@ cdef class Tape:
 
     cdef Job job
     cdef object x, y, h_0, weights
+    cdef object cell  # which owns the program that the layer points to
     cdef object held  # see `hold`: of x, h_0 and y
     cdef object arrays  # that own z, c and u, if `recall` has made the tape
     cdef Buffer z, c, u, offsets
@@ -864,32 +1039,40 @@ def forward(
         job = packed.job
     cdef fastrnn_layer *l = &job.layer
     cdef cnp.ndarray h_0 = state[0]
-    cdef bint has_c = len(state) > 1, ragged = batch_sizes is not None
+    cdef ptrdiff_t k, others = job.others
+    cdef bint ragged = batch_sizes is not None
     cdef Buffer offsets = describe_input(&job, cell, x, state, batch_sizes, reverse)
     cdef cnp.ndarray y_array = new_y(&job, x, y)
     if l.batch == 0 and not ragged:
         l.steps = 0  # there may be any number, and nothing to do in each
     cdef cnp.npy_intp *c_shape = [l.batch, l.hidden]
     cdef cnp.ndarray h_n = empty(2, h_0.shape, job.typenum)
-    cdef cnp.ndarray c_n = empty(2, c_shape, job.typenum) if has_c else None
+    cdef tuple state_n = (h_n,) if others == 0 else (h_n, *[empty(2, c_shape, job.typenum) for k in range(others)])
 
     share(&job, num_threads)
-    held = None if job.brief and not tape else (hold(x), hold(h_0), hold(state[1]) if has_c else None)
+    held = None if job.brief and not tape else (hold(x), [hold(each) for each in state])
     plan_forward(&job, tape, packed is not None)
-    cdef size_t row = l.hidden * job.itemsize, c_row = round_up(l.hidden, job.lanes) * job.itemsize
+    cdef size_t row = l.hidden * job.itemsize, c_row = c_width(&job) * job.itemsize, c_size = 0
+    if others:
+        c_size = c_row // others
     cdef size_t h_row = l.outputs * job.itemsize, y_row = l.y_row * job.itemsize
+    cdef char *at
     cdef Buffer z = None, c = None, u = None, scratch = None, projection = None
     try:
-        if has_c:
-            if tape or c_row != row:
+        if others:
+            if tape or c_row != row or l.program != NULL:  # programs want whole vectors that are aligned
                 c = Buffer(c_row * (l.batch + (l.rows if tape else 0)))
                 l.c = c.data
             else:
-                l.c = cnp.PyArray_DATA(c_n)
-            copy_rows(l.c, c_row, pointer(state[1]), row, l.batch)
+                l.c = pointer(state_n[1])
+            for k in range(others):
+                copy_rows(<char *> l.c + k * c_size, c_row, pointer(state[1 + k]), row, l.batch, row, c_size)
         if job.projection.b != NULL:
             u = Buffer(row * (l.rows if tape else l.batch))
             l.u = u.data
+        elif has_middle(l):
+            u = Buffer(row * (l.rows if tape else l.batch))
+            l.m = u.data
         if packed is None and not job.packs_as_it_goes:
             packed = run_pack(&job)
         elif packed is None and l.u != NULL:
@@ -908,20 +1091,21 @@ def forward(
 
     if l.offsets == NULL and l.steps:
         copy_rows(
-            cnp.PyArray_DATA(h_n), h_row, <char *> l.y + fastrnn_step_row(l, l.steps - 1) * y_row, y_row, l.batch)
+            cnp.PyArray_DATA(h_n), h_row, <char *> l.y + fastrnn_step_row(l, l.steps - 1) * y_row, y_row, l.batch, h_row)
     else:
         copy_final(l, <char *> pointer(h_n), h_row, <const char *> l.h_0, h_row, <char *> l.y, y_row)
-    if c is not None and tape:
-        copy_final(l, <char *> pointer(c_n), row, <char *> l.c, c_row, <char *> l.c + l.batch * c_row, c_row)
-    elif c is not None:
-        copy_rows(cnp.PyArray_DATA(c_n), row, l.c, c_row, l.batch)
-    state_n = (h_n, c_n) if has_c else (h_n,)
+    for k in range(others if c is not None else 0):
+        at = <char *> l.c + k * c_size
+        if tape:
+            copy_final(l, <char *> pointer(state_n[1 + k]), row, at, c_row, at + l.batch * c_row, c_row)
+        else:
+            copy_rows(pointer(state_n[1 + k]), row, at, c_row, l.batch, row)
     if not tape:
         return y_array, state_n, None
     cdef Tape kept = Tape()
     kept.job = job
     kept.job.layer.panels = kept.job.layer.bias = kept.job.layer.split_panels = NULL
-    kept.x, kept.y, kept.h_0, kept.weights = x, y_array, h_0, weights
+    kept.x, kept.y, kept.h_0, kept.weights, kept.cell = x, y_array, h_0, weights, cell
     kept.held = held, hold(y_array)
     kept.z, kept.c, kept.u, kept.offsets = z, c, u, offsets
     return y_array, state_n, kept
@@ -943,7 +1127,7 @@ cdef class Stepper:
     def __init__(self, cell, weights, batch_size, dtype, num_threads, validate):
         cdef Job *job
         cdef fastrnn_layer *l
-        cdef ptrdiff_t C
+        cdef ptrdiff_t C, k
         self.cell, self.validate, self.threads = cell, validate, usable_threads(num_threads)
         self.dimensions, self.batch = (1, 1) if batch_size is None else (2, batch_size)
         self.typenum = cnp.NPY_FLOAT32 if dtype.itemsize == 4 else cnp.NPY_FLOAT64
@@ -955,12 +1139,18 @@ cdef class Stepper:
             l, C = &job.layer, round_up(job.layer.hidden, job.lanes)
             l.h_0, l.y = self.take(l.outputs * job.itemsize), self.take(l.outputs * job.itemsize)
             state = (self.state_of(<void *> l.h_0, l.outputs, l.outputs),)
-            if len(cell.states) > 1:
-                l.c = self.take(C * job.itemsize)
-                state += (self.state_of(l.c, l.hidden, C),)
+            if job.others:
+                l.c = self.take(job.others * C * job.itemsize)
+            for k in range(job.others):
+                state += (self.state_of(<char *> l.c + k * C * job.itemsize, l.hidden, job.others * C),)
             states.append(state)
             if job.projection.b != NULL:
                 l.u = self.take(l.hidden * job.itemsize)
+            if has_middle(l):
+                l.m = self.take(l.hidden * job.itemsize)
+                plan_forward(job, False, True)
+                self.memory.append(Buffer(job.blocks * l.z_stride * job.itemsize))
+                l.z = (<Buffer> self.memory[len(self.memory) - 1]).data
             if l.split_x:
                 plan_forward(job, False, True)
                 l.z = self.take(job.blocks * l.z_stride * job.itemsize)
@@ -978,10 +1168,12 @@ cdef class Stepper:
 
     cdef cnp.ndarray state_of(self, void *data, cnp.npy_intp columns, cnp.npy_intp row):
         """The memory of rows that are `row` elements apart as an array (N, columns)."""
-        cdef cnp.npy_intp *shape = [self.batch, row]
-        cdef cnp.ndarray array = cnp.PyArray_SimpleNewFromData(2, shape, self.typenum, data)
+        cdef cnp.npy_intp *shape = [self.batch, columns]
+        cdef cnp.npy_intp *strides = [row * itemsize_of(self.typenum), itemsize_of(self.typenum)]
+        cdef cnp.ndarray array = cnp.PyArray_New(
+            cnp.ndarray, 2, shape, self.typenum, strides, data, 0, cnp.NPY_ARRAY_WRITEABLE, <object> NULL)
         cnp.set_array_base(array, self.memory[len(self.memory) - 1])
-        return array[:, :columns]
+        return array
 
     def load(self, weights):
         """Replace each layer's weights."""
@@ -1000,7 +1192,7 @@ cdef class Stepper:
             job.layer.y_row = job.layer.outputs
             if self.states:
                 job.layer.h_0, job.layer.y, job.layer.c, job.layer.u = before.h_0, before.y, before.c, before.u
-                job.layer.z, job.layer.scratch = before.z, before.scratch
+                job.layer.z, job.layer.scratch, job.layer.m = before.z, before.scratch, before.m
 
     cdef bint fits(self, object array, ptrdiff_t columns, bint written) noexcept:
         """Whether an array can be used as it is: (N, columns) of the dtype."""
@@ -1083,15 +1275,16 @@ def gates(cell, Tape tape, *, num_threads=1, rows=None, cnp.ndarray to=None):
     reading.to = <const intptr_t *> pointer(to)
     cdef cnp.npy_intp *shape = [job.gates, reading.rows, job.layer.hidden]
     cdef cnp.ndarray found = empty(3, shape, job.typenum)
-    cdef cnp.ndarray c = None if job.layer.c == NULL else empty(2, shape + 1, job.typenum)
+    cdef cnp.npy_intp *c_shape = [job.others, reading.rows, job.layer.hidden]
+    cdef cnp.ndarray c = empty(3, c_shape, job.typenum)
     share(&job, num_threads)
-    reading.job, reading.gates, reading.c = &job, cnp.PyArray_DATA(found), pointer(c)
+    reading.job, reading.gates, reading.c = &job, cnp.PyArray_DATA(found), cnp.PyArray_DATA(c)
     with nogil:
         fastrnn_pool_run(read_task, &reading, job.threads, False, &job.watch)
         if job.threads > 1:
             fastrnn_pool_release()
     check(&job.watch)
-    return (*found,) if c is None else (*found, c)
+    return (*found, *c)
 
 
 cdef cnp.ndarray array_of(Buffer buffer, int typenum):
@@ -1111,14 +1304,13 @@ def kept_sizes(cell, ptrdiff_t steps, ptrdiff_t batch, ptrdiff_t rows, ptrdiff_t
     """How many elements each array of `keep` has."""
     cdef Job job
     cdef int typenum = cnp.NPY_FLOAT32 if dtype.itemsize == 4 else cnp.NPY_FLOAT64
-    cdef const fastrnn_kernels *kernels = kernels_of(typenum)
-    cdef ptrdiff_t units = kernels.cells[<int> CELL_IDS[cell.name]].block_units
     memset(&job, 0, sizeof(Job))
-    job.lanes, job.itemsize = kernels.lanes, itemsize_of(typenum)
-    sizes = [round_up(hidden, units) // units * stride_of_blocks(&job, rows)]
-    if len(cell.states) > 1:
-        sizes.append((batch + rows) * round_up(hidden, job.lanes))
-    if proj_size:
+    job.typenum, job.layer.hidden = typenum, hidden
+    choose_cell(&job, cell)
+    sizes = [blocks_of(&job, hidden) * stride_of_blocks(&job, rows)]
+    if job.others:
+        sizes.append((batch + rows) * c_width(&job))
+    if proj_size or has_middle(&job.layer):
         sizes.append(rows * hidden)
     return tuple(sizes)
 
@@ -1133,7 +1325,7 @@ def recall(cell, x, tuple state, weights, y, tuple kept, *, batch_sizes=None, bi
     describe_layer(&tape.job, cell, weights, True)
     tape.offsets = describe_input(&tape.job, cell, x, state, batch_sizes, reverse)
     new_y(&tape.job, x, y)
-    tape.x, tape.y, tape.h_0, tape.weights = x, y, state[0], weights
+    tape.x, tape.y, tape.h_0, tape.weights, tape.cell = x, y, state[0], weights, cell
     tape.held = hold(x), hold(state[0]), hold(y), [hold(array) for array in kept]
     l.keep = True
     l.z_stride = stride_of_blocks(&tape.job, l.rows)
@@ -1150,6 +1342,8 @@ def recall(cell, x, tuple state, weights, y, tuple kept, *, batch_sizes=None, bi
         l.c = pointer(memory[1])
     if weights[4] is not None:
         l.u = pointer(memory[len(memory) - 1])
+    elif has_middle(l):
+        l.m = pointer(memory[len(memory) - 1])
     return tape
 
 
@@ -1203,7 +1397,7 @@ cdef bint unproject_step(Job *job, fastrnn_layer *l, ptrdiff_t s, int part, ptrd
         if fastrnn_pool_barrier(job.threads, &job.watch):  # dh is of all threads
             return True
         p0, p1 = start(p1, job.threads, part), start(p1, job.threads, part + 1)
-        b0, b1 = start(b1, job.threads, part), start(b1, job.threads, part + 1)
+        b0, b1 = first_block(job, part), first_block(job, part + 1)
     m.a = <char *> l.dh + fastrnn_step_row(l, s) * l.outputs * job.itemsize
     m.out, m.out_row = <void *> l.du, l.hidden
     multiply_in_pieces(job, &m, p0, p1, n0, max(n0, min(n1, fastrnn_step_count(l, s))))
@@ -1227,6 +1421,10 @@ cdef void backward_task(void *context, int part) noexcept nogil:
         in_pieces(job, job.cell.step_back, &layer, s, p0, p1, n0, n1)
         if layer.u != NULL and s >= 0 and unproject_step(job, &layer, s, part, n0, n1):
             return
+        if layer.m != NULL and s >= 0:
+            if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # what m feeds is of all threads
+                return
+            in_pieces(job, job.cell.step_back_middle, &layer, s, p0, p1, n0, n1)
         to_look -= 1
         if to_look == 0:
             to_look = job.steps_to_look
@@ -1294,10 +1492,11 @@ cdef int look_again(Job *job, cell, Tape tape) except -1:
     cdef fastrnn_layer *l = &job.layer
     cdef bint ragged = l.offsets != NULL
     refuse_misfits(cell, tape.weights)
-    cdef cnp.ndarray ih = tape.weights[0], hh = tape.weights[1], x = tape.x, y = tape.y
+    cdef cnp.ndarray ih = tape.weights[0], x = tape.x, y = tape.y
+    cdef object hh = tape.weights[1]
     if not (
-            cnp.PyArray_TYPE(hh) == job.typenum and ih.shape[1] == l.inputs and hh.shape[1] == l.outputs
-            and hh.shape[0] == job.gates * l.hidden
+            cnp.PyArray_TYPE(ih) == job.typenum and ih.shape[1] == l.inputs and ih.shape[0] == job.x_gates * l.hidden
+            and (hh is None or (<cnp.ndarray> hh).shape[1] == l.outputs)
             and (l.bias_ih == NULL) == (tape.weights[2] is None)):
         raise ValueError("the parameters have other shapes or dtypes than in forward; expected those they had")
     cdef ptrdiff_t T = l.rows if ragged else l.steps if l.batch else x.shape[0]
@@ -1309,8 +1508,8 @@ cdef int look_again(Job *job, cell, Tape tape) except -1:
         raise ValueError("y has another shape or dtype than forward gave it; expected it as it was")
     if not is_array(tape.h_0, job.typenum, 2, l.batch, l.outputs):
         raise ValueError("the initial state has another shape or dtype than in forward; expected it as it was")
-    l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh = (
-        pointer(ih), pointer(hh), pointer(tape.weights[2]), pointer(tape.weights[3]))
+    l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh, l.unit = (
+        pointer(ih), pointer(hh), pointer(tape.weights[2]), pointer(tape.weights[3]), pointer(tape.weights[5]))
     if l.u != NULL:
         job.projection.b = pointer(tape.weights[4])
     point_to_input(l, job.typenum, x, tape.h_0)
@@ -1323,9 +1522,10 @@ cdef int gradients_fit(const Job *job, cnp.ndarray x, weights, dy, tuple dstate,
     cdef const fastrnn_layer *l = &job.layer
     cdef bint ragged = l.offsets != NULL
     cdef bint fit = dy is None or are_rows(dy, job, ragged, x.shape[0])
-    fit = fit and len(dstate) == 1 + (l.c != NULL)
+    fit = fit and len(dstate) == 1 + job.others
     fit = fit and (dstate[0] is None or is_array(dstate[0], job.typenum, 2, l.batch, l.outputs))
-    fit = fit and (l.c == NULL or dstate[1] is None or is_array(dstate[1], job.typenum, 2, l.batch, l.hidden))
+    for d in dstate[1:]:
+        fit = fit and (d is None or is_array(d, job.typenum, 2, l.batch, l.hidden))
     if dx is not None:
         fit = fit and l.x != NULL and is_array(
             dx, job.typenum, x.ndim, x.shape[0], l.inputs if ragged else l.batch, l.inputs)
@@ -1342,11 +1542,11 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
     """`fastrnn.reference.backward` on the C kernels. Overwrites the tape: it serves once."""
     cdef Job job = tape.job
     cdef fastrnn_layer *l = &job.layer
-    cdef cnp.ndarray weight_ih = tape.weights[0], weight_hh = tape.weights[1], h_0 = tape.h_0, x = tape.x
+    cdef cnp.ndarray weight_ih = tape.weights[0], h_0 = tape.h_0, x = tape.x
     look_again(&job, cell, tape)
     gradients_fit(&job, x, tape.weights, dy, dstate, dx, dweights)
     cdef int typenum = job.typenum
-    cdef bint has_c = l.c != NULL
+    cdef ptrdiff_t k, others = job.others
     l.dy = pointer(dy)
     l.dy_row = 0 if dy is None else row_stride(&job, dy)
     l.dh_n = pointer(dstate[0])
@@ -1355,37 +1555,44 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
     if dx is None and l.x != NULL:
         dx = empty(x.ndim, x.shape, typenum)
     cdef cnp.npy_intp *hr_shape = [l.outputs, l.hidden]
-    dbias_ih = dbias_hh = dweight_hr = None
+    dweight_hh = dbias_ih = dbias_hh = dweight_hr = dunit = None
     if dweights is not None:
-        dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr, _ = dweights
+        dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr, dunit = dweights
     else:
         dweight_ih = empty(2, weight_ih.shape, typenum)
-        dweight_hh = empty(2, weight_hh.shape, typenum)
+        if l.weight_hh != NULL:
+            dweight_hh = empty(2, (<cnp.ndarray> tape.weights[1]).shape, typenum)
         if l.bias_ih != NULL:
             dbias_ih = empty(1, weight_ih.shape, typenum)
-            dbias_hh = empty(1, weight_ih.shape, typenum)
+        if l.bias_hh != NULL:
+            dbias_hh = empty(1, (<cnp.ndarray> tape.weights[3]).shape, typenum)
+        if l.unit != NULL:
+            dunit = empty(2, (<cnp.ndarray> tape.weights[5]).shape, typenum)
         if l.u != NULL:
             dweight_hr = cnp.PyArray_ZEROS(2, hr_shape, typenum, 0)
     cdef cnp.npy_intp *c_shape = [l.batch, l.hidden]
     dh_0 = empty(2, h_0.shape, typenum)
-    dc_0 = empty(2, c_shape, typenum) if has_c else None
+    cdef tuple dstate_0 = (dh_0,) if others == 0 else (dh_0, *[empty(2, c_shape, typenum) for k in range(others)])
     l.dx, l.dh_0 = pointer(dx), pointer(dh_0)
-    l.dweight_ih, l.dweight_hh, l.dbias_ih, l.dbias_hh = (
-        pointer(dweight_ih), pointer(dweight_hh), pointer(dbias_ih), pointer(dbias_hh))
+    l.dweight_ih, l.dweight_hh, l.dbias_ih, l.dbias_hh, l.dunit = (
+        pointer(dweight_ih), pointer(dweight_hh), pointer(dbias_ih), pointer(dbias_hh), pointer(dunit))
 
     share(&job, num_threads)
     held = None if job.brief else (hold(dy), [hold(d) for d in dstate])
     cdef size_t row = round_up(l.hidden, job.lanes) * job.itemsize, packed_row = l.hidden * job.itemsize
+    # of carry: the part of dh that goes around the product, and the gradients of the other states; a built-in cell has one
+    cdef size_t carry_row = row * (1 if l.program == NULL else 1 + others), first = 0 if l.program == NULL else row
     cdef size_t h_row = l.outputs * job.itemsize
     cdef ptrdiff_t begun = fastrnn_step_count(l, l.steps - 1 if l.reverse else 0)  # sequences of a step or more
-    cdef Buffer carry, panels, split, scratch, chunks = None, projection = None, dh = None, du = None
+    cdef Buffer carry, panels, split, scratch, panels_m, chunks = None, projection = None, dh = None, du = None
     try:
-        carry = Buffer(l.batch * row)
+        carry = Buffer(l.batch * carry_row)
         l.carry = carry.data
-        if has_c and dstate[1] is not None:
-            copy_rows(l.carry, row, pointer(dstate[1]), packed_row, l.batch)
-        else:
-            memset(l.carry, 0, l.batch * row)
+        memset(l.carry, 0, l.batch * carry_row)
+        for k in range(others):
+            if dstate[1 + k] is not None:
+                copy_rows(
+                    <char *> l.carry + first + k * row, carry_row, pointer(dstate[1 + k]), packed_row, l.batch, packed_row)
         if l.dh_n == NULL:
             memset(<char *> l.dh_0 + begun * h_row, 0, (l.batch - begun) * h_row)
         else:
@@ -1397,6 +1604,10 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
         panels = Buffer(
             job.itemsize * job.sizes.backward_panel * max(job.sizes.hidden_panels, job.sizes.input_panels))
         l.panels_hh = l.panels_ih = panels.data  # one after the other
+        if l.m != NULL:
+            dh = Buffer(l.rows * h_row)
+            panels_m = Buffer(job.itemsize * job.sizes.backward_panel * job.sizes.hidden_panels)
+            l.dh, l.panels_m = dh.data, panels_m.data
         split = Buffer(job.itemsize * job.sizes.input_panels * job.sizes.split_backward)
         l.split_panels = split.data
         scratch = Buffer(job.itemsize * job.sizes.backward_scratch * job.threads)
@@ -1423,9 +1634,10 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
         if job.threads > 1:
             fastrnn_pool_release()
 
-    if has_c:
-        copy_rows(pointer(dc_0), packed_row, l.carry, row, l.batch)
-    return dx, (dh_0, dc_0) if has_c else (dh_0,), (dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr, None)
+    for k in range(others):
+        copy_rows(
+            pointer(dstate_0[1 + k]), packed_row, <char *> l.carry + first + k * row, carry_row, l.batch, packed_row)
+    return dx, dstate_0, (dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr, dunit)
 
 
 # ---- explanation

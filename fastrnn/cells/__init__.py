@@ -1,6 +1,14 @@
-"""Cells: the table of built-in ones, and the language in which all others are written."""
+"""Cells: the table of built-in ones; the language in which others are written, with its operations; and a library.
 
-from fastrnn.cells.language import EquationCell, cell
+The operations (`sigmoid`, `tanh`, `where`, ...) work on what a cell's equations are made of, and on NumPy arrays. The
+cells of the library (`peephole_lstm`, `min_gru`, ...) are defined when they are first asked for; ``LIBRARY`` has all of
+them by name.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from fastrnn.cells.language import WrittenCell, cell
 from fastrnn.cells.operations import (
     absolute,
     clip,
@@ -35,9 +43,9 @@ from fastrnn.cells.table import CELLS, Cell, State, Weights
 __all__ = [
     "CELLS",
     "Cell",
-    "EquationCell",
     "State",
     "Weights",
+    "WrittenCell",
     "absolute",
     "cell",
     "clip",
@@ -67,3 +75,16 @@ __all__ = [
     "tanh",
     "where",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A cell of the library, or all of them."""
+    if not name.startswith("_"):
+        library = import_module("fastrnn.cells.library")
+        if name == "LIBRARY" or name in library.LIBRARY:
+            return getattr(library, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *import_module("fastrnn.cells.library").__all__])

@@ -1,224 +1,187 @@
-"""Cells that are written as equations: what the decorator `cell` makes of a function.
+"""The language of cells: what `fastrnn.cell` makes of a function that a user wrote.
 
-The function takes the sums of products and biases of each unit's gates, the states before the step and the cell's own
-parameters to the new states. It is run once on traced values. From the graph that this gives come the derivative and
-the programs; on arrays the function is the NumPy reference.
+The function is the NumPy reference as it stands. Called once with traced values it is a graph of operations, and from
+that come its derivative and the programs that kernels run: see `fastrnn.cells.program`.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
-import keyword
-import pickle
+import linecache
 import sys
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import CodeType, FrameType
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import FrameType, SimpleNamespace
 from typing import Any
-
-import numpy as np
 
 from fastrnn.cells.derivative import differentiate
 from fastrnn.cells.graph import Graph, Node, evaluate, reachable
 from fastrnn.cells.operations import Traced
-from fastrnn.cells.program import Kind, Op, Operand, Program
-from fastrnn.cells.schedule import Constants, Scheduled, choose_tape, schedule
-from fastrnn.cells.table import Cell, State
+from fastrnn.cells.program import Instruction, Kind, Op, Operand, Program
+from fastrnn.cells.schedule import Constants, choose_tape, schedule
+from fastrnn.cells.table import Cell
 from fastrnn.parameters import Array
 
-__all__ = ["EquationCell", "cell"]
-
-Equations = Callable[..., Any]
-Sums = tuple[Array, ...]  # by slot, (N, H) each
+__all__ = ["Equations", "WrittenCell", "cell"]
 
 
-class Names:
-    """Values by name: what the equations see as a, prev and p."""
+@dataclass(frozen=True)
+class Equations:
+    """What a function says, as graphs of the program's own operations."""
 
-    def __init__(self, what: str, values: Mapping[str, Any]) -> None:
-        self.__dict__.update(values)
-        self.__dict__["_what"] = what
+    function: Callable[..., Any]
+    x_only: tuple[str, ...]  # gates by what feeds them
+    h_only: tuple[str, ...]
+    both: tuple[str, ...]
+    apart: tuple[str, ...]
+    of_middle: tuple[str, ...]  # which the function calls
+    parameters: Mapping[str, float | None]  # their initial values; None: drawn as the weights are
+    slots: Mapping[str, int]  # of each sum: a gate's, or gate.x and gate.h where they are kept apart
+    after: tuple[Node, ...]  # the new states
+    middle: Node | None  # what the second recurrent product takes
+    gradients: Mapping[Operand, Node]  # of sums, states before and parameters, from those of states and of the middle
+    shown: tuple[Node, ...]  # what trace shows of each gate
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        names = [each for each in self.__dict__ if each != "_what"]
-        raise AttributeError(f"{name!r} is no {self._what}; expected one of {', '.join(names) or 'none'}")
+    def run(self, sums: Mapping[str, Array], before: Mapping[str, Array], unit: Array | None, product: Any) -> Any:
+        """The new states of the rows of a step, by the function itself.
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"the equations assign to the {self._what} {name!r}; expected a variable of their own")
+        Parameters
+        ----------
+        sums
+            (N, H) by the names of `slots`.
+        before
+            The states.
+        unit
+            (M, H) or None.
+        product
+            What a gate that the function calls adds to its sum: product(gate, value).
+        """
+        gates: dict[str, Any] = {name: sums[name] for name in (*self.x_only, *self.h_only, *self.both)}
+        for name in self.apart:
+            gates[name] = SimpleNamespace(x=sums[f"{name}.x"], h=sums[f"{name}.h"])
+        for name in self.of_middle:
+            gates[name] = lambda value, name=name: sums[name] + product(name, value)
+        arguments: list[Any] = [SimpleNamespace(**gates), SimpleNamespace(**before)]
+        if self.parameters:
+            assert unit is not None
+            arguments.append(SimpleNamespace(**dict(zip(self.parameters, unit, strict=True))))
+        return as_states(self.function(*arguments))
+
+    def values(self, nodes: Iterable[Node], known: Mapping[Operand, Array]) -> list[Any]:
+        """What nodes are, given what their leaves are."""
+        return evaluate(list(nodes), known)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class EquationCell(Cell):
-    """A cell that `cell` made; called, it is the function that was decorated.
+@dataclass(frozen=True)
+class WrittenCell(Cell):
+    """A cell that a user wrote, by `fastrnn.cell`: what `fastrnn.Recurrent` takes.
 
-    Attributes
-    ----------
-    name
-        That of the function.
-    gates, states
-        The names, in the order of the weights' blocks and of the state.
-    parameters
-        The names of the cell's own parameters of each unit, in the order of the rows of ``unit``.
-    program
-        What the kernels run.
+    ``print`` shows its equations, their derivative and the programs that kernels run.
     """
 
-    parameters: tuple[str, ...] = ()
-    initial: tuple[float | None, ...] = ()  # of each parameter; None is drawn as the weights are
-    equations: Equations = field(default=lambda: None)
-    slots: tuple[tuple[str, str], ...] = ()  # the gate of each sum, and "x", "h" or "" where it is the gate's only sum
-    reads_h: bool = False  # whether the equations read the state before that is h
-    forward: tuple[Node, ...] = ()  # the new states
-    backward: Mapping[Operand, Node] = field(default_factory=dict)  # the gradients of sums, states and parameters
-    inside: tuple[Node, ...] = ()  # what is shown of each gate
+    equations: Equations | None = None
+
+    # A cell is what its function is, so one is like no other.
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
 
     def __call__(self, *arguments: Any) -> Any:
-        """Run the equations, on arrays or anything that computes like them."""
-        return self.equations(*arguments)
+        """The function, as it was written: on namespaces of arrays it is one step without its products."""
+        return self._equations.function(*arguments)
 
-    def __repr__(self) -> str:
-        return f"<cell {self.name}: gates {', '.join(self.gates)}; states {', '.join(self.states)}>"
+    @property
+    def _equations(self) -> Equations:
+        assert self.equations is not None
+        return self.equations
 
-    def __str__(self) -> str:
-        from fastrnn.cells.text import describe
-
-        return describe(self)
-
-    def __reduce__(self) -> str:
-        """Pickle it as a function: by the name under which its module has it."""
-        name = str(self.__dict__["__qualname__"])
-        found: Any = sys.modules.get(self.__module__)
-        for part in name.split("."):
-            found = getattr(found, part, None)
-        if found is not self:
-            raise pickle.PicklingError(
-                f"the cell {self.name} is not {self.__module__}.{name}; expected one that its module has under the "
-                "function's name: put the decorated function at the top of a module"
-            )
-        return name
-
-    def sums(self, a_x: Array, a_h: Array | None) -> Sums:
-        """The sums by slot, of those that x and h feed, (N, X*H) and (N, Y*H), gates in the cell's order."""
-        program = self._programmed()
-        S, x_gates, h_gates = program.slots, program.x_gates, program.h_gates
-        of_x = np.split(a_x, len(x_gates), axis=1)
-        of_h = [] if a_h is None else np.split(a_h, len(h_gates), axis=1)
-        sums = []
-        for slot in range(S):
-            parts = []
-            if slot < len(x_gates):
-                parts.append(of_x[sorted(x_gates).index(x_gates[slot])])
-            if slot >= S - len(h_gates):
-                parts.append(of_h[sorted(h_gates).index(h_gates[slot - S + len(h_gates)])])
-            sums.append(parts[0] if len(parts) == 1 else parts[0] + parts[1])
-        return tuple(sums)
-
-    def step(self, sums: Sums, state_prev: State, unit: Array | None) -> State:
-        """The new states, by the equations."""
-        arguments = self._arguments(dict(zip(self.slots, sums, strict=True)), state_prev, () if unit is None else unit)
-        with np.errstate(all="ignore"):
-            found = self.equations(*arguments)
-        found = found if isinstance(found, (tuple, list)) else (found,)
-        return tuple([np.array(np.broadcast_to(s, sums[0].shape), sums[0].dtype) for s in found])
-
-    def step_back(
-        self, sums: Sums, state_prev: State, dstate: State, unit: Array | None
-    ) -> tuple[Array, Array, State, list[Array]]:
-        """Gradients of the sums that x and h feed, of the states before, without the products, and of `unit`'s rows.
-
-        The last are a list by parameter, of every row.
-        """
-        program = self._programmed()
-        values = self._values(sums, state_prev, unit)
-        values |= {Operand(Kind.GRADIENT, k): d for k, d in enumerate(dstate)}
-        found = evaluate(list(self.backward.values()), values)
-        grads = {
-            operand: np.array(np.broadcast_to(value, sums[0].shape), sums[0].dtype)
-            for operand, value in zip(self.backward, found, strict=True)
-        }
-        S, x_gates, h_gates = program.slots, program.x_gates, program.h_gates
-        of_slots = [grads[Operand(Kind.SLOT, j)] for j in range(S)]
-        nothing = np.empty((len(sums[0]), 0), sums[0].dtype)
-        da_x = np.concatenate([of_slots[x_gates.index(g)] for g in sorted(x_gates)], axis=1)
-        da_h = [of_slots[S - len(h_gates) + h_gates.index(g)] for g in sorted(h_gates)]
-        bypass = tuple([grads[Operand(Kind.BEFORE, k)] for k in range(len(dstate))])
-        of_units = [grads[Operand(Kind.UNIT, m)] for m in range(len(self.parameters))]
-        return da_x, np.concatenate([nothing, *da_h], axis=1), bypass, of_units
-
-    def show(self, sums: Sums, state_prev: State, unit: Array | None) -> list[Array]:
-        """What is shown of each gate."""
-        found = evaluate(self.inside, self._values(sums, state_prev, unit))
-        return [np.broadcast_to(value, sums[0].shape) for value in found]
-
-    def _values(self, sums: Sums, state_prev: State, unit: Array | None) -> dict[Operand, Array]:
-        values = {Operand(Kind.SLOT, j): a for j, a in enumerate(sums)}
-        # A projected h is no vector of units, and is not read.
-        values |= {Operand(Kind.BEFORE, k): s for k, s in enumerate(state_prev)}
-        return values | {Operand(Kind.UNIT, m): row for m, row in enumerate(() if unit is None else unit)}
-
-    def _programmed(self) -> Program:
+    @property
+    def _program(self) -> Program:
         assert self.program is not None
         return self.program
 
-    def _arguments(self, sums: Mapping[tuple[str, str], Any], states: Sequence[Any], unit: Sequence[Any]) -> list[Any]:
-        """The arguments of the equations."""
-        of_gates: dict[str, Any] = {}
-        for gate in self.gates:
-            if (gate, "") in sums:
-                of_gates[gate] = sums[gate, ""]
-            else:
-                of_gates[gate] = Names(f"sum of {gate}", {part: sums[gate, part] for part in ("x", "h")})
-        arguments = [Names("gate", of_gates), Names("state", dict(zip(self.states, states, strict=True)))]
-        if self.parameters:
-            arguments.append(Names("parameter", dict(zip(self.parameters, unit, strict=True))))
-        return arguments
+    @property
+    def parameters(self) -> Mapping[str, float | None]:
+        """The cell's own parameters, one number a unit each: their initial values, None where they are drawn."""
+        return self._equations.parameters
+
+    def __reduce__(self) -> Any:
+        function = self._equations.function
+        return _again, (function.__module__, function.__qualname__)
+
+    def __repr__(self) -> str:
+        return f"<cell {self.name}: gates {' '.join(self.gates)}, states {' '.join(self.states)}>"
+
+    def __str__(self) -> str:
+        from fastrnn.cells.printing import describe
+
+        return describe(self)
+
+
+def _again(module: str, name: str) -> WrittenCell:
+    """A cell from a pickle: the one that its module has."""
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, WrittenCell):
+        raise AttributeError(
+            f"{module} has no cell {name}, which was pickled; expected it where it was: define it at the top of a module"
+        )
+    return found
+
+
+def as_states(result: Any) -> tuple[Any, ...]:
+    """What a function returned, as a tuple."""
+    return result if isinstance(result, tuple) else (result,)
 
 
 def cell(
     *,
-    gates: str | Sequence[str],
-    states: str | Sequence[str] = "h",
-    parameters: str | Sequence[str] | Mapping[str, float | None] = (),
-    from_x: str | Sequence[str] = (),
-    from_h: str | Sequence[str] = (),
-    apart: str | Sequence[str] = (),
-) -> Callable[[Equations], EquationCell]:
-    """Make a cell of a function that holds its equations, for `fastrnn.Recurrent`.
+    gates: str | Iterable[str],
+    states: str | Iterable[str] = "h",
+    parameters: str | Iterable[str] | Mapping[str, float | None] = (),
+    from_x: str | Iterable[str] = (),
+    from_h: str | Iterable[str] = (),
+    apart: str | Iterable[str] = (),
+) -> Callable[[Callable[..., Any]], WrittenCell]:
+    """Make a cell of a function that says how one step goes, for `fastrnn.Recurrent`.
 
-    The function is called with two or three namespaces of values, one of each unit and row of the batch:
-
-    - ``a``: the sums of the gates, ``a.i`` is W_i x + b_i + U_i h + d_i;
-    - ``prev``: the states before the step;
-    - ``p``: the cell's own parameters of each unit, if it has any.
-
-    It returns the new states in the order of `states`, and computes them with the operations of `fastrnn.cells`,
-    arithmetic, and numbers. Its derivative and what the kernels run follow from it.
+    The function takes ``(a, prev)``, or ``(a, prev, p)`` where the cell has parameters, and returns the new states in
+    their order: ``a.i`` is the sum of gate i, ``x_t W_ih^T + b_ih + h_{t-1} W_hh^T + b_hh`` of its rows, ``prev.c`` a
+    state before the step, ``p.w`` one of the cell's own parameters. All of them are one number for each row and unit
+    (parameters for each unit); what is done with them are Python's operators and the functions of `fastrnn.cells`, or
+    NumPy's of the same names. From it come an exact derivative and the programs that the kernels run.
 
     Parameters
     ----------
     gates
-        The names of the gates, in the order in which the weights are stacked.
+        Names, separated by spaces or in a sequence, in the order of the blocks of the weights.
     states
-        The names of the states. The first is the output, and what the recurrent product reads.
+        Names. The first is the output, which the recurrent product takes; each starts at zero, or as the caller says.
     parameters
-        The names of parameters of each unit, drawn as the weights are; or a dict of names to initial values.
+        Names of what each unit has one of; a mapping gives initial values, None for what is drawn as the weights are.
     from_x, from_h
-        Gates whose sum is W x + b alone, or U h + d alone. If no gate is fed by h, there is no recurrent product.
+        Gates that only x, or only h, feeds. Where no gate is fed by h there is no recurrent product.
     apart
-        Gates whose two sums are kept apart: ``a.n.x`` is W x + b, ``a.n.h`` is U h + d.
+        Gates of which ``a.n.x`` and ``a.n.h`` are kept apart, as GRU's n.
 
     Returns
     -------
-    EquationCell
-        In place of the function.
+    Callable
+        A decorator that makes a cell of the function.
 
     Raises
     ------
-    ValueError, TypeError
-        If the equations are no cell's: the message has the file and the line.
+    TypeError, ValueError
+        If the function does something that kernels cannot do, or leaves out a gate, a parameter or a state. The message
+        says where.
+
+    Notes
+    -----
+    A gate that is called, ``a.n(value)``, takes the recurrent product of that value in place of h's: ``a.n(r * prev.h)``
+    is GRU's candidate as in the paper (Cho et al., 2014). One value may be taken so, by any number of gates.
 
     Examples
     --------
@@ -231,278 +194,362 @@ def cell(
     ...     o = sigmoid(a.o + p.p_o * c)
     ...     return o * tanh(c), c
     >>> rnn = fastrnn.Recurrent(peephole, input_size=8, hidden_size=32, seed=0)
-    >>> y, (h_n, c_n) = rnn(np.zeros((5, 3, 8), np.float32))
-    >>> y.shape, rnn.parameters["unit_l0"].shape
-    ((5, 3, 32), (3, 32))
+    >>> y, (h_n, c_n) = rnn(np.zeros((100, 16, 8), np.float32))
+    >>> y.shape
+    (100, 16, 32)
     """
-    of_gates, of_states = _names("gates", gates), _names("states", states)
-    of_parameters = _names("parameters", list(parameters) if isinstance(parameters, Mapping) else parameters)
-    initial: list[float | None] = [None] * len(of_parameters)
+    named = {
+        "gates": _names("gates", gates),
+        "states": _names("states", states),
+        "parameters": _names("parameters", parameters),
+        "from_x": _names("from_x", from_x),
+        "from_h": _names("from_h", from_h),
+        "apart": _names("apart", apart),
+    }
+    for option in ("gates", "states"):
+        if not named[option]:
+            raise ValueError(f"{option} is empty; expected at least one name")
+    seen: dict[str, str] = {}
+    for option in ("from_x", "from_h", "apart"):
+        for name in named[option]:
+            if name not in named["gates"]:
+                raise ValueError(f"{option} has {name!r}; expected gates, of {' '.join(named['gates'])}")
+            if name in seen:
+                raise ValueError(f"{option} has {name!r}, and so has {seen[name]}; expected it in one of them")
+            seen[name] = option
+    initial: dict[str, float | None] = dict.fromkeys(named["parameters"])
     if isinstance(parameters, Mapping):
-        for m, (name, value) in enumerate(parameters.items()):
+        for name, value in parameters.items():
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                raise TypeError(f"parameters[{name!r}] is {value!r}; expected a number, or None for random ones")
-            initial[m] = None if value is None else float(value)
-    if not of_gates:
-        raise ValueError("gates is empty; expected the name of one gate at the least")
-    if not of_states:
-        raise ValueError("states is empty; expected the name of the output, and of other states")
-    options = {"from_x": _names("from_x", from_x), "from_h": _names("from_h", from_h), "apart": _names("apart", apart)}
-    taken: dict[str, str] = {}
-    for option, names in options.items():
-        for name in names:
-            if name not in of_gates:
-                raise ValueError(f"{option} has {name!r}; expected names of gates: {', '.join(of_gates)}")
-            if name in taken:
-                raise ValueError(f"{option} and {taken[name]} both have {name!r}; expected it in one of them")
-            taken[name] = option
-    if all(name in options["from_h"] for name in of_gates):
-        raise ValueError("from_h has every gate; expected at least one that x feeds")
-    for one, other, shared in (
-        ("gates", "states", [n for n in of_gates if n in of_states and len(of_states) > 1 and n != of_gates[0]]),
-    ):
-        if shared and tuple(of_gates) != tuple(of_states):
-            raise ValueError(f"{one} and {other} both have {shared[0]!r}; expected a name of its own for each")
+                raise TypeError(f"parameters[{name!r}] is {value!r}; expected a number, or None for one that is drawn")
+            initial[name] = None if value is None else float(value)
 
-    def make(equations: Equations) -> EquationCell:
-        if not inspect.isfunction(equations):
-            raise TypeError(f"the equations are a {type(equations).__name__}; expected a function")
-        return _define(equations, of_gates, of_states, of_parameters, tuple(initial), options)
+    def define(function: Callable[..., Any]) -> WrittenCell:
+        if not callable(function) or not hasattr(function, "__code__"):
+            raise TypeError(f"fastrnn.cell is applied to a {type(function).__name__}; expected a function")
+        return _Definition(function, named, initial).cell()
 
-    return make
+    return define
 
 
-def _names(argument: str, names: Any) -> tuple[str, ...]:
-    """Names as a caller lists them: "i f g o" or a sequence."""
-    found = names.replace(",", " ").split() if isinstance(names, str) else names
-    if not isinstance(found, (list, tuple)) or not all(isinstance(name, str) for name in found):
-        raise TypeError(f"{argument} is {names!r}; expected names: 'i f g o', or a list of strings")
-    for name in found:
-        if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
-            raise ValueError(f"{argument} has {name!r}; expected names of Python without an underscore before them")
-    if len(set(found)) < len(found):
-        twice = next(name for name in found if list(found).count(name) > 1)
-        raise ValueError(f"{argument} has {twice!r} twice; expected a name of its own for each")
-    return tuple(found)
-
-
-# ---- the definition
-
-
-def _define(
-    equations: Equations,
-    gates: tuple[str, ...],
-    states: tuple[str, ...],
-    parameters: tuple[str, ...],
-    initial: tuple[float | None, ...],
-    options: Mapping[str, tuple[str, ...]],
-) -> EquationCell:
-    """Trace the equations, and make of them what a cell is."""
-    of_x = [g for g in gates if g in options["from_x"]]
-    of_h = [g for g in gates if g in options["from_h"]]
-    apart = [g for g in gates if g in options["apart"]]
-    both = [g for g in gates if g not in of_x + of_h + apart]
-    slots = [
-        *[(g, "x" if g in apart else "") for g in gates if g in of_x + apart],
-        *[(g, "") for g in both],
-        *[(g, "h" if g in apart else "") for g in gates if g in of_h + apart],
-    ]
-    name = equations.__name__
-    graph = Graph()
-
-    def traced(kind: Kind, count: int) -> list[Traced]:
-        return [Traced(graph, graph.leaf(Operand(kind, i))) for i in range(count)]
-
-    shell = EquationCell(name, gates, states, False, None, parameters, initial, equations, tuple(slots))
-    sums = traced(Kind.SLOT, len(slots))
-    arguments = shell._arguments(
-        dict(zip(slots, sums, strict=True)), traced(Kind.BEFORE, len(states)), traced(Kind.UNIT, len(parameters))
-    )
-    _check_signature(equations, parameters)
-    returned, variables = _run(equations, arguments)
-    raw = _new_states(equations, graph, returned, states)
-    used = {n.leaf for n in reachable(raw) if n.leaf is not None}
-    for j, (gate, part) in enumerate(slots):
-        if Operand(Kind.SLOT, j) not in used:
-            raise ValueError(f"{_where(equations)}: the new states do not depend on a.{gate}{'.' * bool(part)}{part}")
-    for m, parameter in enumerate(parameters):
-        if Operand(Kind.UNIT, m) not in used:
-            raise ValueError(f"{_where(equations)}: the new states do not depend on the parameter p.{parameter}")
-
-    seeds: dict[Node, Node] = {}
-    for k, node in enumerate(raw):
-        gradient = graph.leaf(Operand(Kind.GRADIENT, k))
-        seeds[node] = graph.make(Op.ADD, seeds[node], gradient) if node in seeds else gradient
-    leaves = differentiate(graph, seeds)
-    zero = graph.number(0.0)
-    wanted = [Operand(Kind.SLOT, j) for j in range(len(slots))]
-    wanted += [Operand(Kind.BEFORE, k) for k in range(len(states))]
-    wanted += [Operand(Kind.UNIT, m) for m in range(len(parameters))]
-    backward = {operand: graph.lowered(leaves.get(operand, zero)) for operand in wanted}
-    forward = tuple([graph.lowered(node) for node in raw])
-    inside = tuple([graph.lowered(node) for node in _shown(graph, gates, slots, raw, variables)])
-    reads_h = Operand(Kind.BEFORE, 0) in used
-
-    # The gate of each slot that x feeds, and of each that h feeds.
-    x_gates = tuple([gates.index(g) for g, part in slots if part == "x" or g in of_x + both])
-    h_gates = tuple([gates.index(g) for g, part in slots if part == "h" or (part == "" and g in both + of_h)])
-    program = _program(forward, backward, inside, x_gates, h_gates, len(slots), len(states), len(parameters), reads_h)
-    made = EquationCell(
-        name,
-        gates,
-        states,
-        additive=False,
-        program=program,
-        parameters=parameters,
-        initial=initial,
-        equations=equations,
-        slots=tuple(slots),
-        reads_h=reads_h,
-        forward=forward,
-        backward=backward,
-        inside=inside,
-    )
-    made.__dict__.update(
-        __module__=equations.__module__, __qualname__=equations.__qualname__, __doc__=equations.__doc__
-    )
-    return made
-
-
-def _where(equations: Equations, line: int | None = None) -> str:
-    """The place of a function, or of a line in it."""
-    code: CodeType = equations.__code__
-    return f"{code.co_filename}:{line or code.co_firstlineno}: cell {equations.__name__}"
-
-
-def _check_signature(equations: Equations, parameters: Sequence[str]) -> None:
-    taken = len(inspect.signature(equations).parameters)
-    wanted = 3 if parameters else 2
-    if taken != wanted:
-        raise TypeError(
-            f"{_where(equations)}: the function takes {taken} arguments; expected {wanted}, (a, prev{', p' * (wanted == 3)}),"
-            f" as it has {'parameters' if parameters else 'no parameters'}"
-        )
-
-
-def _run(equations: Equations, arguments: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
-    """What the function returns, and the values of its variables at that point."""
-    variables: dict[str, Any] = {}
-
-    def watch(frame: FrameType, event: str, _: Any) -> None:
-        if event == "return" and frame.f_code is equations.__code__:
-            variables.update(frame.f_locals)
-
-    before = sys.getprofile()
+def _names(option: str, names: Any) -> tuple[str, ...]:
+    if isinstance(names, str):
+        names = names.split()
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            sys.setprofile(watch)
-            try:
-                returned = equations(*arguments)
-            finally:
-                sys.setprofile(before)
-    except (TypeError, ValueError, AttributeError) as error:
+        found = tuple(names)
+    except TypeError:
+        raise TypeError(f"{option} is a {type(names).__name__}; expected names, separated by spaces") from None
+    for name in found:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"{option} has {name!r}; expected names as Python's variables have")
+    if len(set(found)) != len(found):
+        raise ValueError(f"{option} is {' '.join(found)!r}; expected each name once")
+    return found
+
+
+class _Gate(Traced):
+    """A gate's sum, which may be called in place of being used."""
+
+    __slots__ = ("name", "tracing")
+
+    def __init__(self, tracing: _Tracing, name: str, node: Node) -> None:
+        super().__init__(tracing.graph, node)
+        self.tracing, self.name = tracing, name
+
+    def __call__(self, value: Any) -> Traced:
+        return self.tracing.call(self.name, value)
+
+
+class _Names:
+    """The attributes of one of the function's arguments, which notes which of them are looked at."""
+
+    def __init__(self, what: str, values: Mapping[str, Any]) -> None:
+        self._what, self._values, self._used = what, values, set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._values:
+            raise AttributeError(f"the cell has no {self._what} {name!r}; expected one of {', '.join(self._values)}")
+        self._used.add(name)
+        return self._values[name]
+
+
+class _Tracing:
+    """One call of the function with traced values."""
+
+    def __init__(self, definition: _Definition, of_middle: tuple[str, ...]) -> None:
+        self.graph = Graph()
+        self.of_middle = of_middle
+        self.called: dict[str, Traced] = {}
+        self.definition = definition
+        self.slots = definition.slots_of(of_middle)
+        gates: dict[str, Any] = {}
+        for name in definition.gates:
+            if name in definition.apart:
+                gates[name] = _Names(f"part of gate {name}", {k: self._sum(f"{name}.{k}") for k in "xh"})
+            else:
+                gates[name] = _Gate(self, name, self.graph.leaf(Operand(Kind.SLOT, self.slots[name])))
+        before = {n: self._leaf(Kind.BEFORE, k) for k, n in enumerate(definition.states)}
+        own = {n: self._leaf(Kind.UNIT, k) for k, n in enumerate(definition.parameters)}
+        self.arguments = [_Names("gate", gates), _Names("state", before)]
+        if own:
+            self.arguments.append(_Names("parameter", own))
+        self.locals: dict[str, Any] = {}
+        self.result = self._run()
+
+    def _leaf(self, kind: Kind, index: int) -> Traced:
+        return Traced(self.graph, self.graph.leaf(Operand(kind, index)))
+
+    def _sum(self, name: str) -> Traced:
+        return self._leaf(Kind.SLOT, self.slots[name])
+
+    def call(self, name: str, value: Any) -> Traced:
+        """A gate is called with what its recurrent product is to take."""
+        if name in self.definition.h_only or name in self.definition.x_only:
+            raise ValueError(f"gate {name} is called, but it is not fed by both x and h; expected one that is")
+        if not isinstance(value, Traced):
+            raise TypeError(f"gate {name} is called with a {type(value).__name__}; expected a value of the equations")
+        for other in self.called.values():
+            if other.node is not value.node:
+                raise ValueError(
+                    f"gate {name} is called with another value than the gate before; expected one value for all: "
+                    "a step has one second recurrent product"
+                )
+        self.called[name] = value
+        return self._sum(name)
+
+    def _run(self) -> Any:
+        """Call the function, and keep its local variables as it returns."""
+        code = self.definition.function.__code__
+        before = sys.getprofile()
+
+        def note(frame: FrameType, event: str, _: Any) -> None:
+            if event == "return" and frame.f_code is code:
+                self.locals = dict(frame.f_locals)
+
+        sys.setprofile(note)
+        try:
+            return self.definition.function(*self.arguments)
+        except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            sys.setprofile(before)
+            raise self.definition.error(error) from error
+        finally:
+            sys.setprofile(before)
+
+
+class _Definition:
+    """A cell in the making."""
+
+    def __init__(
+        self, function: Callable[..., Any], named: Mapping[str, tuple[str, ...]], initial: Mapping[str, float | None]
+    ) -> None:
+        self.function = function
+        self.gates, self.states, self.parameters = named["gates"], named["states"], tuple(initial)
+        self.x_only, self.h_only, self.apart = named["from_x"], named["from_h"], named["apart"]
+        self.initial = dict(initial)
+        wanted = 3 if initial else 2
+        if function.__code__.co_argcount != wanted:
+            arguments = "(a, prev, p), as it has parameters" if initial else "(a, prev)"
+            raise self.fault(TypeError, f"it takes {function.__code__.co_argcount} arguments; expected {arguments}")
+
+    def fault(self, kind: type[Exception], message: str, line: int | None = None) -> Exception:
+        """An error that says where it is."""
+        code = self.function.__code__
+        line = code.co_firstlineno if line is None else line
+        text = linecache.getline(code.co_filename, line).strip()
+        return kind(f"cell {self.function.__name__} ({code.co_filename}:{line}{': ' + text if text else ''}): {message}")
+
+    def error(self, error: Exception) -> Exception:
+        """The same error, with the line of the function that led to it."""
         line, trace = None, error.__traceback__
         while trace is not None:
-            line = trace.tb_lineno if trace.tb_frame.f_code is equations.__code__ else line
+            if trace.tb_frame.f_code is self.function.__code__:
+                line = trace.tb_lineno
             trace = trace.tb_next
-        raise type(error)(f"{_where(equations, line)}: {error}") from error
-    for each in caught:
-        warnings.warn(f"{_where(equations)}: {each.message}", each.category, stacklevel=5)
-    return returned, variables
+        kind = next(k for k in (TypeError, ValueError, AttributeError, Exception) if isinstance(error, k))
+        return self.fault(kind if kind is not Exception else ValueError, str(error), line)
 
+    def of(self, *parts: str) -> tuple[str, ...]:
+        """Gates of no other kind."""
+        return tuple(n for n in self.gates if n not in (*self.x_only, *self.h_only, *self.apart, *parts))
 
-def _new_states(equations: Equations, graph: Graph, returned: Any, states: Sequence[str]) -> list[Node]:
-    """The nodes of the new states."""
-    values = returned if isinstance(returned, (tuple, list)) else (returned,)
-    if len(values) != len(states) or returned is None:
-        came = "nothing" if returned is None else f"{len(values)} value{'s' * (len(values) != 1)}"
-        raise ValueError(
-            f"{_where(equations)}: the function returns {came}; expected the new states, {', '.join(states)}, in this order"
-        )
-    nodes = []
-    for name, value in zip(states, values, strict=True):
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            nodes.append(graph.number(float(value)))
-        elif isinstance(value, Traced):
-            nodes.append(value.node)
-        else:
-            raise TypeError(
-                f"{_where(equations)}: the new state {name} is a {type(value).__name__}; expected a value computed "
-                "from the arguments"
+    def slots_of(self, of_middle: tuple[str, ...]) -> dict[str, int]:
+        """The slot of each sum: those that m feeds, x alone, both, h alone."""
+        order = [*of_middle, *self.x_only, *[f"{n}.x" for n in self.apart]]
+        order += [*self.of(*of_middle), *self.h_only, *[f"{n}.h" for n in self.apart]]
+        return {name: slot for slot, name in enumerate(order)}
+
+    def cell(self) -> WrittenCell:
+        """The cell."""
+        of_middle = tuple(n for n in self.gates if n in _Tracing(self, ()).called)
+        traced = _Tracing(self, of_middle)
+        graph, result = traced.graph, as_states(traced.result)
+        if len(result) != len(self.states):
+            raise self.fault(
+                ValueError,
+                f"it returns {len(result)} values; expected {len(self.states)}: the new {', '.join(self.states)}",
             )
-    return nodes
+        after = []
+        for name, value in zip(self.states, result, strict=True):
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                value = Traced(graph, graph.number(float(value)))
+            if not isinstance(value, Traced):
+                raise self.fault(TypeError, f"the new {name} is a {type(value).__name__}; expected a value of the equations")
+            after.append(value.node)
+        middle = next((value.node for value in traced.called.values()), None)
+        self._check(graph, after, middle, traced)
+
+        def gradient_of(seeds: list[tuple[Node, Node]]) -> dict[Operand, Node]:
+            known: dict[Node, Node] = {}
+            for node, seed in seeds:
+                known[node] = graph.make(Op.ADD, known[node], seed) if node in known else seed
+            return differentiate(graph, known)
+
+        seeds = [(node, graph.leaf(Operand(Kind.GRADIENT, k))) for k, node in enumerate(after)]
+        found = gradient_of(seeds)
+        if middle is not None:
+            first = {operand: found.get(operand, graph.number(0.0)) for operand in self._middle_slots(of_middle)}
+            found = gradient_of([*seeds, (middle, graph.leaf(Operand(Kind.MIDDLE, 0)))]) | first
+        shown = [self._shown(traced, name) for name in self.gates]
+        equations = Equations(
+            self.function,
+            self.x_only,
+            self.h_only,
+            self.of(*of_middle),
+            self.apart,
+            of_middle,
+            self.initial,
+            traced.slots,
+            tuple(map(graph.lowered, after)),
+            None if middle is None else graph.lowered(middle),
+            {operand: graph.lowered(node) for operand, node in found.items()},
+            tuple(map(graph.lowered, shown)),
+        )
+        program = _Writer(self, equations).program(graph)
+        additive = not self.apart and not of_middle and not self.x_only and not self.h_only
+        return WrittenCell(self.function.__name__, self.gates, self.states, additive, program, equations)
+
+    def _middle_slots(self, of_middle: tuple[str, ...]) -> list[Operand]:
+        return [Operand(Kind.SLOT, slot) for slot in range(len(of_middle))]
+
+    def _check(self, graph: Graph, after: list[Node], middle: Node | None, traced: _Tracing) -> None:
+        """ValueError for what is left out, or goes round in a circle."""
+        roots = [*after] + ([] if middle is None else [middle])
+        leaves = {node.value for node in reachable(roots) if node.leaf is not None}
+        for name, slot in traced.slots.items():
+            if Operand(Kind.SLOT, slot) not in leaves:
+                raise self.fault(ValueError, f"a.{name} is not used; expected every gate in the new states")
+        for k, name in enumerate(self.parameters):
+            if Operand(Kind.UNIT, k) not in leaves:
+                raise self.fault(ValueError, f"p.{name} is not used; expected every parameter in the new states")
+        if middle is not None:
+            for node in reachable([middle]):
+                if node.leaf is not None and node.leaf in self._middle_slots(traced.of_middle):
+                    raise self.fault(
+                        ValueError, f"gate {traced.of_middle[node.leaf.index]} takes the product of what is made of it"
+                    )
+
+    def _shown(self, traced: _Tracing, gate: str) -> Node:
+        """The local variable of a gate's name if there is one, else its sum."""
+        found = traced.locals.get(gate)
+        if isinstance(found, Traced) and not isinstance(found, _Gate):
+            return found.node
+        name = gate if gate in traced.slots else f"{gate}.x"
+        return traced.graph.leaf(Operand(Kind.SLOT, traced.slots[name]))
 
 
-def _shown(
-    graph: Graph,
-    gates: Sequence[str],
-    slots: Sequence[tuple[str, str]],
-    states: Sequence[Node],
-    variables: Mapping[str, Any],
-) -> list[Node]:
-    """What `trace` shows of each gate: the variable of its name, else its activation, else its sum."""
-    made = reachable(states)
-    shown = []
-    for gate in gates:
-        variable = variables.get(gate)
-        if isinstance(variable, Traced) and variable.graph is graph:
-            shown.append(variable.node)
-            continue
-        slot = next(j for j, (g, part) in enumerate(slots) if g == gate and part in ("", "x"))
-        node = graph.leaf(Operand(Kind.SLOT, slot))
-        uses = [n for n in made if node in n.args]
-        if len(uses) == 1 and len(uses[0].args) == 1 and uses[0].op is not Op.NEG:
-            node = uses[0]
-        shown.append(node)
-    return shown
+class _Writer:
+    """Writes a cell's programs."""
+
+    def __init__(self, definition: _Definition, equations: Equations) -> None:
+        self.definition, self.equations = definition, equations
+        self.constants = Constants()
+        self.registers = 0
+
+    def write(
+        self, targets: list[tuple[Operand, Node]], seen: Mapping[Node, Operand], *, forward: bool = False
+    ) -> tuple[Instruction, ...]:
+        """A program, whose constants and registers count."""
+        found = schedule(targets, seen, self.constants, forward=forward)
+        self.registers = max(self.registers, found.registers)
+        return found.instructions
+
+    def program(self, graph: Graph) -> Program:
+        """All of it."""
+        d, e = self.definition, self.equations
+        gate = {name: index for index, name in enumerate(d.gates)}
+        S, M, Q = len(e.slots), len(d.parameters), len(e.of_middle)
+        zero = graph.number(0.0)
+        slot = [Operand(Kind.SLOT, j) for j in range(S)]
+        own = [(Operand(Kind.SLOT, S + m), e.gradients.get(Operand(Kind.UNIT, m), zero)) for m in range(M)]
+        reads_h = any(
+            node.leaf == Operand(Kind.BEFORE, 0)
+            for node in reachable([*e.after, *e.gradients.values(), *([] if e.middle is None else [e.middle])])
+        )
+        back = [(at, e.gradients.get(at, zero)) for at in slot[Q:]] + own
+        for k in range(0 if reads_h else 1, len(d.states)):
+            back.append((Operand(Kind.GRADIENT, k), e.gradients.get(Operand(Kind.BEFORE, k), zero)))
+        first_back = [(at, e.gradients[at]) for at in slot[:Q]]
+
+        known_after = {node: Operand(Kind.AFTER, k) for k, node in enumerate(e.after) if k and node.op is not None}
+        made = [*e.after, *([] if e.middle is None else [e.middle])]
+        room = -(-(S + M) // 4) * 4
+        needed = [node for _, node in [*first_back, *back]]
+        while True:
+            tape = choose_tape(made, known_after, needed, e.shown, room, slot[:Q])
+            if tape is not None:
+                break
+            room += 4
+        leaves = {node: node.value for node in graph.nodes if node.leaf is not None and node.leaf.kind is not Kind.SLOT}
+        sums = {graph.leaf(at): at for at in slot}
+
+        in_middle: dict[Node, Operand] = {}
+        middle: tuple[Instruction, ...] = ()
+        if e.middle is not None:
+            of_m = {graph.leaf(at) for at in slot[:Q]}
+            early = {n: at for n, at in tape.items() if not of_m & set(reachable([n]))}
+            left = {at for node, at in sums.items() if early.get(node, at) == at and at not in early.values()}
+            left |= {at for node, at in early.items() if node.leaf is not None}
+            seen = {**leaves, **{n: at for n, at in sums.items() if at in left}, **early}
+            wanted = [*e.after, *[n for n in tape if n not in early]]
+            if all(n in seen for n in reachable(wanted, seen.__contains__) if n.op is None and n.number is None):
+                in_middle = early
+            middle = self.write(
+                [(Operand(Kind.MIDDLE, 0), e.middle), *[(at, n) for n, at in in_middle.items()]], {**leaves, **sums},
+                forward=True,
+            )
+        overwritten = {at for n, at in in_middle.items() if n.leaf is None}
+        seen_forward = {**leaves, **{n: at for n, at in sums.items() if at not in overwritten}, **in_middle}
+        forward = self.write(
+            [(Operand(Kind.AFTER, k), node) for k, node in enumerate(e.after)]
+            + [(at, node) for node, at in tape.items() if node not in in_middle],
+            seen_forward,
+            forward=True,
+        )
+        seen_back = {**leaves, **tape, **known_after}
+        return Program(
+            tuple(gate[name.removesuffix(".x")] for name in [*e.slots][: S - len(e.h_only) - len(e.apart)]),
+            tuple(gate[name.removesuffix(".h")] for name in [*e.slots][Q + len(e.x_only) + len(e.apart) :]),
+            S,
+            len(d.states),
+            M,
+            reads_h,
+            backward=self.write(back, seen_back),
+            forward=forward,
+            inside=self.write([(Operand(Kind.SHOWN, g), node) for g, node in enumerate(e.shown)], seen_back),
+            m_gates=tuple(gate[name] for name in e.of_middle),
+            middle=middle,
+            middle_back=self.write(first_back, seen_back) if Q else (),
+            constants=tuple(self.constants.values),
+            registers=self.registers,
+            room=room,
+        )
 
 
-def _program(
-    forward: Sequence[Node],
-    backward: Mapping[Operand, Node],
-    inside: Sequence[Node],
-    x_gates: tuple[int, ...],
-    h_gates: tuple[int, ...],
-    S: int,
-    K: int,
-    M: int,
-    reads_h: bool,
-) -> Program:
-    """The programs of a cell."""
-    # Gradients where they are to be written: of the parameters in slots after the sums, of the states over those after.
-    targets = []
-    for operand, node in backward.items():
-        kind, index = operand
-        if kind is Kind.SLOT:
-            targets.append((operand, node))
-        elif kind is Kind.UNIT:
-            targets.append((Operand(Kind.SLOT, S + index), node))
-        elif index or reads_h:
-            targets.append((Operand(Kind.GRADIENT, index), node))
-    after = {node: Operand(Kind.AFTER, k) for k, node in enumerate(forward) if k and node.op is not None}
-    roots = [node for _, node in targets]
-    tape = choose_tape(forward, after, roots, inside, (S + M + 3) // 4 * 4)
-
-    constants = Constants()
-    sums = {n: n.leaf for n in reachable(forward) if n.leaf is not None}
-    states = [(Operand(Kind.AFTER, k), node) for k, node in enumerate(forward)]
-    keep = [(operand, node) for node, operand in tape.items()]
-    of_forward = schedule([*states, *keep], sums, constants, forward=True)
-    seen = {n: n.leaf for n in reachable([*roots, *inside]) if n.leaf is not None and n.leaf.kind is not Kind.SLOT}
-    seen |= after | tape
-    of_backward = schedule(targets, seen, constants)
-    of_inside: Scheduled = schedule([(Operand(Kind.SHOWN, g), node) for g, node in enumerate(inside)], seen, constants)
-    return Program(
-        x_gates,
-        h_gates,
-        S,
-        K,
-        M,
-        reads_h,
-        tuple(constants.values),
-        max(of_forward.registers, of_backward.registers, of_inside.registers),
-        of_forward.instructions,
-        of_backward.instructions,
-        of_inside.instructions,
-    )
+def source_of(function: Callable[..., Any]) -> str:
+    """The function as it was written, or its name where there is no source."""
+    try:
+        return inspect.cleandoc(inspect.getsource(function))
+    except (OSError, TypeError):
+        return f"def {function.__name__}(...)"

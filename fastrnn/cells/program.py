@@ -18,6 +18,15 @@ Slots come in blocks of four. The values of a unit that all programs see are
     CONSTANT i  a number
     REGISTER r  scratch
     SHOWN g     inside: what is to be shown of gate g
+    MIDDLE 0    see below
+
+A cell may have a second recurrent product, of a middle value m (N, H) that is made of sums and states, in place of h:
+GRU's r * h as in the paper. The gates it feeds are x's too, and have the first slots. Then a step runs the middle
+program, which writes MIDDLE 0 and may overwrite the slots of other sums; the second product adds to its slots; and the
+forward program goes on. Back it goes in the same two: first the middle_back program, which writes the gradients of the
+sums that m feeds into their slots, and nothing else that the other reads; then the second product gives the gradient of
+m; then the backward program, which has it in MIDDLE 0, writes all that is left. What the tape holds in the slots of m
+is lost to that one.
 
 An instruction reads its operands before it writes, for all rows at once. A kernel may hold BEFORE k and AFTER k, from
 k = 1 on, in the same memory: forward must not read BEFORE k once it has written AFTER k.
@@ -42,6 +51,7 @@ class Kind(IntEnum):
     UNIT = 5
     CONSTANT = 6
     SHOWN = 7
+    MIDDLE = 8
 
 
 class Operand(NamedTuple):
@@ -109,3 +119,7 @@ class Program(NamedTuple):
     forward: tuple[Instruction, ...]
     backward: tuple[Instruction, ...]
     inside: tuple[Instruction, ...]
+    m_gates: tuple[int, ...] = ()  # (Q,) of each slot from 0 on that m feeds, of weight_hh's blocks; Q <= S - Y
+    middle: tuple[Instruction, ...] = ()
+    middle_back: tuple[Instruction, ...] = ()
+    room: int = 0  # how many slots there are at the least, S and those of parameters' gradients among them

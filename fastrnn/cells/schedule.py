@@ -11,8 +11,9 @@ from fastrnn.cells.program import Instruction, Kind, Op, Operand
 __all__ = ["Constants", "Scheduled", "choose_tape", "schedule"]
 
 _CHEAP = 1.0
-_COST = dict.fromkeys((Op.EXP, Op.EXPM1, Op.LOG, Op.LOG1P, Op.SIN, Op.COS, Op.ERF, Op.SIGMOID, Op.TANH), 12.0)
+_COST = {op: 12.0 for op in (Op.EXP, Op.EXPM1, Op.LOG, Op.LOG1P, Op.SIN, Op.COS, Op.ERF, Op.SIGMOID, Op.TANH)}
 _COST |= {Op.DIV: 5.0, Op.SQRT: 5.0}
+_FREE = {Kind.UNIT, Kind.BEFORE, Kind.AFTER, Kind.GRADIENT}  # that backward sees whatever the tape keeps
 
 
 # ---- the tape
@@ -32,8 +33,9 @@ def _cost(roots: Iterable[Node], seen: Mapping[Node, object]) -> float:
 
 
 def choose_tape(
-    forward: Sequence[Node], after: Mapping[Node, Operand], backward: Sequence[Node], inside: Sequence[Node], slots: int
-) -> dict[Node, Operand]:
+    forward: Sequence[Node], after: Mapping[Node, Operand], backward: Sequence[Node], inside: Sequence[Node], slots: int,
+    lost: Sequence[Operand] = (),
+) -> dict[Node, Operand] | None:
     """The values that forward leaves in the slots for backward and for inside, and where.
 
     Parameters
@@ -46,11 +48,18 @@ def choose_tape(
         What the tape must lead to.
     slots
         How many there are.
+    lost
+        Those of them that backward does not see.
+
+    Returns
+    -------
+    dict or None
+        None if the slots are too few.
     """
     made = reachable(forward)
     sums = [n for n in made if n.leaf is not None and n.leaf.kind is Kind.SLOT]
     needed = {n for n in reachable([*backward, *inside]) if n in set(sums)}
-    kept = dict.fromkeys(n for n in sums if n in needed)
+    kept = dict.fromkeys(n for n in sums if n in needed and n.value not in lost)
     candidates = [n for n in made if n.op is not None and n not in after and n.op not in _MASKS]
     candidates += [n for n in sums if n not in kept]
 
@@ -58,6 +67,7 @@ def choose_tape(
         seen = {**dict.fromkeys(of), **after}
         return _cost(backward, seen) + 0.02 * _cost(inside, seen)
 
+    slots_left = slots - len(lost)
     best = cost(kept)
     improved = True
     while improved:
@@ -66,7 +76,7 @@ def choose_tape(
             if candidate in kept:
                 continue
             trials = [[n for n in kept if n is not other] for other in kept]
-            if len(kept) < slots:
+            if len(kept) < slots_left:
                 trials.append(list(kept))
             for trial in trials:
                 found = cost([*trial, candidate])
@@ -74,19 +84,21 @@ def choose_tape(
                 if found + (2.0 if len(trial) == len(kept) else 0.01) < best:
                     kept, best, improved = dict.fromkeys([*trial, candidate]), found, True
                     break
-    return _place(kept, sums, slots)
+    return _place(kept, sums, slots, lost) if best < float("inf") else None
 
 
 _MASKS = frozenset({Op.LESS, Op.LESS_EQUAL, Op.EQUAL})
 
 
-def _place(kept: Iterable[Node], sums: Sequence[Node], slots: int) -> dict[Node, Operand]:
+def _place(
+    kept: Iterable[Node], sums: Sequence[Node], slots: int, lost: Sequence[Operand]
+) -> dict[Node, Operand]:
     """A slot for each kept value: a sum's is its own, others take that of a sum that they are made of, if it is free."""
-    placed: dict[Node, Operand] = {n: n.value for n in kept if n.leaf is not None}
+    placed: dict[Node, Operand] = {n: n.value for n in kept if n.leaf is not None and n.value not in lost}
     free = [Operand(Kind.SLOT, j) for j in range(slots)]
-    free = [operand for operand in free if operand not in set(placed.values())]
+    free = [operand for operand in free if operand not in set(placed.values()) and operand not in lost]
     of_sums = {n.value for n in sums}
-    others = [n for n in kept if n.leaf is None]
+    others = [n for n in kept if n not in placed]
     for node in sorted(others, key=lambda node: len(reachable([node]))):  # what is made of one sum chooses first
         mine = [n.value for n in reachable([node]) if n.value in free and n.value in of_sums]
         spare = [operand for operand in free if operand not in of_sums]
@@ -155,11 +167,7 @@ class Scheduled(NamedTuple):
 
 
 def schedule(
-    targets: Sequence[tuple[Operand, Node]],
-    seen: Mapping[Node, Operand],
-    constants: Constants,
-    *,
-    forward: bool = False,
+    targets: Sequence[tuple[Operand, Node]], seen: Mapping[Node, Operand], constants: Constants, *, forward: bool = False
 ) -> Scheduled:
     """Instructions that write each node to its target, from the values that are seen and where these are.
 
@@ -198,7 +206,7 @@ class _Scheduler:
         # What must have been read before a place is written.
         self.content: dict[Operand, list[Node]] = {}
         for node in self.uses:
-            at = seen.get(node, node.leaf)
+            at = seen.get(node)
             if at is not None:
                 self.content.setdefault(at, []).append(node)
                 if forward and at.kind is Kind.BEFORE and at.index:
@@ -231,9 +239,9 @@ class _Scheduler:
             return self.constants.place(node.number)
         return self.place[node] if node in self.place else node.value
 
-    def _copy(self, out: Operand, node: Node) -> None:
-        at = self._operand(node)
-        self.out.append(Instruction(Op.COPY, out, at, at, at))
+    def _emit(self, op: Op, out: Operand, args: Sequence[Node]) -> None:
+        a, b, c = (*map(self._operand, args), *[self._operand(args[0])] * (3 - len(args)))
+        self.out.append(Instruction(op, out, a, b, c))
 
     def _used(self, args: Iterable[Node]) -> None:
         """Count down what is left to read."""
@@ -273,9 +281,9 @@ class _Scheduler:
             target = self.targets.get(node)
             blocked = target is not None and self._blocked(target, args)
             operands = [self._operand(a) for a in args]
-            a, b, c = (*operands, *[operands[0]] * (3 - len(operands)))
             self._used(args)
             out = target if target is not None and not blocked else self._register()
+            a, b, c = (*operands, *[operands[0]] * (3 - len(operands)))
             self.out.append(Instruction(op, out, a, b, c))
             self.place[node] = out
             if target is not None and blocked:
@@ -295,7 +303,9 @@ class _Scheduler:
         _, args = self.work[node]
         target = self.targets.get(node)
         blocked = target is not None and self._blocked(target, args)
-        ends = sum(self.uses[a] == 1 and a in self.place and self.place[a].kind is Kind.REGISTER for a in set(args))
+        ends = sum(
+            self.uses[a] == 1 and a in self.place and self.place[a].kind is Kind.REGISTER for a in set(args)
+        )
         return blocked, (target is None or blocked) - ends, self.order[node]
 
     def _copy_what_can_be(self) -> bool:
@@ -305,7 +315,7 @@ class _Scheduler:
             if node in self.work and node not in self.place:
                 continue
             if not self._blocked(target, (node,)):
-                self._copy(target, node)
+                self._emit(Op.COPY, target, (node,))
                 self._used((node,))
                 self.copies.remove(copy)
                 return True
@@ -316,7 +326,7 @@ class _Scheduler:
         target, _ = self.copies[0]
         (node, *_) = [n for n in self.content[target] if self.uses[n]]
         aside = self._register()
-        self._copy(aside, node)
+        self._emit(Op.COPY, aside, (node,))
         self.place[node] = aside
         for content in self.content.values():
             if node in content:

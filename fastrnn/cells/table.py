@@ -73,7 +73,9 @@ class Cell:
     @cached_property
     def gates_hh(self) -> tuple[str, ...]:
         """The gates that h feeds, in the order of the blocks of weight_hh."""
-        return self.gates if self.program is None else tuple(self.gates[g] for g in sorted(self.program.h_gates))
+        return self.gates if self.program is None else tuple(
+            self.gates[g] for g in sorted(self.program.h_gates + self.program.m_gates)
+        )
 
     @cached_property
     def states_0(self) -> tuple[str, ...]:

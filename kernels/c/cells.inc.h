@@ -54,6 +54,11 @@
 #define rnn_relu_IS_PROGRAM 0
 #define lstm_IS_PROGRAM 0
 #define gru_IS_PROGRAM 0
+#define program_MIDDLE(name) NAME(program_##name)
+#define rnn_tanh_MIDDLE(name) NULL
+#define rnn_relu_MIDDLE(name) NULL
+#define lstm_MIDDLE(name) NULL
+#define gru_MIDDLE(name) NULL
 #endif
 
 INLINE void NAME(rnn_tanh_gates)(vec z[1], vec *c) { z[0] = vec_tanh(z[0]); }

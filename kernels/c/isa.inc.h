@@ -1,4 +1,5 @@
 /* Everything for one instruction set, in both precisions. The including file has set up simd_<isa>.h. */
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>

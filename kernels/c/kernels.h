@@ -55,7 +55,8 @@ enum {
     FASTRNN_AT_GRADIENT = FASTRNN_AT_AFTER + FASTRNN_STATES,
     FASTRNN_AT_UNIT = FASTRNN_AT_GRADIENT + FASTRNN_STATES,
     FASTRNN_AT_SHOWN = FASTRNN_AT_UNIT + FASTRNN_UNIT_SLOTS,
-    FASTRNN_AT_CONSTANT = FASTRNN_AT_SHOWN + FASTRNN_UNIT_SLOTS,
+    FASTRNN_AT_MIDDLE = FASTRNN_AT_SHOWN + FASTRNN_UNIT_SLOTS,
+    FASTRNN_AT_CONSTANT = FASTRNN_AT_MIDDLE + 1,
     FASTRNN_AT_REGISTER = FASTRNN_AT_CONSTANT + FASTRNN_CONSTANTS,
     FASTRNN_PLACES = FASTRNN_AT_REGISTER + FASTRNN_REGISTERS,
 };
@@ -69,12 +70,15 @@ typedef struct {
 typedef struct {
     int blocks;                     /* of a unit vector */
     int slots, x_slots, h_slots;    /* S sums; x feeds the first of them, h the last */
+    int m_slots;                    /* those that m feeds, of the first ones: see fastrnn_layer */
     int states, parameters, gates;  /* K, M, G; gates are what `inside` shows */
     int reads_h;                    /* whether the equations read the state before that is h */
-    int x_gates[FASTRNN_UNIT_SLOTS], h_gates[FASTRNN_UNIT_SLOTS]; /* blocks of the weights, by slot fed */
+    int x_gates[FASTRNN_UNIT_SLOTS], h_gates[FASTRNN_UNIT_SLOTS], m_gates[FASTRNN_UNIT_SLOTS]; /* blocks of the weights,
+                                                                                                  by slot fed */
     int registers, constant_count;
     const void *constants;          /* [constant][L], aligned to 64 bytes */
     fastrnn_code forward, backward, inside;
+    fastrnn_code middle, middle_back; /* before the product of m: from the other sums to m; back from there */
 } fastrnn_program;
 
 /* One layer over one sequence. void * are float or double arrays, C-contiguous; strides count elements.
@@ -88,6 +92,7 @@ typedef struct {
     /* forward */
     void *y;                       /* OUT   (R, P) */
     void *u;                       /* INOUT (R, H), (N, H) unless kept: h before its projection; NULL without one */
+    void *m;                       /* INOUT likewise: what a second recurrent product takes in place of h; or NULL */
     void *z;                       /* INOUT [block][row - z_row][4 * L], or NULL: nothing is kept */
     void *c;                       /* INOUT (N + R, C), the initial state first, C = H rounded up to L; (N, C) unless
                                       kept; lstm; of a program (..., K - 1, C), or NULL with one state */
@@ -99,7 +104,8 @@ typedef struct {
     const void *weight_hh;         /* IN    (G*H, P) */
     const void *unit;              /* IN    (M, H), of a program */
     const void *bias_ih, *bias_hh; /* IN    (G*H), or both NULL */
-    void *panels;                  /* INOUT [block][I + P][panel slots][L], made by pack; NULL: step packs as it goes */
+    void *panels;                  /* INOUT [block][I + P][panel slots][L], made by pack; NULL: step packs as it goes;
+                                      with m [block][I + P + H][panel slots][L] */
     void *bias;                    /* INOUT [block][4][L], made by pack */
     ptrdiff_t y_row;               /* from row to row of y */
     ptrdiff_t z_stride;            /* from block to block of Z */
@@ -118,7 +124,7 @@ typedef struct {
     int dx_add, dweight_add;             /* whether dx, and the gradients of weights and biases, are added to: INOUT */
     void *carry;                         /* INOUT (N, C): lstm dc, gru the part of dh that bypasses the product; of a
                                             program (N, K, C): that part, then the gradients of the other states */
-    void *dh;                            /* INOUT (R, P), the gradient of y and of what follows from it; projected only */
+    void *dh;                            /* INOUT (R, P), the gradient of y and of what follows from it; with u or m */
     const void *du;                      /* IN    (N, H), dh of a step times weight_hr */
     const void *dy;                      /* IN    (R, P), or NULL for zero */
     const void *dh_n;                    /* IN    (N, P), or NULL for zero */
@@ -127,6 +133,7 @@ typedef struct {
                                             the gradients of the weights, in the order in which they are added */
     ptrdiff_t chunk_count;
     void *panels_hh;                     /* INOUT [panel of 4 unit vectors][Z order][4 * L], made by pack_hidden */
+    void *panels_m;                      /* INOUT likewise of the second product, made by pack_hidden */
     void *panels_ih;                     /* INOUT [panel of 4 * L inputs][Z order][4 * L], made by pack_input */
     int few_rows; /* R is at most FASTRNN_FEW_ROWS, or less where H is small, and nothing is added to: read weights in
                      place, save for a last panel that is not full, and write their gradients in place: packing would
@@ -165,6 +172,9 @@ typedef struct {
     /* y (or u), c, Z := step s of fastrnn.reference.forward without its projection, batch rows n0 .. n1-1 */
     void (*step)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
 
+    /* the same step from m on, which step has made of all units of its rows; NULL where cells have none */
+    void (*step_middle)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
+
     /* gates [gate](rows, H), c (rows, H) := what forward has kept of rows row0 .. row1-1, row r in row to[r], in r where
      * to is NULL; c is lstm's, and a program's [K - 1](rows, H) */
     void (*read_tape)(
@@ -176,6 +186,8 @@ typedef struct {
     /* Z := step s of fastrnn.reference.backward, from s = T - 1 down to -1; dh_0 of the rows that step s + 1 began with.
      * With a projection dh instead of Z, and then, once the caller has made du of it, step_back_gates. */
     void (*step_back)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1);
+    /* With m step_back gets as far as the gradients of the sums that m feeds; the rest, once it has all units of them: */
+    void (*step_back_middle)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1);
     void (*step_back_gates)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
     /* dweights, dbiases := sum over rows; anything if the call is to stop, as in the next one */
     void (*weight_gradients)(const fastrnn_layer *, ptrdiff_t b0, ptrdiff_t b1);

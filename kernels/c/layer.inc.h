@@ -30,9 +30,11 @@ static const int FN(x_gates)[4] = OF_CELL(X_GATES), FN(h_gates)[4] = OF_CELL(H_G
 /* Blocks of a unit vector. */
 INLINE int FN(strands)(const fastrnn_layer *l) { return IS_PROGRAM ? l->program->blocks : 1; }
 INLINE ptrdiff_t FN(blocks)(const fastrnn_layer *l) { return ceil_div(l->hidden, UNITS * LANES) * FN(strands)(l); }
+/* Columns of m: none without it */
+INLINE ptrdiff_t FN(m_columns)(const fastrnn_layer *l) { return IS_PROGRAM && l->program->m_slots ? l->hidden : 0; }
 /* Blocks whose weight gradients are summed together */
 INLINE ptrdiff_t FN(gradient_blocks)(const fastrnn_layer *l) {
-    const ptrdiff_t fit = GRADIENT_BYTES / (REAL_BYTES * (l->inputs + l->outputs) * Z_WIDTH);
+    const ptrdiff_t fit = GRADIENT_BYTES / (REAL_BYTES * (l->inputs + l->outputs + FN(m_columns)(l)) * Z_WIDTH);
     return fit < 1 ? 1 : least(fit, FN(blocks)(l));
 }
 /* Hidden units in unit vector q and beyond: what the part loads and stores of q may touch. */
@@ -42,7 +44,7 @@ INLINE int FN(fed)(const fastrnn_layer *l, ptrdiff_t b) {
     return UNITS == 1 ? PANEL_SLOTS : (int)least(4, ceil_div(l->hidden - b * 4 * LANES, LANES));
 }
 
-/* One of the two products, as it feeds block b: `width` slots in its panels, from slot `first` of the block on, the gates
+/* One of the products, of x, h or m, as it feeds block b: `width` slots in its panels, from slot `first` of the block on, the gates
  * of these, and how many of them are there. */
 typedef struct {
     int width, first, fed;
@@ -54,18 +56,27 @@ INLINE FN(feed) FN(feed_of_x)(const fastrnn_layer *l, ptrdiff_t b) {
     const int slot = 4 * (int)(b % FN(strands)(l)), fed = (int)most(0, least(4, l->program->x_slots - slot));
     return (FN(feed)){fed, 0, fed, l->program->x_gates + slot};
 }
+INLINE FN(feed) FN(feed_of_m)(const fastrnn_layer *l, ptrdiff_t b) {
+    if (!IS_PROGRAM) return (FN(feed)){0};
+    const int slot = 4 * (int)(b % FN(strands)(l)), fed = (int)most(0, least(4, l->program->m_slots - slot));
+    return (FN(feed)){fed, 0, fed, l->program->m_gates + slot};
+}
 INLINE FN(feed) FN(feed_of_h)(const fastrnn_layer *l, ptrdiff_t b) {
     if (!IS_PROGRAM) return (FN(feed)){PANEL_SLOTS, HIDDEN_SLOT, FN(fed)(l, b), FN(h_gates)};
     const int slot = 4 * (int)(b % FN(strands)(l)), start = l->program->slots - l->program->h_slots;
-    const int first = (int)least(4, most(0, start - slot)), fed = (int)most(0, least(4, l->program->slots - slot) - first);
+    const int first = (int)least(3, most(0, start - slot)), end = (int)least(4, l->program->slots - slot);
+    const int fed = start < slot + 4 ? (int)most(0, end - first) : 0;
     return (FN(feed)){fed, first, fed, l->program->h_gates + (fed ? slot + first - start : 0)};
 }
-/* Slots of all blocks that a product feeds: what a row of Z order has in it */
-INLINE ptrdiff_t FN(slots_of_x)(const fastrnn_layer *l) {
-    return IS_PROGRAM ? ceil_div(l->hidden, LANES) * l->program->x_slots : FN(blocks)(l) * PANEL_SLOTS;
+enum { FN(of_x), FN(of_h), FN(of_m) };
+INLINE FN(feed) FN(feed_of)(const fastrnn_layer *l, ptrdiff_t b, const int of) {
+    return of == FN(of_x) ? FN(feed_of_x)(l, b) : of == FN(of_h) ? FN(feed_of_h)(l, b) : FN(feed_of_m)(l, b);
 }
-INLINE ptrdiff_t FN(slots_of_h)(const fastrnn_layer *l) {
-    return IS_PROGRAM ? ceil_div(l->hidden, LANES) * l->program->h_slots : FN(blocks)(l) * PANEL_SLOTS;
+/* Slots of all blocks that a product feeds: what a row of Z order has in it */
+INLINE ptrdiff_t FN(slots_of)(const fastrnn_layer *l, const int of) {
+    if (!IS_PROGRAM) return of == FN(of_m) ? 0 : FN(blocks)(l) * PANEL_SLOTS;
+    const fastrnn_program *p = l->program;
+    return ceil_div(l->hidden, LANES) * (of == FN(of_x) ? p->x_slots : of == FN(of_h) ? p->h_slots : p->m_slots);
 }
 
 /* Row of weight_ih or weight_hh at lane 0 of a slot, and how many lanes from there on are real. */
@@ -89,12 +100,15 @@ INLINE int FN(reads_h)(const fastrnn_layer *l) { return IS_PROGRAM ? l->program-
 
 static void FN(measure)(const fastrnn_layer *l, fastrnn_sizes *sizes) {
     memset(sizes, 0, sizeof(*sizes));
-    sizes->panel = (l->inputs + l->outputs) * PANEL_SLOTS * LANES;
+    const ptrdiff_t M = FN(m_columns)(l);
+    sizes->panel = (l->inputs + l->outputs + M) * PANEL_SLOTS * LANES;
     sizes->hidden_panels = ceil_div(l->outputs, Z_WIDTH);
     sizes->input_panels = ceil_div(l->inputs, Z_WIDTH);
-    sizes->backward_panel = most(FN(slots_of_x)(l), FN(slots_of_h)(l)) * LANES * Z_WIDTH;
-    sizes->backward_scratch = FN(gradient_blocks)(l) * (l->inputs + l->outputs) * Z_WIDTH +
-                              (NAME(tile_count)(l->inputs) + NAME(tile_count)(l->outputs)) * LEFT_TILE;
+    sizes->backward_panel = LANES * Z_WIDTH *
+                            most(FN(slots_of)(l, FN(of_x)), most(FN(slots_of)(l, FN(of_h)), FN(slots_of)(l, FN(of_m))));
+    sizes->backward_scratch =
+        FN(gradient_blocks)(l) * (l->inputs + l->outputs + M) * Z_WIDTH +
+        (NAME(tile_count)(l->inputs) + NAME(tile_count)(l->outputs) + NAME(tile_count)(M)) * LEFT_TILE;
 }
 
 /* Rows n0 .. n1 - 1 of a step that all follow rows of the step before, or all begin with the initial state. Pointers
@@ -245,7 +259,7 @@ INLINE void FN(pack_block)(
 
 /* bias[slot] := the sum of the biases that go into a slot of block b */
 INLINE void FN(pack_bias)(const fastrnn_layer *l, vec bias[4], ptrdiff_t b) {
-    const FN(feed) x = FN(feed_of_x)(l, b), h = FN(feed_of_h)(l, b);
+    const FN(feed) x = FN(feed_of_x)(l, b), h = FN(feed_of_h)(l, b), m = FN(feed_of_m)(l, b);
     ptrdiff_t lanes;
     for (int slot = 0; slot < 4; slot++) bias[slot] = (vec){0};
     for (int slot = 0; l->bias_ih && slot < x.fed; slot++) {
@@ -256,6 +270,10 @@ INLINE void FN(pack_bias)(const fastrnn_layer *l, vec bias[4], ptrdiff_t b) {
         const ptrdiff_t row = FN(weight_row)(l, b, slot, h.gates[slot], &lanes);
         bias[slot + h.first] += vec_load_part((const REAL *)l->bias_hh + row, lanes);
     }
+    for (int slot = 0; l->bias_hh && slot < m.fed; slot++) {
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, m.gates[slot], &lanes);
+        bias[slot] += vec_load_part((const REAL *)l->bias_hh + row, lanes);
+    }
 }
 
 static void FN(pack)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
@@ -263,7 +281,12 @@ static void FN(pack)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
         REAL *panel = (REAL *)l->panels + b * l->panel_stride;
         const FN(feed) x = FN(feed_of_x)(l, b), h = FN(feed_of_h)(l, b);
         FN(pack_block)(l, panel, l->weight_ih, x, l->inputs, b, 0, l->inputs);
-        FN(pack_block)(l, panel + l->inputs * x.width * LANES, l->weight_hh, h, l->outputs, b, 0, l->outputs);
+        panel += l->inputs * x.width * LANES;
+        FN(pack_block)(l, panel, l->weight_hh, h, l->outputs, b, 0, l->outputs);
+        if (FN(m_columns)(l)) {
+            panel += l->outputs * h.width * LANES;
+            FN(pack_block)(l, panel, l->weight_hh, FN(feed_of_m)(l, b), l->hidden, b, 0, l->hidden);
+        }
         FN(pack_bias)(l, (vec *)l->bias + 4 * b, b);
     }
 }
@@ -377,7 +400,8 @@ INLINE void FN(step_row)(const fastrnn_layer *l, ptrdiff_t s, const FN(piece) *p
             .a = piece->h_prev + n * piece->h_row, .a_k = 1,
             .p = (const REAL *)l->panels + b * l->panel_stride + l->inputs * FN(feed_of_x)(l, b).width * LANES,
             .p_k = feed.width * LANES, .K = l->outputs, .segments = 1};
-        vec acc[2][4], (*fed_by_h)[4] = (vec(*)[4])(*acc + feed.first);
+        vec acc[3][4]; /* one more than there are, as the compiler does not know that first + fed <= 4 */
+        vec(*fed_by_h)[4] = (vec(*)[4])(*acc + feed.first);
         for (ptrdiff_t j = 0; j < count; j++)
             if (l->projected)
                 memcpy(acc[j], FN(z_at)(l, b + j, row), sizeof(acc[j]));
@@ -399,6 +423,12 @@ INLINE void FN(step_row)(const fastrnn_layer *l, ptrdiff_t s, const FN(piece) *p
                 NAME(accumulate_tile)(FN(feed_of_h)(l, b + j).fed, 1, fed_by_h + j, &one, 0, 0);
             }
         }
+#if IS_PROGRAM
+        if (!l->program->m_slots) {
+            FN(finish)(l, acc, 1, piece, b, n, 1, count);
+            continue;
+        }
+#endif
         for (ptrdiff_t j = 0; j < count; j++) FN(activate)(l, acc + j, 1, piece, b + j, n, 1);
     }
 }
@@ -449,15 +479,47 @@ static void FN(step)(
     }
 }
 
+#if IS_PROGRAM
+static void FN(step_middle)(
+    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
+    const ptrdiff_t H = l->hidden, strands = FN(strands)(l), at_once = l->panels ? TILE_ROWS : UNPACKED_ROWS;
+    FN(piece) pieces[2];
+    const int count = FN(cut_step)(l, s, n0, n1, pieces);
+    for (ptrdiff_t b = b0; b < b1; b += strands)
+        for (const FN(piece) *piece = pieces; piece < pieces + count; piece++)
+            for (ptrdiff_t n = piece->n0; n < piece->n1; n += at_once) {
+                const ptrdiff_t rows = least(at_once, piece->n1 - n), row = piece->row + n;
+                const REAL *m = (const REAL *)l->m + (l->keep ? row : n) * H;
+                vec acc[FN(planes)][UNPACKED_ROWS][4];
+                for (int j = 0; j < strands; j++) {
+                    const FN(feed) feed = FN(feed_of_m)(l, b + j);
+                    memcpy(acc[j], FN(z_at)(l, b + j, row), (size_t)rows * sizeof(acc[j][0]));
+                    if (!l->panels)
+                        FN(unpacked_product)(l, acc[j], rows, m, H, l->weight_hh, feed, H, b + j);
+                    else if (feed.fed) {
+                        const ptrdiff_t before = l->inputs * FN(feed_of_x)(l, b + j).width +
+                                                 l->outputs * FN(feed_of_h)(l, b + j).width;
+                        const NAME(product) product = {
+                            .a = m, .a_row = H, .a_k = 1,
+                            .p = (const REAL *)l->panels + (b + j) * l->panel_stride + before * LANES,
+                            .p_k = feed.width * LANES, .K = H, .segments = 1};
+                        NAME(accumulate_tile)(feed.fed, rows, acc[j], &product, 0, 0);
+                    }
+                }
+                FN(finish)(l, *acc, UNPACKED_ROWS, piece, b, n, rows, 1);
+            }
+}
+#endif
+
 /* ---- backward ---- */
 
 /* panels[p][Z order][4 * L] := rows of a weight (G*H, columns) in Z order, columns p * 4 * L and on, zero-padded. */
 INLINE void FN(pack_columns)(
-    const fastrnn_layer *l, REAL *panels, const REAL *w, int of_h, ptrdiff_t columns, ptrdiff_t p0, ptrdiff_t p1) {
-    REAL *panel = panels + p0 * (of_h ? FN(slots_of_h)(l) : FN(slots_of_x)(l)) * LANES * Z_WIDTH;
+    const fastrnn_layer *l, REAL *panels, const REAL *w, const int of, ptrdiff_t columns, ptrdiff_t p0, ptrdiff_t p1) {
+    REAL *panel = panels + p0 * FN(slots_of)(l, of) * LANES * Z_WIDTH;
     for (ptrdiff_t p = p0; p < p1; p++)
         for (ptrdiff_t b = 0; b < FN(blocks)(l); b++) {
-            const FN(feed) feed = of_h ? FN(feed_of_h)(l, b) : FN(feed_of_x)(l, b);
+            const FN(feed) feed = FN(feed_of)(l, b, of);
             for (int slot = 0; slot < feed.width; slot++) {
                 ptrdiff_t lanes;
                 const ptrdiff_t row = FN(weight_row)(l, b, slot, feed.gates[slot], &lanes);
@@ -472,24 +534,25 @@ INLINE void FN(pack_columns)(
 }
 
 static void FN(pack_hidden)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
-    FN(pack_columns)(l, l->panels_hh, l->weight_hh, 1, l->outputs, p0, p1);
+    FN(pack_columns)(l, l->panels_hh, l->weight_hh, FN(of_h), l->outputs, p0, p1);
+    if (FN(m_columns)(l)) FN(pack_columns)(l, l->panels_m, l->weight_hh, FN(of_m), l->hidden, p0, p1);
 }
 
 static void FN(pack_input)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
-    FN(pack_columns)(l, l->panels_ih, l->weight_ih, 0, l->inputs, p0, p1);
+    FN(pack_columns)(l, l->panels_ih, l->weight_ih, FN(of_x), l->inputs, p0, p1);
 }
 
-/* acc += rows of Z, where x or h feeds them, times columns p * 4 * L and on of a weight (G*H, columns).
+/* acc += rows of Z, where x, h or m feeds them, times columns p * 4 * L and on of a weight (G*H, columns).
  * Whole panels may be read in place, one that reaches beyond `columns` is always packed: see FN(pack_columns). */
 INLINE void FN(z_product)(
-    const fastrnn_layer *l, int vectors, vec (*acc)[4], ptrdiff_t row, ptrdiff_t rows, int of_h, const REAL *panels,
+    const fastrnn_layer *l, int vectors, vec (*acc)[4], ptrdiff_t row, ptrdiff_t rows, const int of, const REAL *panels,
     const REAL *w, ptrdiff_t columns, ptrdiff_t p) {
-    const ptrdiff_t blocks = FN(blocks)(l), panel_size = (of_h ? FN(slots_of_h)(l) : FN(slots_of_x)(l)) * LANES * Z_WIDTH;
+    const ptrdiff_t blocks = FN(blocks)(l), panel_size = FN(slots_of)(l, of) * LANES * Z_WIDTH;
     NAME(product) m = {.a_row = Z_WIDTH, .a_k = 1, .segments = 1};
     if (l->few_rows && (p + 1) * Z_WIDTH <= columns) {
         m.p_k = columns;
         for (ptrdiff_t b = 0; b < blocks; b++) {
-            const FN(feed) feed = of_h ? FN(feed_of_h)(l, b) : FN(feed_of_x)(l, b);
+            const FN(feed) feed = FN(feed_of)(l, b, of);
             for (int s = 0; s < feed.fed; s++) {
                 m.p = w + FN(weight_row)(l, b, s, feed.gates[s], &m.K) * columns + p * Z_WIDTH;
                 m.a = FN(z_at)(l, b, row) + (feed.first + s) * LANES;
@@ -504,7 +567,7 @@ INLINE void FN(z_product)(
     m.p_k = Z_WIDTH;
     m.p = panels + p * panel_size;
     for (ptrdiff_t b = 0, end; b < blocks; b = end) {
-        const FN(feed) feed = of_h ? FN(feed_of_h)(l, b) : FN(feed_of_x)(l, b);
+        const FN(feed) feed = FN(feed_of)(l, b, of);
         const ptrdiff_t width = feed.width * LANES;
         /* blocks of 128 k's: the panel's part stays in L1; those of a unit vector may differ in width */
         const ptrdiff_t chunk = IS_PROGRAM && FN(strands)(l) > 1 ? 1 : width > 128 || !width ? 1 : 128 / width;
@@ -538,7 +601,7 @@ static void FN(step_back)(
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) acc[r][v] = (vec){0};
             if (going_on)
-                FN(z_product)(l, vectors, acc, row_after + n, going_on, 1, l->panels_hh, l->weight_hh, P, p);
+                FN(z_product)(l, vectors, acc, row_after + n, going_on, FN(of_h), l->panels_hh, l->weight_hh, P, p);
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) {
                     const ptrdiff_t q = 4 * p + v, left = P - q * LANES, at = q * LANES;
@@ -555,11 +618,34 @@ static void FN(step_back)(
                     else if (!IS_PROGRAM)
                         FN(gates_back)(l, &now, n + r, q, acc[r] + v, 1);
                 }
-            for (int v = 0; IS_PROGRAM && !l->u && v < vectors; v++)
-                FN(gates_back)(l, &now, n, 4 * p + v, *acc + v, least(rows, here - n));
+#if IS_PROGRAM
+            if (rows == 1 && here > n && !l->u && !l->program->m_slots)
+                FN(run_back)(l, &l->program->backward, &now, n, 4 * p, *acc, NULL, 1, vectors);
+            else
+                for (int v = 0; !l->u && v < vectors; v++)
+                    FN(gates_back)(l, &now, n, 4 * p + v, *acc + v, least(rows, here - n));
+#endif
         }
     }
 }
+
+#if IS_PROGRAM
+static void FN(step_back_middle)(
+    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1) {
+    enum { at_once = 48 };
+    const FN(moment) now = FN(moment_of)(l, s);
+    n1 = least(n1, fastrnn_step_count(l, s));
+    for (ptrdiff_t p = p0; p < p1; p++) {
+        const int vectors = (int)least(4, ceil_div(l->hidden - p * Z_WIDTH, LANES));
+        for (ptrdiff_t n = n0; n < n1; n += at_once) {
+            const ptrdiff_t rows = least(at_once, n1 - n);
+            vec dm[at_once][4] = {{{0}}};
+            FN(z_product)(l, vectors, dm, now.row + n, rows, FN(of_m), l->panels_m, l->weight_hh, l->hidden, p);
+            for (int v = 0; v < vectors; v++) FN(middle_back)(l, &now, n, 4 * p + v, *dm + v, rows);
+        }
+    }
+}
+#endif
 
 static void FN(step_back_gates)(
     const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
@@ -569,7 +655,7 @@ static void FN(step_back_gates)(
     for (ptrdiff_t n = n0; n < n1; n += at_once)
         for (ptrdiff_t q = b0 * UNITS / FN(strands)(l); q < least(b1 * UNITS / FN(strands)(l), ceil_div(l->hidden, LANES)); q++) {
             const ptrdiff_t rows = least(at_once, n1 - n);
-            vec du[at_once][4];
+            vec du[at_once][4] = {{{0}}};
             for (ptrdiff_t r = 0; r < rows; r++)
                 du[r][0] = vec_load_part((const REAL *)l->du + (n + r) * l->hidden + q * LANES, FN(left)(l, q));
             FN(gates_back)(l, &now, n, q, *du, rows);
@@ -653,12 +739,13 @@ INLINE REAL *FN(unit_at)(const fastrnn_layer *l, void *unit, ptrdiff_t b, int sl
 }
 
 static void FN(few_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
-    const ptrdiff_t I = l->inputs, P = l->outputs, rows = l->rows;
-    const REAL *x[FASTRNN_FEW_ROWS], *h_prev[FASTRNN_FEW_ROWS];
+    const ptrdiff_t I = l->inputs, P = l->outputs, M = FN(m_columns)(l), rows = l->rows;
+    const REAL *x[FASTRNN_FEW_ROWS], *h_prev[FASTRNN_FEW_ROWS], *middle[FASTRNN_FEW_ROWS];
+    for (ptrdiff_t r = 0; M && r < rows; r++) middle[r] = (const REAL *)l->m + r * M;
     for (ptrdiff_t r = 0; !l->tokens && r < rows; r++) x[r] = (const REAL *)l->x + r * I;
     FN(rows_before)(l, h_prev, 0, rows);
     for (ptrdiff_t b = b0; b < b1 && !fastrnn_stopped(l->watch); b++) {
-        const FN(feed) of_x = FN(feed_of_x)(l, b), of_h = FN(feed_of_h)(l, b);
+        const FN(feed) of_x = FN(feed_of_x)(l, b), of_h = FN(feed_of_h)(l, b), of_m = FN(feed_of_m)(l, b);
         ptrdiff_t lanes;
         for (int slot = 0; slot < of_x.fed; slot++) {
             const ptrdiff_t to = FN(weight_row)(l, b, slot, of_x.gates[slot], &lanes);
@@ -677,6 +764,12 @@ static void FN(few_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdi
             const ptrdiff_t to = FN(weight_row)(l, b, slot, of_h.gates[slot], &lanes);
             const REAL *z = FN(z_at)(l, b, 0) + (of_h.first + slot) * LANES;
             FN(few_outer_products)((REAL *)l->dweight_hh + to * P, P, h_prev, z, rows, lanes);
+            if (l->dbias_hh) vec_store_part((REAL *)l->dbias_hh + to, FN(few_sum)(z, rows), lanes);
+        }
+        for (int slot = 0; slot < of_m.fed; slot++) {
+            const ptrdiff_t to = FN(weight_row)(l, b, slot, of_m.gates[slot], &lanes);
+            const REAL *z = FN(z_at)(l, b, 0) + slot * LANES;
+            FN(few_outer_products)((REAL *)l->dweight_hh + to * M, M, middle, z, rows, lanes);
             if (l->dbias_hh) vec_store_part((REAL *)l->dbias_hh + to, FN(few_sum)(z, rows), lanes);
         }
         for (int slot = 0; IS_PROGRAM && slot < 4; slot++) {
@@ -707,7 +800,7 @@ INLINE void FN(pack_gradient)(
 }
 
 static void FN(bias_gradients)(const fastrnn_layer *l, ptrdiff_t b) {
-    const FN(feed) x = FN(feed_of_x)(l, b), h = FN(feed_of_h)(l, b);
+    const FN(feed) x = FN(feed_of_x)(l, b), h = FN(feed_of_h)(l, b), m = FN(feed_of_m)(l, b);
     vec sums[4] = {{0}};
     ptrdiff_t lanes;
     if (!l->dbias_ih && !(IS_PROGRAM && l->dunit)) return;
@@ -740,6 +833,10 @@ static void FN(bias_gradients)(const fastrnn_layer *l, ptrdiff_t b) {
         const ptrdiff_t row = FN(weight_row)(l, b, slot, h.gates[slot], &lanes);
         vec_store_part((REAL *)l->dbias_hh + row, sums[slot + h.first], lanes);
     }
+    for (int slot = 0; l->dbias_hh && slot < m.fed; slot++) {
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, m.gates[slot], &lanes);
+        vec_store_part((REAL *)l->dbias_hh + row, sums[slot], lanes);
+    }
     for (int slot = 0; IS_PROGRAM && slot < 4; slot++) {
         REAL *dunit = FN(unit_at)(l, l->dunit, b, slot, &lanes);
         if (dunit) vec_store_part(dunit, sums[slot], lanes);
@@ -751,20 +848,23 @@ static void FN(weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t
         FN(few_weight_gradients)(l, b0, b1);
         return;
     }
-    const ptrdiff_t I = l->inputs, P = l->outputs, together = FN(gradient_blocks)(l);
+    const ptrdiff_t I = l->inputs, P = l->outputs, M = FN(m_columns)(l), columns = I + P + M;
+    const ptrdiff_t together = FN(gradient_blocks)(l);
     vec(*const sums)[4] = l->scratch;
-    REAL *const x_left = (REAL *)(sums + together * (I + P));
+    REAL *const x_left = (REAL *)(sums + together * columns);
     REAL *const h_left = x_left + NAME(tile_count)(I) * LEFT_TILE;
+    REAL *const m_left = h_left + NAME(tile_count)(P) * LEFT_TILE;
     int32_t *const first_same = (int32_t *)x_left; /* by token, of which there are I */
     unsigned char next_same[FASTRNN_GRADIENT_ROWS];
     if (l->tokens) memset(first_same, 0, (size_t)I * sizeof(*first_same));
     for (ptrdiff_t first = b0, last; first < b1; first = last) {
         last = least(first + together, b1);
-        memset(sums, 0, (size_t)((last - first) * (I + P)) * sizeof(*sums));
+        memset(sums, 0, (size_t)((last - first) * columns) * sizeof(*sums));
         for (ptrdiff_t b = first; l->dweight_add && b < last; b++) {
-            REAL *x_sums = (REAL *)(sums + (b - first) * (I + P));
+            REAL *x_sums = (REAL *)(sums + (b - first) * columns);
             FN(pack_gradient)(l, x_sums, l->dweight_ih, I, b, FN(feed_of_x)(l, b));
             FN(pack_gradient)(l, x_sums + I * Z_WIDTH, l->dweight_hh, P, b, FN(feed_of_h)(l, b));
+            if (M) FN(pack_gradient)(l, x_sums + (I + P) * Z_WIDTH, l->dweight_hh, M, b, FN(feed_of_m)(l, b));
         }
         for (ptrdiff_t i = 0; i < l->chunk_count; i++) {
             const ptrdiff_t row = l->chunks[2 * i], rows = l->chunks[2 * i + 1];
@@ -777,23 +877,29 @@ static void FN(weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t
                 for (ptrdiff_t r = 0; r < rows; r++) left[r] = (const REAL *)l->x + (row + r) * I;
                 NAME(pack_left)(x_left, left, I, rows);
             }
-            if (FN(slots_of_h)(l)) {
+            if (FN(slots_of)(l, FN(of_h))) {
                 FN(rows_before)(l, left, row, rows);
                 NAME(pack_left)(h_left, left, P, rows);
             }
+            if (M) {
+                for (ptrdiff_t r = 0; r < rows; r++) left[r] = (const REAL *)l->m + (row + r) * M;
+                NAME(pack_left)(m_left, left, M, rows);
+            }
             for (ptrdiff_t b = first; b < last; b++) {
-                vec(*x_sums)[4] = sums + (b - first) * (I + P);
+                vec(*x_sums)[4] = sums + (b - first) * columns;
                 if (l->tokens)
                     FN(token_sums)(l, x_sums, first_same, next_same, b, row, rows);
                 else
                     FN(outer_product)(l, x_sums, I, x_left, b, FN(feed_of_x)(l, b), row, rows, from_zero);
                 FN(outer_product)(l, x_sums + I, P, h_left, b, FN(feed_of_h)(l, b), row, rows, from_zero);
+                if (M) FN(outer_product)(l, x_sums + I + P, M, m_left, b, FN(feed_of_m)(l, b), row, rows, from_zero);
             }
         }
         for (ptrdiff_t b = first; b < last; b++) {
-            const REAL *x_sums = (const REAL *)(sums + (b - first) * (I + P));
+            const REAL *x_sums = (const REAL *)(sums + (b - first) * columns);
             FN(unpack_gradient)(l, l->dweight_ih, x_sums, I, b, FN(feed_of_x)(l, b));
             FN(unpack_gradient)(l, l->dweight_hh, x_sums + I * Z_WIDTH, P, b, FN(feed_of_h)(l, b));
+            if (M) FN(unpack_gradient)(l, l->dweight_hh, x_sums + (I + P) * Z_WIDTH, M, b, FN(feed_of_m)(l, b));
             FN(bias_gradients)(l, b);
         }
     }
@@ -809,7 +915,7 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
             vec acc[at_once][4];
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) acc[r][v] = (vec){0};
-            FN(z_product)(l, vectors, acc, row, rows, 0, l->panels_ih, l->weight_ih, l->inputs, p);
+            FN(z_product)(l, vectors, acc, row, rows, FN(of_x), l->panels_ih, l->weight_ih, l->inputs, p);
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) {
                     const ptrdiff_t column = (4 * p + v) * LANES;
@@ -829,6 +935,7 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
     {                                                                                                       \
         .block_units = NAME(cell##_units) * LANES, .measure = NAME(cell##_measure),                         \
         .pack = NAME(cell##_pack), .project = NAME(cell##_project), .step = NAME(cell##_step),              \
+        .step_middle = cell##_MIDDLE(step_middle), .step_back_middle = cell##_MIDDLE(step_back_middle),      \
         .read_tape = NAME(cell##_read_tape),                                                                \
         .pack_hidden = NAME(cell##_pack_hidden), .pack_input = NAME(cell##_pack_input),                     \
         .step_back = NAME(cell##_step_back), .step_back_gates = NAME(cell##_step_back_gates),               \

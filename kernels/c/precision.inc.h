@@ -101,6 +101,9 @@ static const fastrnn_kernels NAME(kernels) = {
 #undef vec_max
 #undef vec_min
 #undef vec_sqrt
+#undef vec_select
+#undef vec_sign
+#undef vec_abs
 #undef LANES
 #undef LEFT_WIDTH
 #undef LEFT_TILE

@@ -10,9 +10,6 @@ typedef struct {
     ptrdiff_t row; /* from row to row, in vectors: 0 for a constant */
 } NAME(place);
 
-/* b where mask is set, else c */
-INLINE vec NAME(select)(vec mask, vec b, vec c) { return (vec)(((vint)mask & (vint)b) | (~(vint)mask & (vint)c)); }
-
 /* The instruction's loop: an operand that `value` does not name is dead code. */
 #define FOR_ROWS(value)                                                                          \
     for (ptrdiff_t row = 0; row < rows; row++) {                                                 \
@@ -40,18 +37,25 @@ static void NAME(run_program)(
         case FASTRNN_FMA: FOR_ROWS(vec_fma(a, b, c));
         case FASTRNN_FNMA: FOR_ROWS(vec_fma((vec)((vint)a ^ (vint)sign), b, c));
         case FASTRNN_NEG: FOR_ROWS((vec)((vint)a ^ (vint)sign));
-        case FASTRNN_ABS: FOR_ROWS((vec)((vint)a & ~(vint)sign));
+        case FASTRNN_ABS: FOR_ROWS(vec_abs(a));
         /* b last: its NaN survives; all bits set are a NaN too */
         case FASTRNN_MIN: FOR_ROWS((vec)((vint)vec_min(a, b) | (vint)(a != a)));
         case FASTRNN_MAX: FOR_ROWS((vec)((vint)vec_max(a, b) | (vint)(a != a)));
         case FASTRNN_SQRT: FOR_ROWS(vec_sqrt(a));
+        case FASTRNN_EXP: FOR_ROWS(NAME(exp)(a));
+        case FASTRNN_EXPM1: FOR_ROWS(NAME(expm1)(a));
+        case FASTRNN_LOG: FOR_ROWS(NAME(log)(a));
+        case FASTRNN_LOG1P: FOR_ROWS(NAME(log1p)(a));
+        case FASTRNN_SIN: FOR_ROWS(NAME(sin)(a));
+        case FASTRNN_COS: FOR_ROWS(NAME(cos)(a));
+        case FASTRNN_ERF: FOR_ROWS(NAME(erf)(a));
         case FASTRNN_SIGMOID: FOR_ROWS(vec_sigmoid(a));
         case FASTRNN_TANH: FOR_ROWS(vec_tanh(a));
         case FASTRNN_RELU: FOR_ROWS(vec_max(vec_splat(0), a)); /* a last: a NaN survives */
         case FASTRNN_LESS: FOR_ROWS((vec)(a < b));
         case FASTRNN_LESS_EQUAL: FOR_ROWS((vec)(a <= b));
         case FASTRNN_EQUAL: FOR_ROWS((vec)(a == b));
-        case FASTRNN_SELECT: FOR_ROWS(NAME(select)(a, b, c));
+        case FASTRNN_SELECT: FOR_ROWS(vec_select(a, b, c));
         case FASTRNN_LERP: FOR_ROWS(vec_fma(a, b - c, c));
         case FASTRNN_SIGMOID_BACK: FOR_ROWS(a * (b * (one - b)));
         case FASTRNN_TANH_BACK: FOR_ROWS(a * (one - b * b));

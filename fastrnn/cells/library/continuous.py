@@ -1,0 +1,40 @@
+"""Cells that are steps through a differential equation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastrnn.cells.language import cell
+from fastrnn.cells.operations import sigmoid, softplus, tanh
+
+__all__ = ["cfc", "lem", "ltc"]
+
+
+@cell(gates="f g a b", states="h")
+def cfc(a: Any, prev: Any) -> Any:
+    """Closed-form continuous-time network (Hasani et al., 2022), without a backbone, for steps of one unit of time."""
+    f, g = tanh(a.f), tanh(a.g)
+    t = sigmoid(a.a + a.b)
+    return f + t * (g - f)
+
+
+@cell(gates="t u z y", states="y z")
+def lem(a: Any, prev: Any) -> Any:
+    """Long expressive memory (Rusch et al., 2022), for steps of one unit of time: two time scales learned from data.
+
+    As in the paper z takes the product of y before the step, and y that of the new z.
+    """
+    t, u = sigmoid(a.t), sigmoid(a.u)
+    z = prev.z + t * (tanh(a.z) - prev.z)
+    y = prev.y + u * (tanh(a.y(z)) - prev.y)
+    return y, z
+
+
+@cell(gates="f", states="h", parameters={"tau": 1.0, "target": 1.0})
+def ltc(a: Any, prev: Any, p: Any) -> Any:
+    """Liquid time-constant network (Hasani et al., 2021): one fused step of a tenth of a unit of time.
+
+    Each unit decays at a rate of its own, softplus(tau), and is drawn towards its target as fast as its gate is open.
+    """
+    f = sigmoid(a.f)
+    return (prev.h + 0.1 * f * p.target) / (1.0 + 0.1 * (softplus(p.tau) + f))

@@ -1,0 +1,280 @@
+"""Cells that are written in the language, through `fastrnn.Recurrent`: the C kernels against the NumPy reference."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from tolerances import assert_close
+
+import fastrnn
+from fastrnn.cells import LIBRARY, sigmoid, tanh
+from fastrnn.errors import BackendError
+from fastrnn.parameters import Array
+
+cells = pytest.mark.parametrize("name", list(LIBRARY))
+SHAPES = [(1, 1, 1, 1), (3, 1, 5, 7), (2, 3, 4, 33), (9, 20, 10, 70), (20, 6, 3, 17), (6, 2, 16, 130)]
+# Of O(1) values whose errors do not grow from step to step: `draw` sees to both.
+LIMITS = {"float64": 1e-11, "float32": 3e-4}
+
+
+@fastrnn.cell(gates="i f g o", states="h c")
+def lstm(a, prev):
+    i, f, g, o = sigmoid(a.i), sigmoid(a.f), tanh(a.g), sigmoid(a.o)
+    c = f * prev.c + i * g
+    return o * tanh(c), c
+
+
+@fastrnn.cell(gates="r z n", apart="n")
+def gru(a, prev):
+    r, z = sigmoid(a.r), sigmoid(a.z)
+    n = tanh(a.n.x + r * a.n.h)
+    return (1 - z) * n + z * prev.h
+
+
+def draw(rng: np.random.Generator, *shape: int) -> Array:
+    return rng.standard_normal(shape)
+
+
+class Pair:
+    """A module on the C kernels in a dtype, the same one on the reference in float64, and what goes into both."""
+
+    def __init__(self, name, shape, dtype="float64", *, tokens=False, lengths=False, seed=0, **options):
+        T, N, I, H = shape
+        rng = np.random.default_rng(seed)
+        self.mine = fastrnn.Recurrent(LIBRARY[name], I, H, dtype=dtype, seed=seed, backend="cython", **options)
+        self.reference = fastrnn.Recurrent(LIBRARY[name], I, H, dtype="float64", seed=seed, backend="numpy", **options)
+        for key, value in self.mine.parameters.items():
+            # recurrent weights of U(-1, 1) / sqrt(H), everything else O(1)
+            wide = draw(rng, *value.shape) if "weight_hh" not in key and "weight_hr" not in key else value
+            self.mine.parameters[key] = wide.astype(dtype)
+            self.reference.parameters[key] = self.mine.parameters[key].astype("float64")
+        self.x = rng.integers(0, I, (T, N)) if tokens else draw(rng, T, N, I).astype(dtype)
+        self.lengths = rng.integers(0, T + 1, N) if lengths else None
+        y, state, _ = self.mine.forward(self.x)
+        self.count = len(LIBRARY[name].states)
+        states = (state,) if self.count == 1 else state
+        self.state = [draw(rng, *s.shape).astype(dtype) for s in states]
+        if name == "slstm":
+            self.state[2] = np.abs(self.state[2]) + 1  # a sum of positive numbers, which divides
+        self.dy, self.dstate = draw(rng, *y.shape).astype(dtype), [draw(rng, *s.shape).astype(dtype) for s in states]
+
+    def given(self, states, dtype):
+        states = [s.astype(dtype) for s in states]
+        return states[0] if self.count == 1 else tuple(states)
+
+    def run(self, module, **options):
+        dtype = module.dtype
+        x = self.x if self.x.dtype.kind == "i" else self.x.astype(dtype)
+        y, state, tape = module.forward(x, self.given(self.state, dtype), lengths=self.lengths, **options)
+        dx, dstate, grads = module.backward(tape, self.dy.astype(dtype), self.given(self.dstate, dtype))
+        found = {"y": y} | ({} if dx is None else {"dx": dx})
+        for k in range(self.count):
+            found[f"state_{k}"] = state if self.count == 1 else state[k]
+            found[f"dstate_{k}"] = dstate if self.count == 1 else dstate[k]
+        return found | grads
+
+    def check(self, **options):
+        want = self.run(self.reference, **options)
+        got = self.run(self.mine, **options)
+        assert got.keys() == want.keys()
+        for key, value in want.items():
+            assert_close(key, got[key], value, LIMITS[self.mine.dtype.name] * max(1.0, np.abs(value).max(initial=0)))
+
+
+@cells
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_equals_reference(name, shape):
+    Pair(name, shape).check()
+
+
+@cells
+def test_equals_reference_in_float32(name):
+    Pair(name, (7, 5, 6, 20), "float32").check()
+
+
+@cells
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lengths": True},
+        {"tokens": True},
+        {"num_layers": 2, "bidirectional": True, "lengths": True},
+        {"bidirectional": True, "tokens": True, "lengths": True, "bias": False},
+    ],
+    ids=str,
+)
+def test_every_order_equals_reference(name, options):
+    Pair(name, (6, 5, 4, 19), **options).check()
+
+
+@cells
+def test_checkpoints_give_the_same_bits(name):
+    pair = Pair(name, (12, 30, 4, 19), num_layers=2)
+    whole, again = pair.run(pair.mine), pair.run(pair.mine, checkpoint_every=4)
+    assert all((whole[key] == again[key]).all() for key in whole)
+
+
+@cells
+def test_threads_give_the_same_bits(name):
+    pair = Pair(name, (30, 2, 16, 200), "float32")
+    found = []
+    for threads in (1, 2, 3):
+        pair.mine.num_threads = threads
+        found.append(pair.run(pair.mine))
+    assert all((found[0][key] == other[key]).all() for other in found[1:] for key in found[0])
+    y = pair.mine(pair.x, pair.given(pair.state, "float32"))[0]
+    assert (y == found[0]["y"]).all()
+
+
+@cells
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_streams_give_the_same_bits(name, batch_size):
+    pair = Pair(name, (5, batch_size, 6, 37), "float32", num_layers=2)
+    stream = pair.mine.stream(batch_size)
+    stream.state = pair.given(pair.state, "float32")
+    y, state_n = pair.mine(pair.x, pair.given(pair.state, "float32"))
+    assert (np.stack([stream.step(x_t) for x_t in pair.x]) == y).all()
+    for kept, last in zip(*[(s,) if pair.count == 1 else s for s in (stream.state, state_n)], strict=True):
+        assert (kept == last).all()
+
+
+@cells
+def test_traces_equal_reference(name):
+    pair = Pair(name, (6, 5, 4, 19), lengths=True, bidirectional=True)
+    want, got = [
+        module.trace(pair.x, pair.given(pair.state, "float64"), lengths=pair.lengths)
+        for module in (pair.reference, pair.mine)
+    ]
+    assert got.keys() == want.keys()
+    for key, value in want.items():
+        assert_close(key, got[key], value, 1e-11 * max(1.0, np.abs(value).max(initial=0)))
+    assert {key.split("_l0")[0] for key in got} == {*LIBRARY[name].gates, *LIBRARY[name].states}
+
+
+@cells
+def test_derivative_is_that_of_the_function(name):
+    assert fastrnn.check_cell(LIBRARY[name], seed=1).passed
+
+
+def test_a_wrong_derivative_is_seen():
+    found = fastrnn.check_cell(LIBRARY["min_gru"], limit=1e-16)
+    assert not found.passed
+    assert "WRONG" in str(found)
+
+
+@pytest.mark.parametrize("name", [name for name, cell in LIBRARY.items() if not (cell.program.reads_h or cell.program.m_gates)])
+@pytest.mark.parametrize("lengths", [False, True])
+def test_projections_equal_reference(name, lengths):
+    Pair(name, (6, 5, 4, 19), proj_size=7, lengths=lengths, num_layers=2).check()
+
+
+def test_a_cell_that_reads_its_output_has_no_projection():
+    with pytest.raises(ValueError, match=r"proj_size is 3, but the equations of min_gru read its output prev\.h"):
+        fastrnn.Recurrent(LIBRARY["min_gru"], 4, 8, proj_size=3)
+
+
+@pytest.mark.parametrize(("cell", "built_in"), [(lstm, fastrnn.LSTM), (gru, fastrnn.GRU)])
+def test_built_in_cells_written_in_the_language_equal_them(cell, built_in):
+    mine = fastrnn.Recurrent(cell, 6, 35, num_layers=2, bidirectional=True, dtype="float64", seed=3, backend="cython")
+    theirs = built_in(6, 35, num_layers=2, bidirectional=True, dtype="float64", seed=3, backend="cython")
+    assert all((mine.parameters[key] == value).all() for key, value in theirs.parameters.items())
+    x = np.random.default_rng(0).standard_normal((9, 4, 6))
+    outcomes = []
+    for module in (mine, theirs):
+        y, state, tape = module.forward(x)
+        dx, dstate, grads = module.backward(tape, np.cos(y))
+        states = [*state, *dstate] if isinstance(state, tuple) else [state, dstate]
+        outcomes.append({"y": y, "dx": dx, **{str(k): s for k, s in enumerate(states)}, **grads, **module.trace(x)})
+    for key, value in outcomes[1].items():
+        assert_close(key, outcomes[0][key], value, 1e-12 * max(1.0, np.abs(value).max()))
+
+
+def reset_before(x, h, w_ih, w_hh, b_ih, b_hh):
+    H = h.shape[1]
+    ys = []
+    for x_t in x:
+        a = x_t @ w_ih.T + b_ih
+        r, z = torch.sigmoid(a[:, : 2 * H] + h @ w_hh[: 2 * H].T + b_hh[: 2 * H]).chunk(2, 1)
+        n = torch.tanh(a[:, 2 * H :] + (r * h) @ w_hh[2 * H :].T + b_hh[2 * H :])
+        h = (1 - z) * n + z * h
+        ys.append(h)
+    return torch.stack(ys)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cython"])
+def test_a_second_product_equals_torch(backend):
+    rnn = fastrnn.Recurrent(LIBRARY["reset_before_gru"], 5, 21, dtype="float64", seed=0, backend=backend)
+    rng = np.random.default_rng(0)
+    x, h_0 = draw(rng, 8, 4, 5), draw(rng, 1, 4, 21)
+    y, _, tape = rnn.forward(x, h_0)
+    dy = draw(rng, *y.shape)
+    dx, dh_0, grads = rnn.backward(tape, dy)
+    leaves = [torch.tensor(v, requires_grad=True) for v in (x, h_0[0], *rnn.parameters.values())]
+    theirs = reset_before(*leaves)
+    theirs.backward(torch.tensor(dy))
+    assert_close("y", y, theirs.detach().numpy(), 1e-12)
+    for key, mine, leaf in zip(["x", "h_0", *grads], [dx, dh_0[0], *grads.values()], leaves, strict=True):
+        assert_close(key, mine, leaf.grad.numpy(), 1e-11 * max(1.0, np.abs(mine).max()))
+
+
+def test_state_dicts_pickles_and_copies_keep_everything():
+    rnn = fastrnn.Recurrent(LIBRARY["peephole_lstm"], 4, 9, num_layers=2, bidirectional=True, seed=0)
+    assert rnn.parameters["unit_l1_reverse"].shape == (3, 9)
+    x = draw(np.random.default_rng(0), 5, 3, 4).astype("float32")
+    y = rnn(x)[0]
+    other = fastrnn.Recurrent(LIBRARY["peephole_lstm"], 4, 9, num_layers=2, bidirectional=True, seed=1)
+    other.load_state_dict(rnn.state_dict())
+    for module in (other, pickle.loads(pickle.dumps(rnn)), copy.deepcopy(rnn), copy.copy(rnn)):
+        assert module.cell is rnn.cell
+        assert (module(x)[0] == y).all()
+    assert repr(rnn) == "Recurrent(peephole_lstm, 4, 9, num_layers=2, bidirectional=True)"
+
+
+def test_a_cell_that_no_module_has_cannot_come_back_from_a_pickle():
+    @fastrnn.cell(gates="n")
+    def local(a, prev):
+        return tanh(a.n)
+
+    with pytest.raises(AttributeError, match="define it at the top of a module"):
+        pickle.loads(pickle.dumps(local))
+
+
+def test_parameters_begin_where_the_cell_says():
+    rnn = fastrnn.Recurrent(LIBRARY["fast_rnn"], 4, 8, seed=0)
+    assert (rnn.parameters["unit_l0"] == [[-3]] * 1 + [[3]] * 1).all()
+    drawn = fastrnn.Recurrent(LIBRARY["ind_rnn"], 4, 400, seed=0).parameters["unit_l0"]
+    assert 0.8 / 20 < np.abs(drawn).max() <= 1 / 20
+
+
+def test_no_recurrent_weights_without_a_recurrent_product():
+    assert [*fastrnn.Recurrent(LIBRARY["min_gru"], 4, 8).parameters] == ["weight_ih_l0", "bias_ih_l0"]
+
+
+def test_the_numba_backend_is_refused_by_name():
+    rnn = fastrnn.Recurrent(LIBRARY["min_gru"], 4, 8, backend="numba")
+    with pytest.raises(BackendError, match="the numba backend runs the built-in cells only"):
+        rnn(np.zeros((2, 3, 4), "float32"))
+
+
+def test_what_is_no_cell_is_refused():
+    with pytest.raises(TypeError, match=r"cell is 'lstm'; expected one that fastrnn\.cell has made"):
+        fastrnn.Recurrent("lstm", 4, 8)
+    with pytest.raises(AttributeError, match="cell of a Recurrent is fixed"):
+        fastrnn.Recurrent(LIBRARY["min_gru"], 4, 8).cell = LIBRARY["janet"]
+
+
+@cells
+def test_prints_equations_derivative_and_programs(name):
+    text = str(LIBRARY[name])
+    assert f"def {name}(" in text
+    assert "derivative" in text
+    assert "backward: " in text
+    assert "registers" in text
+
+
+@cells
+def test_explains_what_it_does(name):
+    text = fastrnn.Recurrent(LIBRARY[name], 4, 8).explain((3, 2, 4), training=True)
+    assert "recurrent product" in text or not LIBRARY[name].gates_hh
