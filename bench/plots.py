@@ -135,7 +135,7 @@ def roofline(results: Results) -> Figure | None:
     threads = sorted({row.threads for row in results.rows if row.ours} & results.limits.keys())
     if not threads:
         return None
-    figure = _figure(6.2 * len(threads), 5.2)
+    figure = _figure(6.2 * len(threads), 5.9)
     for count, axes in zip(threads, figure.subplots(1, len(threads), squeeze=False)[0], strict=True):
         rows = [row for row in results.rows if row.threads == count]
         for row in rows:
@@ -161,7 +161,7 @@ def roofline(results: Results) -> Figure | None:
         axes.set(xscale="log", yscale="log", xlim=(x[0], x[-1]), title=threads_text(count))
         axes.set(xlabel="arithmetic intensity (FLOP per byte)", ylabel="achieved (GFLOP/s)")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8, loc="lower right")
+        axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.13))  # below all points
     return figure
 
 

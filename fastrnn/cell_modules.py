@@ -165,6 +165,11 @@ def _to_caller(states: State, batched: bool) -> Any:
 class RNNCell(_Cell):
     """One step of an Elman RNN, h = tanh(W_ih x + b_ih + W_hh h_prev + b_hh).
 
+    **Weights**, in `parameters` under torch.nn's names.
+
+    - weight_ih, weight_hh: (H, I) and (H, H).
+    - bias_ih, bias_hh: (H,) each, unless bias is False.
+
     Parameters
     ----------
     input_size, hidden_size
@@ -208,9 +213,21 @@ class RNNCell(_Cell):
 
 
 class LSTMCell(_Cell):
-    """One step of a long short-term memory; see `fastrnn.cells` for its equations.
+    """One step of a long short-term memory, whose equations are those of `fastrnn.LSTM`; the state is the tuple (h, c).
 
-    The state is the tuple (h, c). Parameters are those of `RNNCell`, without `nonlinearity`.
+    **Weights**, in `parameters` under torch.nn's names.
+
+    - weight_ih, weight_hh: (4*H, I) and (4*H, H), in blocks of H rows for the gates i, f, g, o.
+    - bias_ih, bias_hh: (4*H,) each, unless bias is False.
+
+    Parameters
+    ----------
+    input_size, hidden_size
+        I and H.
+    bias
+        Whether there are bias_ih and bias_hh.
+    dtype, seed, backend, num_threads
+        As for `fastrnn.LSTM`.
 
     Examples
     --------
@@ -226,9 +243,21 @@ class LSTMCell(_Cell):
 
 
 class GRUCell(_Cell):
-    """One step of a gated recurrent unit, the variant of torch.nn and cuDNN; see `fastrnn.cells` for its equations.
+    """One step of a gated recurrent unit, whose equations are those of `fastrnn.GRU`.
 
-    Parameters are those of `RNNCell`, without `nonlinearity`.
+    **Weights**, in `parameters` under torch.nn's names.
+
+    - weight_ih, weight_hh: (3*H, I) and (3*H, H), in blocks of H rows for the gates r, z, n.
+    - bias_ih, bias_hh: (3*H,) each, unless bias is False.
+
+    Parameters
+    ----------
+    input_size, hidden_size
+        I and H.
+    bias
+        Whether there are bias_ih and bias_hh.
+    dtype, seed, backend, num_threads
+        As for `fastrnn.GRU`.
 
     Examples
     --------

@@ -7,6 +7,7 @@ The compiled driver looks for itself and comes here only to say what does not fi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
 
-__all__ = ["check_call", "check_product", "check_weights", "layout"]
+__all__ = ["check_call", "check_gradients", "check_product", "check_weights", "layout"]
 
 _REMEDY = ": write into a parameter, but leave its shape and dtype as they are"
 
@@ -100,6 +101,22 @@ def check_call(
         _check("x", x, dtype, (*leading, I), f"{letters}, I)")
     else:
         _check("x", x, np.dtype(np.intp), leading, f"{letters})")
+
+
+def check_gradients(
+    dy: Array | None, dstate: Sequence[Array | None], y: tuple[Any, ...], states: Sequence[tuple[Any, ...]]
+) -> None:
+    """ValueError unless gradients fit y and the states; each of the latter is what `layout` says of it."""
+    _, shape, _, dtype = y
+    if dy is not None:
+        if dy.dtype != dtype or dy.shape != shape:
+            raise ValueError(f"dy has shape {dy.shape} and dtype {dy.dtype}; expected y's shape = {shape} of {dtype}")
+        even = dy.ndim < 3 or 1 in shape[:2] or dy.strides[0] == shape[1] * dy.strides[1]
+        if dy.size and not (even and (shape[-1] == 1 or dy.strides[-1] == dy.itemsize)):
+            raise ValueError("dy has rows that are not contiguous or not evenly apart; expected a contiguous array")
+    for name, d, (_, shape, _, dtype) in zip(("dh_n", "dc_n"), dstate, states, strict=False):
+        if d is not None:
+            _check(name, d, dtype, shape, "h_0's shape" if name == "dh_n" else "c_0's shape")
 
 
 def check_product(a: Array, b: Array, bias: Array | None) -> None:

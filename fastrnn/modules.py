@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import backends, explain, ops, stack
-from fastrnn.cells import CELLS, Cell, State, WrittenCell
+from fastrnn.cells import CELLS, Cell, WrittenCell
 from fastrnn.checks import (
     check_choice,
     check_dtype,
@@ -25,14 +25,22 @@ from fastrnn.checks import (
 )
 from fastrnn.errors import BackendError
 from fastrnn.parameters import Array, Parametrized, uniform
-from fastrnn.steps import Ragged
+from fastrnn.rows import Entrance, Rows
 from fastrnn.stream import Stream
 
 __all__ = ["GRU", "LSTM", "RNN", "Recurrent", "Tape"]
 
 
 class Tape:
-    """What a module's `forward` keeps for its `backward`; it serves once, as backward works in place on it."""
+    """What a module's `forward` keeps for its `backward`; it serves once, as backward works in place on it.
+
+    Attributes
+    ----------
+    dreset_state
+        The gradient of the `reset_state` that forward was given, once backward has run; None if it was given none.
+    """
+
+    dreset_state: Any = None
 
     def __init__(
         self,
@@ -41,13 +49,13 @@ class Tape:
         x: Array,
         kept: Any,
         y_shape: tuple[int, ...],
-        ragged: Ragged | None = None,
+        rows: Rows | None = None,
     ) -> None:
         self._module = module
         self._kept = kept  # of `stack` or, by a cell, of `ops`; None once used
         self._seen: Any = backend, x, ops.sample(backend, x)  # x, which `kept` refers to, and how it was
         self._y_shape = y_shape  # as the caller sees y
-        self._ragged = ragged
+        self._rows: Any = rows  # the way back, of modules
 
     def __reduce__(self) -> Any:
         raise TypeError("a tape cannot be copied or pickled: it serves once, where forward made it; run forward again")
@@ -154,7 +162,7 @@ def check_nonlinearity(nonlinearity: Any) -> str:
 class _Recurrent(Runnable):
     """Everything that RNN, LSTM and GRU share."""
 
-    _CACHES = ("_weights", "_zeros")
+    _CACHES = ("_weights", "_entrance")
     _FIXED = Runnable._FIXED | {"num_layers", "dropout", "bidirectional", "directions", "proj_size"}
     _DEFAULTS: Mapping[str, Any] = {
         "num_layers": 1,
@@ -239,10 +247,26 @@ class _Recurrent(Runnable):
             [ops.LayerWeights(self._parameters, self._names(layer, reverse)) for reverse in range(self.directions)]
             for layer in range(self.num_layers)
         ]
-        self._zeros: tuple[int, list[State]] = (-1, [])  # batch size, each layer's initial state where none is given
+        sizes = [self._output_size] + [self.hidden_size] * (len(self._cell.states) - 1)
+        self._entrance = Entrance(
+            self._cell, self.dtype, self.input_size, sizes, self.num_layers, self.directions, self.proj_size > 0
+        )
 
-    def __call__(self, x: Any, state: Any = None, *, lengths: Any = None) -> tuple[Array, Any]:
+    def __call__(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        mask: Any = None,
+        masked: str = "zero",
+        resets: Any = None,
+        reset_state: Any = None,
+    ) -> tuple[Array, Any]:
         """Run the sequence for its outputs only.
+
+        Steps that lengths or a mask leave out are not computed, what x holds there does not matter, and the time goes
+        with the number of the others.
 
         Parameters
         ----------
@@ -255,14 +279,27 @@ class _Recurrent(Runnable):
             for LSTM the tuple (h_0, c_0), c_0 (L*D, N, H). Without N for a single sequence. None means zeros.
         lengths
             (N,) ints from 0 to T in any order: how many of its steps each sequence really has. y is zero beyond them,
-            the final state is that of each last real step, where the reverse direction starts, and the time goes with
-            the sum of the lengths. None means T.
+            and the final state is that of each last real step, where the reverse direction starts. None means T.
+        mask
+            (T, N) bools, with the axes of x: a step that is False is left out, in both directions, and the state stays
+            as it is. None means that all are True.
+        masked
+            What y is at steps that the mask leaves out: "zero", or the "last" output before, which in the columns of
+            the reverse direction is the one of a later step. Where the state has begun anew since, or no step has been
+            run yet, that is zero, too.
+        resets
+            (T, N) bools, with the axes of x: before a step that is True, run or left out, the state begins anew. So
+            nothing goes from one side of it to the other in the reverse direction, either, which begins anew as it
+            passes on to the step before, if there is one. None means that none is True.
+        reset_state
+            What the state begins anew with: None for zeros, "initial" for `state`, or a state of its own for each
+            sequence, shaped like `state`.
 
         Returns
         -------
         tuple
             y, x's shape with D*P in place of I, and the final state, shaped like `state`. A sequence of no steps gives
-            its initial state.
+            its initial state, or what it began anew with.
 
         Raises
         ------
@@ -270,19 +307,34 @@ class _Recurrent(Runnable):
             If a dtype differs, or an argument is not an array.
         ValueError
             If a shape differs, or a token or length is out of range.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> gru = fastrnn.GRU(10, 20, seed=0)
+        >>> x, resets = np.ones((5, 2, 10), np.float32), np.zeros((5, 2), bool)
+        >>> resets[3, 0] = True  # in the first sequence an episode ends after three steps
+        >>> y, h_n = gru(x, resets=resets)
+        >>> bool((y[3:, 0] == y[:2, 0]).all()), bool((h_n[0] == y[-1]).all())
+        (True, True)
         """
-        x, states, batched, ragged, steps = self._take(x, state, lengths)
-        setting = self._setting(x, ragged, training=False)
+        x, states, rows = self._entrance.take(x, state, self.batch_first, lengths, mask, masked, resets, reset_state)
+        setting = self._setting(x, rows, training=False)
         stamp = self._stamp()  # before weights are taken: they count as held
         y, states_n = stack.infer(setting, self._weights, x, states, stamp)
-        if ragged is not None:
-            y = ragged.unpack(y, steps, setting.empty)
-        elif len(y) != steps:
-            y = _nothing(y, steps)
-        return self._to_caller(y, batched), self._join(states_n, batched, ragged)
+        return rows.back(y, states_n, setting.empty)
 
     def forward(
-        self, x: Any, state: Any = None, *, lengths: Any = None, checkpoint_every: int | None = None
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        mask: Any = None,
+        masked: str = "zero",
+        resets: Any = None,
+        reset_state: Any = None,
+        checkpoint_every: int | None = None,
     ) -> tuple[Array, Any, Tape]:
         """Run the sequence and keep what `backward` needs; with dropout between the layers, if the module has it.
 
@@ -301,30 +353,26 @@ class _Recurrent(Runnable):
         tuple
             y, the final state, and the tape. The tape refers to real x, y and the parameters without a copy: they must
             not change before `backward`. So y is read-only, and `backward` raises ValueError where it sees that x has
-            changed (of a large x it looks at a sample). Tokens, lengths and states may: they are copied.
+            changed (of a large x it looks at a sample). Tokens, lengths, masks, resets and states may: they are copied.
         """
         if checkpoint_every is not None:
             checkpoint_every = check_positive("checkpoint_every", checkpoint_every)
-        x, states, batched, ragged, steps = self._take(x, state, lengths)
-        if state is not None:
+        x, states, rows = self._entrance.take(x, state, self.batch_first, lengths, mask, masked, resets, reset_state)
+        if state is not None and rows.batch_sizes is None:
             states = [tuple([s.copy() for s in state_0]) for state_0 in states]  # the tape outlives the caller's arrays
-        setting = self._setting(x, ragged, training=True)
+        setting = self._setting(x, rows, training=True)
         y, states_n, kept = stack.forward(setting, self._weights, x, states, self._dropout, checkpoint_every)
-        if ragged is not None:
-            y = ragged.unpack(y, steps, setting.empty)
-        elif len(y) != steps:
-            y = _nothing(y, steps)
         y.flags.writeable = False
-        y = self._to_caller(y, batched)
-        return y, self._join(states_n, batched, ragged), Tape(self, setting.backend, x, kept, y.shape, ragged)
+        y, state_n = rows.back(y, states_n, setting.empty)
+        y.flags.writeable = False
+        return y, state_n, Tape(self, setting.backend, x, kept, y.shape, rows)
 
-    def _setting(self, x: Array, ragged: Ragged | None, *, training: bool) -> stack.Setting:
+    def _setting(self, x: Array, rows: Rows, *, training: bool) -> stack.Setting:
         """What all layers of a call share."""
         backend, num_threads = self._choose()
-        batch_sizes = None if ragged is None else ragged.batch_sizes
-        if explain.WANTED and ragged is None:
+        if explain.WANTED and rows.batch_sizes is None:
             explain.say_once(self._explanation(x.shape[0], x.shape[1], tokens=x.dtype.kind != "f", training=training))
-        return stack.Setting(backend, self._cell, num_threads, batch_sizes)
+        return stack.Setting(backend, self._cell, num_threads, rows.batch_sizes)
 
     def backward(self, tape: Tape, dy: Any = None, dstate: Any = None) -> tuple[Array | None, Any, dict[str, Array]]:
         """Back-propagate through time: the exact gradients of everything that went into `forward`.
@@ -334,8 +382,8 @@ class _Recurrent(Runnable):
         tape
             From `forward` of this module; it serves once.
         dy
-            The loss's gradient with respect to y, of y's shape; None means zero. What it holds in the padding of
-            sequences of different lengths does not matter.
+            The loss's gradient with respect to y, of y's shape; None means zero. What it holds where no step is run
+            does not matter, unless y has the last output there: then it goes to the step of that output.
         dstate
             The loss's gradient with respect to the final state, shaped like it: dh_n, for LSTM (dh_n, dc_n), each of
             which may be None for zero.
@@ -344,7 +392,8 @@ class _Recurrent(Runnable):
         -------
         tuple
             dx (None for token input), the gradient of the initial state, and a dict of the parameters' gradients
-            under the names of `parameters`.
+            under the names of `parameters`. If `forward` was given a `reset_state`, its gradient is added to that of
+            the initial state where they are one, "initial", else it is `tape.dreset_state`, shaped like a state.
 
         Raises
         ------
@@ -354,43 +403,25 @@ class _Recurrent(Runnable):
             If a dtype differs.
         """
         check_tape(tape, self)
-        batched = len(tape._y_shape) == 3
-        if dy is not None:
-            dy = ops.as_real("dy", dy, self.dtype, tape._y_shape, "y's shape")
-            if not batched:
-                dy = dy[:, None]
-            elif self.batch_first:
-                dy = _to_time_major(dy)
-        batch_size = tape._y_shape[0 if self.batch_first else 1] if batched else 1
-        steps = tape._y_shape[1 if self.batch_first and batched else 0]
-        dstates = self._take_dstate(dstate, batch_size, batched)
-        ragged = tape._ragged
-        if ragged is not None:
-            dy = None if dy is None else ragged.pack(dy)
-            dstates = tuple([None if d is None else ragged.sort(d) for d in dstates])
-
-        kept = tape._take()
-        if batch_size == 0 and dy is not None:
-            dy = dy[:0]  # as x in `_take`
-        layers = self.num_layers * self.directions
-        per_layer = [dstates] * layers
-        if dstate is not None:
-            per_layer = [tuple([None if d is None else d[layer] for d in dstates]) for layer in range(layers)]
-        dx, dstates_0, dweights = kept.backward(dy, per_layer)
-        if ragged is not None and dx is not None:
-            dx = ragged.unpack(dx, steps)
-        elif dx is not None and len(dx) != steps:
-            dx = _nothing(dx, steps)
+        rows = tape._rows
+        dy, dstates, dstates_n = self._entrance.take_gradients(rows, tape._y_shape, dy, dstate)
+        dx, dstates_0, dweights = tape._take().backward(dy, dstates)
         grads: dict[str, Array] = {}
         for weights, of_weights in zip(itertools.chain(*self._weights), dweights, strict=True):
             grads |= weights.named(of_weights)
-        return (
-            None if dx is None else self._to_caller(dx, batched),
-            self._join(dstates_0, batched, ragged),
-            grads,
-        )
+        dx, dstate_0, tape.dreset_state = rows.gradients_back(dx, dstates_0, dstates_n)
+        return dx, dstate_0, grads
 
-    def trace(self, x: Any, state: Any = None, *, lengths: Any = None) -> dict[str, Array]:
+    def trace(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        mask: Any = None,
+        resets: Any = None,
+        reset_state: Any = None,
+    ) -> dict[str, Array]:
         """Run the sequence as `forward` does, without dropout, and show every gate and every state of every step.
 
         Parameters and errors are those of `__call__`.
@@ -401,7 +432,7 @@ class _Recurrent(Runnable):
             The gates and states of `fastrnn.cells` by name, layer and direction: i_l0, f_l0, g_l0, o_l0, h_l0, c_l0,
             i_l0_reverse, ... for LSTM; r_l0, z_l0, n_l0, h_l0, ... for GRU; h_l0, ... for RNN. Each is (T, N, H), or h
             with a projection (T, N, P), the axes in x's order. The values at t belong to x_t in both directions, those
-            beyond a sequence's length are zero.
+            of steps that are not run are zero.
 
         Examples
         --------
@@ -413,16 +444,12 @@ class _Recurrent(Runnable):
         >>> inside["z_l0_reverse"].shape
         (5, 3, 20)
         """
-        x, states, batched, ragged, steps = self._take(x, state, lengths)
-        setting = self._setting(x, ragged, training=True)
-        found = stack.trace(setting, self._weights, x, states, ragged, steps)
+        x, states, rows = self._entrance.take(x, state, self.batch_first, lengths, mask, "zero", resets, reset_state)
+        setting = self._setting(x, rows, training=True)
         inside: dict[str, Array] = {}
-        for index, arrays in enumerate(found):
+        for index, arrays in enumerate(stack.trace(setting, self._weights, x, states, rows.ragged)):
             layer, reverse = divmod(index, self.directions)
-            for name, array in arrays.items():
-                if ragged is None and len(array) != steps:
-                    array = _nothing(array, steps)
-                inside[f"{name}{_suffix(layer, reverse)}"] = self._to_caller(array, batched)
+            inside |= {f"{name}{_suffix(layer, reverse)}": rows.form(array) for name, array in arrays.items()}
         return inside
 
     def stream(self, batch_size: int | None = 1) -> Stream:
@@ -511,120 +538,10 @@ class _Recurrent(Runnable):
             lines.append("each layer twice: the reverse direction runs alike, after the other")
         return "\n".join(lines)
 
-    def _take(self, x: Any, state: Any, lengths: Any) -> tuple[Array, list[State], bool, Ragged | None, int]:
-        """Validate what a call is given.
-
-        Returns x as (T, N, I) or tokens (T, N), or its real rows where lengths differ; each layer's state; whether x is
-        a batch; what lengths say; and T.
-        """
-        batched, ragged = True, None
-        if self.batch_first or not ops.are_ready((x,), self.dtype, (self.input_size,), 2):
-            leading = ("N", "T") if self.batch_first else ("T", "N")
-            x, batched = ops.as_input(
-                x,
-                self.dtype,
-                self.input_size,
-                leading,
-                time_major=not self.batch_first,
-                padded=lengths is not None,
-            )
-        steps, batch_size = x.shape[:2]
-        if batch_size == 0:
-            x = x[:0]  # there may be any number of steps, and there is nothing to do in each
-        if lengths is not None:
-            if not batched:
-                raise ValueError(
-                    f"lengths is given, but x has shape {x.shape[:1] + x.shape[2:]}; expected a batch with it"
-                )
-            lengths = ops.as_lengths(lengths, batch_size, steps)
-            if (lengths != steps).any():
-                ragged = Ragged(lengths)
-                x = ragged.pack(x)
-            if ops.is_tokens(x):
-                x = ops.as_tokens("x", x, self.input_size, "input_size")
-        if state is None:
-            of_size, zeros = self._zeros  # read, and below written, at once: other threads do so too
-            if of_size != batch_size:
-                zeros = [self._zero_state(batch_size)] * (self.num_layers * self.directions)
-                self._zeros = batch_size, zeros
-            return x, zeros, batched, ragged, steps
-        states = self._as_states(self._cell.states_0, state, batch_size, batched)
-        if ragged is not None:
-            states = tuple([ragged.sort(s) for s in states])
-        if len(states[0]) > 1:
-            per_layer = [tuple([s[layer] for s in states]) for layer in range(len(states[0]))]
-        elif len(states) == 2:
-            per_layer = [(states[0][0], states[1][0])]  # a comprehension costs more than the rest of the function
-        elif len(states) == 1:
-            per_layer = [(states[0][0],)]
-        else:
-            per_layer = [tuple([s[0] for s in states])]
-        return x, per_layer, batched, ragged, steps
-
-    def _zero_state(self, batch_size: int) -> State:
-        """The initial state of a layer where none is given: one for all calls."""
-        sizes = (self._output_size, *[self.hidden_size] * (len(self._cell.states) - 1))
-        zero = tuple([np.zeros((batch_size, size), self.dtype) for size in sizes])
-        for array in zero:
-            array.flags.writeable = False
-        return zero
-
-    def _take_dstate(self, dstate: Any, batch_size: int, batched: bool) -> tuple[Array | None, ...]:
-        """Validate the final state's gradient; None stands for zero in whole or in part."""
-        names = self._cell.dstates_n
-        if dstate is None:
-            return (None,) * len(names)
-        return self._as_states(names, dstate, batch_size, batched, optional=True)
-
-    def _as_states(
-        self, names: Sequence[str], values: Any, batch_size: int, batched: bool, *, optional: bool = False
-    ) -> tuple[Any, ...]:
-        layers, count = self.num_layers * self.directions, len(names)
-        if batched and not self.proj_size and (count == 1 or (type(values) is tuple and len(values) == count)):
-            states = (values,) if count == 1 else values
-            if ops.are_ready(states, self.dtype, (layers, batch_size, self.hidden_size)):
-                return states  # as most are: what follows takes as long as a small step
-        batch = (batch_size,) if batched else ()
-        shapes = [(layers, *batch, size) for size in (self._output_size, *[self.hidden_size] * (count - 1))]
-        letters = [f"(L*D, {'N, ' * batched}{size})" for size in ("P" if self.proj_size else "H", *"H" * (count - 1))]
-        states = ops.as_states(names, values, self.dtype, shapes, letters, optional=optional)
-        return states if batched else tuple([None if s is None else s[:, None] for s in states])
-
-    def _to_caller(self, array: Array, batched: bool) -> Array:
-        if not batched:
-            return array[:, 0]
-        return array.swapaxes(0, 1) if self.batch_first else array
-
-    def _join(self, per_layer: list[State], batched: bool, ragged: Ragged | None) -> Any:
-        """Join the layers' (N, H) states to (L*D, N, H), in the form in which the caller gives them."""
-        if len(per_layer) > 1:
-            per_state = tuple([np.stack(layers) for layers in zip(*per_layer, strict=True)])
-        elif len(per_layer[0]) == 2:
-            h, c = per_layer[0]
-            per_state = h[None], c[None]
-        elif len(per_layer[0]) == 1:
-            per_state = (per_layer[0][0][None],)
-        else:
-            per_state = tuple([s[None] for s in per_layer[0]])
-        if ragged is not None:
-            per_state = tuple([ragged.unsort(s) for s in per_state])
-        if not batched:
-            per_state = tuple([s[:, 0] for s in per_state])
-        return per_state if len(per_state) > 1 else per_state[0]
-
 
 def _suffix(layer: int, reverse: int) -> str:
     """What torch.nn ends the names of a layer's and direction's parameters in."""
     return f"_l{layer}{'_reverse' * reverse}"
-
-
-def _nothing(rows: Array, steps: int) -> Array:
-    """(0, 0, K), which a batch of no sequences is computed as, to (T, 0, K)."""
-    return np.empty((steps, *rows.shape[1:]), rows.dtype)
-
-
-def _to_time_major(array: Array) -> Array:
-    return np.ascontiguousarray(array.swapaxes(0, 1))
 
 
 def _check_projection(proj_size: Any, hidden_size: int) -> int:
@@ -633,12 +550,34 @@ def _check_projection(proj_size: Any, hidden_size: int) -> int:
 
 
 class RNN(_Recurrent):
-    """An Elman RNN, h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), over one or more layers.
+    """An Elman RNN over one or more layers, torch.nn.RNN's arguments, shapes and weights::
+
+        h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
+
+    or with max(0, .) in place of tanh.
+
+    **Inputs.** T steps, N sequences, I = input_size, H = hidden_size, L = num_layers, D = 2 if bidirectional, else 1.
+
+    - x, (T, N, I), or (N, T, I) with batch_first, or (T, I) for a single sequence; or integers, tokens, of one
+      dimension less.
+    - h_0, (L*D, N, H): the initial state, zeros unless given; without N for a single sequence.
+
+    **Outputs.** y, (T, N, D*H) in the layout of x, the h of the last layer at every step; and the final state h_n,
+    shaped like h_0.
+
+    **Weights**, in `parameters` under torch.nn's names.
+
+    - weight_ih_l0, weight_ih_l1, ...: (H, I), of the layers above (H, D*H).
+    - weight_hh_l0, ...: (H, H), the recurrent weights.
+    - bias_ih_l0, bias_hh_l0, ...: (H,) each, unless bias is False.
+    - weight_ih_l0_reverse, ...: the same of the reverse direction, where there is one.
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers
-        I, H and L.
+    input_size, hidden_size
+        I and H.
+    num_layers
+        L, how many layers stand on top of one another.
     nonlinearity
         "tanh" or "relu".
     bias
@@ -705,14 +644,63 @@ class RNN(_Recurrent):
 
 
 class LSTM(_Recurrent):
-    """A long short-term memory; see `fastrnn.cells` for its equations.
+    """A long short-term memory over one or more layers, torch.nn.LSTM's arguments, shapes and weights::
 
-    The state is the tuple (h, c). Parameters are those of `RNN`, without `nonlinearity`, and
+        i_t = sigmoid(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)
+        f_t = sigmoid(W_if x_t + b_if + W_hf h_{t-1} + b_hf)
+        g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)
+        o_t = sigmoid(W_io x_t + b_io + W_ho h_{t-1} + b_ho)
+        c_t = f_t * c_{t-1} + i_t * g_t
+        h_t = o_t * tanh(c_t)
+
+    With a projection h_t = W_hr (o_t * tanh(c_t)).
+
+    **Inputs.** T steps, N sequences, I = input_size, H = hidden_size, L = num_layers, D = 2 if bidirectional, else 1,
+    P = proj_size or, without one, H.
+
+    - x, (T, N, I), or (N, T, I) with batch_first, or (T, I) for a single sequence; or integers, tokens, of one
+      dimension less.
+    - h_0, (L*D, N, P), and c_0, (L*D, N, H), as a tuple: the initial state, zeros unless given; without N for a single
+      sequence.
+
+    **Outputs.** y, (T, N, D*P) in the layout of x, the h of the last layer at every step; and the final state
+    (h_n, c_n), shaped like the initial one.
+
+    **Weights**, in `parameters` under torch.nn's names.
+
+    - weight_ih_l0, weight_ih_l1, ...: (4*H, I), of the layers above (4*H, D*P), in blocks of H rows for the
+      gates i, f, g, o.
+    - weight_hh_l0, ...: (4*H, P), the same blocks.
+    - bias_ih_l0, bias_hh_l0, ...: (4*H,) each, unless bias is False.
+    - weight_hr_l0, ...: (P, H), where there is a projection.
+    - weight_ih_l0_reverse, ...: the same of the reverse direction, where there is one.
 
     Parameters
     ----------
+    input_size, hidden_size
+        I and H.
+    num_layers
+        L, how many layers stand on top of one another.
+    bias
+        Whether the layers have bias_ih and bias_hh.
+    batch_first
+        Whether x and y are (N, T, ...) instead of (T, N, ...). States never are.
+    dropout
+        The share of the outputs of every layer but the last that `forward` sets to zero, at random; the others are
+        divided by 1 - dropout. Inference keeps all.
+    bidirectional
+        Whether each layer has a second direction, from the last step to the first; y holds both side by side.
     proj_size
         P, less than H: h is projected to so many columns by weight_hr. 0 means no projection.
+    dtype
+        float32 or float64, of the parameters and of everything that goes in and out.
+    seed
+        Of the initial parameters and of dropout, anything `numpy.random.default_rng` takes; the parameters are drawn
+        from torch.nn's distribution, U(-1/sqrt(H), 1/sqrt(H)).
+    backend
+        "cython", "numba" or "numpy"; None leaves the choice to `fastrnn.use_backend`.
+    num_threads
+        The most threads a call may use; None leaves it to `fastrnn.set_num_threads`. It changes no bit of any result.
 
     Examples
     --------
@@ -760,9 +748,56 @@ class LSTM(_Recurrent):
 
 
 class GRU(_Recurrent):
-    """A gated recurrent unit, the variant of torch.nn and cuDNN; see `fastrnn.cells` for its equations.
+    """A gated recurrent unit over one or more layers, torch.nn.GRU's arguments, shapes and weights::
 
-    Parameters are those of `RNN`, without `nonlinearity`.
+        r_t = sigmoid(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)
+        z_t = sigmoid(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)
+        n_t = tanh(W_in x_t + b_in + r_t * (W_hn h_{t-1} + b_hn))
+        h_t = n_t + z_t * (h_{t-1} - n_t)
+
+    The reset gate r multiplies the recurrent product, as in torch.nn, cuDNN and Keras' ``reset_after=True``.
+
+    **Inputs.** T steps, N sequences, I = input_size, H = hidden_size, L = num_layers, D = 2 if bidirectional, else 1.
+
+    - x, (T, N, I), or (N, T, I) with batch_first, or (T, I) for a single sequence; or integers, tokens, of one
+      dimension less.
+    - h_0, (L*D, N, H): the initial state, zeros unless given; without N for a single sequence.
+
+    **Outputs.** y, (T, N, D*H) in the layout of x, the h of the last layer at every step; and the final state h_n,
+    shaped like h_0.
+
+    **Weights**, in `parameters` under torch.nn's names.
+
+    - weight_ih_l0, weight_ih_l1, ...: (3*H, I), of the layers above (3*H, D*H), in blocks of H rows for the
+      gates r, z, n.
+    - weight_hh_l0, ...: (3*H, H), the same blocks.
+    - bias_ih_l0, bias_hh_l0, ...: (3*H,) each, unless bias is False.
+    - weight_ih_l0_reverse, ...: the same of the reverse direction, where there is one.
+
+    Parameters
+    ----------
+    input_size, hidden_size
+        I and H.
+    num_layers
+        L, how many layers stand on top of one another.
+    bias
+        Whether the layers have bias_ih and bias_hh.
+    batch_first
+        Whether x and y are (N, T, ...) instead of (T, N, ...). States never are.
+    dropout
+        The share of the outputs of every layer but the last that `forward` sets to zero, at random; the others are
+        divided by 1 - dropout. Inference keeps all.
+    bidirectional
+        Whether each layer has a second direction, from the last step to the first; y holds both side by side.
+    dtype
+        float32 or float64, of the parameters and of everything that goes in and out.
+    seed
+        Of the initial parameters and of dropout, anything `numpy.random.default_rng` takes; the parameters are drawn
+        from torch.nn's distribution, U(-1/sqrt(H), 1/sqrt(H)).
+    backend
+        "cython", "numba" or "numpy"; None leaves the choice to `fastrnn.use_backend`.
+    num_threads
+        The most threads a call may use; None leaves it to `fastrnn.set_num_threads`. It changes no bit of any result.
 
     Examples
     --------

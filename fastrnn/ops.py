@@ -13,7 +13,7 @@ import numpy as np
 from fastrnn.backends import resolve
 from fastrnn.cells import Cell, State, Weights
 from fastrnn.checks import Array, take_array, to_dtype
-from fastrnn.fits import check_call, check_weights, layout
+from fastrnn.fits import check_call, check_gradients, check_weights, layout
 from fastrnn.threads import allowed_threads
 
 __all__ = [
@@ -194,10 +194,11 @@ def as_states(
     letters: Sequence[str],
     *,
     optional: bool = False,
+    what: str = "the state",
 ) -> tuple[Any, ...]:
     """Return the states `values`, one array or a tuple as `names` says, as a tuple of validated arrays.
 
-    A state that is `optional` may be None.
+    A state that is `optional` may be None. `what` is what errors call all of them.
     """
     if len(names) == 1:
         if isinstance(values, (tuple, list)) and _are_two_states(values, shapes[0]):
@@ -207,7 +208,11 @@ def as_states(
             )
         values = (values,)
     elif not isinstance(values, (tuple, list)) or len(values) != len(names):
-        raise TypeError(f"the state is {_describe(values)}; expected a tuple ({', '.join(names)})")
+        none = "None" if optional else f"np.zeros({shapes[1]}, {dtype.name!r})"
+        raise TypeError(
+            f"{what} is {_describe(values)}; expected a tuple ({', '.join(names)}): use "
+            f"({', '.join([names[0], *[none] * (len(names) - 1)])}) where there is no {' or '.join(names[1:])}"
+        )
     if shapes[0] == shapes[-1] and are_ready(values, dtype, shapes[0]):
         return tuple(values)
     states = []
@@ -288,7 +293,7 @@ class LayerWeights:
         """The weights as a backend that has `pack` packed them, packed anew if need be, and their I, H and P."""
         by, under, packed, sizes = self._kept  # read, and below written, at once: other threads do so too
         if by is not backend or under != stamp:
-            weights = self.arrays()
+            weights = Weights._make(_views(self.arrays()))  # as in `_fitting`
             sizes = check_weights(cell, weights)
             packed = backend.pack(cell, weights, num_threads=num_threads)
             self._kept = backend, stamp, packed, sizes
@@ -315,6 +320,7 @@ def infer(
         return run(backend, cell, x, state, weights.arrays(), num_threads, batch_sizes, reverse, y)
     packed, sizes = weights.packed(backend, cell, stamp, num_threads)
     if not hasattr(backend, "LOOKS_ITSELF"):
+        x, state = x.view(), tuple([s.view() for s in state])  # as in `_fitting`
         check_call(cell, x, state, sizes, state[0].dtype, batch_sizes)
     y, state_n, _ = backend.forward(
         cell,
@@ -343,19 +349,29 @@ def run(
     y: Array | None = None,
 ) -> tuple[Array, State]:
     """Run one layer for its outputs only: `fastrnn.reference.forward` on a backend."""
-    _look(backend, cell, x, state, weights, batch_sizes)
+    x, state, weights = _fitting(backend, cell, x, state, weights, batch_sizes)
     y, state_n, _ = backend.forward(
         cell, x, state, weights, tape=False, num_threads=num_threads, batch_sizes=batch_sizes, reverse=reverse, y=y
     )
     return y, state_n
 
 
-def _look(backend: ModuleType, cell: Cell, x: Array, state: State, weights: Weights, batch_sizes: Array | None) -> bool:
-    """See to it that arrays fit one another, for a backend that does not do so itself; whether that was needed."""
+def _fitting(
+    backend: ModuleType, cell: Cell, x: Array, state: State, weights: Weights, batch_sizes: Array | None
+) -> tuple[Array, State, Weights]:
+    """x, the state and the weights, seen to fit one another if the backend does not do so itself.
+
+    Then they are views: another thread may give the caller's array another shape or dtype after the look.
+    """
     if hasattr(backend, "LOOKS_ITSELF"):
-        return False
+        return x, state, weights
+    x, state, weights = x.view(), tuple([s.view() for s in state]), Weights._make(_views(weights))
     check_call(cell, x, state, check_weights(cell, weights), weights.ih.dtype, batch_sizes)
-    return True
+    return x, state, weights
+
+
+def _views(arrays: Sequence[Array | None]) -> list[Any]:
+    return [None if array is None else array.view() for array in arrays]
 
 
 def forward(
@@ -370,14 +386,14 @@ def forward(
     y: Array | None = None,
 ) -> tuple[Array, State, Tape]:
     """Run one layer and keep a tape: `fastrnn.reference.forward` on a backend."""
-    looked = _look(backend, cell, x, state, weights, batch_sizes)
+    given = (x, *state, *weights)
+    x, state, weights = _fitting(backend, cell, x, state, weights, batch_sizes)
     y, state_n, kept = backend.forward(
         cell, x, state, weights, tape=True, num_threads=num_threads, batch_sizes=batch_sizes, reverse=reverse, y=y
     )
-    if not looked:
+    if x is given[0]:
         return y, state_n, Tape(cell, backend, kept, num_threads)
-    given = (x, state[0], y, *weights)
-    return y, state_n, Tape(cell, backend, kept, num_threads, given, layout(*given))
+    return y, state_n, Tape(cell, backend, kept, num_threads, (y, *given), layout(y, x, *state, *weights))
 
 
 def backward(
@@ -394,6 +410,9 @@ def backward(
     """
     if tape.given and layout(*tape.given) != tape.layout:
         raise ValueError("x, y or a parameter has been given other memory, or another shape or dtype, since forward")
+    if tape.given:
+        dy, dstate = None if dy is None else dy.view(), tuple(_views(dstate))  # as in `_fitting`
+        check_gradients(dy, dstate, tape.layout[0], tape.layout[2:])
     kept, tape.kept = tape.kept, None
     dx, dstate_0, gradients = tape.backend.backward(
         tape.cell, kept, dy, dstate, num_threads=tape.num_threads, dx=dx, dweights=dweights, rows=rows
@@ -425,7 +444,8 @@ def recall(
     reverse: bool = False,
 ) -> Tape:
     """The tape again whose forward took and gave these arrays, from what `keep` returned."""
-    if _look(backend, cell, x, state, weights, batch_sizes):
+    x, state, weights = _fitting(backend, cell, x, state, weights, batch_sizes)
+    if not hasattr(backend, "LOOKS_ITSELF"):
         sizes = (len(x) if batch_sizes is None else len(batch_sizes), len(state[0]), y[..., 0].size, state[-1].shape[1])
         wanted = kept_sizes(backend, cell, (*sizes, 0 if weights.hr is None else y.shape[-1]), weights.ih.dtype)
         if [(k.dtype, k.shape) for k in kept] != [(weights.ih.dtype, (size,)) for size in wanted]:

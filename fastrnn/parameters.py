@@ -169,7 +169,7 @@ class Parametrized:
 
     @property
     def parameters(self) -> Parameters:
-        """The live parameter arrays by name: write into them, `p -= ...` or `parameters[name] = ...`, to train.
+        """The live parameter arrays by name; write into them, `p -= ...` or `parameters[name] = ...`, to train.
 
         Modules keep packed copies of them between calls and notice writes by anyone who refers to an array; do not
         write to a bare address (`p.ctypes.data`) once the array itself has been let go.

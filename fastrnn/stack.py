@@ -7,6 +7,7 @@ side into y.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -121,12 +122,12 @@ def _halves(setting: Setting, x: Array, h: Array) -> tuple[Array, list[Array]]:
 
 
 def trace(
-    setting: Setting, layers: Layers, x: Array, states: Sequence[State], ragged: Ragged | None, steps: int
+    setting: Setting, layers: Layers, x: Array, states: Sequence[State], ragged: Ragged | None
 ) -> list[dict[str, Array]]:
     """Run all layers and return what happens inside: by layer and direction, every gate and every state by its name.
 
-    Parameters are those of `infer`, and of sequences of different lengths what puts their rows into T `steps`. h is
-    (T, N, P) and everything else (T, N, H).
+    Parameters are those of `infer`, and if x is rows, what puts them into steps. h is (T, N, P) and everything else
+    (T, N, H).
     """
     backend, cell, num_threads, batch_sizes = setting
     only_h = cell.gates == cell.states  # which is y, and need not be copied
@@ -145,9 +146,9 @@ def trace(
                 inside = {name: rows.reshape(*h.shape[:2], rows.shape[1]) for name, rows in inside.items()}
                 inside["h"] = h
             else:
-                inside = {} if only_h else ops.gates(tape, steps * len(ragged.order), ragged.rows)
+                inside = {} if only_h else ops.gates(tape, math.prod(ragged.shape), ragged.rows)
                 inside = {name: ragged.finish(rows) for name, rows in inside.items()}
-                inside["h"] = ragged.unpack(h, steps, setting.empty)
+                inside["h"] = ragged.unpack(h, setting.empty)
             found.append({name: inside[name] for name in dict.fromkeys((*cell.gates, *cell.states))})
         x = both if halves else h
     return found

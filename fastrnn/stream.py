@@ -101,7 +101,7 @@ class Stream:
 
     @property
     def state(self) -> Any:
-        """The state after the last step: a read-only copy of h (L, N, P), for LSTM of the tuple (h, c), c (L, N, H).
+        """The state after the last step, a read-only copy of h (L, N, P), for LSTM of the tuple (h, c), c (L, N, H).
 
         Without a batch there is no N. Assigning to it, ``stream.state = state``, replaces the state, and raises
         TypeError or ValueError where a dtype or shape differs.

@@ -280,7 +280,10 @@ def forward(
     )  # fmt: skip
     run(_compiled(forward_kernel, ForwardArrays, dtype), plan.sizes, arrays, plan.threads)
     state_n = (h_n,) if c_n is None else (h_n, c_n)
-    return y, state_n, Tape(plan.sizes, x, starts, weights, h_0, y, z, c, u) if tape else None
+    if not tape:
+        return y, state_n, None
+    of_tape = y.view()  # the caller may give y another shape
+    return y, state_n, Tape(plan.sizes, x, starts, weights, h_0, of_tape, z, c, u)
 
 
 def _starts(batch_sizes: Array) -> Array:

@@ -3,8 +3,8 @@
 python tests/mutants.py [--list] [--only NAME ...] [--shard I/N] [--folder FOLDER]
 
 The faults stand in `mutations`. They are made in a copy of the tree, whose kernels are built with little optimisation
-and, after a fault in them, only for the instruction set that runs here. A mutant is caught if a test that passes
-without it fails, crashes or hangs. The command fails if one survives that `mutations` gives no reason for.
+and, after a fault in them, only for the instruction set that runs here. A mutant is caught if a test fails, crashes or
+hangs with it and passes without it. The command fails if one survives that `mutations` gives no reason for.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mutations import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS = 1200  # that a suite may take without a fault; with one it may take so many times as long, else it hangs:
-TIMES = 5
+QUIET = 300  # seconds after which a test hangs; the slowest here compile for a minute
 
 # Tests that notice faults in some part, as pytest's arguments. A mutant names those that are meant for it, and they run
 # in its order until one fails.
@@ -37,12 +37,16 @@ SUITES = {
     "activations": "test_activations.py",
     "dense": "test_multiply.py test_softmax.py -k 'not numba'",
     "modules": "test_modules.py test_same_bits.py test_trace.py test_dropout.py -k 'not numba'",
+    "masks": "test_masks.py -k 'not numba'",
     "cells": "test_cells.py -k 'not numba'",
     "stream": "test_stream.py -k 'not numba'",
     "input": "test_bad_input.py -k 'not numba'",
     "stateful": "test_stateful.py -k 'not numba'",
+    "safety": "test_safety.py -k 'serves or during'",
     "memory": "test_memory.py",
     "threads": "test_threads.py -k 'not numba'",
+    "fork": "test_fork.py -k 'not numba'",
+    "interrupt": "test_interrupt.py -k 'cython'",
     "torch": "test_torch.py -k 'not numba'",
     "torch_memory": "test_torch_memory.py",
     "compile": "test_torch_compile.py -k 'not numba'",
@@ -81,7 +85,6 @@ class Copy:
         used = self.python("-c", "import fastrnn.kernels.sequence as s; print(s.describe())").stdout
         isa = re.search(r"(\w+): used", used)[1]
         self.isas = [isa, "avx512"] if isa == "amx" else [isa]  # what runs here of float and of double
-        self.seconds = dict.fromkeys(SUITES, SECONDS)
         self.clean = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in self.files()}
 
     def files(self) -> list[Path]:
@@ -137,21 +140,35 @@ class Copy:
         extension.unlink()
         shutil.copy(self.folder / link[link.index("-o") + 1], extension)
 
-    def failing(self, suite: str) -> str | None:
-        """The first test of a suite that fails, or how it ends otherwise; None if all pass."""
-        arguments = [f"tests/{word}" if word.endswith(".py") else word for word in shlex.split(SUITES[suite])]
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *arguments]
-        own = {"cwd": self.folder, "env": self.environ, "capture_output": True, "text": True}
-        try:
-            done = subprocess.run(command, **own, timeout=self.seconds[suite], check=False)
-        except subprocess.TimeoutExpired:
-            return "hangs"
-        if done.returncode == 0:
-            return None
-        failed = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
-        if failed is None and done.returncode >= 0 and "Error" not in done.stdout:
-            raise RuntimeError(f"{suite}: {done.stdout}{done.stderr}")
-        return failed[1] if failed else f"ends with {done.returncode}"
+    def failing(self, arguments: list[str]) -> tuple[str, str] | None:
+        """The first test that fails, of those that pytest's arguments choose, and how; None if all pass."""
+        command = [sys.executable, "-u", "-m", "pytest", "-x", "-v", "-p", "no:cacheprovider", *arguments]
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            own = {"cwd": self.folder, "env": self.environ, "start_new_session": True}
+            process = subprocess.Popen(command, stdout=out, stderr=err, **own)
+            written, since = 0, time.monotonic()
+            while process.poll() is None and time.monotonic() - since < QUIET:
+                time.sleep(0.1)
+                if written != (now := os.fstat(out.fileno()).st_size):
+                    written, since = now, time.monotonic()
+            hangs = process.poll() is None
+            with suppress(ProcessLookupError):  # also children of tests, which may hang without it
+                os.killpg(process.pid, signal.SIGKILL)
+            if process.wait() == 0:
+                return None
+            out.seek(0)
+            lines = out.read().splitlines()
+            if failed := re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", "\n".join(lines), re.MULTILINE):
+                return failed[1], "fails"
+            if hangs or process.returncode < 0:
+                return lines[-1].strip(), "hangs" if hangs else f"ends with {process.returncode}"
+            err.seek(0)
+            raise RuntimeError("\n".join([*command, *lines, err.read()]))
+
+
+def chosen_by(suite: str) -> list[str]:
+    """Pytest's arguments of a suite."""
+    return [f"tests/{word}" if word.endswith(".py") else word for word in shlex.split(SUITES[suite])]
 
 
 def missing(mutants: list[Mutant]) -> list[str]:
@@ -183,21 +200,16 @@ def main() -> int:
 
 def run(copy: Copy, mutants: list[Mutant]) -> int:
     """Run mutants in a copy and print a table."""
-    suites = sorted({suite for mutant in mutants for suite in mutant.suites.split()})
-    for suite in suites:
-        started = time.perf_counter()
-        if failed := copy.failing(suite):
-            print(f"without a fault, {suite} fails: {failed}")
-            return 2
-        copy.seconds[suite] = round(TIMES * (20 + time.perf_counter() - started))
     survivors, unexplained = 0, 0
     for mutant in mutants:
         started = time.perf_counter()
         with copy.fault(mutant):
-            found = next(filter(None, map(copy.failing, mutant.suites.split())), None)
+            found = next(filter(None, (copy.failing(chosen_by(suite)) for suite in mutant.suites.split())), None)
+        verdict = f"caught: {' '.join(found)}" if found else f"SURVIVES {mutant.reason}"
+        if found and copy.failing(found[:1]):
+            found, verdict = None, f"SURVIVES: without it {found[0]} does not pass either"
         survivors += found is None
         unexplained += found is None and not mutant.reason
-        verdict = f"caught by {found}" if found else f"SURVIVES {mutant.reason}"
         print(f"{mutant.path:32} {mutant.name:32} {time.perf_counter() - started:4.0f} s  {verdict}", flush=True)
     print(f"{len(mutants) - survivors} of {len(mutants)} mutants caught, {unexplained} survive without a reason")
     return int(unexplained > 0)

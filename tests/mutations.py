@@ -190,6 +190,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "partial_panel_is_read_in_place",
             "if (l->few_rows && (p + 1) * Z_WIDTH <= columns) {",
             "if (l->few_rows && p * Z_WIDTH <= columns) {",
+            "kernels",
         ),
         Mutant(
             "short_block_joins_the_chunk_before",
@@ -227,13 +228,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "first_row_of_a_step_is_of_the_one_before",
-            "if (l->offsets[middle] <= first)",
-            "if (l->offsets[middle] < first)",
+            "while (first + i >= l->offsets[t + 1]) t++;",
+            "while (first + i > l->offsets[t + 1]) t++;",
         ),
         Mutant("chunks_are_one_chain", "if (first) { /* the sums are zero still */", "if (first || row) {"),
         Mutant("tokens_link_to_others", "later < rows && tokens[later] == tokens[r] ?", "later < rows ?"),
         Mutant(
-            "equal_tokens_count_again", "if (first[tokens[r]] != r) continue;", "if (first[tokens[r]] < r) continue;"
+            "equal_tokens_count_again", "if (first[tokens[r]] != r) continue;", "if (first[tokens[r]] > r) continue;"
         ),
         Mutant(
             "few_rows_clear_one_lane",
@@ -318,11 +319,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "child_believes_in_its_parent's_workers",
             "pool.workers = 0;\n    atomic_store(&pool.lent, NULL);",
             "atomic_store(&pool.lent, NULL);",
+            "threads fork",
         ),
         Mutant(
             "child_finds_the_pool_held",
             "atomic_store(&pool.held, 0);\n    atomic_store(&pool.ticket",
             "atomic_store(&pool.ticket",
+            "fork",
         ),
         Mutant(
             "barrier_counts_on",
@@ -340,6 +343,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "while (do_part() && !together) {}\n    wait",
             "while (do_part()) {}\n    wait",
             "kernels threads",
+            "a part that meets others ends only when all have begun, so that none is left to be done",
         ),
         Mutant(
             "caller_does_not_wait_for_the_others",
@@ -353,7 +357,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "void fastrnn_pool_release(void) {}",
             reason="a call that finds the pool held runs alone: slower, with the same bits",
         ),
-        Mutant("signals_are_not_looked_for", "if (now < watch->due) return 0;", "if (now >= 0) return 0;"),
+        Mutant("signals_are_not_looked_for", "if (now < watch->due) return 0;", "if (now >= 0) return 0;", "interrupt"),
         Mutant("small_team_does_parts_that_meet", "if (pool.team_size() < its->together) return;", "", "torch_threads"),
     ],
     ("kernels/sequence.pyx", "kernels"): [
@@ -475,6 +479,12 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             'if stamp is None or not hasattr(backend, "pack"):',
             'if not hasattr(backend, "pack"):',
         ),
+        Mutant(
+            "shapes_are_those_that_others_set",
+            "x, state, weights = x.view(), tuple([s.view() for s in state]), Weights._make(_views(weights))",
+            "pass",
+            "safety",
+        ),
         Mutant("one_token_may_be_negative", "if own.size and not 0 <= (low", "if own.size and not -1 <= (low", "input"),
         Mutant(
             "foreign_byte_order_is_taken",
@@ -536,8 +546,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ("fastrnn/steps.py", "modules kernels"): [
         Mutant(
             "sequences_run_a_step_longer",
-            "running = steps < lengths[self.order]",
-            "running = steps <= lengths[self.order]",
+            "running = step < lengths[order]",
+            "running = step <= lengths[order]",
         ),
         Mutant(
             "groups_are_cut_a_row_early",
@@ -545,8 +555,14 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "while first and rows + counts[first - 1] < SUMMED_ROWS:",
             "kernels modules",
         ),
-        Mutant("padding_keeps_what_memory_held", "padded[self._padding] = 0", "padded[self._padding] *= 1"),
-        Mutant("unsort_sorts", "unsorted[..., self.order, :] = state", "unsorted[...] = state[..., self.order, :]"),
+        Mutant("padding_keeps_what_memory_held", "padded[self._left_out] = 0", "padded[self._left_out] *= 1"),
+        Mutant("sequences_end_where_others_do", "ranks[order] = np.arange(N)", "ranks[...] = order"),
+        Mutant("resets_of_masked_steps_are_lost", "cut = resets.copy()", "cut = resets & run", "masks"),
+        Mutant("reset_before_the_first_step_is_lost", "np.where(resets[:1].any(0), N, 0)", "0 * N", "masks"),
+        Mutant("last_outputs_pass_resets", "kept = still & ~resets,", "kept = still.copy(),", "masks"),
+        Mutant(
+            "one_run_learns_for_all", "np.add.reduceat(dstate_0[order], firsts)", "dstate_0[order][firsts]", "masks"
+        ),
     ],
     ("fastrnn/stream.py", "stream"): [
         Mutant(
@@ -574,28 +590,34 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "states = [tuple([s.copy() for s in state_0]) for state_0 in states]",
             "states = [tuple(state_0) for state_0 in states]",
         ),
-        Mutant("y_can_be_written", "\n        y.flags.writeable = False", "\n        y.flags.writeable = True"),
-        Mutant("zeros_of_a_larger_batch_serve", "if of_size != batch_size:", "if of_size < batch_size:"),
         Mutant(
-            "tapes_serve_twice", "kept, self._kept = self._kept, None", "kept = self._kept", "modules stateful input"
+            "y_can_be_written",
+            "y.flags.writeable = False
+        return",
+            "y.flags.writeable = rows.batch_sizes is not None
+        return",
         ),
-        Mutant(
-            "states_are_not_sorted",
-            "states = tuple([ragged.sort(s) for s in states])",
-            "states = tuple([s for s in states])",
-        ),
-        Mutant(
-            "gradients_of_states_are_unsorted",
-            "tuple([None if d is None else ragged.sort(d) for d in dstates])",
-            "tuple([None if d is None else ragged.unsort(d) for d in dstates])",
-        ),
+        Mutant("tapes_serve_two_threads", "kept, self._kept = self._kept, None", "kept = self._kept", "safety"),
         Mutant(
             "parameters_are_drawn_too_small",
             "uniform(1 / math.sqrt(self.hidden_size))",
             "uniform(1 / self.hidden_size)",
         ),
-        Mutant("tokens_in_the_padding_are_looked_at", "padded=lengths is not None,", "padded=False,"),
-        Mutant("copies_share_caches", '_CACHES = ("_weights", "_zeros")', '_CACHES = ("_zeros",)', "modules stateful"),
+        Mutant(
+            "copies_share_caches", '_CACHES = ("_weights", "_entrance")', '_CACHES = ("_entrance",)', "modules stateful"
+        ),
+    ],
+    ("fastrnn/rows.py", "modules masks"): [
+        Mutant("zeros_of_a_larger_batch_serve", "if of_size != N:", "if of_size < N:"),
+        Mutant("tokens_in_the_padding_are_looked_at", "padded=not whole", "padded=False"),
+        Mutant("reverse_begins_as_forward", "begin(pool, at % D == 1)", "begin(pool, False)"),
+        Mutant("reverse_ends_as_forward", "end(state, pool, at % D == 1)", "end(state, pool, False)"),
+        Mutant("gradients_end_as_forward", "into(d, at % D == 1)", "into(d, False)"),
+        Mutant(
+            "gradients_begin_as_forward", "ragged.into_pool(d_0, d_n, at % D == 1)", "ragged.into_pool(d_0, d_n, False)"
+        ),
+        Mutant("h_0_of_resets_learns_nothing", "d[:N] + d[N:]", "d[:N]"),
+        Mutant("release_works_on_the_caller's_dy", "dy = dy.copy()", "dy = dy[:]", "masks"),
     ],
     ("fastrnn/cell_modules.py", "cells"): [
         Mutant("cell's_zeros_of_a_larger_batch_serve", "if of_size != batch_size:", "if of_size < batch_size:"),
@@ -642,7 +664,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant("hooked_y_is_the_tape's", "y = y.clone()", "pass", "torch_memory"),
         Mutant("freed_storages_are_read", "array.nbytes <= held", "True", "torch_memory"),
-        Mutant("batch_sizes_are_read_again", "batch_sizes.numpy().copy()", "batch_sizes.numpy()", "torch_memory"),
+        Mutant(
+            "batch_sizes_are_read_again",
+            "batch_sizes.numpy().copy()",
+            "batch_sizes.numpy()",
+            "torch_memory",
+            "backends keep copies of their own: it takes another thread that writes between the look and the call",
+        ),
         Mutant("tape_in_tensors_serves_twice", "        flag.fill_(USED)\n", "", "torch compile"),
         Mutant(
             "both_directions_have_one_dstate",
@@ -751,7 +779,9 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ],
     ("kernels/numba_steps.py", "numba"): [
         Mutant("numba_rows_begin_anew", "low = max(n_low, step.carried)", "low = n_low"),
-        Mutant("numba_groups_are_cut_a_row_early", "if rows > SUMMED_ROWS:", "if rows >= SUMMED_ROWS:"),
+        Mutant(
+            "numba_groups_are_cut_a_row_early", "if rows > SUMMED_ROWS:", "if rows >= SUMMED_ROWS:", "numba_threads"
+        ),
     ],
     ("kernels/numba_layout.py", "numba"): [
         Mutant("numba_gru_swaps_gates_of_x", "(slot + 2 if side == X else slot) % 3", "slot % 3"),

@@ -63,7 +63,8 @@ def of_module(cls: Any) -> dict[str, Row]:
         return (real(2, N, H), real(2, N, H)) if lstm else real(2, N, H)
 
     def inputs(**more: Any) -> dict[str, Any]:
-        return {"x": real(T, N, I), "state": state(), "lengths": [T, 2], **more}
+        flags = {"mask": rng().random((T, N)) > 0.3, "resets": rng().random((T, N)) > 0.5, "reset_state": state()}
+        return {"x": real(T, N, I), "state": state(), "lengths": [T, 2], **flags, **more}
 
     def backward() -> Call:
         module = make()
@@ -79,8 +80,8 @@ def of_module(cls: Any) -> dict[str, Row]:
 
     return {
         name: lambda: (cls, options()),
-        f"{name}.__call__": lambda: (make(), inputs()),
-        f"{name}.forward": lambda: (make().forward, inputs(checkpoint_every=2)),
+        f"{name}.__call__": lambda: (make(), inputs(masked="last")),
+        f"{name}.forward": lambda: (make().forward, inputs(masked="last", checkpoint_every=2)),
         f"{name}.backward": backward,
         f"{name}.trace": lambda: (make().trace, inputs()),
         f"{name}.stream": lambda: (make().stream, {"batch_size": N}),
@@ -314,6 +315,17 @@ def of_training() -> dict[str, Row]:
         return t.Windows(tokens(30), 2, 4)
 
     rows: dict[str, Row] = {
+        own + "check_gradients": lambda: (
+            t.check_gradients,
+            {
+                "module": fastrnn.GRU(I, H, dtype="float64", seed=0),
+                "x": real(T, N, I, dtype="float64"),
+                "state": real(1, N, H, dtype="float64"),
+                "lengths": [T, 2],
+                "most": 2,
+                "seed": 0,
+            },
+        ),
         own + "AdaptiveSoftmax": lambda: (
             t.AdaptiveSoftmax,
             {"in_features": 8, "num_classes": 20, "cutoffs": [4, 10], "div_value": 2.0, "head_bias": True, **RUN},

@@ -146,6 +146,74 @@ BAD_LENGTHS: dict[str, Mistake] = {
     ),
 }
 
+FLAGS = np.ones((T, N), bool)
+
+BAD_FLAGS: dict[str, Mistake] = {
+    "integers": (
+        lambda: lstm()(X, mask=FLAGS.astype(int)),
+        TypeError,
+        "mask has dtype int64; expected bool: use mask.astype(bool)",
+    ),
+    "list_of_integers": (
+        lambda: gru()(X, resets=[[0, 1]] * T),
+        TypeError,
+        "resets has dtype int64; expected bool: use np.array(resets, bool)",
+    ),
+    "text": (lambda: gru()(X, resets="all"), TypeError, "resets has dtype <U3; expected bool"),
+    "one_flag": (lambda: gru()(X, mask=True), ValueError, "mask has shape (); expected (T, N) = (5, 2)"),
+    "turned": (
+        lambda: lstm()(X, mask=FLAGS.T),
+        ValueError,
+        "mask has shape (2, 5); expected (T, N) = (5, 2): use mask.T",
+    ),
+    "turned_batch_first": (
+        lambda: lstm(batch_first=True)(X, resets=FLAGS.T),
+        ValueError,
+        "resets has shape (2, 5); expected (N, T) = (5, 2): use resets.T",
+    ),
+    "of_lengths": (lambda: gru()(X, mask=FLAGS[0]), ValueError, "mask has shape (2,); expected (T, N) = (5, 2)"),
+    "single": (lambda: gru()(X[:, 0], resets=FLAGS), ValueError, "resets has shape (5, 2); expected (T,) = (5,)"),
+    "masked_array": (
+        lambda: gru()(X, mask=np.ma.masked_array(FLAGS)),
+        TypeError,
+        "mask is a masked array; expected an array without a mask",
+    ),
+    "masked": (lambda: gru()(X, masked="first"), ValueError, "masked is 'first'; expected 'zero' or 'last'"),
+    "masked_is_the_mask": (lambda: gru()(X, masked=FLAGS), TypeError, "masked is"),
+    "forward": (lambda: gru().forward(X, mask=FLAGS[:2]), ValueError, "mask has shape (2, 2); expected (T, N)"),
+    "trace": (lambda: gru().trace(X, resets=FLAGS[:2]), ValueError, "resets has shape (2, 2); expected (T, N)"),
+    "reset_word": (
+        lambda: gru()(X, resets=FLAGS, reset_state="zero"),
+        ValueError,
+        "reset_state is 'zero'; expected None for zeros, 'initial', or a state",
+    ),
+    "reset_shape": (
+        lambda: gru()(X, resets=FLAGS, reset_state=STATE[:1]),
+        ValueError,
+        "reset_state has shape (1, 2, 4); expected (L*D, N, H) = (2, 2, 4)",
+    ),
+    "reset_of_two_states": (
+        lambda: lstm()(X, resets=FLAGS, reset_state=(STATE, STATE[:, :1])),
+        ValueError,
+        "reset_state[1] has shape (2, 1, 4); expected (L*D, N, H) = (2, 2, 4)",
+    ),
+    "reset_of_one_state": (
+        lambda: lstm()(X, resets=FLAGS, reset_state=STATE),
+        TypeError,
+        "reset_state is an array of shape (2, 2, 4); expected a tuple (reset_state[0], reset_state[1])",
+    ),
+    "reset_dtype": (
+        lambda: gru()(X, reset_state=STATE.astype(float)),
+        TypeError,
+        "reset_state has dtype float64; expected float32",
+    ),
+    "masked_token": (
+        lambda: gru()(np.array([[0, 7], [1, 3]]), mask=[[True, False], [True, True]]),
+        ValueError,
+        "x holds the token 3; expected 0 <= token < input_size = 3",
+    ),
+}
+
 BAD_STATE: dict[str, Mistake] = {
     "array_for_lstm": (
         lambda: lstm()(X, STATE),
@@ -527,6 +595,7 @@ BAD_STREAM: dict[str, Mistake] = {
         for group, mistakes in {
             "x": BAD_X,
             "lengths": BAD_LENGTHS,
+            "flags": BAD_FLAGS,
             "state": BAD_STATE,
             "backward": BAD_BACKWARD,
             "constructor": BAD_CONSTRUCTION,

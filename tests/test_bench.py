@@ -209,6 +209,12 @@ def test_command(bench, tmp_path):
     assert status in (0, 1)
     assert err == ""
 
+    status, out, err = bench("--read", "a/r.json", "--html", "b/again.html", "--compare", "a/r.json")
+    assert (status, err) == (0, "")
+    assert "lstm-7-5-9-17" in out
+    assert load("a/r.json").rows == results.rows
+    assert "lstm-7-5-9-17" in (tmp_path / "b/again.html").read_text()
+
 
 def test_command_lists(bench):
     status, out, err = bench("--list")
@@ -230,6 +236,9 @@ def test_command_lists(bench):
         (["--compare", "nothing.json"], "nothing.json: No such file or directory"),
         (["--compare", "text.json"], "text.json does not hold results of `fastrnn bench --save`"),
         (["--save", "text.json/r.json"], "text.json"),
+        (["--read", "text.json"], "text.json does not hold results of `fastrnn bench --save`"),
+        (["--read", "text.json", "grid"], "--read measures nothing: leave CASE out."),
+        (["--read", "text.json", "--save", "new.json"], "--read measures nothing: leave --save out."),
     ],
 )
 def test_bad_arguments_are_one_line(bench, tmp_path, arguments, message):

@@ -517,6 +517,12 @@ class TestPlots:
         assert "gru, inference, 2 threads" in titles
         assert "gru, training, 1 thread" not in titles
 
+    def test_roofline_shows_all_points_its_legend_being_below(self, results):
+        figure = plots.roofline(results)
+        figure.draw_without_rendering()
+        for axes in panels(figure):
+            assert axes.get_legend().get_window_extent().y1 < axes.get_window_extent().y0
+
     def test_roofline_shows_what_is_achieved(self, results):
         only = row("lstm-50-1-64-64", {"cython": 1, "torch": 2})
         (axes,) = panels(plots.roofline(replace(results, rows=[only])))

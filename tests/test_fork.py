@@ -17,7 +17,7 @@ kernels = pytest.mark.parametrize("backend", [name for name in BACKENDS if name 
 # A script's start. train() shares the batch on two threads, or with few rows the hidden units, and meets at every step.
 # in_child() returns what it returns in a child, which dies of the alarm if it hangs.
 PRELUDE = """
-import hashlib, os, signal, sys, threading, warnings
+import hashlib, os, signal, sys, threading, time, warnings
 import numpy as np
 import fastrnn
 
@@ -99,6 +99,33 @@ def test_fork_before_the_first_use_and_at_once_after_it(backend: str, tmp_path: 
 found = in_child(train)
 want = train()
 assert found == in_child(train) == (want, 0)
+"""
+    run_script(code, backend, tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+@pytest.mark.parametrize("backend", ["cython"], indirect=True)
+def test_a_child_of_a_fork_during_a_call_has_threads(backend: str, tmp_path: Path) -> None:
+    """The call that holds the pool is not in the child."""
+    code = """
+def count():
+    train()
+    return str(len(os.listdir("/proc/self/task")))
+
+begun = threading.Event()
+def long_call():
+    module = fastrnn.LSTM(16, 512, seed=0, num_threads=2)
+    x = np.zeros((4000, 1, 16), np.float32)
+    begun.set()
+    module(x)
+caller = threading.Thread(target=long_call)
+caller.start()
+begun.wait()
+time.sleep(0.05)
+assert caller.is_alive()
+found = in_child(count)
+caller.join()
+assert found == ("2", 0), found
 """
     run_script(code, backend, tmp_path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes.util
 import functools
 import itertools
+import mmap
 import os
 import platform
 import re
@@ -567,6 +568,35 @@ def test_again_with_lesser_vectors_of_numba(backend: str, bits: int, cpu: str, f
         pytest.skip(f"{bits} bits are not less than this machine's {used[1]}")
     lowered = {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
     assert_passes_again(backend, f"vectors of {bits} bits", "float32 and not (large or no_bias)", tmp_path, **lowered)
+
+
+def before_a_closed_page(array: np.ndarray) -> np.ndarray:
+    """A copy that ends where memory begins that nobody may read."""
+    size = -(-max(array.nbytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, size + mmap.PAGESIZE)
+    address = np.frombuffer(memory, np.uint8).ctypes.data + size
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    copy = np.frombuffer(memory, array.dtype, array.size, size - array.nbytes).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is closed by a system call of Linux")
+@kernels
+@cells
+@dtypes
+@pytest.mark.parametrize("order", [{}, {"tokens": True}, {"ragged": True, "reverse": True}], ids=order_name)
+def test_nothing_is_read_beyond_an_array(backend: str, cell: str, dtype: str, order: dict[str, Any]) -> None:
+    """A read beyond would end the process, where checked memory notices only writes."""
+    for size in SHAPES:
+        problem = make(cell, *size, dtype=dtype, **order)
+        arrays = {name: before_a_closed_page(array) for name, array in problem.inputs().items()}
+        closed, module = problem.with_inputs(arrays), load(backend)
+        y, _, tape = module.forward(
+            closed.cell, closed.x, closed.state, closed.weights, tape=True, num_threads=1, **closed.order
+        )
+        module.backward(closed.cell, tape, closed.dy, closed.dstate, num_threads=1)
+        assert_same_bits("y", y, run(backend, problem)["y"])
 
 
 @kernels

@@ -47,6 +47,16 @@ def test_results_can_be_resized_in_place(backend: str, factor: float) -> None:
         assert not y[kept:].any()
 
 
+@pytest.mark.parametrize("count", [16, 1 << 18])
+def test_an_array_that_fills_its_block_moves_to_grow(backend: str, count: int) -> None:
+    from fastrnn.kernels.sequence import new_array
+
+    array = new_array((count,), np.dtype(np.float32))
+    before = array.ctypes.data
+    array.resize((count + 16,), refcheck=False)
+    assert array.ctypes.data != before
+
+
 def test_several_threads_take_and_give_memory(backend: str) -> None:
     def calls(number: int) -> float:
         pairs = [result(backend, *SIZES[(number + i) % len(SIZES)], number / 8) for i in range(12)]

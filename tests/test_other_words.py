@@ -101,3 +101,22 @@ def test_optimizers_say_what_to_write() -> None:
             Adam(given)
     with pytest.raises(TypeError, match=r"grads is \[1\]; expected .* that backward returns, optimizer.step\(grads\)"):
         Adam(lstm).step([1])
+
+
+def test_a_step_without_gradients_says_where_they_are() -> None:
+    with pytest.raises(TypeError, match=r"grads is None; expected .* that backward returns, optimizer.step\(grads\)"):
+        Adam(Linear(3, 4)).step()
+
+
+def test_a_state_without_its_second_half_says_how_to_write_it() -> None:
+    lstm = fastrnn.LSTM(3, 4)
+    with pytest.raises(
+        TypeError, match=r"expected a tuple \(h_0, c_0\): use \(h_0, (.*)\) where there is no c_0"
+    ) as info:
+        lstm(X, STATE)
+    zeros = eval(re.search(r"np.zeros\(.*?'\)", str(info.value))[0])  # type: ignore[index]
+    np.testing.assert_array_equal(lstm(X, (STATE, zeros))[0], lstm(X)[0])
+    y, _, tape = lstm.forward(X)
+    with pytest.raises(TypeError, match=r"expected a tuple \(dh_n, dc_n\): use \(dh_n, None\) where there is no dc_n"):
+        lstm.backward(tape, y, STATE)
+    lstm.backward(tape, y, (STATE, None))

@@ -66,7 +66,7 @@ def test_c5_gates_have_the_range_of_their_function(figures, cell, titles):
         assert image.get_clim() == ((-1, 1) if signed else (0, 1))
         assert image.get_cmap().name == ("RdBu_r" if signed else "cividis")
         np.testing.assert_array_equal(image.get_array(), inside[letter].T)
-        assert image.get_extent() == [-0.5, 4.5, 0.5, 3.5]
+        assert image.get_extent() == [-0.5, 4.5, -0.5, 2.5]  # units are counted from 0, as in the arrays
         assert image.colorbar.ax.get_ylabel() == f"value of {letter}"
 
 
@@ -79,13 +79,23 @@ def test_c2_c5_states_are_symmetric_around_zero_and_drawn_as_lines(figures, cell
     assert all(image.get_clim() == (-1, 1) for image in maps.values())
     lines = next(axes for axes in figures[0].axes if axes.get_title() == "hidden state h, a line per unit")
     told = {line.get_label(): line.get_ydata() for line in lines.get_lines() if not line.get_label().startswith("_")}
-    assert list(told) == ["1", "2", "3"]
+    assert list(told) == ["0", "1", "2"]
     np.testing.assert_array_equal(np.transpose(list(told.values())), inside["h"])
 
 
 def test_c5_a_cell_state_beyond_one_widens_its_range_on_both_sides(axes):
     plots.draw_heat_map(axes, np.array([[0.5, -3.0], [1.0, 2.0]]), ["a", "b"], "c")
     assert axes.images[0].get_clim() == (-3, 3)
+    assert axes.images[0].colorbar.extend == "neither"
+
+
+def test_a_few_units_far_beyond_the_others_do_not_widen_their_range(axes):
+    values = np.linspace(-2, 2, 8 * 32).reshape(8, 32)
+    values[:, 5] = 63
+    plots.draw_heat_map(axes, values, list("abcdefgh"), "c")
+    low, high = axes.images[0].get_clim()
+    assert 2 <= high == -low <= 6
+    assert axes.images[0].colorbar.extend == "both"  # tips tell that there is more
 
 
 def test_units_are_counted_in_whole_numbers(axes):
@@ -98,7 +108,7 @@ def test_of_many_units_those_that_vary_most_are_told_apart(axes):
     chosen = [3, 5, 8, 13, 21, 22, 30, 31, 35, 39]
     values[::2, chosen] = np.arange(1, 11)
     plots.draw_units(axes, values, list("abcdef"))
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [str(unit + 1) for unit in chosen]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [str(unit) for unit in chosen]
 
 
 def test_every_series_is_drawn(axes):
@@ -119,9 +129,30 @@ def test_labels_are_no_mathematics_and_blanks_are_seen(axes, tmp_path):
     assert (tmp_path / "labels.png").read_bytes().startswith(PNG)
 
 
-def test_of_many_labels_some_are_written(axes):
+def test_labels_are_all_written_or_none(figures, axes):
+    text = ["abcdefgh"[k % 8] for k in range(160)]
+    inside = inside_of("lstm", steps=160)
+    plots.plot_hidden("hidden.png", inside, text)
+    plots.plot_gates("gates.png", inside, text)
+    panels = [panel for figure in figures for panel in figure.axes if panel.get_xlabel()]
+    assert len(panels) == 3 + 4
+    for panel in panels:
+        assert [label.get_text() for label in panel.get_xticklabels()] == text
+        assert panel.get_xlabel() == "time step, by its input"
     plots.draw_steps(axes, {"h": np.zeros(1000)}, ["x"] * 1000)
-    assert axes.get_xticks().tolist() == list(range(0, 1000, 10))
+    assert "x" not in {label.get_text() for label in axes.get_xticklabels()}
+    assert axes.get_xlabel() == "time step"
+
+
+def test_panels_over_one_another_share_their_steps_and_legends_cover_nothing():
+    figure, ((above,), (below,)) = plots.new_figure(2)
+    plots.draw_steps(above, {"input": np.arange(5.0)}, list("abcde"))
+    plots.legend_beside(above)
+    plots.draw_units(below, np.zeros((5, 2)), list("abcde"))
+    figure.draw_without_rendering()
+    assert above.get_xlim() == below.get_xlim()
+    for panel in (above, below):
+        assert panel.get_legend().get_window_extent().x0 >= panel.get_window_extent().x1
 
 
 @pytest.mark.parametrize("n", [0, 4, 6])

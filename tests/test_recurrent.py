@@ -110,6 +110,16 @@ def test_every_order_equals_reference(name, options):
 
 
 @cells
+def test_masks_and_resets_equal_reference(name):
+    pair = Pair(name, (8, 5, 4, 19))
+    rng = np.random.default_rng(1)
+    given = {"mask": rng.random((8, 5)) < 0.7, "resets": rng.random((8, 5)) < 0.2, "masked": "last"}
+    pair.check(**given, reset_state="initial")
+    if name != "slstm":  # whose n begins with 0, by which it divides where exp(i) is 0 too
+        pair.check(**given)
+
+
+@cells
 def test_checkpoints_give_the_same_bits(name):
     pair = Pair(name, (12, 30, 4, 19), num_layers=2)
     whole, again = pair.run(pair.mine), pair.run(pair.mine, checkpoint_every=4)

@@ -5,12 +5,14 @@ A fault of this kind is a crash of the interpreter, or a gradient that is wrong 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import pickle
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -189,6 +191,58 @@ def test_indices_that_change_during_calls_never_lead_out_of_memory(backend: str,
     stop.set()
     writer.join()
     assert refused < 300
+
+
+@pytest.fixture
+def hasty_switches() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def set_attribute(array: Array, name: str, value: Any) -> None:  # a call: between two of them threads take turns
+    with contextlib.suppress(ValueError, TypeError):  # what the other attribute, or a read-only array, does not allow
+        setattr(array, name, value)
+
+
+@backends
+@pytest.mark.parametrize("whose", ["x", "y", "dy", "parameter"])
+@pytest.mark.usefixtures("hasty_switches")
+def test_shapes_and_dtypes_that_change_during_calls_never_lead_out_of_memory(backend: str, whose: str) -> None:
+    """Another thread sets them between any two lines: each call goes by what it looked at, or refuses."""
+    module = make("lstm", I, H, backend=backend)
+    stop, its = threading.Event(), np.zeros(8, np.float32)
+    warm, _, tape = module.forward(real())
+    module.backward(tape, np.ones_like(warm))
+
+    def change() -> None:
+        while not stop.is_set():
+            array = its
+            shape, dtype = array.shape, array.dtype
+            for name, value in (("dtype", np.int32), ("dtype", np.float64), ("shape", -1)):
+                set_attribute(array, name, value)
+            set_attribute(array, "dtype", dtype)
+            set_attribute(array, "shape", shape)
+
+    changer = threading.Thread(target=change)
+    changer.start()
+    done = 0
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        with contextlib.suppress(ValueError, TypeError, IndexError):
+            x, dy = real(), np.ones_like(warm)
+            its = {"x": x, "parameter": module.parameters["weight_ih_l0"]}.get(whose, dy)
+            module(x)
+            y, _, tape = module.forward(x)
+            if whose == "y":
+                its = y
+            module.backward(tape, dy)
+            done += 1
+    stop.set()
+    changer.join()
+    assert done
 
 
 def error_of(call: Callable[[], Any]) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from calls import Call, as_state, as_tuple, backends, calls, kinds, module_of, train
+from calls import Call, as_state, as_tuple, backends, calls, kinds, make, module_of, train
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tolerances import Outcome, assert_close, assert_same_bits
@@ -228,3 +228,16 @@ def test_order_of_the_lengths_does_not_matter(backend: str, kind: str) -> None:
     want = train(module, arrays)
     for name, array in train(module, shuffled).items():
         assert_close(name, array, want[name][:, order] if name in OF_ROWS else want[name], 1e-12)
+
+
+@kernels
+def test_sequences_of_one_length_are_summed_as_without_lengths(backend: str) -> None:
+    """In pieces of 128 rows at most, of which this batch fills some."""
+    module, x = make("gru", 5, 9, backend=backend), np.ones((70, 4, 5), np.float32)
+    x *= np.sin(np.arange(70 * 4, dtype=np.float32)).reshape(70, 4, 1)
+    found = []
+    for lengths in (None, [70] * 4):
+        y, _, tape = module.forward(x, lengths=lengths)
+        found.append(module.backward(tape, np.ones_like(y))[2])
+    for name, gradient in found[0].items():
+        assert_same_bits(name, found[1][name], gradient)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from types import ModuleType
 
 import pytest
@@ -42,3 +43,36 @@ def test_a_nonlinearity_in_place_of_bias_is_refused() -> None:
     with pytest.raises(TypeError, match="bias is 'relu'; expected True or False"):
         fastrnn.RNNCell(3, 4, "relu")  # type: ignore[arg-type]
     assert fastrnn.RNN(3, 4, 2, "relu").nonlinearity == "relu"
+
+
+def documented(cls: type) -> dict[str, str]:
+    """What a class says of each of its arguments."""
+    lines = inspect.cleandoc(cls.__doc__ or "").split("Parameters\n----------\n")[1].split("\n\n")[0]
+    words: dict[str, str] = {}
+    for names, text in re.findall(r"^(\S.*)\n((?: .*\n?)+)", lines, re.MULTILINE):
+        words |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+    return words
+
+
+@pytest.mark.parametrize("kinds", [("RNN", "LSTM", "GRU"), ("RNNCell", "LSTMCell", "GRUCell")])
+def test_every_argument_is_documented_in_the_same_words(kinds: tuple[str, ...]) -> None:
+    said: dict[str, set[str]] = {}
+    for kind in kinds:
+        words = documented(getattr(fastrnn, kind))
+        assert list(words) == list(inspect.signature(getattr(fastrnn, kind)).parameters)
+        for name, text in words.items():
+            said.setdefault(name, set()).add(re.sub(r"`fastrnn\.\w+`\.$", "another", text))
+    assert {name: texts for name, texts in said.items() if len(texts) > 1} == {}
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"])
+def test_every_weight_is_documented_with_its_shape(kind: str) -> None:
+    options = {} if kind.endswith("Cell") else {"num_layers": 2, "bidirectional": True}
+    if kind == "LSTM":
+        options["proj_size"] = 2
+    module = getattr(fastrnn, kind)(3, 4, **options)
+    attributes = (module.__doc__ or "").split("**Weights**")[1].split("Parameters\n")[0]
+    first = {re.sub(r"_l\d.*", "_l0", name) for name in module.parameters}
+    assert [name for name in first if name not in attributes] == []
+    rows = len(module.parameters[next(iter(module.parameters))]) // 4
+    assert f"({rows}*H, I)" in attributes or rows == 1

@@ -134,6 +134,10 @@ def test_reset_of_some_rows(backend: str, kind: str, rows: Any) -> None:
     for nothing in ([], np.zeros(5, bool)):
         stream.reset(nothing)
         assert_same_bits("state", as_tuple(stream.state)[0], before)
+    for row in (-1, 5):
+        with pytest.raises(ValueError, match=rf"^rows holds {row}; expected 0 <= row < batch_size = 5$"):
+            stream.reset([0, row])
+    assert_same_bits("state", as_tuple(stream.state)[0], before)
     stream.reset(4)
     assert as_tuple(stream.state)[0].any(axis=(0, 2)).tolist() == [True, True, True, True, False]
     stream.reset()

@@ -249,6 +249,11 @@ def test_operator_keeps_its_promises(kind: str, packed: bool) -> None:
             y, state_n, tape = torch.ops.fastrnn.layer(*arguments, True)
         gradients = (torch.randn_like(y), [torch.randn_like(s) for s in state_n])
         detached = [x.detach(), batch_sizes, [s.detach() for s in state], [w.detach() for w in module._flat_weights]]
+        outcomes, kept = [], (y, [t.clone() for t in tape])
+        for _ in range(2):  # on the tape, and when that is used
+            dx, _, dweights = torch.ops.fastrnn.layer_backward(*detached, *kept, *gradients, module.mode.lower())
+            outcomes.append([dx, *dweights])
+        assert_equal(*outcomes)
         torch.library.opcheck(
             torch.ops.fastrnn.layer_backward,
             (*detached, y, tape, *gradients, module.mode.lower()),

@@ -1,4 +1,4 @@
-"""fastrnn.torch answers every mistake as torch.nn does: where that raises, the same error, and where not, its values."""
+"""fastrnn.torch answers every mistake as torch.nn does: the same error where that raises, else its values."""
 
 from __future__ import annotations
 

@@ -449,6 +449,16 @@ def test_the_best_model_is_kept_and_patience_ends_training(tmp_path, cell):
     assert cross_entropy(model(inputs)[0], targets)[0] == pytest.approx(min(losses), rel=1e-6)
     resumed = Trainer.resume(tmp_path / "checkpoint", text)
     assert list(resumed.run()) == []
+    for name, p in trainer.best.items():
+        assert_same_bits(name, resumed.best[name], p)
+
+
+def test_every_step_drops_others(monkeypatch):
+    trainer = Trainer(TEXT, replace(SETTINGS, dropout=0.4, steps=6))
+    seeds, seed_dropout = [], trainer.model.seed_dropout
+    monkeypatch.setattr(trainer.model, "seed_dropout", lambda seed: seeds.append(seed) or seed_dropout(seed))
+    list(trainer.run())
+    assert len(seeds) == len(set(seeds)) == 6
 
 
 def test_a_text_of_one_character():

@@ -48,6 +48,21 @@ def test_sampling_carries_the_state(trained):
     assert tokenizer.decode(logits[1:-1, 0].argmax(axis=1)) == text[2:]
 
 
+def test_a_line_begins_as_the_first_does():
+    """Without the state of the line before."""
+    seen = []
+
+    class Watched(CharModel):
+        def __call__(self, x, state=None):
+            seen.append((int(x[-1, 0]), state is None))
+            return super().__call__(x, state)
+
+    tokenizer = CharTokenizer("ab", by_line=True)
+    generate_text(Watched(len(tokenizer), 4, seed=0), tokenizer, "", 30, seed=0)
+    assert sum(token == tokenizer.start for token, _ in seen) > 2
+    assert all((token == tokenizer.start) == anew for token, anew in seen)
+
+
 @pytest.mark.parametrize("characters", ["\nab", "ab"])
 def test_an_empty_prompt(characters):
     tokenizer = CharTokenizer(characters)

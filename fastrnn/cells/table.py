@@ -73,8 +73,10 @@ class Cell:
     @cached_property
     def gates_hh(self) -> tuple[str, ...]:
         """The gates that h feeds, in the order of the blocks of weight_hh."""
-        return self.gates if self.program is None else tuple(
-            self.gates[g] for g in sorted(self.program.h_gates + self.program.m_gates)
+        return (
+            self.gates
+            if self.program is None
+            else tuple(self.gates[g] for g in sorted(self.program.h_gates + self.program.m_gates))
         )
 
     @cached_property
@@ -88,6 +90,7 @@ class Cell:
         return tuple(f"d{name}_n" for name in self.states)
 
 
+#: The cells by name.
 CELLS: dict[str, Cell] = {
     cell.name: cell
     for cell in (

@@ -45,6 +45,7 @@ def _numbers(context: click.Context, option: click.Parameter, value: str | None)
 @click.option("--seconds", type=SECONDS, default=1.0, help="Per row, about; large cases take their least rounds.")
 @click.option("--footprint/--no-footprint", default=True, help="Also import times, sizes on disk, and memory.")
 @click.option("--save", metavar="FILE.json", type=click.Path(path_type=Path), help="Keep every sample.")
+@click.option("--read", metavar="FILE.json", type=click.Path(path_type=Path), help="Show that; measure nothing.")
 @click.option(
     "--compare",
     "compare_with",
@@ -65,6 +66,7 @@ def bench(
     seconds: float,
     footprint: bool,
     save: Path | None,
+    read: Path | None,
     compare_with: Path | None,
     html: Path | None,
     png: Path | None,
@@ -90,21 +92,23 @@ def bench(
     if list_:
         _print_lists(console)
         return
+    if read and (cases or save):
+        raise click.UsageError(f"--read measures nothing: leave {'CASE' if cases else '--save'} out.")
+    try:
+        kept = load(read) if read else None
+        old = load(compare_with) if compare_with else None
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
     plan = _plan(cases or ("quick",), kinds, threads, peers, seconds)
-    old = None
-    if compare_with:
-        try:
-            old = load(compare_with)
-        except ValueError as error:
-            raise click.ClickException(str(error)) from None
     for path in (save, html, png):
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)  # fails now, not after the run
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    results = Results(started, describe(), versions(), asdict(plan.settings))
+    results = kept or Results(started, describe(), versions(), asdict(plan.settings))
     interrupted = False
     try:
-        _follow(plan, results, footprint, console)
+        if kept is None:
+            _follow(plan, results, footprint, console)
     except KeyboardInterrupt:
         interrupted = True
         console.print("stopped; what was measured until then:")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def demo(name: str, out: Path | None, text: Path | None, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     console = PlainConsole(soft_wrap=True)
     started = time.perf_counter()
-    report = run(folder, say=console.print, **options)
+    report = run(folder, say=partial(console.tell, indent=4), **options)
     seconds = time.perf_counter() - started
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for subject, value in report.figures.items():

@@ -15,7 +15,7 @@ import fastrnn
 from fastrnn.demos import Report
 from fastrnn.parameters import Array
 from fastrnn.training import Adam, Linear, Sequential, clip_global_norm, mse
-from fastrnn.training.plots import draw_steps, draw_units, new_figure, save_figure
+from fastrnn.training.plots import draw_steps, draw_units, legend_beside, new_figure, save_figure
 
 __all__ = ["delayed", "run"]
 
@@ -52,13 +52,13 @@ def run(out: Path, *, seed: int = 0, say: Callable[[str], None] = print) -> Repo
     waves, later = delayed(rng, STEPS, 1000)
     y = model(waves)
     test_loss, _ = mse(y, later)
-    labels = [f"{value:+.1f}" for value in waves[:, 0, 0]]
+    labels = [f"{value:+.1f}" for value in waves[:, 0, 0].round(1) + 0.0]  # no -0.0
     figure, ((above,), (below,)) = new_figure(2, size=(9, 6.5))
     draw_steps(
         above, {"input": waves[:, 0, 0], f"input {DELAY} steps ago": later[:, 0, 0], "output": y[:, 0, 0]}, labels
     )
     above.set(title=f"An RNN repeats its input after {DELAY} steps", ylabel="value")
-    above.legend()
+    legend_beside(above)
     draw_units(below, rnn.trace(waves[:, :1])["h_l0"][:, 0], labels)
     picture = out / "hidden.png"
     save_figure(picture, figure)

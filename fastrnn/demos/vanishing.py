@@ -69,7 +69,7 @@ def run(out: Path, *, seed: int = 0, say: Callable[[str], None] = print) -> Repo
     for (name, norms), colour in zip(curves.items(), COLOURS, strict=False):
         axes.semilogy(steps, norms, color=colour, label=name)
     axes.set(
-        title=f"The loss is taken after step {STEPS}",
+        title=f"How far back the gradient of a loss after step {STEPS} reaches",
         xlabel="time step t",
         ylabel="norm of the gradient with respect to the state after t",
         xlim=(1, STEPS),

@@ -9,11 +9,15 @@ from collections.abc import Collection, Sequence
 from types import CodeType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 
+from fastrnn.checks import check_choice
+from fastrnn.rows import as_flags
+from fastrnn.steps import Ragged
 from fastrnn.torch.operator import DTYPES, is_traced, layer, run_uncompiled, skip_code, why_no_tapes
 
 __all__ = ["GRU", "LSTM", "RNN"]
@@ -25,8 +29,23 @@ PLAIN = {Tensor, torch.nn.Parameter}
 class _Recurrent(torch.nn.RNNBase):
     """The forward of all three; its super() is torch's class of the same name."""
 
-    def forward(self, input: Any, hx: Any = None) -> Any:
-        """Run the sequence, with the arguments, results and errors of torch.nn."""
+    def forward(
+        self,
+        input: Any,
+        hx: Any = None,
+        *,
+        mask: Any = None,
+        masked: str = "zero",
+        resets: Any = None,
+        reset_state: Any = None,
+    ) -> Any:
+        """Run the sequence, with the arguments, results and errors of torch.nn, and those of `fastrnn.RNN`.
+
+        mask, masked, resets and reset_state are as in `fastrnn.RNN.__call__`, as tensors; a given reset_state has a
+        gradient as any tensor has.
+        """
+        if mask is not None or resets is not None or reset_state is not None or masked != "zero":
+            return self._forward_runs(input, hx, mask, masked, resets, reset_state)
         if not _are_same(self._parameters.values(), self._flat_weights):
             self._update_flat_weights()  # does all for which parameters need not be, at ten times the cost
         packed = isinstance(input, PackedSequence)
@@ -62,6 +81,75 @@ class _Recurrent(torch.nn.RNNBase):
         if unsorted_indices is not None:
             states_n = [state.index_select(1, unsorted_indices) for state in states_n]
         return y, tuple(states_n) if lstm else states_n[0]
+
+    def _forward_runs(self, x: Any, hx: Any, mask: Any, masked: str, resets: Any, reset_state: Any) -> Any:
+        """`forward` where steps are left out or states begin anew: on the runs of `fastrnn.steps`, packed."""
+        check_choice("masked", masked, ("zero", "last"))
+        if isinstance(reset_state, str) and reset_state != "initial":
+            raise ValueError(f"reset_state is {reset_state!r}; expected None for zeros, 'initial', or a state")
+        if not isinstance(x, Tensor) or x.dim() not in (2, 3):
+            given = "a PackedSequence" if isinstance(x, PackedSequence) else f"{type(x).__name__}"
+            raise ValueError(f"input is {given}; expected a tensor (T, N, I) or (T, I) with mask and resets")
+        batched, lstm = x.dim() == 3, self.mode == "LSTM"
+        turned = batched and self.batch_first
+        x = x.unsqueeze(1) if not batched else x.transpose(0, 1) if turned else x
+        T, N, D = x.shape[0], x.shape[1], 2 if self.bidirectional else 1
+        axes, letters = ((T,), "(T,)") if not batched else ((N, T), "(N, T)") if turned else ((T, N), "(T, N)")
+        flags = []
+        for name, value in (("mask", mask), ("resets", resets)):
+            its = np.full((T, N), name == "mask")
+            if value is not None:
+                array = as_flags(
+                    name, value.detach().cpu().numpy() if isinstance(value, Tensor) else value, axes, letters
+                )
+                its[...] = array.T if turned else array.reshape(T, N)
+            flags.append(its)
+        ragged = Ragged.of_steps(*flags, np.full((T, N), True))
+
+        zeros = [x.new_zeros((self.num_layers * D, N, size)) for size in self._state_sizes()]
+        names = ("hx", "reset_state")
+        given = (hx, hx if isinstance(reset_state, str) else reset_state)
+        states, others = (
+            zeros if value is None else self._as_states(name, value, zeros, lstm, batched)
+            for name, value in zip(names, given, strict=True)
+        )
+        pools = states if not ragged.anew else [torch.cat(both, 1) for both in zip(states, others, strict=True)]
+        sources, ends = ([torch.from_numpy(its).to(x.device) for its in both] for both in (ragged.sources, ragged.ends))
+        begun = [torch.stack([pool[at].index_select(0, sources[at % D]) for at in range(len(pool))]) for pool in pools]
+        if len(ragged.rows):
+            rows = x.reshape(T * N, -1).index_select(0, torch.from_numpy(ragged.rows).to(x.device))
+            packed = PackedSequence(rows, torch.from_numpy(ragged.batch_sizes))
+            out, ended = self.forward(packed, tuple(begun) if lstm else begun[0])
+            y, states_n = out.data, list(ended) if lstm else [ended]
+        else:
+            y, states_n = x.new_zeros((0, D * pools[0].shape[2])), begun
+        y = torch.cat([y, y.new_zeros((1, y.shape[1]))])  # a row of zeros for what is not run
+        parts = []
+        for reverse, part in enumerate(y.chunk(D, 1)):
+            places = np.full((T, N, 1), len(ragged.rows))
+            places.reshape(-1)[ragged.rows] = np.arange(len(ragged.rows))
+            if masked == "last":
+                ragged.hold(places, reverse == 1)
+            parts.append(part.index_select(0, torch.from_numpy(places.reshape(-1)).to(x.device)))
+        y = torch.cat(parts, 1).reshape(T, N, -1)
+        states_n = [
+            torch.stack([torch.cat([s[at], pool[at]]).index_select(0, ends[at % D]) for at in range(len(pool))])
+            for s, pool in zip(states_n, pools, strict=True)
+        ]
+        if not batched:
+            y, states_n = y.squeeze(1), [state.squeeze(1) for state in states_n]
+        elif turned:
+            y = y.transpose(0, 1)
+        return y, tuple(states_n) if lstm else states_n[0]
+
+    def _as_states(self, name: str, value: Any, zeros: Sequence[Tensor], lstm: bool, batched: bool) -> list[Tensor]:
+        """A state as (L*D, N, K) tensors; ValueError unless it has the shapes of zeros."""
+        states = list(value) if lstm and isinstance(value, (tuple, list)) else [value]
+        shapes = [tuple(zero.shape) if batched else (zero.shape[0], zero.shape[2]) for zero in zeros]
+        came = [tuple(s.shape) if isinstance(s, Tensor) else type(s).__name__ for s in states]
+        if came != shapes:
+            raise ValueError(f"{name} has the shapes {came}; expected {shapes}")
+        return states if batched else [state.unsqueeze(1) for state in states]
 
     def _why_not_this_call(self, x: Any, states: Any, batch_sizes: Tensor | None) -> str | None:
         """Why the kernels do not take an input and states like these, or None; torch.nn refuses most of that too."""
@@ -166,7 +254,7 @@ def _why_not_these(tensors: Sequence[Any]) -> str | None:
     return None
 
 
-run_uncompiled(_are_same, _why_not_here, _why_not_these)
+run_uncompiled(_are_same, _why_not_here, _why_not_these, _Recurrent._forward_runs)
 for _method in (_Recurrent.forward, _Recurrent._run, _Recurrent._why_not_this_call):
     for _constant in _method.__code__.co_consts:
         if isinstance(_constant, CodeType):  # a comprehension

@@ -7,6 +7,7 @@ from fastrnn.training.clipping import clip_global_norm, clip_value
 from fastrnn.training.composition import Last, Sequential
 from fastrnn.training.corpora import dinosaur_text, load_dinosaurs
 from fastrnn.training.early_stopping import EarlyStopping
+from fastrnn.training.gradient_check import check_gradients
 from fastrnn.training.keras_weights import from_keras_weights
 from fastrnn.training.layers import Dropout, Embedding, Linear
 from fastrnn.training.loop import DivergenceError, Evaluation, Step, Trainer, load_history
@@ -69,6 +70,7 @@ __all__ = [
     "WordModel",
     "WordTokenizer",
     "bce_with_logits",
+    "check_gradients",
     "clip_global_norm",
     "clip_value",
     "cross_entropy",

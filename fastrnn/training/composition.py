@@ -27,7 +27,7 @@ class Composed:
 
     @property
     def parameters(self) -> dict[str, Array]:
-        """The live parameter arrays by name: write into them (``p -= ...``) to train."""
+        """The live parameter arrays by name; write into them (``p -= ...``) to train."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Array]:
@@ -223,7 +223,7 @@ class Sequential(Composed):
 
     @property
     def parameters(self) -> dict[str, Array]:
-        """The live parameter arrays by name: write into them (``p -= ...``) to train."""
+        """The live parameter arrays by name; write into them (``p -= ...``) to train."""
         return NamedArrays(join_names({name: layer.parameters for name, layer in self.layers.items()}))
 
     def __call__(self, x: Any, lengths: Any = None) -> Any:

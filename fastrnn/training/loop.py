@@ -62,7 +62,7 @@ class Step(NamedTuple):
 
     @property
     def perplexity(self) -> float:
-        """Among how many equally likely tokens one would have to guess: exp(loss)."""
+        """Among how many equally likely tokens one would have to guess, exp(loss)."""
         return _perplexity(self.loss)
 
 
@@ -79,7 +79,7 @@ class Evaluation(NamedTuple):
 
     @property
     def perplexity(self) -> float:
-        """Among how many equally likely tokens one would have to guess: exp(loss)."""
+        """Among how many equally likely tokens one would have to guess, exp(loss)."""
         return _perplexity(self.loss)
 
 
@@ -151,7 +151,7 @@ class Trainer:
 
     @property
     def halfway(self) -> bool:
-        """Whether an update of the parameters has begun that is not whole: if none is going on, it was broken off."""
+        """Whether an update of the parameters has begun that is not whole; if none is going on, it was broken off."""
         return self._halfway
 
     @property

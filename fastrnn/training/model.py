@@ -70,7 +70,7 @@ class LanguageModel(Composed):
 
     @property
     def parameters(self) -> dict[str, Array]:
-        """The live parameter arrays by name: write into them (``p -= ...``) to train."""
+        """The live parameter arrays by name; write into them (``p -= ...``) to train."""
         parts: dict[str, Parametrized] = {} if self.embedding is None else {"embedding": self.embedding}
         parts |= {"rnn": self.rnn, "head": self.head}
         return NamedArrays(join_names({name: part.parameters for name, part in parts.items()}))

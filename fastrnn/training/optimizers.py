@@ -60,8 +60,8 @@ class Optimizer:
         largest = max((p.nbytes for p in self._parameters.values()), default=0)
         self._scratch = np.empty(largest, np.uint8)
 
-    def step(self, grads: Mapping[str, Array]) -> None:
-        """Update every parameter in place from its gradient.
+    def step(self, grads: Mapping[str, Array] | None = None) -> None:
+        """Update every parameter in place from its gradient, which must be given: there is no `p.grad` here.
 
         Raises
         ------
@@ -70,7 +70,9 @@ class Optimizer:
         TypeError, ValueError
             If `grads` is no mapping of arrays of floats, or a gradient does not have its parameter's shape.
         """
-        check_mapping("grads", grads, "names to arrays: the gradients that backward returns, optimizer.step(grads)")
+        grads = check_mapping(
+            "grads", grads, "names to arrays: the gradients that backward returns, optimizer.step(grads)"
+        )
         if grads.keys() != self._parameters.keys():
             raise KeyError(f"grads is for {_listed(grads)}; expected {_listed(self._parameters)}")
         for name, p in self._parameters.items():

@@ -31,6 +31,7 @@ __all__ = [
     "draw_heat_map",
     "draw_steps",
     "draw_units",
+    "legend_beside",
     "new_figure",
     "plot_gates",
     "plot_hidden",
@@ -53,6 +54,7 @@ NAMES = {
 }
 BETWEEN_0_AND_1 = frozenset("iforz")
 LINES = 10  # units that `draw_units` tells apart
+LABEL = 0.1  # inches of an input's label along the axis of time
 
 
 def new_figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (8, 4.5)) -> tuple[Figure, Array]:
@@ -179,8 +181,8 @@ def _plot_heat_maps(
     path: str | os.PathLike[str], maps: Mapping[str, Array], labels: Sequence[str], title: str, lines: str = ""
 ) -> None:
     panels = len(maps) + bool(lines)
-    columns = 2 if panels == 4 else 1
-    width = min(max(6.0, 2.0 + 0.16 * len(labels)), 14.0) * columns
+    columns = 2 if panels == 4 and len(labels) <= 60 else 1
+    width = min(max(6.0, 2.0 + 0.16 * len(labels)), max(14.0, 2.0 + 0.12 * len(labels)), 24.0) * columns
     figure, axes = new_figure(math.ceil(panels / columns), columns, size=(width, 3.0 * math.ceil(panels / columns)))
     for (name, values), target in zip(maps.items(), axes.flat, strict=False):
         draw_heat_map(target, values, labels, name)
@@ -195,15 +197,14 @@ def draw_heat_map(axes: Axes, values: Any, labels: Sequence[str], name: str) -> 
     """Draw the `values` (T, H) of a gate or state in the range it can have, with a colour bar.
 
     `name` is its letter: i, f, o, r, z lie within [0, 1]; g, n, h and c have a range symmetric around 0 that is
-    [-1, 1] or as wide as they need.
+    [-1, 1] or as wide as they need. A few units far beyond the others do not widen it: the bar then ends in tips.
     """
     values = np.asarray(values)
     if name in BETWEEN_0_AND_1:
         low, high, colours = 0.0, 1.0, "cividis"
     else:
-        high = max(1.0, float(np.abs(values).max(initial=0.0)))
+        high = max(1.0, _usual_limit(values))
         low, colours = -high, "RdBu_r"
-    extent = (-0.5, len(values) - 0.5, 0.5, values.shape[1] + 0.5)
     image = axes.imshow(
         values.T,
         cmap=colours,
@@ -212,12 +213,18 @@ def draw_heat_map(axes: Axes, values: Any, labels: Sequence[str], name: str) -> 
         aspect="auto",
         origin="lower",
         interpolation="nearest",
-        extent=extent,
     )
     axes.set(title=NAMES[name], ylabel="unit")
     axes.locator_params(axis="y", integer=True, min_n_ticks=1)
     _label_steps(axes, labels, len(values))
-    axes.figure.colorbar(image, ax=axes, label=f"value of {name}", pad=0.01)
+    extend = "both" if np.abs(values).max(initial=0.0) > high else "neither"
+    axes.figure.colorbar(image, ax=axes, label=f"value of {name}", pad=0.01, extend=extend)
+
+
+def _usual_limit(values: Array) -> float:
+    """Return the largest magnitude of `values` (T, H), but at most thrice what three quarters of the units keep to."""
+    limits = np.abs(values).max(axis=0, initial=0.0)
+    return float(min(limits.max(initial=0.0), 3 * np.quantile(limits, 0.75, method="lower"))) if limits.size else 0.0
 
 
 def draw_units(axes: Axes, values: Any, labels: Sequence[str], *, name: str = "h") -> None:
@@ -232,13 +239,18 @@ def draw_units(axes: Axes, values: Any, labels: Sequence[str], *, name: str = "h
             style,
             color=COLOURS[k % len(COLOURS)],
             linewidth=1.2,
-            label=f"{unit + 1}",
+            label=f"{unit}",
         )
     axes.axhline(0, color="black", linewidth=0.5)
     axes.set(title=f"{NAMES[name]}, a line per unit", ylabel=f"value of {name}", xlim=(-0.5, len(values) - 0.5))
     axes.grid(alpha=0.3)
-    axes.legend(title="unit", fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
+    legend_beside(axes, title="unit", fontsize="x-small")
     _label_steps(axes, labels, len(values))
+
+
+def legend_beside(axes: Axes, **options: Any) -> None:
+    """Put a legend to the right of the axes, where it covers nothing."""
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), **options)
 
 
 def draw_steps(axes: Axes, series: Mapping[str, Any], labels: Sequence[str]) -> None:
@@ -246,19 +258,22 @@ def draw_steps(axes: Axes, series: Mapping[str, Any], labels: Sequence[str]) -> 
     for (name, values), colour, marker in zip(series.items(), cycle(COLOURS), cycle("os^Dv"), strict=False):
         axes.plot(np.asarray(values), marker=marker, markersize=3, linewidth=1.2, color=colour, label=name)
         _label_steps(axes, labels, len(values))
+    axes.set_xlim(-0.5, len(labels) - 0.5)
     axes.grid(alpha=0.3)
 
 
 def _label_steps(axes: Axes, labels: Sequence[str], steps: int) -> None:
-    """Write the inputs along the axis of time, as many as there is room for; ValueError unless each step has one."""
+    """Write all inputs along the axis of time, or numbers if there is no room; ValueError unless each step has one."""
     if not 0 < len(labels) == steps:
         raise ValueError(f"labels has {len(labels)} inputs; expected one of each step, T = {steps}, and at least one")
-    every = math.ceil(len(labels) / 100)
-    shown = [
-        label.translate({ord(" "): "\u2423", ord("\n"): "\u21b5", ord("\t"): "\u21e5"}) for label in labels[::every]
-    ]
+    figure: Any = axes.figure
+    if len(labels) * LABEL > figure.get_figwidth() * axes.get_position().width:
+        axes.locator_params(axis="x", integer=True)
+        axes.set_xlabel("time step")
+        return
+    shown = [label.translate({ord(" "): "\u2423", ord("\n"): "\u21b5", ord("\t"): "\u21e5"}) for label in labels]
     rotation = 90 if any(len(label) > 1 for label in shown) else 0
-    axes.set_xticks(range(0, len(labels), every), shown, fontsize="x-small", rotation=rotation, parse_math=False)
+    axes.set_xticks(range(len(labels)), shown, fontsize="x-small", rotation=rotation, parse_math=False)
     axes.set_xlabel("time step, by its input")
 
 

@@ -60,7 +60,7 @@ class Tokenizer:
 
     @property
     def start(self) -> int:
-        """The token after which a text starts: the line end, or, where there is none, the first known one."""
+        """The token after which a text starts, the line end, or, where there is none, the first known one."""
         return self.pieces.index("\n") if "\n" in self.pieces else int(self.unknown == 0)
 
     def encode(self, text: str) -> Array:
