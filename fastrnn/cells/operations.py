@@ -1,8 +1,8 @@
 """The operations in which a cell is written, on traced values and on NumPy's arrays alike.
 
 A function of this module, called with an array, is that function of the array; called with a traced value, it is a new
-node of the cell's graph. Beside each stands its derivative, where that is not its parts'. Where functions have kinks, at
-NaN and at infinities, values and derivatives are those of torch.
+node of the cell's graph. Beside each stands its derivative, where that is not its parts'. Where functions have kinks,
+at NaN and at infinities, values and derivatives are those of torch.
 """
 
 from __future__ import annotations
@@ -204,7 +204,9 @@ class Mask(_Value):
             stacklevel=2,
         )
         one, zero = self.graph.number(1.0), self.graph.number(0.0)
-        return Traced(self.graph, self.graph.make(Op.SELECT, self.node, *((zero, one) if self.inverse else (one, zero))))
+        return Traced(
+            self.graph, self.graph.make(Op.SELECT, self.node, *((zero, one) if self.inverse else (one, zero)))
+        )
 
     def __add__(self, other: Any) -> Any:
         return self._number() + other
@@ -417,7 +419,9 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     if not _is_traced(condition, a, b):
         return np.where(condition, a, b)
     if not isinstance(condition, Mask):
-        raise TypeError(f"the condition of where is a {type(condition).__name__}; expected a comparison: where(a < b, ...)")
+        raise TypeError(
+            f"the condition of where is a {type(condition).__name__}; expected a comparison: where(a < b, ...)"
+        )
     of = condition.graph
     if isinstance(a, Mask) or isinstance(b, Mask):
         raise TypeError("where chooses between conditions; expected numbers: & | ~ combine conditions")
@@ -483,9 +487,7 @@ def _elu_expand(g: Graph, x: Node, alpha: float, scale: float) -> Node:
 def _elu_back(g: Graph, d: Node, y: Node, x: Node, alpha: float, scale: float) -> Node:
     # From x alone: the slope alpha * exp(x) is chosen after it is computed, so that it may be infinite where it is not.
     below = g.make(Op.MUL, g.make(Op.MUL, g.number(alpha * scale), g.make(Op.EXP, x)), d)
-    return g.make(
-        Op.SELECT, g.make(Op.LESS_EQUAL, x, g.number(0.0)), below, g.make(Op.MUL, g.number(scale), d)
-    )
+    return g.make(Op.SELECT, g.make(Op.LESS_EQUAL, x, g.number(0.0)), below, g.make(Op.MUL, g.number(scale), d))
 
 
 _ELU = Function("elu", _elu_expand, _elu_back)
@@ -512,9 +514,10 @@ def _clip_expand(g: Graph, x: Node, low: float, high: float, *_: float) -> Node:
 
 def _clip_back(g: Graph, d: Node, y: Node, x: Node, low: float, high: float, bounds: float) -> Node:
     zero = g.number(0.0)
-    if bounds == 1:  # the gradient goes through at the bounds, and not of NaN
-        inner = g.make(Op.SELECT, g.make(Op.LESS_EQUAL, x, g.number(high)), d, zero)
-        return g.make(Op.SELECT, g.make(Op.LESS_EQUAL, g.number(low), x), inner, zero)
+    if bounds:  # 1: the gradient goes through at the bounds; 2: it does not; of NaN neither
+        less = Op.LESS_EQUAL if bounds == 1 else Op.LESS
+        inner = g.make(Op.SELECT, g.make(less, x, g.number(high)), d, zero)
+        return g.make(Op.SELECT, g.make(less, g.number(low), x), inner, zero)
     inner = g.make(Op.SELECT, g.make(Op.LESS_EQUAL, g.number(high), x), zero, d)
     return g.make(Op.SELECT, g.make(Op.LESS_EQUAL, x, g.number(low)), zero, inner)
 
@@ -537,7 +540,7 @@ def hard_tanh(x: Any) -> Any:
 def hard_sigmoid(x: Any, slope: float = 1 / 6) -> Any:
     """slope * x + 0.5 clipped to 0 to 1: torch's and Keras' with a slope of 1/6, ONNX' and Keras 2's with 0.2."""
     line = x * slope + 0.5
-    return _call(_CLIP, line, 0, 1, 0) if _is_traced(x) else clip(line, 0, 1)
+    return _call(_CLIP, line, 0, 1, 2) if _is_traced(x) else clip(line, 0, 1)
 
 
 def gelu(x: Any) -> Any:

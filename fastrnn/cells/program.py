@@ -11,7 +11,7 @@ Slots come in blocks of four. The values of a unit that all programs see are
 
     SLOT j      forward: the sum, until it is overwritten; backward: what forward has left there
     BEFORE k    state k before the step: 0 is h, the recurrent output
-    AFTER k     the new state k; backward and inside read those from 1 on, forward only writes
+    AFTER k     the new state k; backward and inside read those from 1 on, forward what it has written there
     GRADIENT k  backward: of the new state k on entry; to be overwritten with that of the one before, without what goes
                 through the products
     UNIT m      the cell's own parameter m of the unit
@@ -25,8 +25,8 @@ GRU's r * h as in the paper. The gates it feeds are x's too, and have the first 
 program, which writes MIDDLE 0 and may overwrite the slots of other sums; the second product adds to its slots; and the
 forward program goes on. Back it goes in the same two: first the middle_back program, which writes the gradients of the
 sums that m feeds into their slots, and nothing else that the other reads; then the second product gives the gradient of
-m; then the backward program, which has it in MIDDLE 0, writes all that is left. What the tape holds in the slots of m is
-lost to that one.
+m; then the backward program, which has it in MIDDLE 0, writes all that is left. What the tape holds in the slots of m
+is lost to that one.
 
 An instruction reads its operands before it writes, for all rows at once. A kernel may hold BEFORE k and AFTER k, from
 k = 1 on, in the same memory: forward must not read BEFORE k once it has written AFTER k.

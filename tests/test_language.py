@@ -1,0 +1,383 @@
+"""Cells that are written as equations: what is traced, differentiated and scheduled is what the function says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastrnn
+from fastrnn import cells
+from fastrnn.cells import LIBRARY, WrittenCell, cell, sigmoid, tanh, where
+from fastrnn.cells.graph import EVALUATE
+from fastrnn.cells.program import Instruction, Kind, Op, Operand, Program
+
+Values = dict[Operand, Any]
+ROWS = 6
+WEIGHT = 0.7  # the second recurrent product, of a unit with itself
+
+
+@cell(gates="u", states="h s t", parameters={"k": 0.5})
+def swapping(a: Any, prev: Any, p: Any) -> Any:
+    return where(a.u < prev.h, a.u, p.k * prev.t), prev.t, prev.s
+
+
+@cell(gates="u v w", states="h s", from_x="u", from_h="v", apart="w")
+def every_feed(a: Any, prev: Any) -> Any:
+    s = np.exp(-np.square(a.u)) * prev.s + np.maximum(a.v, a.w.x) / (1 + a.w.h**2)
+    return np.tanh(s) - prev.h, s
+
+
+@cell(gates="u v", states="h s")
+def constant_state(a: Any, prev: Any) -> Any:
+    return a.u * a.v, 1.5
+
+
+OWN = {each.name: each for each in (swapping, every_feed, constant_state)}
+ALL = OWN | dict(LIBRARY)
+names = pytest.mark.parametrize("name", ALL)
+
+TAKES = dict.fromkeys(Op, 1) | dict.fromkeys(
+    (Op.ADD, Op.SUB, Op.MUL, Op.DIV, Op.MIN, Op.MAX, Op.LESS, Op.LESS_EQUAL, Op.EQUAL, Op.SIGMOID_BACK, Op.TANH_BACK), 2
+)
+TAKES |= dict.fromkeys((Op.FMA, Op.FNMA, Op.LERP, Op.SELECT), 3)
+
+
+def run(code: tuple[Instruction, ...], values: Values, constants: tuple[float, ...], *, one_memory: bool) -> None:
+    """Interpret a program as a kernel may, which holds a state before and after the step in one memory in forward."""
+
+    def at(operand: Operand) -> Operand:
+        one = one_memory and operand.kind is Kind.AFTER and operand.index
+        return Operand(Kind.BEFORE, operand.index) if one else operand
+
+    for op, out, *operands in code:
+        of = [constants[o.index] if o.kind is Kind.CONSTANT else values[at(o)] for o in operands]
+        with np.errstate(all="ignore"):
+            values[at(out)] = EVALUATE[op](*of[: TAKES[op]])
+
+
+def program_of(of: WrittenCell) -> Program:
+    assert of.program is not None
+    return of.program
+
+
+def problem(of: WrittenCell, seed: int = 0) -> Values:
+    rng, program = np.random.default_rng(seed), program_of(of)
+    values: Values = {Operand(Kind.SLOT, j): rng.normal(size=ROWS) for j in range(program.slots)}
+    values |= {Operand(Kind.BEFORE, k): rng.uniform(0.5, 2, ROWS) for k in range(program.states)}
+    values |= {Operand(Kind.GRADIENT, k): rng.normal(size=ROWS) for k in range(program.states)}
+    return values | {Operand(Kind.UNIT, m): rng.normal(size=ROWS) for m in range(program.units)}
+
+
+def by_function(of: WrittenCell, values: Values) -> tuple[Any, ...]:
+    equations = of.equations
+    assert equations is not None
+    sums = {name: values[Operand(Kind.SLOT, j)] for name, j in equations.slots.items()}
+    before = {name: values[Operand(Kind.BEFORE, k)] for k, name in enumerate(of.states)}
+    unit = np.array([values[Operand(Kind.UNIT, m)] for m in range(program_of(of).units)])
+    return equations.run(sums, before, unit, lambda gate, value: WEIGHT * value)  # type: ignore[no-any-return]
+
+
+def by_program(of: WrittenCell, values: Values) -> tuple[list[Any], Values]:
+    """The new states, and the gradients of sums, states and parameters."""
+    program = program_of(of)
+    K, S, Q, constants = program.states, program.slots, len(program.m_gates), program.constants
+    known = {at: value for at, value in values.items() if at.kind is not Kind.GRADIENT}
+    middle = Operand(Kind.MIDDLE, 0)
+
+    def without_registers(values: Values) -> Values:
+        return {at: value for at, value in values.items() if at.kind is not Kind.REGISTER}
+
+    run(program.middle, known, constants, one_memory=True)
+    for j in range(Q):
+        known[Operand(Kind.SLOT, j)] = known[Operand(Kind.SLOT, j)] + WEIGHT * known[middle]
+    known.pop(middle, None)
+    known = without_registers(known)
+    run(program.forward, known, constants, one_memory=True)
+    states = [known[Operand(Kind.BEFORE if k else Kind.AFTER, k)] for k in range(K)]
+
+    tape = {at: v for at, v in known.items() if at.kind is Kind.SLOT and at.index < max(program.room, 4 * -(-S // 4))}
+    seen = tape | {at: v for at, v in values.items() if at.kind not in (Kind.SLOT,)}
+    seen |= {Operand(Kind.AFTER, k): state for k, state in enumerate(states) if k}
+    if not program.reads_h:
+        del seen[Operand(Kind.BEFORE, 0)]
+    shown = dict(seen)
+    run(program.inside, shown, constants, one_memory=False)
+    assert all(Operand(Kind.SHOWN, g) in shown for g in range(len(of.gates)))
+    run(program.middle_back, seen, constants, one_memory=False)
+    first = [seen[Operand(Kind.SLOT, j)] for j in range(Q)]
+    seen = without_registers(seen) | {Operand(Kind.SLOT, j): np.full(ROWS, np.nan) for j in range(Q)}
+    if Q:
+        seen[middle] = WEIGHT * sum(first)
+    run(program.backward, seen, constants, one_memory=False)
+    grads = {Operand(Kind.SLOT, j): first[j] if j < Q else seen[Operand(Kind.SLOT, j)] for j in range(S)}
+    start = 0 if program.reads_h else 1
+    grads |= {Operand(Kind.BEFORE, k): seen[Operand(Kind.GRADIENT, k)] for k in range(start, K)}
+    return states, grads | {Operand(Kind.UNIT, m): seen[Operand(Kind.SLOT, S + m)] for m in range(program.units)}
+
+
+def differences(of: WrittenCell, values: Values, operand: Operand, step: float = 1e-6) -> Any:
+    ends = [by_function(of, values | {operand: values[operand] + sign * step}) for sign in (1, -1)]
+    return sum(
+        values[Operand(Kind.GRADIENT, k)] * (up - down) / (2 * step)
+        for k, (up, down) in enumerate(zip(*ends, strict=True))
+    )
+
+
+@names
+def test_a_program_is_what_its_function_says(name: str) -> None:
+    values = problem(ALL[name])
+    states, _ = by_program(ALL[name], values)
+    for got, want in zip(states, by_function(ALL[name], values), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-12)
+
+
+@names
+def test_a_programs_gradients_are_differences_of_its_function(name: str) -> None:
+    of, values = ALL[name], problem(ALL[name])
+    _, grads = by_program(of, values)
+    for operand, got in grads.items():
+        want = differences(of, values, operand)
+        np.testing.assert_allclose(np.broadcast_to(got, ROWS), want, rtol=1e-5, atol=1e-7, err_msg=str(operand))
+
+
+@names
+def test_a_program_stays_within_what_kernels_hold(name: str) -> None:
+    program = program_of(ALL[name])
+    assert program.registers <= 32
+    assert len(program.constants) <= 32
+    assert program.states <= 8
+    assert max(program.room, program.slots + program.units) <= 16
+
+
+@cell(gates="i f g o", states="h c")
+def plain_lstm(a: Any, prev: Any) -> Any:
+    i, f, g, o = sigmoid(a.i), sigmoid(a.f), tanh(a.g), sigmoid(a.o)
+    c = f * prev.c + i * g
+    return o * tanh(c), c
+
+
+@cell(gates="r z n", apart="n")
+def plain_gru(a: Any, prev: Any) -> Any:
+    r, z = sigmoid(a.r), sigmoid(a.z)
+    n = tanh(a.n.x + r * a.n.h)
+    return (1 - z) * n + z * prev.h
+
+
+def test_an_lstm_and_a_gru_take_no_more_instructions_than_by_hand() -> None:
+    assert [len(code) for code in (program_of(plain_lstm).forward, program_of(plain_lstm).backward)] == [8, 13]
+    assert len(program_of(plain_gru).forward) == 5
+    assert len(program_of(plain_gru).backward) <= 11
+
+
+# ---- operations
+
+FUNCTIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
+    "exp": (cells.exp, lambda t, x: t.exp(x)),
+    "expm1": (cells.expm1, lambda t, x: t.expm1(x)),
+    "log": (cells.log, lambda t, x: t.log(x)),
+    "log1p": (cells.log1p, lambda t, x: t.log1p(x)),
+    "sin": (cells.sin, lambda t, x: t.sin(x)),
+    "cos": (cells.cos, lambda t, x: t.cos(x)),
+    "erf": (cells.erf, lambda t, x: t.erf(x)),
+    "sqrt": (cells.sqrt, lambda t, x: t.sqrt(x)),
+    "absolute": (cells.absolute, lambda t, x: t.abs(x)),
+    "reciprocal": (cells.reciprocal, lambda t, x: t.reciprocal(x)),
+    "square": (cells.square, lambda t, x: t.square(x)),
+    "cube": (lambda x: x**3, lambda t, x: x**3),
+    "sigmoid": (cells.sigmoid, lambda t, x: t.sigmoid(x)),
+    "tanh": (cells.tanh, lambda t, x: t.tanh(x)),
+    "relu": (cells.relu, lambda t, x: t.relu(x)),
+    "softplus": (cells.softplus, lambda t, x: t.nn.functional.softplus(x, threshold=800)),
+    "softsign": (cells.softsign, lambda t, x: t.nn.functional.softsign(x)),
+    "elu": (lambda x: cells.elu(x, 1.5), lambda t, x: t.nn.functional.elu(x, 1.5)),
+    "selu": (cells.selu, lambda t, x: t.nn.functional.selu(x)),
+    "leaky_relu": (lambda x: cells.leaky_relu(x, 0.2), lambda t, x: t.nn.functional.leaky_relu(x, 0.2)),
+    "silu": (cells.silu, lambda t, x: t.nn.functional.silu(x)),
+    "hard_sigmoid": (cells.hard_sigmoid, lambda t, x: t.nn.functional.hardsigmoid(x)),
+    "hard_tanh": (cells.hard_tanh, lambda t, x: t.nn.functional.hardtanh(x)),
+    "clip": (lambda x: cells.clip(x, -0.5, 3), lambda t, x: t.clamp(x, -0.5, 3)),
+    "gelu": (cells.gelu, lambda t, x: t.nn.functional.gelu(x)),
+    "minimum": (lambda x: cells.minimum(x, 1 - x), lambda t, x: t.minimum(x, 1 - x)),
+    "maximum": (lambda x: cells.maximum(x, 1 - x), lambda t, x: t.maximum(x, 1 - x)),
+    "where": (lambda x: where((x > 0) & ~(x >= 3), x * 2, x), lambda t, x: t.where((x > 0) & ~(x >= 3), x * 2, x)),
+}
+POINTS = [-np.inf, -700.0, -20.0, -3.0, -1.0, -0.5, -1e-9, 0.0, 1e-9, 0.5, 1.0, 2.0, 3.0, 20.0, 700.0, np.inf, np.nan]
+FREE = {"softsign": (np.inf, -np.inf)}  # whose derivative there is 0 here, and NaN in torch
+
+
+LIMIT = {"hard_sigmoid": 1e-7}  # torch's slope is 1/6 in float32
+
+
+def made_of(function: Callable[[Any], Any]) -> WrittenCell:
+    def one(a: Any, prev: Any) -> Any:
+        return function(a.u)
+
+    return cell(gates="u")(one)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_operations_are_torchs_everywhere(torch: ModuleType, name: str) -> None:
+    ours, theirs = FUNCTIONS[name]
+    points = np.array([x for x in POINTS if x not in FREE.get(name, ())])
+    x = torch.tensor(points, requires_grad=True)
+    y = theirs(torch, x)
+    y.sum().backward()
+    of, slot = made_of(ours), Operand(Kind.SLOT, 0)
+    values: Values = {slot: points, Operand(Kind.BEFORE, 0): points, Operand(Kind.GRADIENT, 0): np.ones(len(points))}
+    (state,), grads = by_program(of, values)
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(ours(points), y.detach().numpy(), rtol=1e-13, atol=1e-300)
+    np.testing.assert_allclose(state, y.detach().numpy(), rtol=1e-13, atol=1e-300)
+    np.testing.assert_allclose(
+        np.broadcast_to(grads[slot], len(points)), x.grad.numpy(), rtol=LIMIT.get(name, 1e-12), atol=1e-300
+    )
+
+
+@pytest.mark.parametrize("slope", [1 / 6, 0.2])
+def test_hard_sigmoid_has_both_slopes(slope: float) -> None:
+    x = np.linspace(-4, 4, 33)
+    np.testing.assert_allclose(cells.hard_sigmoid(x, slope), np.clip(slope * x + 0.5, 0, 1))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_operations_keep_float32(name: str) -> None:
+    function, _ = FUNCTIONS[name]
+    assert function(np.array([0.25, 0.5], np.float32)).dtype == np.float32
+
+
+# ---- random equations
+
+UNARY = [tanh, sigmoid, cells.softplus, cells.silu, cells.sin, cells.cos, cells.gelu, lambda x: -x, lambda x: x**2]
+BINARY: list[Callable[[Any, Any], Any]] = [
+    lambda a, b: a + b,
+    lambda a, b: a - b,
+    lambda a, b: a * b,
+    lambda a, b: a / (1 + b * b),
+    lambda a, b: (1 - a) * b + a * 0.5,
+]
+
+
+@st.composite
+def equations(draw: Any) -> Callable[..., Any]:
+    """A function of three gates, two states and a parameter, which uses each of them."""
+    steps = draw(
+        st.lists(st.tuples(st.integers(0, 13), st.integers(0, 30), st.integers(0, 30)), min_size=3, max_size=14)
+    )
+
+    def random_cell(a: Any, prev: Any, p: Any) -> Any:
+        made = [a.u, a.v, a.w.x, a.w.h, prev.h, prev.c, p.k]
+        for which, one, other in steps:
+            x, y = made[one % len(made)], made[other % len(made)]
+            made.append(UNARY[which](x) if which < len(UNARY) else BINARY[which - len(UNARY)](x, y))
+        whole = tanh(a.u) + sigmoid(a.v) * a.w.x - a.w.h * p.k
+        return tanh(made[-1] + whole), tanh(made[-2] * prev.c)
+
+    return random_cell
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(equations())
+def test_random_equations_are_what_they_say_and_so_are_their_gradients(function: Callable[..., Any]) -> None:
+    of = cell(gates="u v w", states="h c", parameters="k", apart="w")(function)
+    values = problem(of, seed=1)
+    states, grads = by_program(of, values)
+    for got, want in zip(states, by_function(of, values), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-9)
+    for operand, got in grads.items():
+        want = differences(of, values, operand)
+        np.testing.assert_allclose(np.broadcast_to(got, ROWS), want, rtol=1e-4, atol=1e-5)
+
+
+# ---- errors
+
+
+def if_of_a_value(a: Any, prev: Any) -> Any:
+    return a.u if a.u > 0 else -a.u
+
+
+def unknown_gate(a: Any, prev: Any) -> Any:
+    return a.u + a.x
+
+
+def unknown_state(a: Any, prev: Any) -> Any:
+    return a.u + prev.c
+
+
+def unknown_operation(a: Any, prev: Any) -> Any:
+    return np.arctan(a.u)
+
+
+def root_of_a_power(a: Any, prev: Any) -> Any:
+    return a.u**0.5
+
+
+def per_unit_array(a: Any, prev: Any) -> Any:
+    return a.u + np.zeros(3)
+
+
+def two_states(a: Any, prev: Any) -> Any:
+    return a.u, a.u
+
+
+def no_state(a: Any, prev: Any) -> Any:
+    a.u + prev.h
+
+
+def no_gate(a: Any, prev: Any) -> Any:
+    return tanh(prev.h)
+
+
+def with_p(a: Any, prev: Any, p: Any) -> Any:
+    return a.u
+
+
+ERRORS: list[tuple[Callable[..., Any], type[Exception], str]] = [
+    (if_of_a_value, TypeError, "expected where"),
+    (unknown_gate, AttributeError, "no gate 'x'; expected one of u"),
+    (unknown_state, AttributeError, "no state 'c'; expected one of h"),
+    (unknown_operation, TypeError, "numpy.arctan is not an operation"),
+    (root_of_a_power, TypeError, "exponent of .* is 0.5"),
+    (per_unit_array, TypeError, r"array of shape \(3,\)"),
+    (two_states, ValueError, "returns 2 values; expected 1"),
+    (no_state, TypeError, "the new h is a NoneType"),
+    (no_gate, ValueError, "a.u is not used"),
+    (with_p, TypeError, "takes 3 arguments"),
+]
+
+
+@pytest.mark.parametrize(("function", "kind", "message"), ERRORS, ids=lambda each: getattr(each, "__name__", ""))
+def test_errors_name_the_line(function: Callable[..., Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message) as caught:
+        cell(gates="u")(function)
+    first = function.__code__.co_firstlineno
+    assert any(f"test_language.py:{line}" in str(caught.value) for line in (first, first + 1))
+    assert function.__name__ in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gates": ""}, "gates is empty"),
+        ({"gates": "u u"}, "gates"),
+        ({"gates": "u", "from_x": "v"}, "from_x has 'v'"),
+        ({"gates": "u", "from_x": "u", "from_h": "u"}, "from_h has 'u', and so has from_x"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        cell(**options)
+
+
+def test_a_condition_as_a_number_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="a condition is used as a number"):
+        made_of(lambda u: u * (u > 0))
+
+
+def test_a_derivative_can_be_checked() -> None:
+    assert fastrnn.check_cell(every_feed).passed
