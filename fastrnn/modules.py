@@ -23,7 +23,6 @@ from fastrnn.checks import (
     check_share,
     shown,
 )
-from fastrnn.errors import BackendError
 from fastrnn.parameters import Array, Parametrized, uniform
 from fastrnn.rows import Entrance, Rows
 from fastrnn.stream import Stream
@@ -948,16 +947,7 @@ class Recurrent(_Recurrent):
 
     def _choose(self) -> tuple[ModuleType, int]:
         """As of other modules, among the backends that run programs."""
-        backend, num_threads = super()._choose()
-        if not hasattr(backend, "RUNS_PROGRAMS"):
-            wanted = self.backend or backends.asked_for()
-            if wanted:
-                raise BackendError(
-                    f"the {wanted} backend runs the built-in cells only; expected cython or numpy for a Recurrent: "
-                    "backend='cython', or None to let fastrnn choose"
-                )
-            backend = backends.load("numpy")
-        return backend, num_threads
+        return ops.choose_for_programs(self.backend, self.num_threads)
 
     def __repr__(self) -> str:
         return super().__repr__().replace("(", f"({self.cell.name}, ", 1)

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.backends import resolve
+from fastrnn.backends import asked_for, load, resolve
 from fastrnn.cells import Cell, State, Weights
 from fastrnn.checks import Array, take_array, to_dtype
+from fastrnn.errors import BackendError
 from fastrnn.fits import check_call, check_gradients, check_weights, layout
 from fastrnn.threads import allowed_threads
 
@@ -27,6 +28,7 @@ __all__ = [
     "as_tokens",
     "backward",
     "choose",
+    "choose_for_programs",
     "empty",
     "forward",
     "gates",
@@ -253,6 +255,20 @@ def _places(size: int) -> Array:
 def choose(backend: str | None, num_threads: int | None) -> tuple[ModuleType, int]:
     """What a call runs on: the backend and the number of threads, given those that its module asks for, if any."""
     return resolve(backend), num_threads or allowed_threads()
+
+
+def choose_for_programs(backend: str | None, num_threads: int | None) -> tuple[ModuleType, int]:
+    """As `choose`, among the backends that run the programs of written cells."""
+    module, threads = choose(backend, num_threads)
+    if not hasattr(module, "RUNS_PROGRAMS"):
+        wanted = backend or asked_for()
+        if wanted:
+            raise BackendError(
+                f"the {wanted} backend runs the built-in cells only; expected cython or numpy for a Recurrent: "
+                "backend='cython', or None to let fastrnn choose"
+            )
+        module = load("numpy")
+    return module, threads
 
 
 @dataclass(slots=True)

@@ -107,6 +107,12 @@ class WrittenCell(Cell):
         """The cell's own parameters, one number a unit each: their initial values, None where they are drawn."""
         return self._equations.parameters
 
+    def __copy__(self) -> WrittenCell:
+        return self
+
+    def __deepcopy__(self, _: Any) -> WrittenCell:
+        return self
+
     def __reduce__(self) -> Any:
         function = self._equations.function
         return _again, (function.__module__, function.__qualname__)

@@ -1,4 +1,4 @@
-"""torch.nn's RNN, LSTM and GRU on fastrnn's kernels."""
+"""torch.nn's RNN, LSTM and GRU on fastrnn's kernels, and cells of one's own."""
 
 try:
     import torch as _torch  # noqa: F401
@@ -9,8 +9,9 @@ except ModuleNotFoundError as _error:
 
 from fastrnn.torch.accelerate import accelerate, restore
 from fastrnn.torch.modules import GRU, LSTM, RNN
+from fastrnn.torch.recurrent import Recurrent
 from fastrnn.torch.threads import share_threads
 
-__all__ = ["GRU", "LSTM", "RNN", "accelerate", "restore"]
+__all__ = ["GRU", "LSTM", "RNN", "Recurrent", "accelerate", "restore"]
 
 share_threads()

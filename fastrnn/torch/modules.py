@@ -18,50 +18,39 @@ from torch.nn.utils.rnn import PackedSequence
 from fastrnn.checks import check_choice
 from fastrnn.rows import as_flags
 from fastrnn.steps import Ragged
-from fastrnn.torch.operator import DTYPES, is_traced, layer, run_uncompiled, skip_code, why_no_tapes
+from fastrnn.torch.operator import DTYPES, Written, is_traced, layer, run_uncompiled, skip_code, why_no_tapes
 
-__all__ = ["GRU", "LSTM", "RNN"]
+__all__ = ["GRU", "LSTM", "RNN", "Layers", "why_not_transformed"]
 
 
 PLAIN = {Tensor, torch.nn.Parameter}
 
 
-class _Recurrent(torch.nn.RNNBase):
-    """The forward of all three; its super() is torch's class of the same name."""
+class Layers(torch.nn.Module):
+    """Layers on top of one another, whatever their cell."""
 
-    def forward(
-        self,
-        input: Any,
-        hx: Any = None,
-        *,
-        mask: Any = None,
-        masked: str = "zero",
-        resets: Any = None,
-        reset_state: Any = None,
-    ) -> Any:
-        """Run the sequence, with the arguments, results and errors of torch.nn, and those of `fastrnn.RNN`.
+    num_layers: int
+    batch_first: bool
+    dropout: float
+    bidirectional: bool
+    _flat_weights: Any
 
-        mask, masked, resets and reset_state are as in `fastrnn.RNN.__call__`, as tensors; a given reset_state has a
-        gradient as any tensor has.
-        """
-        if mask is not None or resets is not None or reset_state is not None or masked != "zero":
-            return self._forward_runs(input, hx, mask, masked, resets, reset_state)
-        if not _are_same(self._parameters.values(), self._flat_weights):
-            self._update_flat_weights()  # does all for which parameters need not be, at ten times the cost
+    def _state_sizes(self) -> list[int]:
+        """How many columns each state has."""
+        raise NotImplementedError
+
+    def _layer_cell(self) -> str | Written:
+        """The cell, as `layer` takes it."""
+        raise NotImplementedError
+
+    def _warn(self, reason: str) -> None:
+        """Say once that something is left to torch, and why."""
+        raise NotImplementedError
+
+    def _run_input(self, input: Any, states: Sequence[Tensor] | None) -> tuple[Any, Sequence[Tensor]]:
+        """All layers, on what `forward` takes; the states in sequence."""
         packed = isinstance(input, PackedSequence)
         x, batch_sizes, sorted_indices, unsorted_indices = input if packed else (input, None, None, None)
-        lstm = self.mode == "LSTM"
-        states = hx if lstm or hx is None else (hx,)
-        reason = (
-            self._why_not_this_call(x, states, batch_sizes)
-            or _why_not_here()
-            or _why_not_these([x, *(states or ()), *self._flat_weights])
-        )
-        if reason:
-            result = super().forward(input, hx)  # which says what is wrong, if anything is
-            self._warn(reason)
-            return result
-
         batched = packed or x.dim() == 3
         if not batched:
             x = x.unsqueeze(1)
@@ -80,7 +69,33 @@ class _Recurrent(torch.nn.RNNBase):
             y = y.transpose(0, 1)
         if unsorted_indices is not None:
             states_n = [state.index_select(1, unsorted_indices) for state in states_n]
-        return y, tuple(states_n) if lstm else states_n[0]
+        return y, states_n
+
+    def _run(
+        self, x: Tensor, batch_sizes: Tensor | None, states: Sequence[Tensor] | None
+    ) -> tuple[Any, Sequence[Tensor]]:
+        """All layers, on (T, N, I) or the rows of a packed sequence; states are (L*D, N, K) each, or zero if None."""
+        L, D = self.num_layers, 2 if self.bidirectional else 1
+        of_layers: Any
+        if states is None:
+            N = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
+            zeros = [torch.zeros((D, N, size), dtype=x.dtype, device=x.device) for size in self._state_sizes()]
+            of_layers = [zeros] * L
+        elif L == 1:
+            of_layers = [states]
+        else:
+            of_layers = zip(*[state.chunk(L) for state in states], strict=True)
+        weights: list[Any] = self._flat_weights
+        count = len(weights) // L
+        states_n = []
+        for at, state in enumerate(of_layers):
+            if at and self.training and self.dropout:
+                x = torch.dropout(x, self.dropout, True)
+            x, state_n = layer(
+                x, batch_sizes, state, weights[at * count : (at + 1) * count], self._layer_cell(), self._warn
+            )
+            states_n.append(state_n)
+        return x, states_n[0] if L == 1 else [torch.cat(parts) for parts in zip(*states_n, strict=True)]
 
     def _forward_runs(self, x: Any, hx: Any, mask: Any, masked: str, resets: Any, reset_state: Any) -> Any:
         """`forward` where steps are left out or states begin anew: on the runs of `fastrnn.steps`, packed."""
@@ -88,9 +103,9 @@ class _Recurrent(torch.nn.RNNBase):
         if isinstance(reset_state, str) and reset_state != "initial":
             raise ValueError(f"reset_state is {reset_state!r}; expected None for zeros, 'initial', or a state")
         if not isinstance(x, Tensor) or x.dim() not in (2, 3):
-            given = "a PackedSequence" if isinstance(x, PackedSequence) else f"{type(x).__name__}"
-            raise ValueError(f"input is {given}; expected a tensor (T, N, I) or (T, I) with mask and resets")
-        batched, lstm = x.dim() == 3, self.mode == "LSTM"
+            came = "a PackedSequence" if isinstance(x, PackedSequence) else f"{type(x).__name__}"
+            raise ValueError(f"input is {came}; expected a tensor (T, N, I) or (T, I) with mask and resets")
+        batched, lstm = x.dim() == 3, len(self._state_sizes()) > 1
         turned = batched and self.batch_first
         x = x.unsqueeze(1) if not batched else x.transpose(0, 1) if turned else x
         T, N, D = x.shape[0], x.shape[1], 2 if self.bidirectional else 1
@@ -104,7 +119,7 @@ class _Recurrent(torch.nn.RNNBase):
                 )
                 its[...] = array.T if turned else array.reshape(T, N)
             flags.append(its)
-        ragged = Ragged.of_steps(*flags, np.full((T, N), True))
+        ragged = Ragged.of_steps(flags[0], flags[1], np.full((T, N), True))
 
         zeros = [x.new_zeros((self.num_layers * D, N, size)) for size in self._state_sizes()]
         names = ("hx", "reset_state")
@@ -151,6 +166,46 @@ class _Recurrent(torch.nn.RNNBase):
             raise ValueError(f"{name} has the shapes {came}; expected {shapes}")
         return states if batched else [state.unsqueeze(1) for state in states]
 
+
+class _Recurrent(Layers, torch.nn.RNNBase):
+    """The forward of all three; what is next after `Layers` is torch's class of the same name."""
+
+    def forward(
+        self,
+        input: Any,
+        hx: Any = None,
+        *,
+        mask: Any = None,
+        masked: str = "zero",
+        resets: Any = None,
+        reset_state: Any = None,
+    ) -> Any:
+        """Run the sequence, with the arguments, results and errors of torch.nn, and those of `fastrnn.RNN`.
+
+        mask, masked, resets and reset_state are as in `fastrnn.RNN.__call__`, as tensors; a given reset_state has a
+        gradient as any tensor has.
+        """
+        if mask is not None or resets is not None or reset_state is not None or masked != "zero":
+            return self._forward_runs(input, hx, mask, masked, resets, reset_state)
+        if not _are_same(self._parameters.values(), self._flat_weights):
+            self._update_flat_weights()  # does all for which parameters need not be, at ten times the cost
+        packed = isinstance(input, PackedSequence)
+        x, batch_sizes = input[:2] if packed else (input, None)
+        lstm = self.mode == "LSTM"
+        states = hx if lstm or hx is None else (hx,)
+        reason = (
+            self._why_not_this_call(x, states, batch_sizes)
+            or _why_not_here()
+            or _why_not_these([x, *(states or ()), *self._flat_weights])
+        )
+        if reason:
+            result = super().forward(input, hx)  # which says what is wrong, if anything is
+            self._warn(reason)
+            return result
+
+        y, states_n = self._run_input(input, states)
+        return y, tuple(states_n) if lstm else states_n[0]
+
     def _why_not_this_call(self, x: Any, states: Any, batch_sizes: Tensor | None) -> str | None:
         """Why the kernels do not take an input and states like these, or None; torch.nn refuses most of that too."""
         if not isinstance(x, Tensor) or x.dim() not in ((2, 3) if batch_sizes is None else (2,)):
@@ -178,31 +233,8 @@ class _Recurrent(torch.nn.RNNBase):
         sizes = [self.proj_size or self.hidden_size, self.hidden_size]
         return sizes if self.mode == "LSTM" else sizes[:1]
 
-    def _run(
-        self, x: Tensor, batch_sizes: Tensor | None, states: Sequence[Tensor] | None
-    ) -> tuple[Any, Sequence[Tensor]]:
-        """All layers, on (T, N, I) or the rows of a packed sequence; states are (L*D, N, K) each, or zero if None."""
-        L, D = self.num_layers, 2 if self.bidirectional else 1
-        of_layers: Any
-        if states is None:
-            N = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
-            zeros = [torch.zeros((D, N, size), dtype=x.dtype, device=x.device) for size in self._state_sizes()]
-            of_layers = [zeros] * L
-        elif L == 1:
-            of_layers = [states]
-        else:
-            of_layers = zip(*[state.chunk(L) for state in states], strict=True)
-        weights: list[Any] = self._flat_weights
-        count = len(weights) // L
-        states_n = []
-        for at, state in enumerate(of_layers):
-            if at and self.training and self.dropout:
-                x = torch.dropout(x, self.dropout, True)
-            x, state_n = layer(
-                x, batch_sizes, state, weights[at * count : (at + 1) * count], self.mode.lower(), self._warn
-            )
-            states_n.append(state_n)
-        return x, states_n[0] if L == 1 else [torch.cat(parts) for parts in zip(*states_n, strict=True)]
+    def _layer_cell(self) -> str:
+        return self.mode.lower()
 
     def _warn(self, reason: str) -> None:
         """Say once that torch.nn's own kernels are used, and why: what ours do not do."""
@@ -232,12 +264,16 @@ def _why_not_here() -> str | None:
     """Why the kernels do not work under what torch is in the middle of, or None."""
     if torch.is_autocast_enabled("cpu"):
         return "do not run under autocast"
-    if not torch.compiler.is_compiling():
-        if torch._C._are_functorch_transforms_active():
-            return "know none of torch.func's transforms"
-        if forward_ad._current_level >= 0:
-            return "have no forward-mode derivative"
-    return why_no_tapes()
+    return (None if torch.compiler.is_compiling() else why_not_transformed()) or why_no_tapes()
+
+
+def why_not_transformed() -> str | None:
+    """Why the kernels do not work under a transform that torch is in the middle of, or None."""
+    if torch._C._are_functorch_transforms_active():
+        return "know none of torch.func's transforms"
+    if forward_ad._current_level >= 0:
+        return "have no forward-mode derivative"
+    return None
 
 
 def _why_not_these(tensors: Sequence[Any]) -> str | None:
@@ -254,8 +290,8 @@ def _why_not_these(tensors: Sequence[Any]) -> str | None:
     return None
 
 
-run_uncompiled(_are_same, _why_not_here, _why_not_these, _Recurrent._forward_runs)
-for _method in (_Recurrent.forward, _Recurrent._run, _Recurrent._why_not_this_call):
+run_uncompiled(_are_same, _why_not_here, why_not_transformed, _why_not_these, Layers._forward_runs)
+for _method in (_Recurrent.forward, Layers._run_input, Layers._run, _Recurrent._why_not_this_call):
     for _constant in _method.__code__.co_consts:
         if isinstance(_constant, CodeType):  # a comprehension
             skip_code(_constant)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,10 +29,11 @@ from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_co
 
 from fastrnn import ops
 from fastrnn.backends import BACKENDS
-from fastrnn.cells import CELLS, Cell, State, Weights
+from fastrnn.cells import CELLS, Cell, State, Weights, WrittenCell
+from fastrnn.fits import check_call, check_weights
 from fastrnn.parameters import Array
 
-__all__ = ["DTYPES", "is_traced", "layer", "run_uncompiled", "skip_code", "why_no_tapes"]
+__all__ = ["DTYPES", "Written", "is_traced", "layer", "run_uncompiled", "skip_code", "why_no_tapes"]
 
 DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
@@ -45,12 +46,19 @@ Outputs = tuple[Tensor, list[Tensor], list[Tensor]]  # y, the final states, and 
 Gradients = tuple[Any, Sequence[Any], Sequence[Any]]  # of x, of the initial states, and of the weights
 
 
+class Written(NamedTuple):
+    """A cell that a user wrote; torch has no layer for it, and graphs no node."""
+
+    cell: WrittenCell
+    fields: tuple[str, ...]  # those of `Weights` that a direction has
+
+
 def layer(
     x: Tensor,
     batch_sizes: Tensor | None,
     state: Sequence[Tensor],
     weights: Sequence[Tensor],
-    cell: str,
+    cell: str | Written,
     warn: Callable[[str], None],
 ) -> tuple[Tensor, Sequence[Tensor]]:
     """Run one layer.
@@ -65,9 +73,9 @@ def layer(
         The initial states, h (D, N, P) and c (D, N, H), in the order of the cell's states.
     weights
         Of the forward and then of the reverse direction, in the order of torch.nn: weight_ih, weight_hh, then if any
-        bias_ih, bias_hh, then if any weight_hr.
+        bias_ih, bias_hh, then if any weight_hr; of a written cell those of its fields.
     cell
-        A name in `fastrnn.cells.CELLS`.
+        A name in `fastrnn.cells.CELLS`, or a written cell, which is not to be traced.
     warn
         Called with the reason where a backward has to be left to torch.
 
@@ -79,7 +87,7 @@ def layer(
     taped = torch.is_grad_enabled() and any(t.requires_grad for t in (*weights, x, *state))
     traced = is_traced()
     hooked = taped and not traced and torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
-    if traced or hooked:
+    if (traced or hooked) and isinstance(cell, str):
         # A graph to be kept outlives the grad mode it is made in: it has no tape, and a backward runs forward again.
         keep = hooked or (taped and torch.compiler.is_compiling() and not torch.compiler.is_exporting())
         y, state_n, _ = torch.ops.fastrnn.layer(x, batch_sizes, list(state), list(weights), cell, keep)
@@ -87,7 +95,7 @@ def layer(
             y = y.clone()  # what is saved by hooks, torch does not watch
     elif taped:
         y, *state_n = _Layer.apply(  # type: ignore[no-untyped-call]
-            cell, warn, x, batch_sizes, len(state), *state, *weights
+            cell, warn, hooked, x, batch_sizes, len(state), *state, *weights
         )
     else:
         y, state_n, _ = _forward(x, batch_sizes, state, weights, cell, False)
@@ -138,18 +146,25 @@ class _Problem:
         batch_sizes: Tensor | None,
         state: Sequence[Tensor],
         weights: Sequence[Tensor],
-        cell: str,
+        cell: str | Written,
         backend: str | None = None,
     ) -> None:
-        self.backend, self.num_threads = ops.choose(backend, torch.get_num_threads())
-        self.cell = CELLS[cell]
+        written = not isinstance(cell, str)
+        choose = ops.choose_for_programs if written else ops.choose
+        self.backend, self.num_threads = choose(backend, torch.get_num_threads())
+        self.cell: Cell = CELLS[cell] if isinstance(cell, str) else cell.cell
         self.x = _array(x, "x")
         # A copy: whoever writes to the caller's must not reach what is checked here and trusted in backward.
         self.batch_sizes: Array | None = None if batch_sizes is None else batch_sizes.numpy().copy()
         states = list(map(_array, state, self.cell.states_0))
         self.directions = len(states[0])
-        self.weights = [_weights(its) for its in _split(weights, self.directions)]
-        _check(self.cell, self.x, self.batch_sizes, states, self.weights)
+        parts = _split(weights, self.directions)
+        if isinstance(cell, str):
+            self.weights = [_weights(its) for its in parts]
+            _check(self.cell, self.x, self.batch_sizes, states, self.weights)
+        else:
+            self.weights = [_weights_of_fields(its, cell.fields) for its in parts]
+            _check_written(self.cell, self.x, self.batch_sizes, states, self.weights)
         self.states = [tuple([s[direction] for s in states]) for direction in range(self.directions)]
 
     def parts(self, array: Array | None) -> Sequence[Any]:
@@ -163,7 +178,7 @@ class _Problem:
         """y, and by direction the final states and, if they are to be kept, the tapes."""
         y: Array | None = None
         if self.directions == 2:
-            y = ops.empty(self.backend, (*self.x.shape[:-1], 2 * self.weights[0].hh.shape[1]), self.x.dtype)
+            y = ops.empty(self.backend, (*self.x.shape[:-1], 2 * self.states[0][0].shape[1]), self.x.dtype)
         states_n, tapes = [], []
         for reverse, part in enumerate(self.parts(y)):
             state, weights = self.states[reverse], self.weights[reverse]
@@ -236,7 +251,7 @@ def _forward(
     batch_sizes: Tensor | None,
     state: Sequence[Tensor],
     weights: Sequence[Tensor],
-    cell: str,
+    cell: str | Written,
     keep: bool,
 ) -> Outputs:
     """`layer` without its derivative; the tape is empty unless it is to be kept, and ends with its flag."""
@@ -343,6 +358,12 @@ def _weights(tensors: Sequence[Tensor]) -> Weights:
     return Weights(arrays[0], arrays[1], bias_ih, bias_hh, hr)
 
 
+def _weights_of_fields(tensors: Sequence[Tensor], fields: Sequence[str]) -> Weights:
+    """One direction's, by the fields of Weights that there are."""
+    arrays: dict[str, Any] = {field: _array(t, field) for field, t in zip(fields, tensors, strict=True)}
+    return Weights(arrays.pop("ih"), arrays.pop("hh", None), **arrays)
+
+
 WEIGHT_NAMES = {
     len(names): names
     for names in (
@@ -403,6 +424,27 @@ def _check(
     for name, array, size in zip(names, states, (P, H)[: len(names)], strict=True):
         if array.shape != (D, N, size) or array.dtype is not dtype:
             ops.as_real(name, array, dtype, (D, N, size), f"(D, N, {'P' if name == 'h_0' else 'H'})")
+    _check_rows(x, batch_sizes, N)
+
+
+def _check_written(
+    cell: Cell, x: Array, batch_sizes: Array | None, states: Sequence[Array], weights: Sequence[Weights]
+) -> None:
+    """As `_check`, for a cell that a user wrote."""
+    D, N = states[0].shape[:2]
+    for name, array in zip(cell.states_0, states, strict=True):
+        if array.ndim != 3 or array.shape[:2] != (D, N):
+            raise ValueError(f"{name} has shape {array.shape}; expected three axes, the first two of {(D, N)}")
+    if x.dtype != weights[0].ih.dtype or x.ndim < 2:
+        raise TypeError(f"x has dtype {x.dtype} and {x.ndim} axes; expected {weights[0].ih.dtype}, and two or three")
+    _check_rows(x, batch_sizes, N)
+    for direction, its in enumerate(weights):
+        sizes = check_weights(cell, its)
+        check_call(cell, x, tuple([s[direction] for s in states]), sizes, its.ih.dtype, batch_sizes)
+
+
+def _check_rows(x: Array, batch_sizes: Array | None, N: int) -> None:
+    """ValueError unless x has the rows of N sequences."""
     if batch_sizes is None:
         if x.shape[1:-1] != (N,):
             raise ValueError(f"x has shape {x.shape}; expected (T, N, I) with N = {N}, as in h_0")
@@ -430,24 +472,35 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        cell: str,
+        cell: str | Written,
         warn: Callable[[str], None],
+        hooked: bool,
         x: Tensor,
         batch_sizes: Tensor | None,
         states: int,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         problem = _Problem(x, batch_sizes, tensors[:states], tensors[states:], cell)
-        y, states_n, tapes = problem.run(keep=True)
+        y, states_n, tapes = problem.run(keep=not hooked)
         ctx.save_for_backward(x, batch_sizes, *tensors)
         ctx.set_materialize_grads(False)
-        ctx.fresh, ctx.cell, ctx.warn, ctx.states = [(problem, tapes)], cell, warn, states
+        # Hooks are to see all that is kept: then it is what went in, and backward runs forward again.
+        ctx.fresh = [] if hooked else [(problem, tapes)]
+        ctx.cell, ctx.warn, ctx.states = cell, warn, states
         return _copy(y), *_tensors(states_n)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *dstate_n: Tensor | None) -> tuple[Tensor | None, ...]:
         x, batch_sizes, *tensors = ctx.saved_tensors
         state, weights = tensors[: ctx.states], tensors[ctx.states :]
+        written = not isinstance(ctx.cell, str)
+        if written and (torch.is_grad_enabled() or is_traced()):
+            name = ctx.cell.cell.name
+            raise NotImplementedError(
+                f"the cell {name} has no derivative of its derivative (create_graph=True); expected a first derivative"
+                if torch.is_grad_enabled()
+                else f"the backward of the cell {name} cannot be traced; expected it to run outside of torch's tracing"
+            )
         if torch.is_grad_enabled():
             ctx.warn(CREATE_GRAPH)
             gradients = _torchs_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
@@ -459,7 +512,8 @@ class _Layer(torch.autograd.Function):
             try:
                 problem, tapes = ctx.fresh.pop()  # at once: another thread may run backward too
             except IndexError:
-                _check_arguments(x, state, weights, ctx.cell)  # others may be in the tensors by now
+                if not written:  # of which `_Problem` sees all
+                    _check_arguments(x, state, weights, ctx.cell)  # others may be in the tensors by now
                 problem = _Problem(x, batch_sizes, state, weights, ctx.cell)
                 _, _, tapes = problem.run(keep=True)
             try:
@@ -467,10 +521,12 @@ class _Layer(torch.autograd.Function):
             except RuntimeError:
                 if not _are_batched(dy, *dstate_n):
                     raise
+                if written:
+                    raise NotImplementedError(f"the kernels of the cell {ctx.cell.cell.name} {BATCHED}") from None
                 ctx.warn(BATCHED)
                 gradients = _torchs_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
         dx, dstate_0, dweights = gradients
-        return None, None, dx, None, None, *dstate_0, *dweights
+        return None, None, None, dx, None, None, *dstate_0, *dweights
 
 
 run_uncompiled(layer, _Layer.backward)

@@ -1,0 +1,242 @@
+"""Layers of a cell that a user wrote, as a module of torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from fastrnn import modules
+from fastrnn.cells import WrittenCell
+from fastrnn.torch.modules import Layers, why_not_transformed
+from fastrnn.torch.operator import DTYPES, Written, is_traced, run_uncompiled
+
+__all__ = ["Recurrent"]
+
+
+class _Plan(modules.Recurrent):
+    """Sizes, names and shapes, seen to be right; of a module that has no arrays."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def _draw(self, shapes: Mapping[str, tuple[int, ...]], seed: Any) -> np.random.Generator:
+        self.shapes = shapes
+        self._parameters: Any = {}
+        return np.random.default_rng(0)
+
+
+class Recurrent(Layers):
+    """Layers of any cell that `fastrnn.cell` has made, as a module of torch on fastrnn's kernels.
+
+    It is `fastrnn.Recurrent` on tensors: the same parameters under the same names, and the same numbers; and it is
+    called, trained and put into models as torch.nn.LSTM is. There is a gradient into x, the states and every parameter.
+    It takes float32 and float64 on the CPU, and up to `torch.get_num_threads()` threads.
+
+    `fastrnn.Recurrent.load_state_dict` takes its ``state_dict()``; the way back is through `torch.from_numpy` of each
+    array.
+
+    torch has no layer of its own to leave the rest to: other devices and dtypes, a gradient of a gradient, torch.func's
+    transforms, torch.export and torch.jit are errors. torch.compile runs the module as it is, between two graphs.
+
+    Parameters
+    ----------
+    cell
+        From `fastrnn.cell`, or one of `fastrnn.cells`.
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size
+        As of `fastrnn.Recurrent`; dropout is between the layers, where the module is in training mode.
+    device, dtype
+        Of the parameters: torch.float32 or torch.float64.
+
+    Raises
+    ------
+    TypeError
+        If `cell` is none, or another argument of a wrong type.
+    ValueError
+        If a size is wrong, or the cell cannot have a projection.
+
+    Examples
+    --------
+    >>> import torch, fastrnn, fastrnn.torch
+    >>> from fastrnn.cells import sigmoid, tanh
+    >>> @fastrnn.cell(gates="f n", states="h")
+    ... def minimal(a, prev):
+    ...     return prev.h + sigmoid(a.f) * (tanh(a.n) - prev.h)
+    >>> rnn = fastrnn.torch.Recurrent(minimal, 8, 32)
+    >>> y, h_n = rnn(torch.zeros(100, 16, 8))
+    >>> y.sum().backward()
+    >>> y.shape, h_n.shape, rnn.weight_ih_l0.grad.shape
+    (torch.Size([100, 16, 32]), torch.Size([1, 16, 32]), torch.Size([64, 8]))
+    """
+
+    def __init__(
+        self,
+        cell: WrittenCell,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        if dtype not in DTYPES:
+            raise TypeError(f"dtype is {dtype!r}; expected torch.float32 or torch.float64")
+        plan = _Plan(cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size)
+        self.cell = cell
+        self.input_size, self.hidden_size, self.num_layers = plan.input_size, plan.hidden_size, plan.num_layers
+        self.bias, self.batch_first, self.dropout = plan.bias, plan.batch_first, plan.dropout
+        self.bidirectional, self.proj_size = plan.bidirectional, plan.proj_size
+        self._names = list(plan.shapes)
+        self._written = Written(cell, tuple(plan._names(0, 0)))
+        for name, shape in plan.shapes.items():
+            self.register_parameter(name, torch.nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, from U(-1/sqrt(H), 1/sqrt(H)); those to which the cell gives a value have that."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        with torch.no_grad():
+            for name in self._names:
+                values = getattr(self, name).uniform_(-bound, bound)
+                if name.startswith("unit"):
+                    for row, initial in zip(values, self.cell.parameters.values(), strict=True):
+                        if initial is not None:
+                            row.fill_(initial)
+
+    def extra_repr(self) -> str:
+        """What is shown between the parentheses."""
+        options = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
+        shown = [self.cell.name, str(self.input_size), str(self.hidden_size)]
+        for name, default in (options | {"proj_size": 0}).items():
+            if getattr(self, name) != default:
+                shown.append(f"{name}={getattr(self, name)!r}")
+        return ", ".join(shown)
+
+    def forward(
+        self,
+        x: Any,
+        hx: Any = None,
+        *,
+        mask: Any = None,
+        masked: str = "zero",
+        resets: Any = None,
+        reset_state: Any = None,
+    ) -> Any:
+        """Run the sequence, as `fastrnn.Recurrent.__call__` does, on tensors.
+
+        Parameters
+        ----------
+        x
+            (T, N, I), or (N, T, I) with batch_first, or (T, I) for a single sequence, or a PackedSequence.
+        hx
+            The initial state: of a cell with one state h_0, (L*D, N, P), else a tuple in the order of the cell's
+            states, the others (L*D, N, H); without N for a single sequence. None means zeros.
+        mask, masked, resets, reset_state
+            As in `fastrnn.Recurrent.__call__`, as tensors; a given reset_state has a gradient as any tensor has.
+
+        Returns
+        -------
+        tuple
+            y, x's form with D*P in place of I, and the final state, formed as `hx`.
+
+        Raises
+        ------
+        TypeError
+            If a dtype differs, or an argument is no tensor.
+        ValueError
+            If a shape or a device differs.
+        NotImplementedError
+            Under a transform of torch.func, in forward mode, or where torch traces.
+        """
+        if torch.compiler.is_compiling():
+            torch._dynamo.graph_break()
+        if reason := why_not_transformed():
+            raise NotImplementedError(f"fastrnn's kernels {reason}; expected a plain call of the cell {self.cell.name}")
+        if is_traced():
+            raise NotImplementedError(
+                f"the cell {self.cell.name} cannot be traced, nor exported; expected a call outside of torch's tracing"
+            )
+        if mask is not None or resets is not None or reset_state is not None or masked != "zero":
+            self._check_input(x, (2, 3), "(N, T, I) or (T, I)" if self.batch_first else "(T, N, I) or (T, I)")
+            return self._forward_runs(x, hx, mask, masked, resets, reset_state)
+        states = self._check(x, hx)
+        y, states_n = self._run_input(x, states)
+        return y, tuple(states_n) if len(self.cell.states) > 1 else states_n[0]
+
+    def _check(self, x: Any, hx: Any) -> Sequence[Tensor] | None:
+        """The states as a sequence; TypeError or ValueError unless x and they are right."""
+        packed = isinstance(x, PackedSequence)
+        rows, sizes = (x.data, x.batch_sizes) if packed else (x, None)
+        shapes = "(R, I), packed" if packed else "(N, T, I) or (T, I)" if self.batch_first else "(T, N, I) or (T, I)"
+        self._check_input(rows, (2,) if packed else (2, 3), shapes)
+        if hx is None:
+            return None
+        names, layers = self.cell.states_0, self.num_layers * (2 if self.bidirectional else 1)
+        states = (hx,) if len(names) == 1 else hx
+        if not isinstance(states, (tuple, list)) or len(states) != len(names):
+            came = f"a tuple of {len(hx)}" if isinstance(hx, (tuple, list)) else f"a {type(hx).__name__}"
+            raise TypeError(f"hx is {came}; expected a tuple ({', '.join(names)})")
+        batch: tuple[int, ...] = ()
+        if sizes is not None:
+            batch = (int(sizes[0]),)
+        elif rows.dim() == 3:
+            batch = (rows.shape[0 if self.batch_first else 1],)
+        for name, state, size in zip(names, states, self._state_sizes(), strict=True):
+            self._check_tensor(name, state)
+            if state.shape != (layers, *batch, size):
+                raise ValueError(
+                    f"{name} has shape {tuple(state.shape)}; expected (L*D, {'N, ' * len(batch)}size) = "
+                    f"{(layers, *batch, size)}"
+                )
+        return states
+
+    def _check_input(self, x: Any, axes: Sequence[int], letters: str) -> None:
+        """TypeError or ValueError unless x is an input of one of these numbers of axes."""
+        self._check_tensor("x", x)
+        if x.dim() not in axes or x.shape[-1] != self.input_size:
+            raise ValueError(f"x has shape {tuple(x.shape)}; expected {letters}, with I = {self.input_size}")
+
+    def _check_tensor(self, name: str, value: Any) -> None:
+        """TypeError or ValueError unless it is a tensor like the parameters, and they are such as kernels take."""
+        own = self._flat_weights[0]
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} is a {type(value).__name__}; expected a tensor")
+        for whose, tensor in (("a parameter", own), (name, value)):
+            if tensor.device.type != "cpu":
+                raise ValueError(
+                    f"{whose} is on {tensor.device}; expected the CPU, where fastrnn's kernels run: use .cpu()"
+                )
+            if tensor.layout is not torch.strided or tensor.is_nested:
+                raise TypeError(f"{whose} is nested or of the layout {tensor.layout}; expected a dense tensor")
+            if tensor.dtype not in DTYPES:
+                raise TypeError(
+                    f"{whose} has dtype {tensor.dtype}; expected torch.float32 or float64: use .float() or .double()"
+                )
+        if value.dtype is not own.dtype:
+            raise TypeError(
+                f"{name} has dtype {value.dtype}; expected {own.dtype}, as the parameters have: "
+                f"use {name}.to({own.dtype}), or the module's .to({value.dtype})"
+            )
+
+    @property
+    def _flat_weights(self) -> list[Any]:
+        return [getattr(self, name) for name in self._names]
+
+    def _state_sizes(self) -> list[int]:
+        return [self.proj_size or self.hidden_size] + [self.hidden_size] * (len(self.cell.states) - 1)
+
+    def _layer_cell(self) -> Written:
+        return self._written
+
+
+run_uncompiled(Recurrent.forward)
