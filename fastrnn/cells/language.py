@@ -127,7 +127,8 @@ def _again(module: str, name: str) -> WrittenCell:
         found = getattr(found, part, None)
     if not isinstance(found, WrittenCell):
         raise AttributeError(
-            f"{module} has no cell {name}, which was pickled; expected it where it was: define it at the top of a module"
+            f"{module} has no cell {name}, which was pickled; expected it where it was: define it at the top of a "
+            "module"
         )
     return found
 
@@ -180,8 +181,8 @@ def cell(
 
     Notes
     -----
-    A gate that is called, ``a.n(value)``, takes the recurrent product of that value in place of h's: ``a.n(r * prev.h)``
-    is GRU's candidate as in the paper (Cho et al., 2014). One value may be taken so, by any number of gates.
+    A gate that is called, ``a.n(value)``, takes the recurrent product of that value in place of h's:
+    ``a.n(r * prev.h)`` is GRU's candidate as in the paper (Cho et al., 2014). One value may be taken so, by any number of gates.
 
     Examples
     --------
@@ -358,7 +359,9 @@ class _Definition:
         code = self.function.__code__
         line = code.co_firstlineno if line is None else line
         text = linecache.getline(code.co_filename, line).strip()
-        return kind(f"cell {self.function.__name__} ({code.co_filename}:{line}{': ' + text if text else ''}): {message}")
+        return kind(
+            f"cell {self.function.__name__} ({code.co_filename}:{line}{': ' + text if text else ''}): {message}"
+        )
 
     def error(self, error: Exception) -> Exception:
         """The same error, with the line of the function that led to it."""
@@ -395,7 +398,9 @@ class _Definition:
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 value = Traced(graph, graph.number(float(value)))
             if not isinstance(value, Traced):
-                raise self.fault(TypeError, f"the new {name} is a {type(value).__name__}; expected a value of the equations")
+                raise self.fault(
+                    TypeError, f"the new {name} is a {type(value).__name__}; expected a value of the equations"
+                )
             after.append(value.node)
         middle = next((value.node for value in traced.called.values()), None)
         self._check(graph, after, middle, traced)
@@ -516,7 +521,8 @@ class _Writer:
             if all(n in seen for n in reachable(wanted, seen.__contains__) if n.op is None and n.number is None):
                 in_middle = early
             middle = self.write(
-                [(Operand(Kind.MIDDLE, 0), e.middle), *[(at, n) for n, at in in_middle.items()]], {**leaves, **sums},
+                [(Operand(Kind.MIDDLE, 0), e.middle), *[(at, n) for n, at in in_middle.items()]],
+                {**leaves, **sums},
                 forward=True,
             )
         overwritten = {at for n, at in in_middle.items() if n.leaf is None}

@@ -104,11 +104,12 @@ class _Recurrent(torch.nn.RNNBase):
                 )
                 its[...] = array.T if turned else array.reshape(T, N)
             flags.append(its)
-        ragged = Ragged.of_steps(*flags, np.full((T, N), True))
+        run, anew = flags
+        ragged = Ragged.of_steps(run, anew, np.full((T, N), True))
 
         zeros = [x.new_zeros((self.num_layers * D, N, size)) for size in self._state_sizes()]
         names = ("hx", "reset_state")
-        given = (hx, hx if isinstance(reset_state, str) else reset_state)
+        given: tuple[Any, Any] = (hx, hx if isinstance(reset_state, str) else reset_state)
         states, others = (
             zeros if value is None else self._as_states(name, value, zeros, lstm, batched)
             for name, value in zip(names, given, strict=True)
