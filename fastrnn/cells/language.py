@@ -182,7 +182,8 @@ def cell(
     Notes
     -----
     A gate that is called, ``a.n(value)``, takes the recurrent product of that value in place of h's:
-    ``a.n(r * prev.h)`` is GRU's candidate as in the paper (Cho et al., 2014). One value may be taken so, by any number of gates.
+    ``a.n(r * prev.h)`` is GRU's candidate as in the paper (Cho et al., 2014). One value may be taken so, by any
+    number of gates.
 
     Examples
     --------
@@ -456,12 +457,14 @@ class _Definition:
                     )
 
     def _shown(self, traced: _Tracing, gate: str) -> Node:
-        """The local variable of a gate's name if there is one, else its sum."""
+        """The local variable of a gate's name if there is one, else what is made of its sum alone, else the sum."""
         found = traced.locals.get(gate)
         if isinstance(found, Traced) and not isinstance(found, _Gate):
             return found.node
         name = gate if gate in traced.slots else f"{gate}.x"
-        return traced.graph.leaf(Operand(Kind.SLOT, traced.slots[name]))
+        sum_ = traced.graph.leaf(Operand(Kind.SLOT, traced.slots[name]))
+        uses = [node for node in traced.graph.nodes if sum_ in node.args]
+        return uses[0] if len(uses) == 1 and len(uses[0].args) == 1 else sum_
 
 
 class _Writer:

@@ -132,7 +132,7 @@ class Traced(_Value):
         return _apply(Op.ABS, self)
 
     def __pow__(self, exponent: Any) -> Any:
-        if isinstance(exponent, bool) or not isinstance(exponent, (int, np.integer)) or abs(exponent) > 64:
+        if isinstance(exponent, bool) or not isinstance(exponent, (int, np.integer)) or not -64 <= exponent <= 64:
             raise TypeError(f"the exponent of ** is {exponent!r}; expected an integer from -64 to 64")
         base: Any = self
         result: Any = 1.0

@@ -290,8 +290,8 @@ class _Scheduler:
             operands = [self._operand(a) for a in args]
             self._used(args)
             out = target if target is not None and not blocked else self._register()
-            a, b, c = (*operands, *[operands[0]] * (3 - len(operands)))
-            self.out.append(Instruction(op, out, a, b, c))
+            of_a, of_b, of_c = (*operands, *[operands[0]] * (3 - len(operands)))
+            self.out.append(Instruction(op, out, of_a, of_b, of_c))
             self.place[node] = out
             if target is not None and blocked:
                 self.copies.append((target, node))

@@ -109,10 +109,10 @@ class _Recurrent(torch.nn.RNNBase):
 
         zeros = [x.new_zeros((self.num_layers * D, N, size)) for size in self._state_sizes()]
         names = ("hx", "reset_state")
-        given: tuple[Any, Any] = (hx, hx if isinstance(reset_state, str) else reset_state)
+        wanted: tuple[Any, Any] = (hx, hx if isinstance(reset_state, str) else reset_state)
         states, others = (
             zeros if value is None else self._as_states(name, value, zeros, lstm, batched)
-            for name, value in zip(names, given, strict=True)
+            for name, value in zip(names, wanted, strict=True)
         )
         pools = states if not ragged.anew else [torch.cat(both, 1) for both in zip(states, others, strict=True)]
         sources, ends = ([torch.from_numpy(its).to(x.device) for its in both] for both in (ragged.sources, ragged.ends))
