@@ -845,7 +845,8 @@ class Recurrent(_Recurrent):
     All that `LSTM` has is here too: layers, directions, lengths, tokens, dropout, projection, `trace`, `stream`,
     checkpoints. The weights are torch.nn's, with the blocks of the cell's gates: weight_ih_l0 (G*H, I) and bias_ih_l0
     of those that x feeds, weight_hh_l0 (G*H, P) and bias_hh_l0 of those that h feeds, if there are any; and unit_l0
-    (M, H), the cell's own parameters in their order. The state is h alone, or a tuple in the order of the cell's states.
+    (M, H), the cell's own parameters in their order. The state is h alone, or a tuple in the order of the cell's
+    states.
 
     Parameters
     ----------

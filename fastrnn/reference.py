@@ -137,18 +137,18 @@ class Written(NamedTuple):
     weights: Weights
 
     @property
-    def H(self) -> int:
-        """The hidden units."""
+    def units(self) -> int:
+        """H, how many hidden units there are."""
         return len(self.weights.ih) // len(self.cell.gates_ih)
 
     def rows(self, weight: Array, gate: str) -> Array:
         """The rows of a gate in weight_hh or bias_hh."""
-        at = self.cell.gates_hh.index(gate) * self.H
-        return weight[at : at + self.H]
+        at = self.cell.gates_hh.index(gate) * self.units
+        return weight[at : at + self.units]
 
     def blocks(self, a: Array, gates: tuple[str, ...]) -> dict[str, Array]:
         """(N, G*H) by gate."""
-        return {gate: a[:, k * self.H : (k + 1) * self.H] for k, gate in enumerate(gates)}
+        return {gate: a[:, k * self.units : (k + 1) * self.units] for k, gate in enumerate(gates)}
 
     def forward(self, a_x: Array, a_h: Array, state_prev: State) -> tuple[State, Gates]:
         """As `rnn_tanh_forward`; keeps the sums in the order of their slots, and the middle value if there is one."""
@@ -176,7 +176,7 @@ class Written(NamedTuple):
         whole = dict(sums)
         before = dict(zip(self.cell.states, state_prev, strict=True))
         state = equations.run(sums, before, self.weights.unit, product)
-        state = tuple([np.broadcast_to(s, state_prev[0].shape[:1] + (self.H,)).astype(a_x.dtype) for s in state])
+        state = tuple([np.broadcast_to(s, (len(a_x), self.units)).astype(a_x.dtype) for s in state])
         return state, (*whole.values(), *middle)
 
     def known(self, gates: Gates, state_prev: State) -> dict[Operand, Array]:

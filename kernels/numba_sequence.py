@@ -414,8 +414,8 @@ def backward(
     panels = np.empty(plan.panels, dtype) if plan.sizes.packed else None
     scratch, sums, table = np.empty(plan.scratch, dtype), np.empty(plan.sums, dtype), np.empty(plan.table, np.intp)
     arrays = BackwardArrays(
-        x, tokens, starts, ih, hh, hr, h_0, y, c, u, dy, dh_n, dc_n, dx, dh_0, dc_0, *dweights[:5], z, dh, carry, panels,
-        scratch, sums, table, dh_rows, du, new_watch(),
+        x, tokens, starts, ih, hh, hr, h_0, y, c, u, dy, dh_n, dc_n, dx, dh_0, dc_0, *dweights[:5], z, dh, carry,
+        panels, scratch, sums, table, dh_rows, du, new_watch(),
     )  # fmt: skip
     run(_compiled(backward_kernel, BackwardArrays, dtype), plan.sizes, arrays, plan.threads)
     return dx, (dh_0,) if c is None else (dh_0, dc_0), dweights

@@ -169,7 +169,11 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "rows, piece->h_prev, piece->h_row, l->weight_hh",
         ),
         Mutant("short_block_of_a_row_is_the_first", "one.p += j * l->panel_stride;", "one.p += 0;"),
-        Mutant("threads_step_the_first_blocks", "b = s % 2 ? b1 - (i + 1) * strands : b0 + i * strands,", "b = s % 2 ? b1 - (i + 1) * strands : i * strands,"),
+        Mutant(
+            "threads_step_the_first_blocks",
+            "b = s % 2 ? b1 - (i + 1) * strands : b0 + i * strands,",
+            "b = s % 2 ? b1 - (i + 1) * strands : i * strands,",
+        ),
         Mutant(
             "first_of_two_pieces_decides",
             "(l->pairs && count == 1 && pieces[0].n1 - pieces[0].n0 == 1)",
@@ -214,7 +218,11 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "kernels switches",
         ),
         Mutant("dh_n_misses_a_row", "if (r >= going_on && l->dh_n)", "if (r > going_on && l->dh_n)"),
-        Mutant("gru_drops_what_bypasses_the_product", "if (FN(reads_h)(l)) acc[r][v] +=", "if (FN(reads_h)(l) > 1) acc[r][v] +="),
+        Mutant(
+            "gru_drops_what_bypasses_the_product",
+            "if (FN(reads_h)(l)) acc[r][v] +=",
+            "if (FN(reads_h)(l) > 1) acc[r][v] +=",
+        ),
         Mutant("dh_0_misses_a_row", "if (n + r >= here) {", "if (n + r > here) {"),
         Mutant(
             "dy_has_the_stride_of_h",
@@ -243,8 +251,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "few_rows_have_one_bias",
-            "(REAL *)l->dbias_hh + to, FN(few_sum)(z, rows), lanes);\n        }\n        for (int slot = 0; slot < of_m",
-            "(REAL *)l->dbias_hh + to, FN(few_sum)(z, 1), lanes);\n        }\n        for (int slot = 0; slot < of_m",
+            "(REAL *)l->dbias_hh + to, FN(few_sum)(z, rows), lanes);\n        }\n        for (int slot = 0; slot",
+            "(REAL *)l->dbias_hh + to, FN(few_sum)(z, 1), lanes);\n        }\n        for (int slot = 0; slot",
         ),
         Mutant(
             "first_chunk_goes_on_from_the_sums",
@@ -276,7 +284,9 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
     ],
     ("kernels/c/layer_program.inc.h", "written"): [
-        Mutant("parameters_are_those_of_the_first_units", "i * l->hidden + (q + u) * LANES", "i * l->hidden + u * LANES"),
+        Mutant(
+            "parameters_are_those_of_the_first_units", "i * l->hidden + (q + u) * LANES", "i * l->hidden + u * LANES"
+        ),
         Mutant("states_lie_side_by_side_with_h", "c + (k - 1) * FN(unit_width)(l)", "c + (k - 1) * l->hidden"),
         Mutant(
             "h_of_the_first_row",
@@ -287,7 +297,9 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("units_of_a_row_step_as_rows", "units > 1 ? units : count);", "count);"),
         Mutant("m_is_that_of_another_row", "(l->keep ? piece->row + n : n) * H + at", "n * H + at"),
         Mutant("followers_and_beginners_together", "follows ? least(rows, m->carried - n) : rows", "rows"),
-        Mutant("bypass_is_lost", "carry[r * carry_row] = dh[4 * first + r * d_row];", "carry[r * carry_row] = (vec){0};"),
+        Mutant(
+            "bypass_is_lost", "carry[r * carry_row] = dh[4 * first + r * d_row];", "carry[r * carry_row] = (vec){0};"
+        ),
         Mutant("lanes_beyond_h_stay", "end < LANES && slot < p->slots", "end < 0 && slot < p->slots"),
         Mutant("trace_shows_the_first_rows", "(k - 1) * rows * l->hidden + at", "at"),
     ],
@@ -309,7 +321,11 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("extremes_share_nothing", "g.make(Op.MUL, g.number(0.5), d), d)", "d, d)", "language"),
     ],
     ("fastrnn/cells/language.py", "written"): [
-        Mutant("states_alone_have_gradients", "known[node] = graph.make(Op.ADD, known[node], seed) if", "known[node] = seed if"),
+        Mutant(
+            "states_alone_have_gradients",
+            "known[node] = graph.make(Op.ADD, known[node], seed) if",
+            "known[node] = seed if",
+        ),
         Mutant("middle_has_no_gradient", "[*seeds, (middle, graph.leaf(Operand(Kind.MIDDLE, 0)))]", "seeds"),
     ],
     ("kernels/c/steps.h", "kernels"): [

@@ -13,6 +13,7 @@ import numpy as np
 
 import fastrnn
 from fastrnn import scratch, training
+from fastrnn.cells import reset_before_gru
 from fastrnn.errors import FastrnnError
 from fastrnn.scratch import anbn, blog, course
 from fastrnn.stream import Stream
@@ -54,10 +55,13 @@ def of_module(cls: Any) -> dict[str, Row]:
 
     def options() -> dict[str, Any]:
         special = {"proj_size": 2} if lstm else {"nonlinearity": "relu"} if cls is fastrnn.RNN else {}
+        if cls is fastrnn.Recurrent:
+            special = {"cell": reset_before_gru, "proj_size": 0}
         return {"input_size": I, "hidden_size": H, **STACK, **special, **RUN}
 
     def make() -> Any:
-        return cls(I, H, 2, seed=0)
+        cell = (reset_before_gru,) if cls is fastrnn.Recurrent else ()
+        return cls(*cell, I, H, 2, seed=0)
 
     def state() -> Any:
         return (real(2, N, H), real(2, N, H)) if lstm else real(2, N, H)
@@ -130,8 +134,16 @@ def top() -> dict[str, Row]:
         "fastrnn.get_num_threads": lambda: (fastrnn.get_num_threads, {}),
         "fastrnn.set_num_threads": lambda: (fastrnn.set_num_threads, {"num_threads": 1}),
         "fastrnn.use_backend": lambda: (fastrnn.use_backend, {"name": None}),
+        "fastrnn.cell": lambda: (
+            fastrnn.cell,
+            {"gates": "z n k r", "states": "h", "parameters": {"p": 1.0}, "from_x": "n", "from_h": "k", "apart": "r"},
+        ),
+        "fastrnn.check_cell": lambda: (
+            fastrnn.check_cell,
+            {"cell": reset_before_gru, "hidden_size": 2, "seed": 0, "limit": 1e-6},
+        ),
     }
-    for module in (fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU):
+    for module in (fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU, fastrnn.Recurrent):
         rows |= of_module(module)
     for cell in (fastrnn.RNNCell, fastrnn.LSTMCell, fastrnn.GRUCell):
         rows |= of_cell(cell)
@@ -820,7 +832,7 @@ def public_names() -> Iterator[str]:
             elif callable(value):
                 yield full
     for method in ("step", "reset", "refresh"):
-        for cls in ("RNN", "LSTM", "GRU"):
+        for cls in ("RNN", "LSTM", "GRU", "Recurrent"):
             assert hasattr(Stream, method) or method == "step"
             yield f"fastrnn.{cls}.stream.{method}"
 

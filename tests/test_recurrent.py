@@ -174,7 +174,9 @@ def test_a_wrong_derivative_is_seen():
     assert "WRONG" in str(found)
 
 
-@pytest.mark.parametrize("name", [name for name, cell in LIBRARY.items() if not (cell.program.reads_h or cell.program.m_gates)])
+@pytest.mark.parametrize(
+    "name", [name for name, cell in LIBRARY.items() if not (cell.program.reads_h or cell.program.m_gates)]
+)
 @pytest.mark.parametrize("lengths", [False, True])
 def test_projections_equal_reference(name, lengths):
     Pair(name, (6, 5, 4, 19), proj_size=7, lengths=lengths, num_layers=2).check()

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastrnn.cells.language import WrittenCell
 from fastrnn.cells.table import Weights
-from fastrnn.checks import check_positive, make_generator, shown
+from fastrnn.checks import check_positive, check_positive_number, make_generator, shown
 from fastrnn.parameters import Array
 
 __all__ = ["CellCheck", "check_cell"]
@@ -75,7 +75,7 @@ def check_cell(cell: WrittenCell, *, hidden_size: int = 5, seed: Any = 0, limit:
 
     if not isinstance(cell, WrittenCell) or cell.program is None:
         raise TypeError(f"cell is {shown(cell)}; expected one that fastrnn.cell has made")
-    H = check_positive("hidden_size", hidden_size)
+    H, limit = check_positive("hidden_size", hidden_size), check_positive_number("limit", limit)
     T, N, I = 3, 2, 3
     rng = make_generator(seed)
     X, Y, M = len(cell.gates_ih) * H, len(cell.gates_hh) * H, cell.program.units
@@ -132,4 +132,4 @@ def check_cell(cell: WrittenCell, *, hidden_size: int = 5, seed: Any = 0, limit:
                 errors[parameter] = float(np.abs(mine - other).max()) / scale
         else:
             errors[name] = float(np.abs(gradients[name] - difference).max()) / scale
-    return CellCheck(cell.name, errors, float(limit))
+    return CellCheck(cell.name, errors, limit)

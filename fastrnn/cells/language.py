@@ -133,7 +133,8 @@ def _again(module: str, name: str) -> WrittenCell:
         found = getattr(found, part, None)
     if not isinstance(found, WrittenCell):
         raise AttributeError(
-            f"{module} has no cell {name}, which was pickled; expected it where it was: define it at the top of a module"
+            f"{module} has no cell {name}, which was pickled; expected it where it was: define it at the top of a "
+            "module"
         )
     return found
 
@@ -186,8 +187,9 @@ def cell(
 
     Notes
     -----
-    A gate that is called, ``a.n(value)``, takes the recurrent product of that value in place of h's: ``a.n(r * prev.h)``
-    is GRU's candidate as in the paper (Cho et al., 2014). One value may be taken so, by any number of gates.
+    A gate that is called, ``a.n(value)``, takes the recurrent product of that value in place of h's:
+    ``a.n(r * prev.h)`` is GRU's candidate as in the paper (Cho et al., 2014). One value may be taken so, by any
+    number of gates.
 
     Examples
     --------
@@ -364,7 +366,9 @@ class _Definition:
         code = self.function.__code__
         line = code.co_firstlineno if line is None else line
         text = linecache.getline(code.co_filename, line).strip()
-        return kind(f"cell {self.function.__name__} ({code.co_filename}:{line}{': ' + text if text else ''}): {message}")
+        return kind(
+            f"cell {self.function.__name__} ({code.co_filename}:{line}{': ' + text if text else ''}): {message}"
+        )
 
     def error(self, error: Exception) -> Exception:
         """The same error, with the line of the function that led to it."""
@@ -401,7 +405,9 @@ class _Definition:
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 value = Traced(graph, graph.number(float(value)))
             if not isinstance(value, Traced):
-                raise self.fault(TypeError, f"the new {name} is a {type(value).__name__}; expected a value of the equations")
+                raise self.fault(
+                    TypeError, f"the new {name} is a {type(value).__name__}; expected a value of the equations"
+                )
             after.append(value.node)
         middle = next((value.node for value in traced.called.values()), None)
         self._check(graph, after, middle, traced)
@@ -457,12 +463,14 @@ class _Definition:
                     )
 
     def _shown(self, traced: _Tracing, gate: str) -> Node:
-        """The local variable of a gate's name if there is one, else its sum."""
+        """The local variable of a gate's name if there is one, else what is made of its sum alone, else the sum."""
         found = traced.locals.get(gate)
         if isinstance(found, Traced) and not isinstance(found, _Gate):
             return found.node
         name = gate if gate in traced.slots else f"{gate}.x"
-        return traced.graph.leaf(Operand(Kind.SLOT, traced.slots[name]))
+        sum_ = traced.graph.leaf(Operand(Kind.SLOT, traced.slots[name]))
+        uses = [node for node in traced.graph.nodes if sum_ in node.args]
+        return uses[0] if len(uses) == 1 and len(uses[0].args) == 1 else sum_
 
 
 class _Writer:
@@ -522,7 +530,8 @@ class _Writer:
             if all(n in seen for n in reachable(wanted, seen.__contains__) if n.op is None and n.number is None):
                 in_middle = early
             middle = self.write(
-                [(Operand(Kind.MIDDLE, 0), e.middle), *[(at, n) for n, at in in_middle.items()]], {**leaves, **sums},
+                [(Operand(Kind.MIDDLE, 0), e.middle), *[(at, n) for n, at in in_middle.items()]],
+                {**leaves, **sums},
                 forward=True,
             )
         overwritten = {at for n, at in in_middle.items() if n.leaf is None}

@@ -132,10 +132,11 @@ class Traced(_Value):
         return _apply(Op.ABS, self)
 
     def __pow__(self, exponent: Any) -> Any:
-        if isinstance(exponent, bool) or not isinstance(exponent, (int, np.integer)) or abs(exponent) > 64:
+        if isinstance(exponent, bool) or not isinstance(exponent, (int, np.integer)) or not -64 <= exponent <= 64:
             raise TypeError(f"the exponent of ** is {exponent!r}; expected an integer from -64 to 64")
-        power, base, left = 1.0, self, abs(int(exponent))
-        result: Any = power
+        base: Any = self
+        result: Any = 1.0
+        left = abs(int(exponent))
         while left:
             if left & 1:
                 result = result * base

@@ -103,7 +103,11 @@ def _instruction(instruction: Instruction, names: dict[Operand, str], constants:
     count = _OPERANDS.get(op, 2 if op in _TWO else 1)
     # A slot holds the sum that it is named after, until something else is kept there.
     parts = [
-        f"{constants[o.index]:g}" if o.kind is Kind.CONSTANT else f"s{o.index}" if o.kind is Kind.SLOT else _named(o, names)
+        f"{constants[o.index]:g}"
+        if o.kind is Kind.CONSTANT
+        else f"s{o.index}"
+        if o.kind is Kind.SLOT
+        else _named(o, names)
         for o in operands[:count]
     ]
     to = f"s{out.index}" if out.kind is Kind.SLOT else _named(out, names)

@@ -58,7 +58,7 @@ class Operand(NamedTuple):
     """A value of every unit and row."""
 
     kind: Kind
-    index: int
+    index: int  # type: ignore[assignment]  # and not tuple's method
 
 
 class Op(IntEnum):

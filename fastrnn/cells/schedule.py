@@ -11,7 +11,7 @@ from fastrnn.cells.program import Instruction, Kind, Op, Operand
 __all__ = ["Constants", "Scheduled", "choose_tape", "schedule"]
 
 _CHEAP = 1.0
-_COST = {op: 12.0 for op in (Op.EXP, Op.EXPM1, Op.LOG, Op.LOG1P, Op.SIN, Op.COS, Op.ERF, Op.SIGMOID, Op.TANH)}
+_COST = dict.fromkeys((Op.EXP, Op.EXPM1, Op.LOG, Op.LOG1P, Op.SIN, Op.COS, Op.ERF, Op.SIGMOID, Op.TANH), 12.0)
 _COST |= {Op.DIV: 5.0, Op.SQRT: 5.0}
 _FREE = {Kind.UNIT, Kind.BEFORE, Kind.AFTER, Kind.GRADIENT}  # that backward sees whatever the tape keeps
 
@@ -33,7 +33,11 @@ def _cost(roots: Iterable[Node], seen: Mapping[Node, object]) -> float:
 
 
 def choose_tape(
-    forward: Sequence[Node], after: Mapping[Node, Operand], backward: Sequence[Node], inside: Sequence[Node], slots: int,
+    forward: Sequence[Node],
+    after: Mapping[Node, Operand],
+    backward: Sequence[Node],
+    inside: Sequence[Node],
+    slots: int,
     lost: Sequence[Operand] = (),
 ) -> dict[Node, Operand] | None:
     """The values that forward leaves in the slots for backward and for inside, and where.
@@ -90,10 +94,8 @@ def choose_tape(
 _MASKS = frozenset({Op.LESS, Op.LESS_EQUAL, Op.EQUAL})
 
 
-def _place(
-    kept: Iterable[Node], sums: Sequence[Node], slots: int, lost: Sequence[Operand]
-) -> dict[Node, Operand]:
-    """A slot for each kept value: a sum's is its own, others take that of a sum that they are made of, if it is free."""
+def _place(kept: Iterable[Node], sums: Sequence[Node], slots: int, lost: Sequence[Operand]) -> dict[Node, Operand]:
+    """A slot for each kept value: a sum's is its own, others take that of a sum they are made of, if it is free."""
     placed: dict[Node, Operand] = {n: n.value for n in kept if n.leaf is not None and n.value not in lost}
     free = [Operand(Kind.SLOT, j) for j in range(slots)]
     free = [operand for operand in free if operand not in set(placed.values()) and operand not in lost]
@@ -167,7 +169,11 @@ class Scheduled(NamedTuple):
 
 
 def schedule(
-    targets: Sequence[tuple[Operand, Node]], seen: Mapping[Node, Operand], constants: Constants, *, forward: bool = False
+    targets: Sequence[tuple[Operand, Node]],
+    seen: Mapping[Node, Operand],
+    constants: Constants,
+    *,
+    forward: bool = False,
 ) -> Scheduled:
     """Instructions that write each node to its target, from the values that are seen and where these are.
 
@@ -237,7 +243,8 @@ class _Scheduler:
     def _operand(self, node: Node) -> Operand:
         if node.number is not None:
             return self.constants.place(node.number)
-        return self.place[node] if node in self.place else node.value
+        found: Operand = self.place.get(node, node.value)
+        return found
 
     def _emit(self, op: Op, out: Operand, args: Sequence[Node]) -> None:
         a, b, c = (*map(self._operand, args), *[self._operand(args[0])] * (3 - len(args)))
@@ -283,8 +290,8 @@ class _Scheduler:
             operands = [self._operand(a) for a in args]
             self._used(args)
             out = target if target is not None and not blocked else self._register()
-            a, b, c = (*operands, *[operands[0]] * (3 - len(operands)))
-            self.out.append(Instruction(op, out, a, b, c))
+            of_a, of_b, of_c = (*operands, *[operands[0]] * (3 - len(operands)))
+            self.out.append(Instruction(op, out, of_a, of_b, of_c))
             self.place[node] = out
             if target is not None and blocked:
                 self.copies.append((target, node))
@@ -303,9 +310,7 @@ class _Scheduler:
         _, args = self.work[node]
         target = self.targets.get(node)
         blocked = target is not None and self._blocked(target, args)
-        ends = sum(
-            self.uses[a] == 1 and a in self.place and self.place[a].kind is Kind.REGISTER for a in set(args)
-        )
+        ends = sum(self.uses[a] == 1 and a in self.place and self.place[a].kind is Kind.REGISTER for a in set(args))
         return blocked, (target is None or blocked) - ends, self.order[node]
 
     def _copy_what_can_be(self) -> bool:

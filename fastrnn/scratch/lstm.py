@@ -187,13 +187,13 @@ def lstm_forward(x_seq: Any, a0: Any, parameters: Parameters) -> tuple[Array, Ar
     """
     weights, wy, by = _weights(parameters)
     x = sequence_rows("x_seq", x_seq, weights.ih.shape[1])
-    state = state_rows("a0", a0, weights.hh.shape[1], x.shape[1])
+    state = state_rows("a0", a0, len(weights.ih) // 4, x.shape[1])
     run = Run("lstm", x, (state, np.zeros_like(state)), weights)
     return to_columns(run.y), to_columns(project(run.y, wy, by)), Caches(run, parameters)
 
 
 def _run(x: Array, a_0: Any, c_0: Any, weights: Weights) -> Run:
-    n_a, m = weights.hh.shape[1], x.shape[1]
+    n_a, m = len(weights.ih) // 4, x.shape[1]
     return Run("lstm", x, (state_rows("a_prev", a_0, n_a, m), state_rows("c_prev", c_0, n_a, m)), weights)
 
 

@@ -78,6 +78,7 @@ def _before_tanh(run: Run) -> Array:
     """Wax x + Waa a_prev + ba, as rows (T, N, n_a): what the kernels do not keep."""
     weights, previous = run.weights, np.concatenate([run.state[0][None], run.y[:-1]])
     assert weights.bias_ih is not None
+    assert weights.hh is not None
     z = project(previous, weights.hh, weights.bias_ih)
     z += ops.multiply(run.x.reshape(-1, run.x.shape[-1]), weights.ih.T).reshape(z.shape)
     return z

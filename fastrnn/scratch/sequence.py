@@ -48,7 +48,7 @@ class Run:
 
         They are new arrays.
         """
-        dx, dstate_0, (dih, dhh, dbias, _, _) = ops.backward(self._fresh_tape(), dy, dstate)
+        dx, dstate_0, (dih, dhh, dbias, *_) = ops.backward(self._fresh_tape(), dy, dstate)
         return dx, dstate_0, (dih, dhh, dbias)
 
     def _fresh_tape(self) -> ops.Tape:

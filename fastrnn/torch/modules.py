@@ -103,8 +103,8 @@ class Layers(torch.nn.Module):
         if isinstance(reset_state, str) and reset_state != "initial":
             raise ValueError(f"reset_state is {reset_state!r}; expected None for zeros, 'initial', or a state")
         if not isinstance(x, Tensor) or x.dim() not in (2, 3):
-            came = "a PackedSequence" if isinstance(x, PackedSequence) else f"{type(x).__name__}"
-            raise ValueError(f"input is {came}; expected a tensor (T, N, I) or (T, I) with mask and resets")
+            given = "a PackedSequence" if isinstance(x, PackedSequence) else f"{type(x).__name__}"
+            raise ValueError(f"input is {given}; expected a tensor (T, N, I) or (T, I) with mask and resets")
         batched, lstm = x.dim() == 3, len(self._state_sizes()) > 1
         turned = batched and self.batch_first
         x = x.unsqueeze(1) if not batched else x.transpose(0, 1) if turned else x
@@ -119,14 +119,15 @@ class Layers(torch.nn.Module):
                 )
                 its[...] = array.T if turned else array.reshape(T, N)
             flags.append(its)
-        ragged = Ragged.of_steps(flags[0], flags[1], np.full((T, N), True))
+        run, anew = flags
+        ragged = Ragged.of_steps(run, anew, np.full((T, N), True))
 
         zeros = [x.new_zeros((self.num_layers * D, N, size)) for size in self._state_sizes()]
         names = ("hx", "reset_state")
-        given = (hx, hx if isinstance(reset_state, str) else reset_state)
+        wanted: tuple[Any, Any] = (hx, hx if isinstance(reset_state, str) else reset_state)
         states, others = (
             zeros if value is None else self._as_states(name, value, zeros, lstm, batched)
-            for name, value in zip(names, given, strict=True)
+            for name, value in zip(names, wanted, strict=True)
         )
         pools = states if not ragged.anew else [torch.cat(both, 1) for both in zip(states, others, strict=True)]
         sources, ends = ([torch.from_numpy(its).to(x.device) for its in both] for both in (ragged.sources, ragged.ends))

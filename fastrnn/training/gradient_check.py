@@ -102,7 +102,7 @@ def check_gradients(
     parameters = check_mapping("module.parameters", examined.parameters, "names to arrays")
     for name, parameter in parameters.items():
         _check_float64(f"module.parameters[{name!r}]", parameter)
-    arguments = [inputs["x"]]
+    arguments: list[Any] = [inputs["x"]]
     if state is not None:
         states = tuple(array for name, array in inputs.items() if name != "x")
         arguments.append(states if isinstance(state, (tuple, list)) else states[0])

@@ -12,7 +12,7 @@ __all__ = ["atr", "brc", "hard_gru", "li_gru", "mgu", "nbrc", "reset_before_gru"
 
 @cell(gates="r z n", states="h")
 def reset_before_gru(a: Any, prev: Any) -> Any:
-    """GRU whose reset gate comes before the recurrent product (Cho et al., 2014), as ONNX' and Keras' `reset_after=False`."""
+    """GRU with the reset before the recurrent product (Cho et al., 2014): ONNX', and Keras' without reset_after."""
     r, z = sigmoid(a.r), sigmoid(a.z)
     n = tanh(a.n(r * prev.h))
     return n + z * (prev.h - n)
@@ -36,7 +36,7 @@ def hard_gru(a: Any, prev: Any) -> Any:
 
 @cell(gates="z n", states="h")
 def li_gru(a: Any, prev: Any) -> Any:
-    """Light GRU for speech (Ravanelli et al., 2018), without its batch normalization: no reset gate, and a ramp."""
+    """Light GRU (Ravanelli et al., 2018), without its batch normalization: no reset gate, and a ramp."""
     z, n = sigmoid(a.z), relu(a.n)
     return n + z * (prev.h - n)
 
@@ -50,7 +50,7 @@ def ugrnn(a: Any, prev: Any) -> Any:
 
 @cell(gates="a c n", states="h", parameters="w_a w_c", from_x="a c n")
 def brc(a: Any, prev: Any, p: Any) -> Any:
-    """Bistable recurrent cell (Vecoven, Ernst and Drion, 2021): units see only themselves, and may latch where a > 1."""
+    """Bistable recurrent cell (Vecoven, Ernst and Drion, 2021): units see themselves alone, and may latch: a > 1."""
     feedback = 1.0 + tanh(a.a + p.w_a * prev.h)
     c = sigmoid(a.c + p.w_c * prev.h)
     n = tanh(a.n + feedback * prev.h)

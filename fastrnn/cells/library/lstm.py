@@ -30,7 +30,7 @@ def coupled_lstm(a: Any, prev: Any) -> Any:
 
 @cell(gates="i f g o", states="h c")
 def hard_lstm(a: Any, prev: Any) -> Any:
-    """LSTM with gates that are straight lines between 0 and 1, of Keras' first years and of ONNX: max(min(a/5 + 1/2, 1), 0)."""
+    """LSTM with gates that are straight lines between 0 and 1, as Keras had them first: max(min(a/5 + 1/2, 1), 0)."""
     i, f, g, o = hard_sigmoid(a.i, 0.2), hard_sigmoid(a.f, 0.2), tanh(a.g), hard_sigmoid(a.o, 0.2)
     c = f * prev.c + i * g
     return o * tanh(c), c
@@ -38,7 +38,7 @@ def hard_lstm(a: Any, prev: Any) -> Any:
 
 @cell(gates="f g", states="h")
 def janet(a: Any, prev: Any) -> Any:
-    """LSTM with a forget gate alone, which takes in a little more than it forgets (van der Westhuizen and Lasenby, 2018)."""
+    """LSTM with a forget gate alone, which takes in more than it forgets (van der Westhuizen and Lasenby, 2018)."""
     f, i = sigmoid(a.f), sigmoid(1.0 - a.f)  # 1 - sigmoid(a_f - beta), beta = 1
     g = tanh(a.g)
     return f * prev.h + i * g

@@ -24,14 +24,14 @@ def ind_rnn_tanh(a: Any, prev: Any, p: Any) -> Any:
 
 @cell(gates="n", states="h", parameters={"rate": -2.0})
 def leaky_rnn(a: Any, prev: Any, p: Any) -> Any:
-    """Leaky integrators (Mozer, 1992; Jaeger et al., 2007): each unit follows tanh at a rate of its own, sigmoid(rate)."""
+    """Leaky integrators (Mozer, 1992; Jaeger et al., 2007): each unit follows at a rate of its own, sigmoid(rate)."""
     n = tanh(a.n)
     return prev.h + sigmoid(p.rate) * (n - prev.h)
 
 
 @cell(gates="n", states="h", parameters={"alpha": -3.0, "beta": 3.0})
 def fast_rnn(a: Any, prev: Any, p: Any) -> Any:
-    """RNN with a weighted residual connection (Kusupati et al., 2018); a weight for each unit where theirs is one for all."""
+    """RNN with a weighted residual connection (Kusupati et al., 2018); theirs has one weight for all units."""
     return sigmoid(p.alpha) * tanh(a.n) + sigmoid(p.beta) * prev.h
 
 

@@ -49,7 +49,7 @@ def gilr(a: Any, prev: Any) -> Any:
 
 @cell(gates="r i n", states="h", parameters={"decay": 0.5}, from_x="r i n")
 def rg_lru(a: Any, prev: Any, p: Any) -> Any:
-    """Real-gated linear recurrent unit of Griffin (De et al., 2024); x enters by a product, n, so that sizes may differ."""
+    """Real-gated linear recurrent unit of Griffin (De et al., 2024); x enters by a product, n: sizes may differ."""
     r, i = sigmoid(a.r), sigmoid(a.i)
     log_kept = -8.0 * softplus(p.decay) * r
     kept = exp(log_kept)
