@@ -735,9 +735,12 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "torch's_threads_are_ignored",
-            "ops.choose(backend, torch.get_num_threads())",
-            "ops.choose(backend, None)",
+            " = choose(backend, torch.get_num_threads())",
+            " = choose(backend, None)",
             "torch torch_threads",
+        ),
+        Mutant(
+            "hooks_do_not_see_the_tape", "[] if hooked else [(problem, tapes)]", "[(problem, tapes)]", "torch_recurrent"
         ),
         Mutant(
             "halves_of_y_are_swapped", "return array[..., :P], array[..., P:]", "return array[..., P:], array[..., :P]"

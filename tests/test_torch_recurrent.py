@@ -262,6 +262,19 @@ def test_a_graph_that_is_retained_gives_the_same_gradients_again() -> None:
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
+def test_what_hooks_give_back_is_what_backward_takes() -> None:
+    module = ours.Recurrent(LIBRARY["peephole_lstm"], I, H)
+    x, halves = torch.randn(T, N, I), copy.deepcopy(module)
+    with torch.no_grad():
+        for parameter in halves.parameters():
+            parameter /= 2
+    want = torch.autograd.grad(halves(x / 2)[0].sum(), [*halves.parameters()])
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t / 2, lambda t: t):
+        loss = module(x)[0].sum()
+    for one, other in zip(torch.autograd.grad(loss, [*module.parameters()]), want, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_hooks_see_what_is_kept() -> None:
     module = ours.Recurrent(LIBRARY["peephole_lstm"], I, H)
     x = torch.randn(T, N, I)
