@@ -51,6 +51,7 @@ SUITES = {
     "interrupt": "test_interrupt.py -k 'cython'",
     "torch": "test_torch.py -k 'not numba'",
     "torch_memory": "test_torch_memory.py",
+    "torch_recurrent": "test_torch_recurrent.py -k 'not compiled'",
     "compile": "test_torch_compile.py -k 'not numba'",
     "torch_threads": "test_torch_threads.py -k 'not numba'",
     "layers": "test_training_layers.py test_training_optimizers.py test_training_schedules.py",
