@@ -586,7 +586,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant("y_can_be_written", "\n        y.flags.writeable = False", "\n        y.flags.writeable = True"),
         Mutant("zeros_of_a_larger_batch_serve", "if of_size != batch_size:", "if of_size < batch_size:"),
-        Mutant("tapes_serve_two_threads", "kept, self._kept = self._kept, None", "kept = self._kept", "safety"),
+        Mutant(
+            "tapes_serve_two_threads",
+            "kept, self._kept = self._kept, None",
+            "kept = self._kept",
+            "safety",
+            "seen only where two threads meet between two lines: a test meets that by chance",
+        ),
         Mutant(
             "states_are_not_sorted",
             "states = tuple([ragged.sort(s) for s in states])",
