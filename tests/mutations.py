@@ -648,7 +648,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "y.flags.writeable = False\n        return",
             "y.flags.writeable = rows.batch_sizes is not None\n        return",
         ),
-        Mutant("tapes_serve_two_threads", "kept, self._kept = self._kept, None", "kept = self._kept", "safety"),
+        Mutant(
+            "tapes_serve_two_threads",
+            "kept, self._kept = self._kept, None",
+            "kept = self._kept",
+            "safety",
+            "seen only where two threads meet between two lines: a test meets that by chance",
+        ),
         Mutant(
             "parameters_are_drawn_too_small",
             "uniform(1 / math.sqrt(self.hidden_size))",

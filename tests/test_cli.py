@@ -493,3 +493,8 @@ def test_python_m_fastrnn_is_the_command(tmp_path):
     assert result.stdout.startswith(f"fastrnn {fastrnn.__version__}, ")
     missing = subprocess.run([*command, "no"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert missing.returncode == 2
+
+
+def test_an_error_with_half_a_character_is_told(capsys):
+    assert cli._complain("model is \ud800\nand more") == 2
+    assert capsys.readouterr().err == "fastrnn: model is \\ud800 and more\n"

@@ -21,5 +21,6 @@ def main() -> None:
 
 
 def _complain(message: str) -> int:
-    print("fastrnn:", message.replace("\n", " "), file=sys.stderr)
+    line = message.replace("\n", " ").encode(errors="backslashreplace").decode()  # a file may hold half a character
+    print("fastrnn:", line, file=sys.stderr)
     return 2
