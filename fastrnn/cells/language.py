@@ -104,7 +104,7 @@ class WrittenCell(Cell):
 
     @property
     def parameters(self) -> Mapping[str, float | None]:
-        """The cell's own parameters, one number a unit each: their initial values, None where they are drawn."""
+        """The cell's own parameters by name, with their initial values or None where they are drawn."""
         return self._equations.parameters
 
     def __copy__(self) -> WrittenCell:
