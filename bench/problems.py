@@ -94,7 +94,7 @@ def solve(problem: Problem, kind: str) -> Outcome:
         if direction == 0:
             x, y = (x if index == 0 else y), np.zeros((case.T, case.N, D * P))
         its = [problem.parameters.get(f"{field}{suffix}") for field in FIELDS]
-        weights = Weights._make(None if w is None else w.astype("float64") for w in its)
+        weights = Weights(*[None if w is None else w.astype("float64") for w in its])
         tapes[index] = []
         for part in _parts(problem, reverse=direction == 1):
             state_0 = tuple(s[index, part.rows] for s in state)
