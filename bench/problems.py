@@ -15,7 +15,7 @@ from fastrnn.parameters import Array
 
 __all__ = ["Outcome", "Problem", "difference", "make", "solve", "suffixes"]
 
-FIELDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")  # of a layer and direction, as in Weights
+FIELDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "unit")  # of a layer and direction, as in Weights
 
 Outcome = dict[str, Array]  # y, h_n, c_n; in training also dx, dh_0, dc_0 and d + every parameter's name
 
