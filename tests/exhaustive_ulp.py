@@ -53,7 +53,7 @@ FUNCTIONS = {
     "log": Function(np.log, (0.95, 0.95)),
     "log1p": Function(np.log1p, (0.95, 0.95)),
     "sin": Function(np.sin, (2.7, 2.7)),
-    "cos": Function(np.cos, (2.7, 2.9)),
+    "cos": Function(np.cos, (2.9, 2.9)),
     "erf": Function(erf, (2.7, 1.9)),
     "sqrt": Function(np.sqrt, (0.5, 0.5)),
 }
