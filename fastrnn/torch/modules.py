@@ -7,7 +7,7 @@ import warnings
 import weakref
 from collections.abc import Collection, Sequence
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,7 +33,8 @@ class Layers(torch.nn.Module):
     batch_first: bool
     dropout: float
     bidirectional: bool
-    _flat_weights: Any
+    if TYPE_CHECKING:  # torch.jit would take it for an attribute of this type
+        _flat_weights: Any
 
     def _state_sizes(self) -> list[int]:
         """How many columns each state has."""
