@@ -15,7 +15,7 @@ from fastrnn.parameters import Array
 
 __all__ = ["Outcome", "Problem", "difference", "make", "solve", "suffixes"]
 
-FIELDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "unit")  # of a layer and direction, as in Weights
+FIELDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "unit")  # of a layer and direction
 
 Outcome = dict[str, Array]  # y, h_n, c_n; in training also dx, dh_0, dc_0 and d + every parameter's name
 
@@ -94,7 +94,7 @@ def solve(problem: Problem, kind: str) -> Outcome:
         if direction == 0:
             x, y = (x if index == 0 else y), np.zeros((case.T, case.N, D * P))
         its = [problem.parameters.get(f"{field}{suffix}") for field in FIELDS]
-        weights = Weights(*[None if w is None else w.astype("float64") for w in its])
+        weights = Weights._make(None if w is None else w.astype("float64") for w in its)
         tapes[index] = []
         for part in _parts(problem, reverse=direction == 1):
             state_0 = tuple(s[index, part.rows] for s in state)
