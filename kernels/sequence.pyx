@@ -365,12 +365,6 @@ cdef dict PLACES = {
 }
 
 
-def limits():
-    """How many slots, states, constants and registers a cell's program may have here; gates and parameters fill slots."""
-    return {"slots": FASTRNN_UNIT_SLOTS, "states": FASTRNN_STATES, "constants": FASTRNN_CONSTANTS,
-            "registers": FASTRNN_REGISTERS}
-
-
 cdef int place(operand) except -1:
     """An operand's index in the kernels' table of places."""
     kind, index = operand
