@@ -12,6 +12,7 @@ import fastrnn
 from fastrnn.cells import LIBRARY, sigmoid, tanh
 from fastrnn.errors import BackendError
 from fastrnn.parameters import Array
+from fastrnn.training import Last, Linear, Sequential, check_gradients
 
 cells = pytest.mark.parametrize("name", list(LIBRARY))
 SHAPES = [(1, 1, 1, 1), (3, 1, 5, 7), (2, 3, 4, 33), (9, 20, 10, 70), (20, 6, 3, 17), (6, 2, 16, 130)]
@@ -290,3 +291,13 @@ def test_prints_equations_derivative_and_programs(name):
 def test_explains_what_it_does(name):
     text = fastrnn.Recurrent(LIBRARY[name], 4, 8).explain((3, 2, 4), training=True)
     assert "recurrent product" in text or not LIBRARY[name].gates_hh
+
+
+@pytest.mark.parametrize("name", ["peephole_lstm", "min_gru", "slstm", "reset_before_gru"])
+def test_training_takes_written_cells(name):
+    rng = np.random.default_rng(0)
+    x = draw(rng, 4, 3, 5)
+    for make in (Sequential, lambda rnn, head: Sequential(Last(rnn), head)):
+        rnn = fastrnn.Recurrent(LIBRARY[name], 5, 6, bidirectional=True, dtype="float64", seed=0)
+        model = make(rnn, Linear(12, 2, dtype="float64", seed=0))
+        assert max(check_gradients(model, x, lengths=np.array([4, 2, 3])).values()) < 1e-6

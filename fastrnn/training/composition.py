@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastrnn import GRU, LSTM, RNN, ops
+from fastrnn import GRU, LSTM, RNN, modules, ops
 from fastrnn.checks import check_instance, shown, take_array
 from fastrnn.modules import Tape
 from fastrnn.parameters import Array, NamedArrays, fill
@@ -19,7 +19,7 @@ from fastrnn.training.names import join_names
 
 __all__ = ["Composed", "Last", "Recurrent", "Sequential", "clear_padding"]
 
-Recurrent: TypeAlias = RNN | LSTM | GRU
+Recurrent: TypeAlias = RNN | LSTM | GRU | modules.Recurrent
 
 
 class Composed:
@@ -55,7 +55,9 @@ class _EveryStep(Composed):
     takes_lengths = True
 
     def __init__(self, rnn: Recurrent) -> None:
-        self.rnn = check_instance("rnn", rnn, (RNN, LSTM, GRU), "fastrnn.RNN, LSTM or GRU")
+        self.rnn = check_instance(
+            "rnn", rnn, (RNN, LSTM, GRU, modules.Recurrent), "fastrnn.RNN, LSTM or GRU, or a fastrnn.Recurrent"
+        )
 
     @property
     def parameters(self) -> dict[str, Array]:
@@ -128,12 +130,13 @@ class Last(_EveryStep):
         D, P = rnn.directions, shape[-1] // rnn.directions
         dh_n = np.zeros((rnn.num_layers * D, *shape[:-1], P), rnn.dtype)
         dh_n[-D:] = np.moveaxis(dh.reshape(*shape[:-1], D, P), -2, 0)
-        dx, _, grads = rnn.backward(rnn_tape, None, (dh_n, None) if isinstance(rnn, LSTM) else dh_n)
+        others = len(rnn._cell.states) - 1
+        dx, _, grads = rnn.backward(rnn_tape, None, (dh_n, *[None] * others) if others else dh_n)
         return dx, grads
 
     def _h(self, state_n: Any) -> Array:
         """The last layer's h of a final state, (L*D, N, P) of it, with its directions side by side."""
-        h_n = state_n[0] if isinstance(self.rnn, LSTM) else state_n
+        h_n = state_n[0] if isinstance(state_n, tuple) else state_n
         D, P = self.rnn.directions, h_n.shape[-1]
         h: Array = np.moveaxis(h_n[-D:], 0, -2).reshape(*h_n.shape[1:-1], D * P)
         return h
