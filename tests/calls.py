@@ -167,3 +167,19 @@ def train(module: Any, given: Mapping[str, Any], checkpoint_every: int | None = 
 
 def named_states(state_n: tuple[Any, ...], dstate_0: tuple[Any, ...]) -> dict[str, Any]:
     return dict(zip(("h_n", "c_n"), state_n)) | dict(zip(("dh_0", "dc_0"), dstate_0))  # noqa: B905  (lstm alone has c)
+
+
+class Refusals(list[str]):
+    """What errors of some kinds say that end a block: ``with refusals: ...`` adds the text, if there is one."""
+
+    def __init__(self, *kinds: type[Exception]) -> None:
+        super().__init__()
+        self.kinds = kinds
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        if isinstance(error, self.kinds):
+            self.append(str(error))
+        return isinstance(error, self.kinds)

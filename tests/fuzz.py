@@ -9,6 +9,7 @@ and what is printed is a digest of all their bits: two builds of the kernels agr
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import time
@@ -56,11 +57,10 @@ def main() -> None:
             for array in got.values():
                 digest.update(array.tobytes())
         else:
-            try:
+            with contextlib.ExitStack() as when_wrong:
+                when_wrong.callback(print, f"seed {arguments.seed}, problem {count}: {switch}")
                 assert_outcome(problem, got, expected(problem))
-            except AssertionError:
-                print(f"seed {arguments.seed}, problem {count}: {switch}")
-                raise
+                when_wrong.pop_all()
         count += 1
     print(f"{count} problems" + (f": {digest.hexdigest()}" if arguments.digest else " equal the reference"))
 

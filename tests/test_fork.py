@@ -73,9 +73,13 @@ def train_torch():
 """
 
 
-def run_script(code: str, backend: str, folder: Path) -> None:
+QUIET = (0, "", "")
+
+
+def said_by(code: str, backend: str, folder: Path) -> tuple[int, str, str]:
+    """The status of a script, whose own assertions end it, and what it prints."""
     result = run_python(PRELUDE + code, folder, timeout=150, FASTRNN_BACKEND=backend)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    return result.returncode, result.stdout, result.stderr
 
 
 @kernels
@@ -90,7 +94,7 @@ assert in_child(train) == (want, 0)
 assert in_child(grandchild) == (want, 0)
 assert train() == train(1) == want
 """
-    run_script(code, backend, tmp_path)
+    assert said_by(code, backend, tmp_path) == QUIET
 
 
 @kernels
@@ -100,7 +104,7 @@ found = in_child(train)
 want = train()
 assert found == in_child(train) == (want, 0)
 """
-    run_script(code, backend, tmp_path)
+    assert said_by(code, backend, tmp_path) == QUIET
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
@@ -127,7 +131,7 @@ found = in_child(count)
 caller.join()
 assert found == ("2", 0), found
 """
-    run_script(code, backend, tmp_path)
+    assert said_by(code, backend, tmp_path) == QUIET
 
 
 @kernels
@@ -145,7 +149,7 @@ done.set()
 for other in others: other.join()
 assert found == 6 * [(want, 0)]
 """
-    run_script(code, backend, tmp_path)
+    assert said_by(code, backend, tmp_path) == QUIET
 
 
 IMPORT = "import fastrnn.torch\n"
@@ -178,13 +182,13 @@ def openmp(torch: ModuleType) -> None:
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_child_leaves_the_threads_of_torch_alone(order: str, backend: str, tmp_path: Path) -> None:
     """Torch's own pool of threads is the parent's; where the child first loads fastrnn.torch, nobody has told it so."""
-    run_script(_uses(order, "train", "train_torch"), backend, tmp_path)
+    assert said_by(_uses(order, "train", "train_torch"), backend, tmp_path) == QUIET
 
 
 @pytest.mark.usefixtures("openmp")
 @pytest.mark.parametrize("backend", ["numba"], indirect=True)
 def test_a_child_leaves_the_threads_of_torch_alone_on_numba(backend: str, tmp_path: Path) -> None:
-    run_script(_uses("torch, import", "train", "train_torch"), backend, tmp_path)
+    assert said_by(_uses("torch, import", "train", "train_torch"), backend, tmp_path) == QUIET
 
 
 @pytest.mark.usefixtures("openmp")
@@ -202,4 +206,4 @@ class Features(Dataset):
 found = [int(value) for value in DataLoader(Features(), batch_size=None, num_workers=2, timeout=60)]
 assert found == 4 * [int(train()[:8], 16)]
 """
-    run_script(USE_TORCH + IMPORT + code, backend, tmp_path)
+    assert said_by(USE_TORCH + IMPORT + code, backend, tmp_path) == QUIET

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
-from calls import backends
+from calls import Refusals, backends
 from problems import clean_environ
 
 import fastrnn
@@ -21,27 +23,17 @@ THREADS = 8
 
 def together(work: Callable[[int], Any], threads: int = THREADS) -> list[Any]:
     """What `work(number)` returns, or raises, in so many threads that start at once and change places often."""
-    results: list[Any] = [None] * threads
     gate = threading.Barrier(threads)
 
-    def run(number: int) -> None:
+    def run(number: int) -> Any:
         gate.wait()
-        try:
-            results[number] = work(number)
-        except Exception as error:
-            results[number] = error
+        return work(number)
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        workers = [threading.Thread(target=run, args=(number,)) for number in range(threads)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-    finally:
-        sys.setswitchinterval(interval)
-    return results
+    with contextlib.ExitStack() as after, ThreadPoolExecutor(threads) as pool:
+        after.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(1e-6)
+        futures = [pool.submit(run, number) for number in range(threads)]
+        return [future.result() if future.exception() is None else future.exception() for future in futures]
 
 
 def draw(*shape: int, seed: int = 0) -> np.ndarray:
@@ -98,16 +90,14 @@ def test_a_stream_serves_one_thread_at_a_time(H: int) -> None:
     stream, x, taken = lstm.stream(2), draw(2, 16), []
 
     def work(number: int) -> list[str]:
-        refusals = []
+        refusals = Refusals(RuntimeError)
         for _ in range(50):
-            try:
+            with refusals:
                 if number == 0:
                     stream.refresh()
                 else:
                     stream.step(x)
                     taken.append(number)
-            except RuntimeError as error:
-                refusals.append(str(error))
         return refusals
 
     for result in together(work):
@@ -124,11 +114,15 @@ SUBINTERPRETER = """
 import fastrnn, {module} as interpreters
 fastrnn.use_backend("cython")
 code = '''
-try:
+class Refusal:
+    def __enter__(self):
+        pass
+    def __exit__(self, kind, error, trace):
+        print("refused:", error, flush=True)
+        return kind is not None and issubclass(kind, ImportError)
+with Refusal():
     import fastrnn
     fastrnn.use_backend("cython")
-except ImportError as error:
-    print("refused:", error, flush=True)
 '''
 interpreters.run_string(interpreters.create(), code)
 fastrnn.LSTM(2, 3)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from calls import as_tuple, backends, kinds, make
+from calls import Refusals, as_tuple, backends, kinds, make
 from tolerances import assert_close, assert_same_bits
 
 import fastrnn
@@ -247,11 +247,10 @@ def test_shapes_and_dtypes_that_change_during_calls_never_lead_out_of_memory(bac
 
 def error_of(call: Callable[[], Any]) -> str | None:
     """What the error says that a call ends in, of those that stand for a refusal; None if it succeeds."""
-    try:
+    refusals = Refusals(ValueError, RuntimeError)
+    with refusals:
         call()
-    except (ValueError, RuntimeError) as error:
-        return str(error)
-    return None
+    return refusals[0] if refusals else None
 
 
 # ---- attributes

@@ -165,6 +165,7 @@ def test_gradients_are_those_of_the_function(name: str) -> None:
 def test_runs_on_the_backends_that_take_programs(backend: str, restored: None) -> None:
     fastrnn.use_backend(backend)
     both = pair("peephole_lstm", num_layers=2, bidirectional=True)
+    assert fastrnn.info().used == backend
     compare(both, leaf(T, N, I), drawn_states(both[0], N))
 
 
