@@ -269,17 +269,16 @@ class _Gate(Traced):
 
 
 class _Names:
-    """The attributes of one of the function's arguments, which notes which of them are looked at."""
+    """The attributes of one of the function's arguments; others are an error that lists them."""
 
     def __init__(self, what: str, values: Mapping[str, Any]) -> None:
-        self._what, self._values, self._used = what, values, set[str]()
+        self._what, self._values = what, values
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in self._values:
             raise AttributeError(f"the cell has no {self._what} {name!r}; expected one of {', '.join(self._values)}")
-        self._used.add(name)
         return self._values[name]
 
 

@@ -71,7 +71,6 @@ def choose_tape(
         seen = {**dict.fromkeys(of), **after}
         return _cost(backward, seen) + 0.02 * _cost(inside, seen)
 
-    slots_left = slots - len(lost)
     best = cost(kept)
     improved = True
     while improved:
@@ -80,7 +79,7 @@ def choose_tape(
             if candidate in kept:
                 continue
             trials = [[n for n in kept if n is not other] for other in kept]
-            if len(kept) < slots_left:
+            if len(kept) < slots - len(lost):
                 trials.append(list(kept))
             for trial in trials:
                 found = cost([*trial, candidate])
