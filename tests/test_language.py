@@ -323,7 +323,7 @@ random_steps = st.lists(st.tuples(st.integers(0, 13), st.integers(0, 30), st.int
 
 
 def equations_of(steps: Steps, torch: ModuleType | None = None) -> Callable[..., Any]:
-    """A function of three gates, two states and a parameter, which uses all of them; of tensors where torch is given."""
+    """A function of three gates, two states and a parameter, which uses all of them; of tensors if torch is given."""
 
     def apply(which: int, x: Any) -> Any:
         ours, theirs = UNARY[which]

@@ -1,4 +1,4 @@
-"""Cells by options: all activations of Keras and ONNX, clipping, coupled gates, peepholes, the reset before or after."""
+"""Cells by options: any activation of Keras and ONNX, clipping, coupled gates, peepholes, the reset before or after."""
 
 from __future__ import annotations
 

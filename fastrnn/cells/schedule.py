@@ -88,7 +88,7 @@ def choose_tape(
     of_backward, of_inside, always = _Cost(backward), _Cost(inside), _bits(after)
 
     def cost(of: Iterable[Node], limit: float = float("inf")) -> float:
-        """What backward and, with little weight, inside take; or only backward's part where that is beyond the limit."""
+        """What backward and, with little weight, inside take; backward's part alone where it is beyond the limit."""
         seen = always | _bits(of)
         found = of_backward(seen)
         return found if found >= limit else found + 0.02 * of_inside(seen)
