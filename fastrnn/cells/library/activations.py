@@ -137,15 +137,16 @@ KERAS: Mapping[str, tuple[Any, ...]] = {
     "leaky_relu": ("leaky_relu", 0.2),
 }
 
-#: ONNX' name in lower case, ours, and the numbers alpha and beta as far as it has them, where none are given.
+#: ONNX' name in lower case, ours, and the numbers alpha and beta as far as it has them, where none are given: those of
+#: ONNX Runtime. The specification has 1 for ThresholdedRelu, and none for Affine and ScaledTanh.
 ONNX: Mapping[str, tuple[Any, ...]] = {
     "relu": ("relu",),
     "tanh": ("tanh",),
     "sigmoid": ("sigmoid",),
-    "affine": ("affine", 1.0, 0.0),
+    "affine": ("affine", 0.0, 0.0),
     "leakyrelu": ("leaky_relu", 0.01),
-    "thresholdedrelu": ("thresholded_relu", 1.0),
-    "scaledtanh": ("scaled_tanh", 1.0, 1.0),
+    "thresholdedrelu": ("thresholded_relu", 0.0),
+    "scaledtanh": ("scaled_tanh", 0.0, 0.0),
     "hardsigmoid": ("hard_sigmoid", 0.2, 0.5),
     "elu": ("elu", 1.0),
     "softsign": ("softsign",),
@@ -172,10 +173,12 @@ def onnx_activations(
 ) -> tuple[Activation, ...]:
     """The activations of a node of ONNX: each takes the next alpha and beta if it has such a number.
 
+    Numbers that are left over count for nothing, as in ONNX Runtime.
+
     Raises
     ------
     ValueError
-        If ONNX has no activation of a name, or numbers are left over.
+        If ONNX has no activation of a name.
     """
     left: tuple[Iterator[float], ...] = iter(alpha), iter(beta)
     found = []
@@ -185,9 +188,4 @@ def onnx_activations(
         ours, *defaults = ONNX[name.lower()]
         numbers = [next(of, default) for of, default in zip(left, defaults, strict=False)]
         found.append(activation("the activation", (ours, *numbers)))
-    if any(True for of in left for _ in of):
-        raise ValueError(
-            f"alpha has {len(alpha)} numbers and beta {len(beta)}, more than {', '.join(names)} take; "
-            "expected one for each that has such a number"
-        )
     return tuple(found)

@@ -63,7 +63,8 @@ def lstm_with(
     gate, candidate, output
         Activations: names of `fastrnn.cells.library.activations.ACTIVATIONS`, or tuples of a name and its numbers.
     clip
-        What goes into every activation is clipped to -clip to clip first; None does not.
+        The sums of all gates, peepholes among them, are clipped to -clip to clip first; None does not. What goes into
+        `output` is not, as in ONNX Runtime.
     coupled
         Whether f is 1 - i. Then there is no gate f.
     peepholes
@@ -88,7 +89,8 @@ def lstm_with(
     named = {"gate": gate, "candidate": candidate, "output": output}
     functions = {name: activation(name, given) for name, given in named.items()}
     clip, coupled = _limit(clip), check_flag("coupled", coupled)
-    of_gate, of_candidate, of_output = (_of_clipped(function, clip) for function in functions.values())
+    of_gate, of_candidate = (_of_clipped(functions[name], clip) for name in ("gate", "candidate"))
+    of_output = functions["output"]
 
     def lstm(a: Any, prev: Any) -> Any:
         i, g, o = of_gate(a.i), of_candidate(a.g), of_gate(a.o)
