@@ -9,14 +9,11 @@ import torch
 from torch import Tensor
 
 from fastrnn.cells import Cell, WrittenCell
-from fastrnn.keras.spec import Spec
+from fastrnn.keras.spec import FIELDS, Spec
 from fastrnn.torch.modules import Layers, why_not_here
 from fastrnn.torch.operator import Written, is_traced, layer, why_no_tapes
 
 __all__ = ["run", "why_not", "why_not_this_call"]
-
-FIELDS = ("ih", "hh", "bias_ih", "bias_hh")
-
 
 def why_not() -> str | None:
     """Why the kernels do not run here, or None."""
@@ -25,7 +22,7 @@ def why_not() -> str | None:
 
 def why_not_this_call(cell: Cell, x: Tensor) -> str | None:
     """Why they do not with an input such as x, or under what torch is in the middle of, or None."""
-    if not x.is_cpu:
+    if not (x.is_cpu or x.is_meta):
         return f"run on the CPU, not on {x.device}"
     if isinstance(cell, WrittenCell) and is_traced():
         return f"have no graph of the cell {cell.name}, which torch is tracing"
@@ -41,6 +38,8 @@ def run(
     warn: Callable[[str], None],
 ) -> tuple[Tensor, list[Tensor]]:
     """y (N, T, H) and the final states."""
+    if x.is_meta:  # Keras builds models so
+        return x.new_empty((*x.shape[:2], states[0].shape[1])), list(states)
     cell = spec.cell
     named = Written(cell, FIELDS[: len(weights)]) if isinstance(cell, WrittenCell) else cell.name
     if spec.go_backwards:

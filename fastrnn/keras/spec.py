@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from fastrnn.cells import Cell
 
-__all__ = ["Spec"]
+__all__ = ["FIELDS", "Spec"]
 
 
 class Spec(NamedTuple):
@@ -16,3 +16,6 @@ class Spec(NamedTuple):
     go_backwards: bool  # the steps are taken from the last to the first, and y has them in the order they are taken
     sequences: bool  # whether y is wanted, and not the final states alone
     hold: bool  # at masked steps y has the output of the step taken before (zero before all), else zero
+
+
+FIELDS = ("ih", "hh", "bias_ih", "bias_hh")  # of fastrnn.cells.Weights, which a layer of Keras has
