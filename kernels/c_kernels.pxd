@@ -62,6 +62,8 @@ cdef extern from "kernels.h" nogil:
         const void *constants
         fastrnn_code forward, backward, inside, middle, middle_back
 
+    bint fastrnn_is_scan(const fastrnn_program *)
+
     ctypedef struct fastrnn_layer:
         ptrdiff_t steps, batch, inputs, hidden, outputs, rows
         const ptrdiff_t *offsets

@@ -49,6 +49,7 @@ from c_kernels cimport (
     fastrnn_code,
     fastrnn_give,
     fastrnn_instruction,
+    fastrnn_is_scan,
     fastrnn_isa_names,
     fastrnn_isa_runs,
     fastrnn_kernel_table,
@@ -460,6 +461,7 @@ cdef struct Job:
     int threads         # that the pool gave
     int packs_as_it_goes  # each step packs what it needs into L1
     int by_hidden       # threads split the hidden units, with a barrier per step; else the batch
+    bint apart          # threads that do so need no barrier
     ptrdiff_t steps     # of one projection of the input
     fastrnn_sizes sizes
     fastrnn_watch watch
@@ -719,6 +721,9 @@ cdef void split_over(Job *job, int threads) noexcept:
     cdef bint large = job.itemsize * job.blocks * job.layer.panel_stride > LARGE_BYTES
     job.threads = threads
     job.by_hidden = job.layer.batch < threads * (ROWS_WORTH_LARGE_WEIGHTS if large else ROWS_WORTH_A_THREAD)
+    job.apart = is_scan(&job.layer) and job.projection.b == NULL
+    if job.apart and job.blocks // job.strands % threads == 0:
+        job.by_hidden = True  # without a barrier
 
 
 cdef int share(Job *job, num_threads) except -1:
@@ -858,6 +863,11 @@ def pack(cell, weights, *, num_threads=1):
 
 # ---- forward
 
+cdef inline bint is_scan(const fastrnn_layer *l) noexcept nogil:
+    """Whether a step has no recurrent product."""
+    return l.program != NULL and fastrnn_is_scan(l.program)
+
+
 cdef inline bint has_middle(const fastrnn_layer *l) noexcept nogil:
     """Whether a step has a second recurrent product, of m."""
     return l.program != NULL and l.program.m_slots > 0
@@ -874,7 +884,7 @@ cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
         job.by_hidden = True  # so that each block is packed by one thread only
     l.keep = tape
     l.projected = l.x != NULL and (
-        l.split_x or (l.steps > 1 and (job.packs_as_it_goes or l.batch < ROWS_WORTH_FUSING)))
+        l.split_x or (l.steps > 1 and (job.packs_as_it_goes or l.batch < ROWS_WORTH_FUSING or is_scan(l))))
     if l.projected:
         job.steps = max(1, PROJECTION_BYTES // max(1, of_a_step))
         if l.split_x:
@@ -941,7 +951,9 @@ cdef void forward_task(void *context, int part) noexcept nogil:
     cdef fastrnn_layer layer = job.layer
     cdef ptrdiff_t s, last, lowest, highest, row, rows, b0 = 0, b1 = job.blocks, n0 = 0, n1 = layer.batch
     cdef ptrdiff_t to_look = job.steps_to_look
-    cdef bint stopped = False, meets = job.by_hidden or layer.projected  # where others wait, it may not leave alone
+    cdef bint by_step = job.by_hidden and not job.apart  # whether there is a barrier
+    # Where others wait, it may not leave alone.
+    cdef bint stopped = False, meets = by_step or layer.projected and not job.by_hidden
     if job.by_hidden:
         b0, b1 = first_block(job, part), first_block(job, part + 1)
     else:
@@ -982,7 +994,7 @@ cdef void forward_task(void *context, int part) noexcept nogil:
             to_look, stopped = job.steps_to_look, fastrnn_stopped(&job.watch)
             if stopped and not meets:
                 return
-        if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):
+        if by_step and fastrnn_pool_barrier(job.threads, &job.watch):
             return
 
 
@@ -1415,6 +1427,7 @@ cdef void backward_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
     cdef fastrnn_layer layer = layer_of_part(job, part)
     cdef ptrdiff_t s, p0 = 0, p1 = job.sizes.hidden_panels, n0 = 0, n1 = layer.batch, to_look = job.steps_to_look
+    cdef bint by_step = job.by_hidden and not job.apart
     if job.by_hidden:
         p0 = start(job.sizes.hidden_panels, job.threads, part)
         p1 = start(job.sizes.hidden_panels, job.threads, part + 1)
@@ -1432,9 +1445,9 @@ cdef void backward_task(void *context, int part) noexcept nogil:
         to_look -= 1
         if to_look == 0:
             to_look = job.steps_to_look
-            if fastrnn_stopped(&job.watch) and not job.by_hidden:
+            if fastrnn_stopped(&job.watch) and not by_step:
                 return
-        if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):
+        if by_step and fastrnn_pool_barrier(job.threads, &job.watch):
             return
 
 

@@ -84,6 +84,9 @@ typedef struct {
     fastrnn_code middle, middle_back; /* before the product of m: from the other sums to m; back from there */
 } fastrnn_program;
 
+/* Whether a program has no recurrent product: its units have nothing to do with one another. */
+static inline int fastrnn_is_scan(const fastrnn_program *p) { return !p->h_slots && !p->m_slots; }
+
 /* One layer over one sequence. void * are float or double arrays, C-contiguous; strides count elements.
  * The caller owns all memory; panels, bias, Z, c and carry are aligned to 64 bytes. */
 typedef struct {

@@ -314,7 +314,7 @@ INLINE void FN(input_product)(
     const ptrdiff_t p_k = feed.width * LANES;
     const REAL *panel = (const REAL *)l->panels + b * l->panel_stride;
     const vec *bias = (const vec *)l->bias + 4 * b;
-    if (IS_PROGRAM && !FN(is_fed)(l, b)) return;
+    if (IS_PROGRAM && !fed && !FN(is_fed)(l, b)) return;
     for (ptrdiff_t r = 0; r < rows; r++)
         for (int slot = 0; slot < 4; slot++) acc[r][slot] = bias[slot];
     if (IS_PROGRAM && !fed) return;
@@ -377,7 +377,7 @@ INLINE void FN(unpacked_input_product)(
 static void FN(project)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t row0, ptrdiff_t row1) {
     const ptrdiff_t at_once = l->panels ? TILE_ROWS : UNPACKED_ROWS;
     for (ptrdiff_t b = b0; b < b1; b++)
-        for (ptrdiff_t row = row0; row < row1; row += at_once) {
+        for (ptrdiff_t row = row0; row < row1 && FN(is_fed)(l, b); row += at_once) {
             vec(*z)[4] = (vec(*)[4])FN(z_at)(l, b, row);
             if (l->panels)
                 FN(input_product)(l, z, b, row, least(at_once, row1 - row), 0, NULL, 0);
@@ -493,6 +493,16 @@ static void FN(step)(
     const int strands = FN(strands)(l);
     FN(piece) pieces[2];
     const int count = FN(cut_step)(l, s, n0, n1, pieces);
+#if IS_PROGRAM
+    if (l->projected && fastrnn_is_scan(l->program)) { /* then Z holds all of the sums */
+        for (ptrdiff_t b = b0; b < b1; b += strands)
+            for (const FN(piece) *piece = pieces; piece < pieces + count; piece++) {
+                FN(row) *const z = (FN(row) *)FN(z_at)(l, b, piece->row + piece->n0);
+                FN(finish)(l, z, l->z_stride / Z_WIDTH, piece, b, piece->n0, piece->n1 - piece->n0);
+            }
+        return;
+    }
+#endif
     if (!l->panels || (l->pairs && count == 1 && pieces[0].n1 - pieces[0].n0 == 1)) {
         for (int i = 0; i < count; i++)
             if (l->panels)
@@ -628,10 +638,10 @@ INLINE void FN(z_product)(
         const FN(feed) feed = FN(feed_of)(l, b, of);
         const ptrdiff_t width = feed.width * LANES, chunk = width > 128 || !width ? 1 : 128 / width;
         end = least(b + chunk, blocks); /* blocks of 128 k's: the panel's part stays in L1 */
-        if (IS_PROGRAM)
+        if (IS_PROGRAM) {
             for (ptrdiff_t next = b + 1; next < end; next++) /* whole ones that are fed alike */
                 if (feed.fed < feed.width || !FN(alike)(feed, FN(feed_of)(l, next, of))) end = next;
-        else if (end == blocks && b < end - 1 && FN(fed)(l, end - 1) < PANEL_SLOTS)
+        } else if (end == blocks && b < end - 1 && FN(fed)(l, end - 1) < PANEL_SLOTS)
             end--; /* a shorter block on its own */
         if (IS_PROGRAM && !width) continue;
         m.a = FN(z_at)(l, b, row) + feed.first * LANES;
@@ -659,7 +669,7 @@ static void FN(step_back)(
             vec acc[at_once][4];
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) acc[r][v] = (vec){0};
-            if (going_on)
+            if (going_on && !(IS_PROGRAM && fastrnn_is_scan(l->program)))
                 FN(z_product)(l, vectors, acc, row_after + n, going_on, FN(of_h), l->panels_hh, l->weight_hh, P, p);
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) {
