@@ -1622,9 +1622,8 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
             job.itemsize * job.sizes.backward_panel * max(job.sizes.hidden_panels, job.sizes.input_panels))
         l.panels_hh = l.panels_ih = panels.data  # one after the other
         if l.m != NULL:
-            dh = Buffer(l.rows * h_row)
             panels_m = Buffer(job.itemsize * job.sizes.backward_panel * job.sizes.hidden_panels)
-            l.dh, l.panels_m = dh.data, panels_m.data
+            l.panels_m = panels_m.data
         split = Buffer(job.itemsize * job.sizes.input_panels * job.sizes.split_backward)
         l.split_panels = split.data
         scratch = Buffer(job.itemsize * job.sizes.backward_scratch * job.threads)

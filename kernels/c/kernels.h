@@ -129,8 +129,9 @@ typedef struct {
     void *dunit;                         /* OUT   (M, H), of a program */
     int dx_add, dweight_add;             /* whether dx, and the gradients of weights and biases, are added to: INOUT */
     void *carry;                         /* INOUT (N, C): lstm dc, gru the part of dh that bypasses the product; of a
-                                            program (N, K, C): that part, then the gradients of the other states */
-    void *dh;                            /* INOUT (R, P), the gradient of y and of what follows from it; with u or m */
+                                            program (N, K, C): that part, which becomes dh, then the gradients of the other
+                                            states */
+    void *dh;                            /* INOUT (R, P), the gradient of y and of what follows from it; with u */
     const void *du;                      /* IN    (N, H), dh of a step times weight_hr */
     const void *dy;                      /* IN    (R, P), or NULL for zero */
     const void *dh_n;                    /* IN    (N, P), or NULL for zero */

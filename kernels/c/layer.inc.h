@@ -684,12 +684,12 @@ static void FN(step_back)(
                     if (l->dy) acc[r][v] += vec_load_part((const REAL *)l->dy + (now.row + n + r) * l->dy_row + at, left);
                     if (l->u)
                         vec_store_part((REAL *)l->dh + (now.row + n + r) * P + at, acc[r][v], left);
-                    else if (!IS_PROGRAM)
+                    else if (IS_PROGRAM)
+                        *(vec *)((REAL *)l->carry + (n + r) * C + at) = acc[r][v];
+                    else
                         FN(gates_back)(l, &now, n + r, q, acc[r] + v, 1);
                 }
-#if IS_PROGRAM
-            if (!l->u) FN(gates_back)(l, &now, n, 4 * p, *acc, least(rows, here - n));
-#endif
+            if (IS_PROGRAM && !l->u) FN(gates_back)(l, &now, n, 4 * p, NULL, least(rows, here - n));
         }
     }
 }

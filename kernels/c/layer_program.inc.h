@@ -8,35 +8,42 @@ INLINE ptrdiff_t FN(units_from)(const fastrnn_layer *l, ptrdiff_t q) {
     return least(group - q % group, ceil_div(FN(left)(l, q), LANES));
 }
 
+/* The place of rows that have `units` unit vectors each. */
+INLINE NAME(place) FN(own_rows)(vec *rows, ptrdiff_t units) { return (NAME(place)){(REAL *)rows, units * LANES}; }
+
+/* Whether arrays of H columns have whole vectors of `units` units from q on. */
+INLINE int FN(are_whole)(const fastrnn_layer *l, ptrdiff_t q, ptrdiff_t units) { return FN(left)(l, q) >= units * LANES; }
+
 /* Constants, registers, and the cell's parameters of `units` unit vectors from q on, which `unit` has room for. */
 INLINE void FN(place_fixed)(
     const fastrnn_layer *l, NAME(place) *places, vec (*registers)[PROGRAM_VECTORS], vec (*unit)[FASTRNN_GROUP_UNITS],
     ptrdiff_t q, ptrdiff_t units) {
     const fastrnn_program *p = l->program;
     for (int i = 0; i < p->constant_count; i++)
-        places[FASTRNN_AT_CONSTANT + i] = (NAME(place)){(vec *)p->constants + i * p->units, 0};
-    for (int i = 0; i < p->registers; i++) places[FASTRNN_AT_REGISTER + i] = (NAME(place)){registers[i], units};
+        places[FASTRNN_AT_CONSTANT + i] = (NAME(place)){(REAL *)p->constants + i * p->units * LANES, 0};
+    for (int i = 0; i < p->registers; i++) places[FASTRNN_AT_REGISTER + i] = FN(own_rows)(registers[i], units);
     for (int i = 0; i < p->parameters; i++) {
         for (ptrdiff_t u = 0; u < units; u++)
             unit[i][u] = vec_load_part((const REAL *)l->unit + i * l->hidden + (q + u) * LANES, FN(left)(l, q + u));
-        places[FASTRNN_AT_UNIT + i] = (NAME(place)){unit[i], 0};
+        places[FASTRNN_AT_UNIT + i] = (NAME(place)){(REAL *)unit[i], 0};
     }
 }
 
 /* The states other than h from c on, which is that of the first row and unit vector. */
 INLINE void FN(place_states)(const fastrnn_layer *l, NAME(place) *places, const REAL *c) {
     for (int k = 1; k < l->program->states; k++)
-        places[k] = (NAME(place)){(vec *)(c + (k - 1) * FN(unit_width)(l)), FN(c_width)(l) / LANES};
+        places[k] = (NAME(place)){(REAL *)c + (k - 1) * FN(unit_width)(l), FN(c_width)(l)};
 }
 
-/* h before the step, where the program reads it: of rows that lie h_row apart from h_prev on. */
+/* h before the step, where the program reads it: of rows that lie h_row apart from h_prev on; a copy of parts of vectors. */
 INLINE void FN(place_h)(
     const fastrnn_layer *l, NAME(place) *places, vec *h, const REAL *h_prev, ptrdiff_t h_row, ptrdiff_t rows, ptrdiff_t q,
     ptrdiff_t units) {
-    for (ptrdiff_t r = 0; l->program->reads_h && r < rows; r++)
+    const int whole = FN(are_whole)(l, q, units);
+    for (ptrdiff_t r = 0; !whole && l->program->reads_h && r < rows; r++)
         for (ptrdiff_t u = 0; u < units; u++)
             h[r * units + u] = vec_load_part(h_prev + r * h_row + (q + u) * LANES, FN(left)(l, q + u));
-    places[FASTRNN_AT_BEFORE] = (NAME(place)){h, units};
+    places[FASTRNN_AT_BEFORE] = whole ? (NAME(place)){(REAL *)h_prev + q * LANES, h_row} : FN(own_rows)(h, units);
 }
 
 /* The slots of unit vector q and those after it in its group, of rows in acc, block by block `plane` rows apart. */
@@ -44,13 +51,18 @@ INLINE void FN(place_slots)(
     const fastrnn_layer *l, NAME(place) *places, FN(row) *acc, ptrdiff_t plane, ptrdiff_t q) {
     const int units = l->program->units, slots = 4 * l->program->blocks / units;
     for (ptrdiff_t slot = 0, at = q % units; slot < slots; slot++, at += units)
-        places[FASTRNN_AT_SLOT + slot] = (NAME(place)){acc[at / 4 * plane] + at % 4, 4};
+        places[FASTRNN_AT_SLOT + slot] = (NAME(place)){(REAL *)(acc[at / 4 * plane] + at % 4), Z_WIDTH};
 }
 
-/* The first rows of units from q on := from[row][unit] */
-INLINE void FN(store_rows)(
+/* The place of what a program leaves in rows of H columns, `to` and on: `from` where it may not write whole vectors. */
+INLINE NAME(place) FN(place_out)(
+    const fastrnn_layer *l, REAL *to, ptrdiff_t to_row, vec *from, ptrdiff_t q, ptrdiff_t units) {
+    return FN(are_whole)(l, q, units) ? (NAME(place)){to + q * LANES, to_row} : FN(own_rows)(from, units);
+}
+/* Then they go there from it. */
+INLINE void FN(store_out)(
     const fastrnn_layer *l, REAL *to, ptrdiff_t to_row, const vec *from, ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
-    for (ptrdiff_t r = 0; r < rows; r++)
+    for (ptrdiff_t r = 0; !FN(are_whole)(l, q, units) && r < rows; r++)
         for (ptrdiff_t u = 0; u < units; u++)
             vec_store_part(to + r * to_row + (q + u) * LANES, from[r * units + u], FN(left)(l, q + u));
 }
@@ -65,16 +77,17 @@ static void FN(finish)(
     vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
     vec h_prev[PROGRAM_VECTORS], h[PROGRAM_VECTORS];
     FN(place_fixed)(l, places, registers, unit, q, units);
-    places[FASTRNN_AT_AFTER] = (NAME(place)){h, units};
     for (ptrdiff_t first = 0, count; first < rows; first += count) {
         const ptrdiff_t c_at = (n + first) * c_row + q * LANES;
+        REAL *const out = piece->out + (n + first) * piece->out_row;
         count = least(PROGRAM_VECTORS / units, rows - first);
         FN(place_slots)(l, places, acc + first, plane, q);
         FN(place_states)(l, places + FASTRNN_AT_BEFORE, piece->c_prev + c_at);
         FN(place_states)(l, places + FASTRNN_AT_AFTER, piece->c + c_at);
         FN(place_h)(l, places, h_prev, piece->h_prev + (n + first) * piece->h_row, piece->h_row, count, q, units);
+        places[FASTRNN_AT_AFTER] = FN(place_out)(l, out, piece->out_row, h, q, units);
         NAME(run_program)(p->forward.instructions, p->forward.count, places, count, units);
-        FN(store_rows)(l, piece->out + (n + first) * piece->out_row, piece->out_row, h, count, q, units);
+        FN(store_out)(l, out, piece->out_row, h, count, q, units);
     }
 }
 
@@ -92,14 +105,14 @@ static void FN(activate)(
     vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
     vec h_prev[PROGRAM_VECTORS], m[PROGRAM_VECTORS];
     FN(place_fixed)(l, places, registers, unit, q, units);
-    places[FASTRNN_AT_MIDDLE] = (NAME(place)){m, units};
     for (ptrdiff_t first = 0, count; first < rows; first += count) {
         count = least(PROGRAM_VECTORS / units, rows - first);
         FN(place_slots)(l, places, acc + first, plane, q);
         FN(place_states)(l, places + FASTRNN_AT_BEFORE, piece->c_prev + (n + first) * FN(c_width)(l) + q * LANES);
         FN(place_h)(l, places, h_prev, piece->h_prev + (n + first) * piece->h_row, piece->h_row, count, q, units);
+        places[FASTRNN_AT_MIDDLE] = FN(place_out)(l, m_at + first * H, H, m, q, units);
         NAME(run_program)(p->middle.instructions, p->middle.count, places, count, units);
-        FN(store_rows)(l, m_at + first * H, H, m, count, q, units);
+        FN(store_out)(l, m_at + first * H, H, m, count, q, units);
     }
 }
 
@@ -120,52 +133,43 @@ INLINE ptrdiff_t FN(place_tape)(
 }
 
 /* Z of a step's rows n and on, in the group that begins with unit vector q: from the tape to the gradients of the sums and
- * of the cell's parameters, given those of h, or of u, and of m: INOUT [row][4]. */
+ * of the cell's parameters, given those of the states in carry, or, in place of that of h, of u, and that of m: [row][4]. */
 static void FN(run_back)(
-    const fastrnn_layer *l, const fastrnn_code *code, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec *dh, vec *dm,
+    const fastrnn_layer *l, const fastrnn_code *code, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec *du, vec *dm,
     ptrdiff_t rows) {
     const fastrnn_program *p = l->program;
     const ptrdiff_t units = FN(units_from)(l, q), end = FN(left)(l, q + units - 1); /* lanes of the last vector */
-    const ptrdiff_t C = FN(unit_width)(l) / LANES, carry_row = FN(carry_width)(l) / LANES;
-    REAL *const dh_at = (REAL *)l->dh + (m->row + n) * l->outputs;
+    const ptrdiff_t carry_row = FN(carry_width)(l);
     NAME(place) places[FASTRNN_PLACES];
     vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
     vec h_prev[PROGRAM_VECTORS];
     FN(place_fixed)(l, places, registers, unit, q, units);
-    for (ptrdiff_t r = 0; dm && r < rows; r++)
-        for (ptrdiff_t u = 0; u < units; u++)
-            dh[4 * r + u] = vec_load_part(dh_at + r * l->outputs + (q + u) * LANES, FN(left)(l, q + u));
-    for (ptrdiff_t r = 0; code == &p->middle_back && r < rows; r++)
-        FN(store_rows)(l, dh_at + r * l->outputs, 0, dh + 4 * r, 1, q, units);
     for (ptrdiff_t first = 0, count; first < rows; first += count) {
-        vec *carry = (vec *)l->carry + (n + first) * carry_row + q;
+        REAL *const carry = (REAL *)l->carry + (n + first) * carry_row + q * LANES;
         count = FN(place_tape)(l, places, h_prev, m, n + first, rows - first, q, units);
-        places[FASTRNN_AT_GRADIENT] = (NAME(place)){dh + 4 * first, 4};
-        places[FASTRNN_AT_MIDDLE] = (NAME(place)){dm + 4 * first, 4};
-        for (int k = 1; k < p->states; k++)
-            places[FASTRNN_AT_GRADIENT + k] = (NAME(place)){carry + k * C, carry_row};
+        places[FASTRNN_AT_MIDDLE] = FN(own_rows)(dm + 4 * first, 4);
+        for (int k = 0; k < p->states; k++)
+            places[FASTRNN_AT_GRADIENT + k] = (NAME(place)){carry + k * FN(unit_width)(l), carry_row};
+        if (du) places[FASTRNN_AT_GRADIENT] = FN(own_rows)(du + 4 * first, 4);
         NAME(run_program)(code->instructions, code->count, places, count, units);
-        for (ptrdiff_t r = 0; p->reads_h && code == &p->backward && r < count; r++)
-            for (ptrdiff_t u = 0; u < units; u++) carry[r * carry_row + u] = dh[4 * (first + r) + u];
         /* Lanes beyond H must be zero, whatever they held: the products run over them. */
         for (int slot = 0; end < LANES && slot < p->slots; slot++)
             for (ptrdiff_t r = 0; r < count; r++) {
-                vec *last = places[FASTRNN_AT_SLOT + slot].at + 4 * r + units - 1;
-                *last = vec_load_part((const REAL *)last, end);
+                REAL *const last = places[FASTRNN_AT_SLOT + slot].at + r * Z_WIDTH + (units - 1) * LANES;
+                vec_store(last, vec_load_part(last, end));
             }
     }
 }
 
-/* With m only as far as the gradients of the sums that it feeds; l->dh keeps that of h. */
+/* With m only as far as the gradients of the sums that it feeds. */
 INLINE void FN(gates_back)(
-    const fastrnn_layer *l, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec *dh, ptrdiff_t rows) {
-    FN(run_back)(l, l->program->m_slots ? &l->program->middle_back : &l->program->backward, m, n, q, dh, NULL, rows);
+    const fastrnn_layer *l, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec *du, ptrdiff_t rows) {
+    FN(run_back)(l, l->program->m_slots ? &l->program->middle_back : &l->program->backward, m, n, q, du, NULL, rows);
 }
 /* And the rest, given the gradient of m. */
 INLINE void FN(middle_back)(
     const fastrnn_layer *l, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec *dm, ptrdiff_t rows) {
-    FN(row) dh[48];
-    FN(run_back)(l, &l->program->backward, m, n, q, *dh, dm, rows);
+    FN(run_back)(l, &l->program->backward, m, n, q, NULL, dm, rows);
 }
 
 static void FN(read_tape)(
@@ -174,7 +178,7 @@ static void FN(read_tape)(
     NAME(place) places[FASTRNN_PLACES];
     vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
     vec h_prev[PROGRAM_VECTORS], shown[FASTRNN_UNIT_SLOTS][PROGRAM_VECTORS];
-    for (int g = 0; g < p->gates; g++) places[FASTRNN_AT_SHOWN + g] = (NAME(place)){shown[g], 1};
+    for (int g = 0; g < p->gates; g++) places[FASTRNN_AT_SHOWN + g] = FN(own_rows)(shown[g], 1);
     for (ptrdiff_t s = 0; s < l->steps; s++) {
         const FN(moment) m = FN(moment_of)(l, s);
         const ptrdiff_t n1 = least(fastrnn_step_count(l, s), row1 - m.row);
@@ -190,7 +194,7 @@ static void FN(read_tape)(
                         vec_store_part((REAL *)gates + g * rows * l->hidden + at, shown[g][r], left);
                     for (int k = 1; k < p->states; k++) {
                         const NAME(place) state = places[FASTRNN_AT_AFTER + k];
-                        vec_store_part((REAL *)c + (k - 1) * rows * l->hidden + at, state.at[r * state.row], left);
+                        vec_store_part((REAL *)c + (k - 1) * rows * l->hidden + at, vec_load(state.at + r * state.row), left);
                     }
                 }
             }

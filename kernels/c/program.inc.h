@@ -6,16 +6,18 @@
 
 /* Where a value is. */
 typedef struct {
-    vec *at;       /* of row 0, aligned; its unit vectors follow one another */
-    ptrdiff_t row; /* from row to row, in vectors: 0 for what all rows have in common */
+    REAL *at;      /* of row 0; its unit vectors follow one another */
+    ptrdiff_t row; /* from row to row: 0 for what all rows have in common */
 } NAME(place);
 
 /* The instruction's loop: an operand that `value` does not name is dead code. */
 #define FOR_ROWS(value)                                                                          \
     for (ptrdiff_t row = 0; row < rows; row++)                                                   \
         for (ptrdiff_t u = 0; u < units; u++) {                                                  \
-            const vec a = a_at[row * a_row + u], b = b_at[row * b_row + u], c = c_at[row * c_row + u]; \
-            (void)b, (void)c, out[row * out_row + u] = (value);                                  \
+            const vec a = vec_load(a_at + row * a_row + u * LANES);                              \
+            const vec b = vec_load(b_at + row * b_row + u * LANES);                              \
+            const vec c = vec_load(c_at + row * c_row + u * LANES);                              \
+            (void)b, (void)c, vec_store(out + row * out_row + u * LANES, value);                 \
         }                                                                                        \
     break
 
@@ -25,8 +27,8 @@ INLINE void NAME(interpret)(
     const fastrnn_instruction *code, ptrdiff_t count, const NAME(place) *places, ptrdiff_t rows, const ptrdiff_t units) {
     const vec one = vec_splat(1), sign = vec_splat(-(REAL)0);
     for (const fastrnn_instruction *end = code + count; code < end; code++) {
-        vec *const out = places[code->out].at;
-        const vec *const a_at = places[code->a].at, *const b_at = places[code->b].at, *const c_at = places[code->c].at;
+        REAL *const out = places[code->out].at;
+        const REAL *const a_at = places[code->a].at, *const b_at = places[code->b].at, *const c_at = places[code->c].at;
         const ptrdiff_t out_row = places[code->out].row, a_row = places[code->a].row, b_row = places[code->b].row,
                         c_row = places[code->c].row;
         switch (code->op) {
@@ -83,7 +85,8 @@ static void NAME(apply)(int op, void *out, const void *a, const void *b, const v
     enum { rows = 7, at_once = rows * LANES };
     vec values[4][rows];
     const REAL *const operands[] = {a, b, c};
-    const NAME(place) places[] = {{values[0], 1}, {values[1], 1}, {values[2], 1}, {values[3], 1}};
+    NAME(place) places[4];
+    for (int k = 0; k < 4; k++) places[k] = (NAME(place)){(REAL *)values[k], LANES};
     const fastrnn_instruction code = {op, 3, 0, 1, 2};
     memset(values, 0, sizeof(values));
     for (ptrdiff_t i = 0; i < count; i += at_once) {
