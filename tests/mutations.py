@@ -290,16 +290,15 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("states_lie_side_by_side_with_h", "c + (k - 1) * FN(unit_width)(l)", "c + (k - 1) * l->hidden"),
         Mutant(
             "h_of_the_first_row",
-            "h[r] = vec_load_part(h_prev + r * h_row + q * LANES",
-            "h[r] = vec_load_part(h_prev + q * LANES",
+            "vec_load_part(h_prev + r * h_row + (q + u) * LANES",
+            "vec_load_part(h_prev + (q + u) * LANES",
         ),
-        Mutant("sums_of_the_first_block", "acc[slot / 4 * plane] + slot % 4, 4", "acc[0] + slot % 4, 4"),
-        Mutant("units_of_a_row_step_as_rows", "units > 1 ? units : count);", "count);"),
-        Mutant("m_is_that_of_another_row", "(l->keep ? piece->row + n : n) * H + at", "n * H + at"),
+        Mutant("h_is_read_beyond_its_row", "const int whole = FN(are_whole)(l, q, units);", "const int whole = 1;"),
+        Mutant("sums_of_the_first_block", "acc[at / 4 * plane] + at % 4", "acc[0] + at % 4"),
+        Mutant("slots_of_the_first_unit", "at = q % units; slot < slots", "at = 0; slot < slots"),
+        Mutant("units_beyond_h", "ceil_div(FN(left)(l, q), LANES));", "group);"),
+        Mutant("m_is_that_of_another_row", "(l->keep ? piece->row + n : n) * H", "n * H"),
         Mutant("followers_and_beginners_together", "follows ? least(rows, m->carried - n) : rows", "rows"),
-        Mutant(
-            "bypass_is_lost", "carry[r * carry_row] = dh[4 * first + r * d_row];", "carry[r * carry_row] = (vec){0};"
-        ),
         Mutant("lanes_beyond_h_stay", "end < LANES && slot < p->slots", "end < 0 && slot < p->slots"),
         Mutant("trace_shows_the_first_rows", "(k - 1) * rows * l->hidden + at", "at"),
     ],
