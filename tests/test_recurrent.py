@@ -41,10 +41,12 @@ def draw(rng: np.random.Generator, *shape: int) -> Array:
 class Pair:
     """A module on the C kernels in a dtype, the same one on the reference in float64, and what goes into both."""
 
-    def __init__(self, name, shape, dtype="float64", *, tokens=False, lengths=False, seed=0, **options):
+    def __init__(
+        self, name, shape, dtype="float64", *, tokens=False, lengths=False, seed=0, backend="cython", **options
+    ):
         T, N, I, H = shape
         rng = np.random.default_rng(seed)
-        self.mine = fastrnn.Recurrent(LIBRARY[name], I, H, dtype=dtype, seed=seed, backend="cython", **options)
+        self.mine = fastrnn.Recurrent(LIBRARY[name], I, H, dtype=dtype, seed=seed, backend=backend, **options)
         self.reference = fastrnn.Recurrent(LIBRARY[name], I, H, dtype="float64", seed=seed, backend="numpy", **options)
         for key, value in self.mine.parameters.items():
             # recurrent weights of U(-1, 1) / sqrt(H), everything else O(1)
