@@ -3,9 +3,10 @@
 Step by step from the last to the first, dh_t is dh_n, or dZ_{t+1} W_hh in the order of Z, then what bypasses that
 product, then dy_t, and the cell turns the gates of Z_t into the gradients of their sums, in place; with a projection
 dh_t becomes du_t = dh_t W_hr before. A written cell with a second recurrent product does so in two: first those of the
-sums that its middle value m_t feeds, whose product makes dm_t, then the rest. Then Z holds all that the rest needs: dx = dZ W_ih in the order of Z, and
-dW = dZ^T x, dZ^T h_prev and dZ^T m with the rows ascending in the pieces of `numba_steps.list_rows`, whose sums are added one
-by one.
+sums that its middle value m_t feeds, whose product makes dm_t, then the rest.
+
+Then Z holds all that the rest needs: dx = dZ W_ih in the order of Z, and dW = dZ^T x, dZ^T h_prev and dZ^T m with the
+rows ascending in the pieces of `numba_steps.list_rows`, whose sums are added one by one.
 """
 
 from __future__ import annotations
@@ -211,8 +212,8 @@ def _multiply(s, side, p, K, panel, weights, z, rows, out, out_row):
 def _differentiate(s, a, p, step, second, n_low, n_high, tape, dh, dh_row):
     """Turn a step's gates into gradients of their sums, for the units of the p-th panel of columns.
 
-    `dh` is that of batch row 0: the gradient of h_t but for `carry` and dy_t, or with a projection of u_t, or if `second`
-    of m_t.
+    `dh` is that of batch row 0: the gradient of h_t but for `carry` and dy_t, or with a projection of u_t, or, if
+    `second`, of m_t.
     """
     W = width(dh)
     dy = null_like(a.hr) if a.hr or second or not a.dy else a.dy + step.row * s.dy_row
@@ -226,15 +227,14 @@ def _differentiate(s, a, p, step, second, n_low, n_high, tape, dh, dh_row):
             z = tape + ((u // s.units) * s.block_stride + (step.row * s.slots + u % s.units) * W)
             c_prev, c = a.c + (u * c_rows + before.c_row) * W, a.c + (u * c_rows + s.N + step.row) * W
             carry = a.carry + u * s.N * W
-            for n in range(before.low, before.high):
+            for n in range(before.low, before.low if second else before.high):
                 of_h = load(dh + (n * dh_row + v * W))
                 if bypasses:
                     of_h = of_h + load(carry + n * W)
                 if dy:
                     of_h = of_h + load_part(dy + (n * s.dy_row + u * W), count)
                 if s.cell == PROGRAM:
-                    if not second:
-                        store(carry + n * W if bypasses else dh + (n * dh_row + v * W), of_h)
+                    store(carry + n * W if bypasses else dh + (n * dh_row + v * W), of_h)
                     continue
                 row, h = z + n * s.slots * W, before.h + (n * h_row + u * W)
                 point_backward(s.cell, row, c_prev + n * W, c + n * W, h, count, of_h, carry + n * W)

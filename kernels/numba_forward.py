@@ -16,7 +16,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastrnn.kernels.numba_cells import PROGRAM, point_forward
-from fastrnn.kernels.numba_layout import RECURRENT, SECOND, X, block_units, fed, projection, side_slots, slot_rows, tiles
+from fastrnn.kernels.numba_layout import (
+    RECURRENT,
+    SECOND,
+    X,
+    block_units,
+    fed,
+    projection,
+    side_slots,
+    slot_rows,
+    tiles,
+)
 from fastrnn.kernels.numba_options import VECTOR_BYTES, helper, kernel
 from fastrnn.kernels.numba_pack import CHUNK, pack_rows, pack_sums
 from fastrnn.kernels.numba_program import FORWARD, MIDDLE, ROWS, run_forward

@@ -3,9 +3,9 @@
 Units come in blocks: W units with one vector per gate for LSTM and GRU, up to 4 W units for RNN, W units with a vector
 for each sum, and for what else is kept, of a written cell. A block's rows, in the tape and in its panel of weights, are
 `slots` vectors wide. The x product feeds the vectors of side `X`, the h product those of side `RECURRENT`: all of them,
-except for the GRU, whose slots n, r, z, h_n overlap in r and z, and for what a written cell says. That may have a second
-recurrent product in each step, of a middle value m in place of h: side `SECOND`. Products that
-run over units or gates, in backward, have panels of up to 4 vectors of columns.
+except for the GRU, whose slots n, r, z, h_n overlap in r and z, and for what a written cell says. That may have a
+second recurrent product in each step, of a middle value m in place of h: side `SECOND`. Products that run over units or
+gates, in backward, have panels of up to 4 vectors of columns.
 
 The projection of an LSTM, h_t = u_t W_hr^T, is laid out as the x product of an RNN: u for x, and P units.
 """

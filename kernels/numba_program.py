@@ -1,13 +1,13 @@
 """Written cells: the interpreter of their elementwise programs, and how these see the rows of a layer.
 
-`fastrnn.cells.program` says what a program is. It is data, so one interpreter serves every cell, and a new cell costs no
-compilation. An instruction is one loop over up to `ROWS` rows of a vector of units, which share what it costs to find
-that loop. The interpreter is compiled once for a dtype, on its own, when the first written cell runs; the time loops call
-it by its address. So they are no larger for it, and who runs the built-in cells only never waits for it.
+`fastrnn.cells.program` says what a program is. It is data, so one interpreter serves every cell, and a new cell costs
+no compilation. An instruction is one loop over up to `ROWS` rows of a vector of units, which share what it costs to
+find that loop. The interpreter is compiled once for a dtype, on its own, when the first written cell runs; the time
+loops call it by its address. So they are no larger for it, and who runs the built-in cells only never waits for it.
 
-Operands are looked up in a table of places: where the value of the first row is, and how far apart rows are. What is the
-same in all programs of a cell (constants, registers, the cell's own parameters) the interpreter fills in, the callers
-what depends on the step.
+Operands are looked up in a table of places: where the value of the first row is, and how far apart rows are. What is
+the same in all programs of a cell (constants, registers, the cell's own parameters) the interpreter fills in, the
+callers what depends on the step.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numba.extending import intrinsic
 
 from fastrnn.cells import Cell
 from fastrnn.cells.graph import EVALUATE
-from fastrnn.cells.program import Instruction, Kind, Op, Operand, Program
+from fastrnn.cells.program import Instruction, Kind, Op, Operand
 from fastrnn.kernels import numba_math
 from fastrnn.kernels.numba_cells import PROGRAM
 from fastrnn.kernels.numba_layout import Shape
@@ -80,8 +80,8 @@ _TABLE = 2 * len(Kind) * _PLACES * 8 // VECTOR_BYTES  # vectors of integers
 _SCRATCH = ROWS * _PLACES  # vectors
 _REGISTER, _SLOT, _BEFORE, _AFTER, _GRADIENT, _UNIT, _CONSTANT, _, _MIDDLE = map(int, Kind)
 
-# Words of `Compiled.code`: the interpreter's address, three numbers, where each of the programs starts, and where the last
-# one ends; then instructions of five words, whose operands are indices into the table of places.
+# Words of `Compiled.code`: the interpreter's address, three numbers, where each of the programs starts, and where the
+# last one ends; then instructions of five words, whose operands are indices into the table of places.
 _CONSTANTS, _REGISTERS, _PARAMETERS, _STARTS, _INSTRUCTIONS = 1, 2, 3, 4, 9
 
 _MOST_FED = 16  # slots that a product feeds: as many as a number of `Shape` has room for
@@ -150,9 +150,7 @@ def _execute(
             values = [builder.load(place, align=align) for place in places]
             found = context.get_function(function, signatures[op])(builder, values)
             builder.store(found, to, align=align)
-            loop.close(
-                [builder.gep(place, [step]) for place, step in zip(loop.variables, operands[1::2], strict=True)]
-            )
+            loop.close([builder.gep(place, [step]) for place, step in zip(loop.variables, operands[1::2], strict=True)])
             builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()
@@ -227,9 +225,7 @@ def _interpreter(dtype: np.dtype[Any]) -> Any:
 
 
 @intrinsic
-def _call(
-    typing: Any, code: Any, which: Any, places: Any, constants: Any, unit: Any, H: Any, u: Any, rows: Any
-) -> Any:
+def _call(typing: Any, code: Any, which: Any, places: Any, constants: Any, unit: Any, H: Any, u: Any, rows: Any) -> Any:
     """`_interpret`, by the address in the first word of `code`."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -290,7 +286,9 @@ def run_forward(s, a, which, u, c_prev, c, c_plane, h_prev, h_row, out, out_row,
 
 
 @helper
-def run_backward(s, a, which, u, c_prev, c, c_plane, h_prev, h_row, dh, dh_row, carry, carry_plane, dm, dm_row, rows, z):
+def run_backward(
+    s, a, which, u, c_prev, c, c_plane, h_prev, h_row, dh, dh_row, carry, carry_plane, dm, dm_row, rows, z
+):
     """Run `BACKWARD` or `MIDDLE_BACK` for up to `ROWS` rows of units u W and on.
 
     Parameters
@@ -359,8 +357,8 @@ def _compile(cell: Cell, dtype: np.dtype[Any]) -> Compiled:
     programs = p.forward, backward, p.middle, p.middle_back
     starts = np.cumsum([_INSTRUCTIONS] + [5 * len(program) for program in programs])
     header = [_interpreter(dtype).address, len(numbers), p.registers, p.units, *starts]
-    words = [[i.op, *map(_place, i[1:])] for program in programs for i in program]
-    code = np.array([*header, *sum(words, [])], np.intp)
+    instructions = [word for program in programs for op, *operands in program for word in (op, *map(_place, operands))]
+    code = np.array([*header, *instructions], np.intp)
     constants = np.repeat(np.array(numbers, dtype)[:, None], lanes(dtype), axis=1)
     used = [operand.index + 1 for program in programs for i in program for operand in i[1:] if operand[0] == Kind.SLOT]
     of_h = sorted(p.h_gates + p.m_gates)
@@ -394,11 +392,9 @@ def _place(operand: Operand) -> int:
     return 2 * (operand[0] * _PLACES + operand[1])
 
 
-# What a program may have: whoever adds to `Program` what is not done here need not know of this file.
-_FIELDS = frozenset(
-    "x_gates h_gates slots states units reads_h constants registers forward backward inside m_gates middle middle_back "
-    "room".split()
-)
+# What a program may have: what others add to `Program` is refused by name until it is done here.
+_FIELDS = {"x_gates", "h_gates", "slots", "states", "units", "reads_h", "constants", "registers", "room", "m_gates"}
+_FIELDS |= {"forward", "backward", "inside", "middle", "middle_back"}
 
 
 def why_not_program(cell: Cell) -> str | None:

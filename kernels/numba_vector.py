@@ -605,11 +605,16 @@ def all_set(typing: Any, mask: Any) -> Any:
 
 @intrinsic
 def exponent(typing: Any, a: Any, lowest: Any, shift: Any) -> Any:
-    """n and f of a = 2^n f with lowest <= f < 2 lowest, for a normal a > 0; `shift` is 1.5 * 2^(bits of the mantissa)."""
+    """n and f of a = 2^n f with lowest <= f < 2 lowest, for a normal a > 0.
+
+    `shift` is 1.5 * 2^(bits of the mantissa).
+    """
     mantissa = 23 if a.dtype.bitwidth == 32 else 52
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        of_lowest, of_shift = (_as_vector(context, builder, k, a, v) for k, v in zip(sig.args[1:], args[1:], strict=True))
+        of_lowest, of_shift = (
+            _as_vector(context, builder, k, a, v) for k, v in zip(sig.args[1:], args[1:], strict=True)
+        )
         bits = _bits(builder, args[0])
         by = ir.Constant(bits.type, [mantissa] * bits.type.count)
         n = builder.ashr(builder.sub(bits, _bits(builder, of_lowest)), by)
@@ -627,8 +632,9 @@ def turned(typing: Any, shifted: Any, quarters: Any, sine: Any, cosine: Any) -> 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         bits = _bits(builder, args[0])
         integer, count = bits.type.element, bits.type.count
-        n = builder.add(bits, spread(builder, builder.trunc(args[1], integer) if integer.width < 64 else args[1], count))
-        one, two, up = ([ir.Constant(bits.type, [value] * count) for value in (1, 2, integer.width - 2)])
+        quarter = args[1] if integer.width == 64 else builder.trunc(args[1], integer)
+        n = builder.add(bits, spread(builder, quarter, count))
+        one, two, up = [ir.Constant(bits.type, [value] * count) for value in (1, 2, integer.width - 2)]
         odd = builder.icmp_signed("!=", builder.and_(n, one), ir.Constant(bits.type, None))
         value = _bits(builder, builder.select(odd, args[3], args[2]))
         return builder.bitcast(builder.xor(value, builder.shl(builder.and_(n, two), up)), args[0].type)
