@@ -49,9 +49,7 @@ def draw(rng: np.random.Generator, *shape: int) -> Array:
 class Pair:
     """A module on a backend in a dtype, the same one on the reference in float64, and what goes into both."""
 
-    def __init__(
-        self, backend, name, shape, dtype="float64", *, tokens=False, lengths=False, seed=0, **options
-    ):
+    def __init__(self, backend, name, shape, dtype="float64", *, tokens=False, lengths=False, seed=0, **options):
         T, N, I, H = shape
         rng = np.random.default_rng(seed)
         self.mine = fastrnn.Recurrent(LIBRARY[name], I, H, dtype=dtype, seed=seed, backend=backend, **options)
