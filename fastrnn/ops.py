@@ -28,7 +28,7 @@ __all__ = [
     "as_tokens",
     "backward",
     "choose",
-    "choose_for_program",
+    "choose_for_programs",
     "empty",
     "forward",
     "gates",
@@ -257,7 +257,7 @@ def choose(backend: str | None, num_threads: int | None) -> tuple[ModuleType, in
     return resolve(backend), num_threads or allowed_threads()
 
 
-def choose_for_program(cell: Cell, backend: str | None, num_threads: int | None) -> tuple[ModuleType, int]:
+def choose_for_programs(backend: str | None, num_threads: int | None, cell: Cell) -> tuple[ModuleType, int]:
     """As `choose`, for a written cell: NumPy where a backend that nobody asked for does not run its program.
 
     Raises

@@ -78,7 +78,8 @@ FORWARD, BACKWARD, MIDDLE, MIDDLE_BACK = range(4)  # the programs of a cell that
 _PLACES = 32  # of each kind of operand
 _TABLE = 2 * len(Kind) * _PLACES * 8 // VECTOR_BYTES  # vectors of integers
 _SCRATCH = ROWS * _PLACES  # vectors
-_REGISTER, _SLOT, _BEFORE, _AFTER, _GRADIENT, _UNIT, _CONSTANT, _, _MIDDLE = map(int, Kind)
+_REGISTER, _SLOT, _BEFORE, _AFTER = map(int, (Kind.REGISTER, Kind.SLOT, Kind.BEFORE, Kind.AFTER))
+_GRADIENT, _UNIT, _CONSTANT, _MIDDLE = map(int, (Kind.GRADIENT, Kind.UNIT, Kind.CONSTANT, Kind.MIDDLE))
 
 # Words of `Compiled.code`: the interpreter's address, three numbers, where each of the programs starts, and where the
 # last one ends; then instructions of five words, whose operands are indices into the table of places.

@@ -208,7 +208,8 @@ def stack(typing: Any, pointer: Any, count: Any) -> Any:
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         kind = ir.ArrayType(args[0].type.pointee, count.literal_value * lanes(pointer.dtype.name))
-        room = cgutils.alloca_once(builder, kind)
+        with builder.goto_entry_block():  # and not by `alloca_once`, which fills it with zeros at every call
+            room = builder.alloca(kind)
         room.align = VECTOR_BYTES
         return builder.bitcast(room, args[0].type)
 

@@ -151,7 +151,7 @@ class _Problem:
         backend: str | None = None,
     ) -> None:
         self.cell: Cell = CELLS[cell] if isinstance(cell, str) else cell.cell
-        choose = ops.choose if isinstance(cell, str) else partial(ops.choose_for_program, self.cell)
+        choose = ops.choose if isinstance(cell, str) else partial(ops.choose_for_programs, cell=self.cell)
         self.backend, self.num_threads = choose(backend, torch.get_num_threads())
         self.x = _array(x, "x")
         # A copy: whoever writes to the caller's must not reach what is checked here and trusted in backward.
