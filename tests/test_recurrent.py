@@ -14,15 +14,21 @@ from calls import backends
 from tolerances import assert_close
 
 import fastrnn
-from fastrnn.backends import BACKENDS
+from fastrnn.backends import BACKENDS, info, load
 from fastrnn.cells import LIBRARY, sigmoid, tanh
 from fastrnn.cells.program import Kind, Operand, Program
 from fastrnn.errors import BackendError
 from fastrnn.parameters import Array
 from fastrnn.training import Last, Linear, Sequential, check_gradients
 
-kernels = pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "numpy"], indirect=True)
+KERNELS = [name for name in BACKENDS if name != "numpy"]
+RUNS_NUMBA = any(status.runs and status.name == "numba" for status in info().backends)
+REFUSED = {name for name, cell in LIBRARY.items() if RUNS_NUMBA and load("numba").why_not_program(cell)}
+PAIRS = [(backend, name) for backend in KERNELS for name in LIBRARY if backend != "numba" or name not in REFUSED]
+
+kernels = pytest.mark.parametrize("backend", KERNELS, indirect=True)
 cells = pytest.mark.parametrize("name", list(LIBRARY))
+kernels_and_cells = pytest.mark.parametrize(("backend", "name"), PAIRS, indirect=["backend"])
 SHAPES = [(1, 1, 1, 1), (3, 1, 5, 7), (2, 3, 4, 33), (9, 20, 10, 70), (20, 6, 3, 17), (6, 2, 16, 130)]
 # Of O(1) values whose errors do not grow from step to step: `draw` sees to both.
 LIMITS = {"float64": 1e-11, "float32": 3e-4}
@@ -92,21 +98,18 @@ class Pair:
             assert_close(key, got[key], value, LIMITS[self.mine.dtype.name] * max(1.0, np.abs(value).max(initial=0)))
 
 
-@kernels
-@cells
+@kernels_and_cells
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_equals_reference(backend, name, shape):
     Pair(backend, name, shape).check()
 
 
-@kernels
-@cells
+@kernels_and_cells
 def test_equals_reference_in_float32(backend, name):
     Pair(backend, name, (7, 5, 6, 20), "float32").check()
 
 
-@kernels
-@cells
+@kernels_and_cells
 @pytest.mark.parametrize(
     "options",
     [
@@ -121,8 +124,7 @@ def test_every_order_equals_reference(backend, name, options):
     Pair(backend, name, (6, 5, 4, 19), **options).check()
 
 
-@kernels
-@cells
+@kernels_and_cells
 def test_masks_and_resets_equal_reference(backend, name):
     pair = Pair(backend, name, (8, 5, 4, 19))
     rng = np.random.default_rng(1)
@@ -132,16 +134,14 @@ def test_masks_and_resets_equal_reference(backend, name):
         pair.check(**given)
 
 
-@kernels
-@cells
+@kernels_and_cells
 def test_checkpoints_give_the_same_bits(backend, name):
     pair = Pair(backend, name, (12, 30, 4, 19), num_layers=2)
     whole, again = pair.run(pair.mine), pair.run(pair.mine, checkpoint_every=4)
     assert all((whole[key] == again[key]).all() for key in whole)
 
 
-@kernels
-@cells
+@kernels_and_cells
 @pytest.mark.parametrize("shape", [(30, 2, 16, 200), (30, 40, 16, 70)], ids=["units", "batch"])
 def test_threads_give_the_same_bits(backend, name, shape):
     pair = Pair(backend, name, shape, "float32")
@@ -154,8 +154,7 @@ def test_threads_give_the_same_bits(backend, name, shape):
     assert (y == found[0]["y"]).all()
 
 
-@kernels
-@cells
+@kernels_and_cells
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_streams_give_the_same_bits(backend, name, batch_size):
     pair = Pair(backend, name, (5, batch_size, 6, 37), "float32", num_layers=2)
@@ -167,8 +166,7 @@ def test_streams_give_the_same_bits(backend, name, batch_size):
         assert (kept == last).all()
 
 
-@kernels
-@cells
+@kernels_and_cells
 def test_traces_equal_reference(backend, name):
     pair = Pair(backend, name, (6, 5, 4, 19), lengths=True, bidirectional=True)
     want, got = [
@@ -192,9 +190,14 @@ def test_a_wrong_derivative_is_seen():
     assert "WRONG" in str(found)
 
 
-@kernels
 @pytest.mark.parametrize(
-    "name", [name for name, cell in LIBRARY.items() if not (cell.program.reads_h or cell.program.m_gates)]
+    ("backend", "name"),
+    [
+        (backend, name)
+        for backend, name in PAIRS
+        if not (LIBRARY[name].program.reads_h or LIBRARY[name].program.m_gates)
+    ],
+    indirect=["backend"],
 )
 @pytest.mark.parametrize("lengths", [False, True])
 def test_projections_equal_reference(backend, name, lengths):
@@ -284,8 +287,11 @@ def test_no_recurrent_weights_without_a_recurrent_product():
     assert [*fastrnn.Recurrent(LIBRARY["min_gru"], 4, 8).parameters] == ["weight_ih_l0", "bias_ih_l0"]
 
 
-@cells
-@pytest.mark.parametrize("backend", ["numba"], indirect=True)
+def test_the_numba_backend_runs_the_library():
+    assert not REFUSED
+
+
+@pytest.mark.parametrize(("backend", "name"), [pair for pair in PAIRS if pair[0] == "numba"], indirect=["backend"])
 def test_numba_runs_all_that_a_backend_can(backend, name):
     """Sums over many rows, which are cut in pieces, and weights that are added to."""
     pair = Pair(backend, name, (40, 9, 5, 19))
