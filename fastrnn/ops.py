@@ -28,7 +28,7 @@ __all__ = [
     "as_tokens",
     "backward",
     "choose",
-    "choose_for_programs",
+    "choose_for_cell",
     "empty",
     "forward",
     "gates",
@@ -257,8 +257,8 @@ def choose(backend: str | None, num_threads: int | None) -> tuple[ModuleType, in
     return resolve(backend), num_threads or allowed_threads()
 
 
-def choose_for_programs(backend: str | None, num_threads: int | None, cell: Cell) -> tuple[ModuleType, int]:
-    """As `choose`, for a written cell: NumPy where a backend that nobody asked for does not run its program.
+def choose_for_cell(cell: Cell, backend: str | None, num_threads: int | None) -> tuple[ModuleType, int]:
+    """As `choose`, for a cell: NumPy where a backend that nobody asked for does not run the program of a written one.
 
     Raises
     ------
@@ -266,7 +266,7 @@ def choose_for_programs(backend: str | None, num_threads: int | None, cell: Cell
         If the one that was asked for does not.
     """
     module, threads = choose(backend, num_threads)
-    reason = module.why_not_program(cell) if hasattr(module, "why_not_program") else None
+    reason = module.why_not_program(cell) if cell.program and hasattr(module, "why_not_program") else None
     if reason:
         wanted = backend or asked_for()
         if wanted:
