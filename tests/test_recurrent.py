@@ -339,9 +339,9 @@ def test_prints_equations_derivative_and_programs(name):
     assert "registers" in text
 
 
-@cells
-def test_explains_what_it_does(name):
-    text = fastrnn.Recurrent(LIBRARY[name], 4, 8).explain((3, 2, 4), training=True)
+@kernels_and_cells
+def test_explains_what_it_does(backend, name):
+    text = fastrnn.Recurrent(LIBRARY[name], 4, 8, backend=backend).explain((3, 2, 4), training=True)
     assert "recurrent product" in text or not LIBRARY[name].gates_hh
 
 
