@@ -78,7 +78,6 @@ from c_kernels cimport (
 
 from fastrnn.fits import check_call, check_product, check_weights
 
-RUNS_PROGRAMS = True  # of written cells, besides the built-in ones
 LOOKS_ITSELF = True  # whether arrays fit one another, sooner than fastrnn.ops would
 
 cdef extern from *:
