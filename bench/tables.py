@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 MISSING = "\N{EN DASH}"  # stands where there is no figure
-NAME_WIDTH = len("lstm-50-128-1024-1024-")  # of the names where there is little room
+NAME_WIDTH = len("lstm-50-128-1024-1024-")  # of the names where there is little room, unless a cell's name is longer
 STYLES = {"lost": "red", "won": "green", "doubtful": "yellow", "": ""}
 
 
@@ -134,7 +134,9 @@ def print_grid(console: Console, title: str, columns: Sequence[str], rows: Seque
     lines = _grid(title, columns, rows)
     left = list(range(1, len(columns)))
     if not _fits(console, lines):
-        rows = [[_break_name(console, name), *figures] for name, *figures in rows]
+        shortest = [len(found[0]) for name, *_ in rows if (found := re.match(r"\w+(-\d+){4}-?", name.plain))]
+        width = max([NAME_WIDTH, *shortest])
+        rows = [[_break_name(console, name, width), *figures] for name, *figures in rows]
         columns = [column.replace(", ", ",\n") for column in columns]
     while left:
         count = len(left)
@@ -169,11 +171,11 @@ def _fits(console: Console, lines: Grid) -> bool:
     return Measurement.get(console, console.options.update(width=10_000), lines).maximum <= console.width
 
 
-def _break_name(console: Console, name: Text) -> Text:
+def _break_name(console: Console, name: Text, width: int) -> Text:
     """Break a name between words, and a case's before what is special about it."""
-    if len(name) > NAME_WIDTH and (special := re.search(r"(?<=\d-)(?=\d*[a-z])", name.plain)):
+    if len(name) > width and (special := re.search(r"(?<=\d-)(?=\d*[a-z])", name.plain)):
         name = Text("\n").join(name.divide([special.start()]))
-    return Text("\n").join(name.wrap(console, NAME_WIDTH))
+    return Text("\n").join(name.wrap(console, width))
 
 
 def time_text(seconds: float) -> str:
