@@ -2,7 +2,7 @@
 
 The operations (`sigmoid`, `tanh`, `where`, ...) work on what a cell's equations are made of, and on NumPy arrays. The
 cells of the library (`peephole_lstm`, `min_gru`, ...) are defined when they are first asked for; ``LIBRARY`` has all of
-them by name.
+them by name. `lstm_with`, `gru_with` and `rnn_with` make cells with other activations.
 """
 
 from importlib import import_module
@@ -78,10 +78,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A cell of the library, or all of them."""
+    """A cell of the library, all of them, or what makes more."""
     if not name.startswith("_"):
         library = import_module("fastrnn.cells.library")
-        if name == "LIBRARY" or name in library.LIBRARY:
+        if name in library.__all__:
             return getattr(library, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

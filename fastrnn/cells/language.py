@@ -81,6 +81,7 @@ class WrittenCell(Cell):
     """
 
     equations: Equations | None = None
+    made_by: tuple[Callable[..., WrittenCell], dict[str, Any]] | None = None  # of one that a factory makes: its options
 
     # A cell is what its function is, so one is like no other.
     __hash__ = object.__hash__
@@ -114,6 +115,8 @@ class WrittenCell(Cell):
         return self
 
     def __reduce__(self) -> Any:
+        if self.made_by is not None:
+            return _made, self.made_by
         function = self._equations.function
         return _again, (function.__module__, function.__qualname__)
 
@@ -137,6 +140,11 @@ def _again(module: str, name: str) -> WrittenCell:
             "module"
         )
     return found
+
+
+def _made(factory: Callable[..., WrittenCell], options: Mapping[str, Any]) -> WrittenCell:
+    """A cell from a pickle: the one that its factory makes."""
+    return factory(**options)
 
 
 def as_states(result: Any) -> tuple[Any, ...]:
@@ -329,7 +337,7 @@ class _Tracing:
     def _run(self) -> Any:
         """Call the function, and keep its local variables as it returns."""
         code = self.definition.function.__code__
-        before = sys.getprofile()
+        before: Any = sys.getprofile()
 
         def note(frame: FrameType, event: str, _: Any) -> None:
             if event == "return" and frame.f_code is code:
@@ -339,10 +347,12 @@ class _Tracing:
         try:
             return self.definition.function(*self.arguments)
         except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            sys.setprofile(before)
             raise self.definition.error(error) from error
         finally:
-            sys.setprofile(before)
+            # A profiler written in C, as cProfile, is no function: it goes on when it is told to.
+            sys.setprofile(before if before is None or callable(before) else None)
+            if before is not None and not callable(before):
+                before.enable()
 
 
 class _Definition:
@@ -391,8 +401,10 @@ class _Definition:
 
     def cell(self) -> WrittenCell:
         """The cell."""
-        of_middle = tuple(n for n in self.gates if n in _Tracing(self, ()).called)
-        traced = _Tracing(self, of_middle)
+        traced = _Tracing(self, ())
+        of_middle = tuple(n for n in self.gates if n in traced.called)
+        if of_middle:
+            traced = _Tracing(self, of_middle)
         graph, result = traced.graph, as_states(traced.result)
         if len(result) != len(self.states):
             raise self.fault(
@@ -557,7 +569,7 @@ class _Writer:
             middle_back=self.write(first_back, seen_back) if Q else (),
             constants=tuple(self.constants.values),
             registers=self.registers,
-            room=room,
+            room=max(S + M, 1 + max((at.index for at in tape.values()), default=0)),
         )
 
 

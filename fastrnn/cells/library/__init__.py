@@ -1,10 +1,11 @@
-"""Cells from the literature, written in the language: equations and papers stand in each."""
+"""Cells from the literature, written in the language, with their papers; and variants of LSTM, GRU and RNN."""
 
-from fastrnn.cells.library.continuous import cfc, lem, ltc
+from fastrnn.cells.library.continuous import cfc, co_rnn, lem, ltc
 from fastrnn.cells.library.gru import atr, brc, hard_gru, li_gru, mgu, nbrc, reset_before_gru, star, ugrnn
 from fastrnn.cells.library.lstm import coupled_lstm, hard_lstm, janet, peephole_lstm, ran, slstm
 from fastrnn.cells.library.rnn import antisymmetric_rnn, fast_grnn, fast_rnn, ind_rnn, ind_rnn_tanh, leaky_rnn
 from fastrnn.cells.library.scan import gilr, min_gru, min_lstm, qrnn, rg_lru, sru
+from fastrnn.cells.library.variants import gru_with, lstm_with, rnn_with
 
 LIBRARY = {
     cell.name: cell
@@ -13,8 +14,8 @@ LIBRARY = {
         *(reset_before_gru, mgu, hard_gru, li_gru, ugrnn, brc, nbrc, star, atr),
         *(min_gru, min_lstm, sru, qrnn, gilr, rg_lru),
         *(ind_rnn, ind_rnn_tanh, leaky_rnn, fast_rnn, fast_grnn, antisymmetric_rnn),
-        *(cfc, lem, ltc),
+        *(cfc, co_rnn, lem, ltc),
     )
 }
 
-__all__ = ["LIBRARY", *LIBRARY]  # noqa: PLE0604
+__all__ = ["LIBRARY", "gru_with", "lstm_with", "rnn_with", *LIBRARY]  # noqa: PLE0604

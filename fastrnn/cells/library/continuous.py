@@ -7,7 +7,7 @@ from typing import Any
 from fastrnn.cells.language import cell
 from fastrnn.cells.operations import sigmoid, softplus, tanh
 
-__all__ = ["cfc", "lem", "ltc"]
+__all__ = ["cfc", "co_rnn", "lem", "ltc"]
 
 
 @cell(gates="f g a b", states="h")
@@ -38,3 +38,14 @@ def ltc(a: Any, prev: Any, p: Any) -> Any:
     """
     f = sigmoid(a.f)
     return (prev.h + 0.1 * f * p.target) / (1.0 + 0.1 * (softplus(p.tau) + f))
+
+
+@cell(gates="y z", states="y z", parameters={"gamma": 2.7, "epsilon": 4.7}, from_h="y")
+def co_rnn(a: Any, prev: Any, p: Any) -> Any:
+    """Coupled oscillators (Rusch and Mishra, 2021), in steps of 0.042: y is where each is, z how fast.
+
+    Two recurrent products, of y and of z. Frequency gamma and damping epsilon, one number each in the paper, begin as
+    those of its experiment on MNIST by pixels.
+    """
+    z = prev.z + 0.042 * (tanh(a.z(prev.z) + a.y) - p.gamma * prev.y - p.epsilon * prev.z)
+    return prev.y + 0.042 * z, z
