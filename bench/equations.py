@@ -88,7 +88,7 @@ def torch_library() -> Library:
             Op.SIGMOID: torch.sigmoid,
             Op.TANH: torch.tanh,
             Op.RELU: torch.relu,
-            Op.SELECT: torch.where,
+            Op.SELECT: lambda mask, a, b: torch.where(mask.bool(), a, b),  # of two masks a number may be made before
         },
         {
             "softplus": torch.nn.functional.softplus,

@@ -89,6 +89,7 @@ class Report:
     facts: dict[str, str]  # the machine, the versions, the settings
     limits: Sheet
     tables: tuple[Table, ...]
+    cells: Sheet  # written cells, the means of their rows
     yardsticks: Sheet  # written cells beside what they are held to
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -101,6 +102,7 @@ def report(results: Results) -> Report:
         _facts(results),
         _limits(results),
         tuple(_table(results, *table) for table in results.tables()),
+        _cells(results),
         _yardsticks(results.rows),
         tuple(_notes(results.rows)),
         tuple(_warnings(results.rows)),
@@ -116,6 +118,9 @@ def print_results(console: Console, results: Results) -> None:
     _print_sheet(console, "limits of the machine", told.limits)
     for table in told.tables:
         _print_table(console, table)
+    _print_sheet(
+        console, "written cells: geometric means of the best peer's time over ours, and of each peer's", told.cells
+    )
     _print_sheet(console, "written cells beside what they are held to", told.yardsticks)
     console.print()
     for note in told.notes:
@@ -277,6 +282,21 @@ def _line(results: Results, row: Row) -> Line:
     verdict = "" if math.isnan(row.ratio) else "doubtful" if row.doubt else "lost" if row.ratio < 1 else "won"
     times = {peer: time_text(row.seconds(peer)) for peer, samples in row.samples.items() if samples}
     return Line(row.case.name, remark, ours, times, row.best_peer, ratio_text(row.ratio), verdict, limit)
+
+
+def _cells(results: Results) -> Sheet:
+    """A line for each written cell, the worst first: the mean ratio in each table, and that to each peer in all."""
+    written = [row for row in results.rows if row.case.written and row.counts]
+    tables = [(kind, threads) for kind, threads, _ in results.tables()]
+    peers = sorted({peer for row in written for peer in row.samples} - {*OWN, REFERENCE})
+    lines = []
+    for cell in {row.case.cell for row in written}:
+        its = [row for row in written if row.case.cell == cell]
+        of_tables = [mean_ratio(row for row in its if (row.kind, row.threads) == table) for table in tables]
+        figures = [*of_tables, *(mean_ratio(its, peer) for peer in peers)]
+        lines.append((mean_ratio(its), (cell, *map(ratio_text, figures))))
+    columns = (*(f"{kind}, {threads_text(threads)}" for kind, threads in tables), *peers)
+    return Sheet(("cell", *columns), tuple(line for _, line in sorted(lines)))
 
 
 def _yardsticks(rows: Iterable[Row]) -> Sheet:
