@@ -330,8 +330,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "onnx_has_another_slope",
-            '"hardsigmoid": ("hard_sigmoid", 0.2, 0.5)',
-            '"hardsigmoid": ("hard_sigmoid", 1 / 6, 0.5)',
+            '"HardSigmoid": ("hard_sigmoid", 0.2, 0.5)',
+            '"HardSigmoid": ("hard_sigmoid", 1 / 6, 0.5)',
         ),
     ],
     ("fastrnn/cells/derivative.py", "written"): [
@@ -348,6 +348,37 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "known[node] = seed if",
         ),
         Mutant("middle_has_no_gradient", "[*seeds, (middle, graph.leaf(Operand(Kind.MIDDLE, 0)))]", "seeds"),
+    ],
+    ("fastrnn/onnx/node.py", "onnx"): [
+        Mutant("gates_stay_in_onnx_order", "by_gate[gate] for gate in order", "by_gate[gate] for gate in by_gate"),
+        Mutant(
+            "padding_is_reversed_too", "np.where(steps < lengths, lengths - 1 - steps, steps)", "(lengths - 1 - steps)"
+        ),
+        Mutant("no_steps_leave_the_state", "s[:, lengths == 0] = 0", "s[:, lengths < 0] = 0"),
+        Mutant("peepholes_in_the_order_of_gates", "p_i, p_o, p_f = np.split", "p_i, p_f, p_o = np.split"),
+    ],
+    ("fastrnn/onnx/scope.py", "onnx"): [
+        Mutant("drawn_weights_are_constants", "or node.op_type in DRAWN or", "or"),
+    ],
+    ("fastrnn/onnx/session.py", "onnx_session"): [
+        Mutant(
+            "replaced_weights_are_ignored",
+            "self._pieces is None or self._defaults & feed.keys()",
+            "self._pieces is None",
+        ),
+        Mutant("constants_are_missing", "_with_constants(here, uses, makers), values", "sorted(here), values"),
+        Mutant("names_around_a_branch_are_missing", "            found |= used - own\n", ""),
+    ],
+    ("fastrnn/onnx/scan.py", "onnx_export"): [
+        Mutant(
+            "padding_changes_the_state", 'body.add("Where", [mask, new, old])', 'body.add("Where", [mask, new, new])'
+        ),
+        Mutant("reverse_runs_forward", "scan_input_directions=[reverse]", "scan_input_directions=[0]"),
+        Mutant("conditions_lose_their_else", 'g.add("And", [g.add("Not", [mask]), c])', "never"),
+    ],
+    ("fastrnn/onnx/operators.py", "onnx_export"): [
+        Mutant("directions_side_by_side_are_one", "perm=[0, 2, 1, 3]", "perm=[0, 1, 2, 3]"),
+        Mutant("no_steps_have_no_state", "[some, new, old]", "[some, new, new]"),
     ],
     ("kernels/c/steps.h", "kernels"): [
         Mutant("more_rows_follow_than_there_were", "return here < before ? here : before;", "return here;"),

@@ -21,6 +21,7 @@ PUBLIC += [
     "fastrnn.torch",
     "fastrnn.jax",
     "fastrnn.keras",
+    "fastrnn.onnx",
     "fastrnn.demos",
     "fastrnn.cells",
     "fastrnn.reference",
