@@ -13,6 +13,7 @@ why in `why_not_runnable()`. Functions it may have besides, that `fastrnn` does 
 - `pack(cell, weights)`, whose result `forward(..., tape=False, packed=...)` takes in place of the weights, then None;
 - `keep(tape)`, `recall(...)` and `kept_sizes(...)`, which take a tape apart into arrays and put it together again;
 - `LOOKS_ITSELF`, if it makes sure that arrays fit one another, as `fastrnn.fits` does for the others;
+- `why_not_program(cell)`, which says what in a written cell's program it does not run, or None;
 - `sample(x)`, which is `fastrnn.ops.sample`;
 - `new_array(shape, dtype)`, a new array on memory that it recycles;
 - `multiply(a, b, bias)` for dense layers, `softmax(z, scale)` for losses;

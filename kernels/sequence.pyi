@@ -7,7 +7,6 @@ from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
 
 LOOKS_ITSELF: bool
-RUNS_PROGRAMS: bool
 
 class Packed: ...
 class Tape: ...

@@ -34,11 +34,11 @@ SUITES = {
     "kernels": "test_kernels.py -k 'cython and not again'",
     "checked": "test_kernels.py -k 'cython and checked_memory'",
     "switches": "test_switches.py -k 'not numba'",
-    "activations": "test_activations.py",
+    "activations": "test_activations.py -k 'not numba'",
     "dense": "test_multiply.py test_softmax.py -k 'not numba'",
     "modules": "test_modules.py test_same_bits.py test_trace.py test_dropout.py -k 'not numba'",
     "masks": "test_masks.py -k 'not numba'",
-    "written": "test_recurrent.py",
+    "written": "test_recurrent.py -k 'not numba'",
     "language": "test_language.py",
     "variants": "test_variants.py",
     "onnx": "test_onnx.py",
@@ -63,6 +63,8 @@ SUITES = {
     "text": "test_training_text.py test_training_sampling.py test_training_composition.py",
     "loop": "test_training_loop.py",
     "numba": "test_kernels.py -k 'numba and float32 and not again'",
+    "numba_activations": "test_activations.py -k 'numba and float32'",
+    "numba_written": "test_recurrent.py -k 'numba'",
     "numba_threads": "test_threads.py test_same_bits.py -k 'numba'",
 }
 

@@ -290,16 +290,15 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("states_lie_side_by_side_with_h", "c + (k - 1) * FN(unit_width)(l)", "c + (k - 1) * l->hidden"),
         Mutant(
             "h_of_the_first_row",
-            "h[r] = vec_load_part(h_prev + r * h_row + q * LANES",
-            "h[r] = vec_load_part(h_prev + q * LANES",
+            "vec_load_part(h_prev + r * h_row + (q + u) * LANES",
+            "vec_load_part(h_prev + (q + u) * LANES",
         ),
-        Mutant("sums_of_the_first_block", "acc[slot / 4 * plane] + slot % 4, 4", "acc[0] + slot % 4, 4"),
-        Mutant("units_of_a_row_step_as_rows", "units > 1 ? units : count);", "count);"),
-        Mutant("m_is_that_of_another_row", "(l->keep ? piece->row + n : n) * H + at", "n * H + at"),
+        Mutant("h_is_read_beyond_its_row", "const int whole = FN(are_whole)(l, q, units);", "const int whole = 1;"),
+        Mutant("sums_of_the_first_block", "acc[at / 4 * plane] + at % 4", "acc[0] + at % 4"),
+        Mutant("slots_of_the_first_unit", "at = q % units; slot < slots", "at = 0; slot < slots"),
+        Mutant("units_beyond_h", "ceil_div(FN(left)(l, q), LANES));", "group);"),
+        Mutant("m_is_that_of_another_row", "(l->keep ? piece->row + n : n) * H", "n * H"),
         Mutant("followers_and_beginners_together", "follows ? least(rows, m->carried - n) : rows", "rows"),
-        Mutant(
-            "bypass_is_lost", "carry[r * carry_row] = dh[4 * first + r * d_row];", "carry[r * carry_row] = (vec){0};"
-        ),
         Mutant("lanes_beyond_h_stay", "end < LANES && slot < p->slots", "end < 0 && slot < p->slots"),
         Mutant("trace_shows_the_first_rows", "(k - 1) * rows * l->hidden + at", "at"),
     ],
@@ -897,15 +896,28 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
     ],
     ("kernels/numba_layout.py", "numba"): [
-        Mutant("numba_gru_swaps_gates_of_x", "(slot + 2 if side == X else slot) % 3", "slot % 3"),
+        Mutant("numba_gru_swaps_gates_of_x", "x_gates=0x102", "x_gates=0x210"),
+        Mutant("numba_m_feeds_the_gates_of_h", "else s.m_gates", "else s.h_gates", "numba_written"),
     ],
     ("kernels/numba_forward.py", "numba"): [
         Mutant(
             "numba_threads_do_not_wait_after_a_step",
-            "turn = barrier(sync, team, turn, thread, a.watch)\n            if leaves(a.watch, turn):\n"
-            "                return turn\n        if a.u:",
-            "turn += 0\n        if a.u:",
+            "turn = barrier(sync, team, turn, thread, a.watch)\n                if leaves(a.watch, turn):\n"
+            "                    return turn\n        if a.hr_panels:",
+            "turn += 0\n        if a.hr_panels:",
             "numba_threads",
+        ),
+        Mutant(
+            "numba_tiles_are_as_high_as_h_alone_lets_them",
+            "vectors = max(vectors, of_x)",
+            "vectors = vectors",
+            "numba_written",
+        ),
+        Mutant(
+            "numba_states_begin_with_the_first_one",
+            "load_part(a.c_0 + ((k * s.N + n) * s.H + u * W), s.H - u * W)",
+            "load_part(a.c_0 + (n * s.H + u * W), s.H - u * W)",
+            "numba_written",
         ),
     ],
     ("kernels/numba_backward.py", "numba"): [
@@ -916,6 +928,39 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "numba",
         ),
         Mutant("numba_dx_does_not_add", "if s.add_dx:", "if s.add_dx > 1:"),
+        Mutant(
+            "numba_gradient_of_h_forgets_what_bypasses",
+            "            if bypasses:\n                of_h = of_h + load(a.carry",
+            "            if False:\n                of_h = of_h + load(a.carry",
+            "numba numba_written",
+        ),
+        Mutant(
+            "numba_parameters_have_the_gradients_of_sums",
+            "load(sums + (s.sums + m) * W)",
+            "load(sums + m * W)",
+            "numba_written",
+        ),
+    ],
+    ("kernels/numba_math.py", "numba_activations"): [
+        Mutant("numba_sin_takes_two_parts_of_pi", "fma(n, -third, fma(n, -second,", "fma(n, -0.0, fma(n, -second,"),
+        Mutant("numba_log1p_forgets_what_rounding_took", "_log_plus(u, lost / u)", "_log_plus(u, 0.0)"),
+    ],
+    ("kernels/numba_program.py", "numba_activations numba_written"): [
+        Mutant("numba_fnma_subtracts_c", "fma(negative(a), b, c)", "negative(fma(a, b, c))"),
+        Mutant("numba_min_loses_a_nan", "choose(equal(b, b), minimum(a, b), b)", "minimum(a, b)"),
+        Mutant("numba_later_rows_see_one_parameter", "load_part(unit + (i * H + u * W)", "load_part(unit + (u * W)"),
+        Mutant(
+            "numba_missing_lanes_keep_gradients",
+            "store(place, first(load(place), count))",
+            "store(place, load(place))",
+            reason="their weights are zeros, so only an infinity or a NaN there would be seen",
+        ),
+        Mutant(
+            "numba_takes_programs_it_does_not_know",
+            "if field not in _FIELDS and value:",
+            "if False:",
+            "numba_written",
+        ),
     ],
     ("kernels/numba_threads.py", "numba"): [
         Mutant(

@@ -569,7 +569,7 @@ class _Writer:
             middle_back=self.write(first_back, seen_back) if Q else (),
             constants=tuple(self.constants.values),
             registers=self.registers,
-            room=room,
+            room=max(S + M, 1 + max((at.index for at in tape.values()), default=0)),
         )
 
 
