@@ -21,7 +21,7 @@ why in `why_not_runnable()`. Functions it may have besides, that `fastrnn` does 
   anything, from a list of each layer's weights, from the first on, and a zero state. Arrays have no axis N where
   batch_size is None, but in `states`. It has
 
-  - `step(x, out=None)`, which takes one step of all layers and returns `out`, or a new array where that is None, with
+  - `step(x, out=None, extra=())`, which takes one step of all layers and returns `out`, or a new array where that is None, with
     the last layer's outputs (N, P). x is used as it is where it is a C-contiguous and aligned ndarray (N, I) of dtype,
     and out where it is such an array (N, P) that can be written. Anything else, so token indices too, goes through
     `validate(x, out)`, before the state is touched: that raises what is to be raised, or returns x as an array that can

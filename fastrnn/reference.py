@@ -21,6 +21,7 @@ from fastrnn.parameters import Array
 from fastrnn.steps import gradient_groups
 
 RUNS_PROGRAMS = True  # and not the built-in cells alone
+TAKES_EXTRAS = True  # what written cells are given beside x
 
 __all__ = ["POINT_FUNCTIONS", "Tape", "backward", "describe", "forward", "gates", "sigmoid"]
 
@@ -135,6 +136,20 @@ class Written(NamedTuple):
 
     cell: Cell
     weights: Weights
+    extra: tuple[Array, ...] = ()  # (N, 1) or (N, H), what the rows of a step are given beside x
+
+    def at(self, step: slice, extra: tuple[Array, ...]) -> Written:
+        """The same at a step, given the extras of all of them, (R, W), or by sequence (N, W)."""
+        assert self.cell.program is not None
+        rows = step.stop - step.start
+        return self._replace(
+            extra=tuple(
+                [
+                    array[:rows] if of_sequence else array[step]
+                    for array, of_sequence in zip(extra, self.cell.program.extras, strict=True)
+                ]
+            )
+        )
 
     @property
     def units(self) -> int:
@@ -175,7 +190,7 @@ class Written(NamedTuple):
 
         whole = dict(sums)
         before = dict(zip(self.cell.states, state_prev, strict=True))
-        state = equations.run(sums, before, self.weights.unit, product)
+        state = equations.run(sums, before, self.weights.unit, product, self.extra)
         state = tuple([np.broadcast_to(s, (len(a_x), self.units)).astype(a_x.dtype) for s in state])
         return state, (*whole.values(), *middle)
 
@@ -187,6 +202,7 @@ class Written(NamedTuple):
         known |= {Operand(Kind.BEFORE, k): s for k, s in enumerate(state_prev)}
         if self.weights.unit is not None:
             known |= {Operand(Kind.UNIT, m): p for m, p in enumerate(self.weights.unit)}
+        known |= {Operand(Kind.EXTRA, k): e for k, e in enumerate(self.extra)}
         return known
 
     def shown(self, gates: Gates, state_prev: State) -> Gates:
@@ -246,6 +262,7 @@ class Tape(NamedTuple):
     state_n: State
     states: list[tuple[State, State]]  # before and after each step, of its rows
     gates: list[Gates]
+    extra: tuple[Array, ...]
 
 
 def forward(
@@ -259,6 +276,7 @@ def forward(
     batch_sizes: Array | None = None,
     reverse: bool = False,
     y: Array | None = None,
+    extra: tuple[Array, ...] = (),
 ) -> tuple[Array, State, Tape | None]:
     """Run a cell over a sequence.
 
@@ -284,13 +302,17 @@ def forward(
         Whether to start at the last step and to end at the first.
     y
         OUT where to write the outputs: contiguous in its last axis, rows evenly apart. None makes a new array.
+    extra
+        What a written cell is given beside x, each (R, 1) or (R, H), or by sequence (N, 1) or (N, H), as its program
+        says. Nobody else may write to them as long as there is a tape.
 
     Returns
     -------
     tuple
         y (T, N, P) or (R, P), the final states, and the tape or None.
     """
-    point_forward = POINT_FUNCTIONS[cell.name][0] if cell.program is None else Written(cell, weights).forward
+    written = None if cell.program is None else Written(cell, weights)
+    point_forward = POINT_FUNCTIONS[cell.name][0] if written is None else written.forward
     bias_ih, bias_hh = (0, 0) if weights.bias_ih is None else (weights.bias_ih, weights.bias_hh)
     steps = _steps(len(x) if batch_sizes is None else batch_sizes, len(state[0]), reverse)
     tokens = x.dtype.kind == "i"
@@ -310,6 +332,8 @@ def forward(
             a_h = np.empty((len(before[0]), 0), weights.ih.dtype)
         else:
             a_h = before[0] @ weights.hh.T + bias_hh
+        if written is not None and extra:
+            point_forward = written.at(step, extra).forward
         after, step_gates = point_forward(a_x[step], a_h, before)
         h = after[0] if weights.hr is None else after[0] @ weights.hr.T
         h_of_rows[step] = h
@@ -318,7 +342,7 @@ def forward(
         if tape:
             states.append((before, after))
             gates.append(step_gates)
-    return y, state, Tape(rows, x.shape, weights, steps, state, states, gates) if tape else None
+    return y, state, Tape(rows, x.shape, weights, steps, state, states, gates, extra) if tape else None
 
 
 def _steps(batch_sizes: Array | int, batch: int, reverse: bool) -> list[slice]:
@@ -389,6 +413,8 @@ def backward(
         if written is None:
             da_x[step], da_h[step], bypass = POINT_FUNCTIONS[cell.name][1](gates, before, after, (du, *others))
         else:
+            if tape.extra:
+                written = written.at(step, tape.extra)
             da_x[step], da_h[step], bypass, own, into_m = written.backward(gates, before, after, (du, *others))
             if own is not None:
                 d_own = d_own if d_own.size else np.empty((len(tape.x), *own.shape[1:]), own.dtype)
@@ -462,7 +488,7 @@ def gates(
     found = [np.empty(shape, ih.dtype) for _ in (*cell.gates, *cell.states[1:])]
     for step, (before, after), step_gates in zip(tape.steps, tape.states, tape.gates, strict=True):
         if isinstance(cell, WrittenCell):
-            step_gates = Written(cell, tape.weights).shown(step_gates, before)
+            step_gates = Written(cell, tape.weights).at(step, tape.extra).shown(step_gates, before)
         for whole, part in zip(found, (*step_gates[:names], *after[1:]), strict=True):
             whole[step if to is None else to[step]] = part
     return tuple(found)

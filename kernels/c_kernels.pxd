@@ -28,6 +28,7 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_CELLS
         FASTRNN_UNIT_SLOTS
         FASTRNN_STATES
+        FASTRNN_EXTRAS
         FASTRNN_CONSTANTS
         FASTRNN_REGISTERS
         FASTRNN_AT_SLOT
@@ -37,6 +38,7 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_AT_UNIT
         FASTRNN_AT_SHOWN
         FASTRNN_AT_MIDDLE
+        FASTRNN_AT_EXTRA
         FASTRNN_AT_CONSTANT
         FASTRNN_AT_REGISTER
         FASTRNN_F32
@@ -57,9 +59,14 @@ cdef extern from "kernels.h" nogil:
         int x_gates[16]
         int h_gates[16]
         int m_gates[16]
-        int registers, constant_count
+        int extras, registers, constant_count
         const void *constants
         fastrnn_code forward, backward, inside, middle, middle_back
+
+    ctypedef struct fastrnn_extra:
+        const void *at
+        ptrdiff_t width
+        int of_sequence
 
     ctypedef struct fastrnn_layer:
         ptrdiff_t steps, batch, inputs, hidden, outputs, rows
@@ -79,6 +86,7 @@ cdef extern from "kernels.h" nogil:
         const void *unit
         const void *bias_ih
         const void *bias_hh
+        const fastrnn_extra *extras
         void *panels
         void *bias
         ptrdiff_t y_row, z_stride, z_row, panel_stride

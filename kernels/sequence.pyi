@@ -8,6 +8,7 @@ from fastrnn.parameters import Array
 
 LOOKS_ITSELF: bool
 RUNS_PROGRAMS: bool
+TAKES_EXTRAS: bool
 
 class Packed: ...
 class Tape: ...
@@ -27,6 +28,7 @@ def forward(
     batch_sizes: Array | None = None,
     reverse: bool = False,
     y: Array | None = None,
+    extra: tuple[Array, ...] = (),
 ) -> tuple[Array, State, Tape | None]: ...
 def backward(
     cell: Cell,
@@ -56,6 +58,7 @@ def recall(
     *,
     batch_sizes: Array | None = None,
     reverse: bool = False,
+    extra: tuple[Array, ...] = (),
 ) -> Tape: ...
 
 class Stepper:
@@ -69,7 +72,7 @@ class Stepper:
         num_threads: int,
         validate: Callable[[Any, Any], Array],
     ) -> None: ...
-    def step(self, x: Any, out: Any = None) -> Array: ...
+    def step(self, x: Any, out: Any = None, extra: tuple[Array, ...] = ()) -> Array: ...
     def load(self, weights: Sequence[Weights]) -> None: ...
 
 def sample(x: Array) -> int: ...

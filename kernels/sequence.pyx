@@ -23,6 +23,7 @@ from c_kernels cimport (
     FASTRNN_AT_AFTER,
     FASTRNN_AT_BEFORE,
     FASTRNN_AT_CONSTANT,
+    FASTRNN_AT_EXTRA,
     FASTRNN_AT_GRADIENT,
     FASTRNN_AT_MIDDLE,
     FASTRNN_AT_REGISTER,
@@ -31,6 +32,7 @@ from c_kernels cimport (
     FASTRNN_AT_UNIT,
     FASTRNN_CHUNKS_TO_LOOK,
     FASTRNN_CONSTANTS,
+    FASTRNN_EXTRAS,
     FASTRNN_F32,
     FASTRNN_F64,
     FASTRNN_FEW_ROWS,
@@ -46,6 +48,7 @@ from c_kernels cimport (
     FASTRNN_UNIT_SLOTS,
     fastrnn_cell,
     fastrnn_code,
+    fastrnn_extra,
     fastrnn_give,
     fastrnn_instruction,
     fastrnn_isa_names,
@@ -77,6 +80,7 @@ from c_kernels cimport (
 from fastrnn.fits import check_call, check_product, check_weights
 
 RUNS_PROGRAMS = True  # of written cells, besides the built-in ones
+TAKES_EXTRAS = True  # what programs are given beside x
 LOOKS_ITSELF = True  # whether arrays fit one another, sooner than fastrnn.ops would
 
 cdef extern from *:
@@ -359,6 +363,7 @@ cdef dict PLACES = {
     Kind.GRADIENT: (FASTRNN_AT_GRADIENT, FASTRNN_STATES),
     Kind.UNIT: (FASTRNN_AT_UNIT, FASTRNN_UNIT_SLOTS),
     Kind.MIDDLE: (FASTRNN_AT_MIDDLE, 1),
+    Kind.EXTRA: (FASTRNN_AT_EXTRA, FASTRNN_EXTRAS),
     Kind.SHOWN: (FASTRNN_AT_SHOWN, FASTRNN_UNIT_SLOTS),
     Kind.CONSTANT: (FASTRNN_AT_CONSTANT, FASTRNN_CONSTANTS),
     Kind.REGISTER: (FASTRNN_AT_REGISTER, FASTRNN_REGISTERS),
@@ -387,11 +392,11 @@ cdef class Compiled:
         x_gates, h_gates, m_gates = program.x_gates, program.h_gates, program.m_gates
         p.slots, p.x_slots, p.h_slots, p.m_slots = program.slots, len(x_gates), len(h_gates), len(m_gates)
         p.states, p.parameters, p.gates, p.reads_h = program.states, program.units, gates, program.reads_h
-        p.registers, p.constant_count = program.registers, len(program.constants)
+        p.registers, p.constant_count, p.extras = program.registers, len(program.constants), len(program.extras)
         p.blocks = (max(p.slots + p.parameters, <int> program.room) + 3) // 4
         for name, count, most in (
                 ("sums, parameters and values to keep", 4 * p.blocks, FASTRNN_UNIT_SLOTS), ("gates", gates, FASTRNN_UNIT_SLOTS),
-                ("states", p.states, FASTRNN_STATES), ("constants", p.constant_count, FASTRNN_CONSTANTS),
+                ("states", p.states, FASTRNN_STATES), ("values beside x", p.extras, FASTRNN_EXTRAS), ("constants", p.constant_count, FASTRNN_CONSTANTS),
                 ("registers", p.registers, FASTRNN_REGISTERS)):
             if count > most:
                 raise ValueError(f"the cell has {count} {name}; expected {most} at the most for the C kernels")
@@ -678,6 +683,28 @@ cdef bint input_fits(const Job *job, object x, tuple state, bint ragged) noexcep
     if ragged:
         return is_array(x, job.typenum, 2, T, I) or is_array(x, cnp.NPY_INTP, 1, T)
     return is_array(x, job.typenum, 3, T, N, I) or is_array(x, cnp.NPY_INTP, 2, T, N)
+
+
+cdef Buffer describe_extras(fastrnn_layer *l, int typenum, cell, tuple extra):
+    """Make the layer read what the cell is given beside x, in the memory that is returned; None without any."""
+    cdef tuple wanted = () if cell.program is None else cell.program.extras
+    cdef ptrdiff_t rows, width
+    cdef fastrnn_extra *at
+    cdef Buffer memory
+    if len(extra) != len(wanted):
+        raise ValueError(f"the cell is given {len(extra)} values beside x; expected {len(wanted)}")
+    if not extra:
+        return None
+    memory = Buffer(len(extra) * sizeof(fastrnn_extra))
+    at = <fastrnn_extra *> memory.data
+    for array, of_sequence in zip(extra, wanted):
+        rows, width = l.batch if of_sequence else l.rows, array.shape[len(array.shape) - 1] if array.shape else 0
+        if width not in (1, l.hidden) or not is_array(array, typenum, 2, rows, width):
+            raise ValueError("what the cell is given beside x does not fit the layer")
+        at.at, at.width, at.of_sequence = pointer(array), width, of_sequence
+        at += 1
+    l.extras = <fastrnn_extra *> memory.data
+    return memory
 
 
 cdef void point_to_input(fastrnn_layer *l, int typenum, cnp.ndarray x, cnp.ndarray h_0) noexcept:
@@ -984,7 +1011,8 @@ cdef class Tape:
     cdef object cell  # which owns the program that the layer points to
     cdef object held  # see `hold`: of x, h_0 and y
     cdef object arrays  # that own z, c and u, if `recall` has made the tape
-    cdef Buffer z, c, u, offsets
+    cdef tuple extra  # which nobody else writes to
+    cdef Buffer z, c, u, offsets, extras
 
 
 cdef cnp.ndarray new_y(Job *job, cnp.ndarray x, y):
@@ -1021,7 +1049,7 @@ cdef void copy_final(
 
 def forward(
     cell, x, tuple state, weights, *, bint tape=True, num_threads=1, Packed packed=None, batch_sizes=None,
-    bint reverse=False, y=None
+    bint reverse=False, y=None, tuple extra=()
 ):
     """`fastrnn.reference.forward` on the C kernels; without a tape, `packed`, made of the weights, may replace them."""
     cdef Job job
@@ -1036,6 +1064,7 @@ def forward(
     cdef ptrdiff_t k, others = job.others
     cdef bint ragged = batch_sizes is not None
     cdef Buffer offsets = describe_input(&job, cell, x, state, batch_sizes, reverse)
+    cdef Buffer extras = describe_extras(l, job.typenum, cell, extra)
     cdef cnp.ndarray y_array = new_y(&job, x, y)
     if l.batch == 0 and not ragged:
         l.steps = 0  # there may be any number, and nothing to do in each
@@ -1101,7 +1130,7 @@ def forward(
     kept.job.layer.panels = kept.job.layer.bias = kept.job.layer.split_panels = NULL
     kept.x, kept.y, kept.h_0, kept.weights, kept.cell = x, y_array, h_0, weights, cell
     kept.held = held, hold(y_array)
-    kept.z, kept.c, kept.u, kept.offsets = z, c, u, offsets
+    kept.z, kept.c, kept.u, kept.offsets, kept.extras, kept.extra = z, c, u, offsets, extras, extra
     return y_array, state_n, kept
 
 
@@ -1113,6 +1142,7 @@ cdef class Stepper:
     cdef readonly tuple states
     cdef object cell, validate
     cdef bint busy  # in a step: of another thread
+    cdef bint extras  # whether the cell is given anything beside x
     cdef list packed, memory  # Packed by layer; Buffers
     cdef Buffer jobs  # a Job by layer
     cdef int dimensions, threads, typenum
@@ -1123,6 +1153,7 @@ cdef class Stepper:
         cdef fastrnn_layer *l
         cdef ptrdiff_t C, k
         self.cell, self.validate, self.threads = cell, validate, usable_threads(num_threads)
+        self.extras = cell.program is not None and len(cell.program.extras) > 0
         self.dimensions, self.batch = (1, 1) if batch_size is None else (2, batch_size)
         self.typenum = cnp.NPY_FLOAT32 if dtype.itemsize == 4 else cnp.NPY_FLOAT64
         self.jobs = Buffer(len(weights) * sizeof(Job))
@@ -1204,8 +1235,10 @@ cdef class Stepper:
             raise RuntimeError("the stream is in a step of another thread; expected one thread at a time: give each its own")
         return 0
 
-    def step(self, x, out=None):
+    def step(self, x, out=None, tuple extra=()):
         """Take one step and return the last layer's outputs."""
+        cdef fastrnn_layer given  # an extra of one layer is that of all
+        cdef Buffer memory
         cdef int layer, count = len(self.packed)
         cdef Job *jobs = <Job *> self.jobs.data
         cdef Job *job
@@ -1217,12 +1250,17 @@ cdef class Stepper:
         if out is None:
             out = empty(self.dimensions, shape + 2 - self.dimensions, self.typenum)
         held = hold(x)
+        given.extras = NULL
+        if self.extras or extra:
+            given.batch, given.rows, given.hidden = self.batch, self.batch, jobs[0].layer.hidden
+            memory = describe_extras(&given, self.typenum, self.cell, extra)
         self.refuse_when_busy()  # nothing between the look and the mark may let another thread run, as new objects can
         self.busy = True
         before = pointer(x)
         for layer in range(count):
             job = jobs + layer
             l = &job.layer
+            l.extras = given.extras
             if layer == 0 and cnp.PyArray_TYPE(<cnp.ndarray> x) != self.typenum:
                 l.x, l.tokens = NULL, <const intptr_t *> before
             else:
@@ -1309,7 +1347,7 @@ def kept_sizes(cell, ptrdiff_t steps, ptrdiff_t batch, ptrdiff_t rows, ptrdiff_t
     return tuple(sizes)
 
 
-def recall(cell, x, tuple state, weights, y, tuple kept, *, batch_sizes=None, bint reverse=False):
+def recall(cell, x, tuple state, weights, y, tuple kept, *, batch_sizes=None, bint reverse=False, tuple extra=()):
     """Put together the tape of a `forward` with these arguments from its y and what `keep` said of it.
 
     The arrays become the tape's memory, if they are aligned to cache lines; else it gets a copy.
@@ -1318,6 +1356,7 @@ def recall(cell, x, tuple state, weights, y, tuple kept, *, batch_sizes=None, bi
     cdef fastrnn_layer *l = &tape.job.layer
     describe_layer(&tape.job, cell, weights, True)
     tape.offsets = describe_input(&tape.job, cell, x, state, batch_sizes, reverse)
+    tape.extras, tape.extra = describe_extras(l, tape.job.typenum, cell, extra), extra
     new_y(&tape.job, x, y)
     tape.x, tape.y, tape.h_0, tape.weights, tape.cell = x, y, state[0], weights, cell
     tape.held = hold(x), hold(state[0]), hold(y), [hold(array) for array in kept]

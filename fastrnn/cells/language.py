@@ -10,13 +10,14 @@ import importlib
 import inspect
 import linecache
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import FrameType, SimpleNamespace
 from typing import Any
 
 from fastrnn.cells.derivative import differentiate
 from fastrnn.cells.graph import Graph, Node, evaluate, reachable
+from fastrnn.cells.noise import Noise, named_noise
 from fastrnn.cells.operations import Traced
 from fastrnn.cells.program import Instruction, Kind, Op, Operand, Program
 from fastrnn.cells.schedule import Constants, choose_tape, schedule
@@ -36,14 +37,25 @@ class Equations:
     both: tuple[str, ...]
     apart: tuple[str, ...]
     of_middle: tuple[str, ...]  # which the function calls
+    of_h: tuple[str, ...]  # which it calls with h itself, as if it did not
     parameters: Mapping[str, float | None]  # their initial values; None: drawn as the weights are
+    extra: tuple[str, ...]  # what is given beside x
+    noise: tuple[Noise, ...]  # whose draws are extras after those
+    expected: Mapping[str, Callable[..., Any]]  # what it calls in place of noise, where there is none
     slots: Mapping[str, int]  # of each sum: a gate's, or gate.x and gate.h where they are kept apart
     after: tuple[Node, ...]  # the new states
     middle: Node | None  # what the second recurrent product takes
     gradients: Mapping[Operand, Node]  # of sums, states before and parameters, from those of states and of the middle
     shown: tuple[Node, ...]  # what trace shows of each gate
 
-    def run(self, sums: Mapping[str, Array], before: Mapping[str, Array], unit: Array | None, product: Any) -> Any:
+    def run(
+        self,
+        sums: Mapping[str, Array],
+        before: Mapping[str, Array],
+        unit: Array | None,
+        product: Any,
+        extra: Sequence[Array] = (),
+    ) -> Any:
         """The new states of the rows of a step, by the function itself.
 
         Parameters
@@ -56,16 +68,23 @@ class Equations:
             (M, H) or None.
         product
             What a gate that the function calls adds to its sum: product(gate, value).
+        extra
+            (N, 1) or (N, H), what is given beside x, and the draws of noise.
         """
         gates: dict[str, Any] = {name: sums[name] for name in (*self.x_only, *self.h_only, *self.both)}
         for name in self.apart:
             gates[name] = SimpleNamespace(x=sums[f"{name}.x"], h=sums[f"{name}.h"])
         for name in self.of_middle:
             gates[name] = lambda value, name=name: sums[name] + product(name, value)
+        for name in self.of_h:
+            gates[name] = lambda _, name=name: sums[name]
         arguments: list[Any] = [SimpleNamespace(**gates), SimpleNamespace(**before)]
         if self.parameters:
             assert unit is not None
             arguments.append(SimpleNamespace(**dict(zip(self.parameters, unit, strict=True))))
+        beside = beside_x(self.extra, self.noise, extra) | self.expected
+        if beside:
+            arguments.append(SimpleNamespace(**beside))
         return as_states(self.function(*arguments))
 
     def values(self, nodes: Iterable[Node], known: Mapping[Operand, Array]) -> list[Any]:
@@ -81,6 +100,8 @@ class WrittenCell(Cell):
     """
 
     equations: Equations | None = None
+    definition: _Definition | None = None
+    without: dict[tuple[float, ...], WrittenCell] = field(default_factory=dict)  # see `without_noise`
 
     # A cell is what its function is, so one is like no other.
     __hash__ = object.__hash__
@@ -106,6 +127,25 @@ class WrittenCell(Cell):
     def parameters(self) -> Mapping[str, float | None]:
         """The cell's own parameters by name, with their initial values or None where they are drawn."""
         return self._equations.parameters
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """The names of what the cell is given beside x."""
+        return self._equations.extra
+
+    @property
+    def noise(self) -> tuple[str, ...]:
+        """The names of the cell's dropout and zoneout."""
+        return tuple(noise.name for noise in self._equations.noise)
+
+    def without_noise(self, rates: tuple[float, ...]) -> WrittenCell:
+        """The cell with noise as it is in inference, given the rate of each; made once."""
+        if not self._equations.noise:
+            return self
+        if rates not in self.without:
+            assert self.definition is not None
+            self.without[rates] = self.definition.cell(rates)
+        return self.without[rates]
 
     def __copy__(self) -> WrittenCell:
         return self
@@ -139,6 +179,12 @@ def _again(module: str, name: str) -> WrittenCell:
     return found
 
 
+def beside_x(names: Sequence[str], noise: Sequence[Noise], extra: Sequence[Any]) -> dict[str, Any]:
+    """What a function is given besides, by name: values, and noise that calls have, from all extras in their order."""
+    drawn = zip(noise, extra[len(names) :], strict=True)
+    return dict(zip(names, extra, strict=False)) | {one.name: one.drawn(draw) for one, draw in drawn}
+
+
 def as_states(result: Any) -> tuple[Any, ...]:
     """What a function returned, as a tuple."""
     return result if isinstance(result, tuple) else (result,)
@@ -152,11 +198,14 @@ def cell(
     from_x: str | Iterable[str] = (),
     from_h: str | Iterable[str] = (),
     apart: str | Iterable[str] = (),
+    extra: str | Iterable[str] = (),
+    dropout: str | Iterable[str] | Mapping[str, str] = (),
+    zoneout: str | Iterable[str] | Mapping[str, str] = (),
 ) -> Callable[[Callable[..., Any]], WrittenCell]:
     """Make a cell of a function that says how one step goes, for `fastrnn.Recurrent`.
 
-    The function takes ``(a, prev)``, or ``(a, prev, p)`` where the cell has parameters, and returns the new states in
-    their order: ``a.i`` is the sum of gate i, ``x_t W_ih^T + b_ih + h_{t-1} W_hh^T + b_hh`` of its rows, ``prev.c`` a
+    The function takes ``(a, prev)``, then ``p`` where the cell has parameters, then ``e`` where it has anything extra,
+    dropout or zoneout; and it returns the new states in their order: ``a.i`` is the sum of gate i, ``x_t W_ih^T + b_ih + h_{t-1} W_hh^T + b_hh`` of its rows, ``prev.c`` a
     state before the step, ``p.w`` one of the cell's own parameters. All of them are one number for each row and unit
     (parameters for each unit); what is done with them are Python's operators and the functions of `fastrnn.cells`, or
     NumPy's of the same names. From it come an exact derivative and the programs that the kernels run.
@@ -173,6 +222,16 @@ def cell(
         Gates that only x, or only h, feeds. Where no gate is fed by h there is no recurrent product.
     apart
         Gates of which ``a.n.x`` and ``a.n.h`` are kept apart, as GRU's n.
+    extra
+        Names of what the caller gives beside x at each step, ``e.dt``: one value of each row, as the time since the step
+        before, or one of each row and unit. They have no gradient.
+    dropout
+        Names of dropout inside the cell: ``e.drop(value)`` is the value with a random part of it set to zero, and the
+        rest divided by its share, in training; in inference the value. A mapping says of each whether there is a draw
+        for each "step", as else, or one for all steps of a "sequence". However often a function calls it, a step has
+        one draw.
+    zoneout
+        Likewise: ``e.zone(new, old)`` is new, but in a random part old; in inference what is expected.
 
     Returns
     -------
@@ -213,7 +272,16 @@ def cell(
         "from_x": _names("from_x", from_x),
         "from_h": _names("from_h", from_h),
         "apart": _names("apart", apart),
+        "extra": _names("extra", extra),
     }
+    noise = [
+        one
+        for option, given in (("dropout", dropout), ("zoneout", zoneout))
+        for one in named_noise(option, _names(option, given), given)
+    ]
+    beside = [*named["extra"], *[one.name for one in noise]]
+    if len(set(beside)) != len(beside):
+        raise ValueError(f"extra, dropout and zoneout have {' '.join(beside)}; expected each name once")
     for option in ("gates", "states"):
         if not named[option]:
             raise ValueError(f"{option} is empty; expected at least one name")
@@ -235,7 +303,7 @@ def cell(
     def define(function: Callable[..., Any]) -> WrittenCell:
         if not callable(function) or not hasattr(function, "__code__"):
             raise TypeError(f"fastrnn.cell is applied to a {type(function).__name__}; expected a function")
-        return _Definition(function, named, initial).cell()
+        return _Definition(function, named, initial, tuple(noise)).cell()
 
     return define
 
@@ -283,12 +351,15 @@ class _Names:
 
 
 class _Tracing:
-    """One call of the function with traced values."""
+    """One call of the function with traced values; with rates of noise as it is in inference."""
 
-    def __init__(self, definition: _Definition, of_middle: tuple[str, ...]) -> None:
+    def __init__(
+        self, definition: _Definition, of_middle: tuple[str, ...], rates: tuple[float, ...] | None = None
+    ) -> None:
         self.graph = Graph()
         self.of_middle = of_middle
         self.called: dict[str, Traced] = {}
+        self.of_h: list[str] = []
         self.definition = definition
         self.slots = definition.slots_of(of_middle)
         gates: dict[str, Any] = {}
@@ -302,6 +373,13 @@ class _Tracing:
         self.arguments = [_Names("gate", gates), _Names("state", before)]
         if own:
             self.arguments.append(_Names("parameter", own))
+        names, noise = definition.extra, definition.noise
+        self.noise = noise if rates is None else ()
+        self.expected = {} if rates is None else {one.name: one.expected(p) for one, p in zip(noise, rates, strict=True)}
+        given = [self._leaf(Kind.EXTRA, k) for k in range(len(names) + len(self.noise))]
+        beside = beside_x(names, self.noise, given) | self.expected
+        if beside:
+            self.arguments.append(_Names("extra value", beside))
         self.locals: dict[str, Any] = {}
         self.result = self._run()
 
@@ -317,6 +395,9 @@ class _Tracing:
             raise ValueError(f"gate {name} is called, but it is not fed by both x and h; expected one that is")
         if not isinstance(value, Traced):
             raise TypeError(f"gate {name} is called with a {type(value).__name__}; expected a value of the equations")
+        if value.node.leaf == Operand(Kind.BEFORE, 0):
+            self.of_h.append(name)
+            return self._sum(name)
         for other in self.called.values():
             if other.node is not value.node:
                 raise ValueError(
@@ -349,15 +430,20 @@ class _Definition:
     """A cell in the making."""
 
     def __init__(
-        self, function: Callable[..., Any], named: Mapping[str, tuple[str, ...]], initial: Mapping[str, float | None]
+        self,
+        function: Callable[..., Any],
+        named: Mapping[str, tuple[str, ...]],
+        initial: Mapping[str, float | None],
+        noise: tuple[Noise, ...],
     ) -> None:
         self.function = function
         self.gates, self.states, self.parameters = named["gates"], named["states"], tuple(initial)
         self.x_only, self.h_only, self.apart = named["from_x"], named["from_h"], named["apart"]
-        self.initial = dict(initial)
-        wanted = 3 if initial else 2
-        if function.__code__.co_argcount != wanted:
-            arguments = "(a, prev, p), as it has parameters" if initial else "(a, prev)"
+        self.initial, self.extra, self.noise = dict(initial), named["extra"], noise
+        wanted = ["a", "prev"] + ["p"] * bool(initial) + ["e"] * bool(self.extra or noise)
+        if function.__code__.co_argcount != len(wanted):
+            arguments = f"({', '.join(wanted)})" + ", as it has parameters" * bool(initial)
+            arguments += ", as it has extra values, dropout or zoneout" * (wanted[-1] == "e")
             raise self.fault(TypeError, f"it takes {function.__code__.co_argcount} arguments; expected {arguments}")
 
     def fault(self, kind: type[Exception], message: str, line: int | None = None) -> Exception:
@@ -389,10 +475,10 @@ class _Definition:
         order += [*self.of(*of_middle), *self.h_only, *[f"{n}.h" for n in self.apart]]
         return {name: slot for slot, name in enumerate(order)}
 
-    def cell(self) -> WrittenCell:
-        """The cell."""
-        of_middle = tuple(n for n in self.gates if n in _Tracing(self, ()).called)
-        traced = _Tracing(self, of_middle)
+    def cell(self, rates: tuple[float, ...] | None = None) -> WrittenCell:
+        """The cell; given rates of its noise, as it is in inference."""
+        of_middle = tuple(n for n in self.gates if n in _Tracing(self, (), rates).called)
+        traced = _Tracing(self, of_middle, rates)
         graph, result = traced.graph, as_states(traced.result)
         if len(result) != len(self.states):
             raise self.fault(
@@ -422,6 +508,7 @@ class _Definition:
         if middle is not None:
             first = {operand: found.get(operand, graph.number(0.0)) for operand in self._middle_slots(of_middle)}
             found = gradient_of([*seeds, (middle, graph.leaf(Operand(Kind.MIDDLE, 0)))]) | first
+        found = {operand: node for operand, node in found.items() if operand.kind is not Kind.EXTRA}
         shown = [self._shown(traced, name) for name in self.gates]
         equations = Equations(
             self.function,
@@ -430,7 +517,11 @@ class _Definition:
             self.of(*of_middle),
             self.apart,
             of_middle,
+            tuple(traced.of_h),
             self.initial,
+            self.extra,
+            traced.noise,
+            traced.expected,
             traced.slots,
             tuple(map(graph.lowered, after)),
             None if middle is None else graph.lowered(middle),
@@ -439,7 +530,7 @@ class _Definition:
         )
         program = _Writer(self, equations).program(graph)
         additive = not self.apart and not of_middle and not self.x_only and not self.h_only
-        return WrittenCell(self.function.__name__, self.gates, self.states, additive, program, equations)
+        return WrittenCell(self.function.__name__, self.gates, self.states, additive, program, equations, self)
 
     def _middle_slots(self, of_middle: tuple[str, ...]) -> list[Operand]:
         return [Operand(Kind.SLOT, slot) for slot in range(len(of_middle))]
@@ -454,6 +545,9 @@ class _Definition:
         for k, name in enumerate(self.parameters):
             if Operand(Kind.UNIT, k) not in leaves:
                 raise self.fault(ValueError, f"p.{name} is not used; expected every parameter in the new states")
+        for k, name in enumerate([*self.extra, *[noise.name for noise in traced.noise]]):
+            if Operand(Kind.EXTRA, k) not in leaves:
+                raise self.fault(ValueError, f"e.{name} is not used; expected every one in the new states")
         if middle is not None:
             for node in reachable([middle]):
                 if node.leaf is not None and node.leaf in self._middle_slots(traced.of_middle):
@@ -555,6 +649,7 @@ class _Writer:
             m_gates=tuple(gate[name] for name in e.of_middle),
             middle=middle,
             middle_back=self.write(first_back, seen_back) if Q else (),
+            extras=(False,) * len(e.extra) + tuple(noise.of_sequence for noise in e.noise),
             constants=tuple(self.constants.values),
             registers=self.registers,
             room=room,

@@ -19,6 +19,7 @@ Slots come in blocks of four. The values of a unit that all programs see are
     REGISTER r  scratch
     SHOWN g     inside: what is to be shown of gate g
     MIDDLE 0    see below
+    EXTRA e     what the row is given beside x: read-only, and not differentiated
 
 A cell may have a second recurrent product, of a middle value m (N, H) that is made of sums and states, in place of h:
 GRU's r * h as in the paper. The gates it feeds are x's too, and have the first slots. Then a step runs the middle
@@ -52,6 +53,7 @@ class Kind(IntEnum):
     CONSTANT = 6
     SHOWN = 7
     MIDDLE = 8
+    EXTRA = 9
 
 
 class Operand(NamedTuple):
@@ -122,4 +124,5 @@ class Program(NamedTuple):
     m_gates: tuple[int, ...] = ()  # (Q,) of each slot from 0 on that m feeds, of weight_hh's blocks; Q <= S - Y
     middle: tuple[Instruction, ...] = ()
     middle_back: tuple[Instruction, ...] = ()
+    extras: tuple[bool, ...] = ()  # (E,) whether each is the same at all steps of a sequence
     room: int = 0  # how many slots there are at the least, S and those of parameters' gradients among them

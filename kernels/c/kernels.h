@@ -44,6 +44,7 @@ enum {
     FASTRNN_UNIT_BLOCKS = 4,                        /* blocks of a unit vector, at the most */
     FASTRNN_UNIT_SLOTS = 4 * FASTRNN_UNIT_BLOCKS,   /* sums and parameters of a program */
     FASTRNN_STATES = 8,                             /* states of a program */
+    FASTRNN_EXTRAS = 8,                             /* values that are given beside x */
     FASTRNN_CONSTANTS = 32,
     FASTRNN_REGISTERS = 32,
 };
@@ -56,7 +57,8 @@ enum {
     FASTRNN_AT_UNIT = FASTRNN_AT_GRADIENT + FASTRNN_STATES,
     FASTRNN_AT_SHOWN = FASTRNN_AT_UNIT + FASTRNN_UNIT_SLOTS,
     FASTRNN_AT_MIDDLE = FASTRNN_AT_SHOWN + FASTRNN_UNIT_SLOTS,
-    FASTRNN_AT_CONSTANT = FASTRNN_AT_MIDDLE + 1,
+    FASTRNN_AT_EXTRA = FASTRNN_AT_MIDDLE + 1,
+    FASTRNN_AT_CONSTANT = FASTRNN_AT_EXTRA + FASTRNN_EXTRAS,
     FASTRNN_AT_REGISTER = FASTRNN_AT_CONSTANT + FASTRNN_CONSTANTS,
     FASTRNN_PLACES = FASTRNN_AT_REGISTER + FASTRNN_REGISTERS,
 };
@@ -75,11 +77,18 @@ typedef struct {
     int reads_h;                    /* whether the equations read the state before that is h */
     int x_gates[FASTRNN_UNIT_SLOTS], h_gates[FASTRNN_UNIT_SLOTS], m_gates[FASTRNN_UNIT_SLOTS]; /* blocks of the weights,
                                                                                                   by slot fed */
-    int registers, constant_count;
+    int extras, registers, constant_count;
     const void *constants;          /* [constant][L], aligned to 64 bytes */
     fastrnn_code forward, backward, inside;
     fastrnn_code middle, middle_back; /* before the product of m: from the other sums to m; back from there */
 } fastrnn_program;
+
+/* What a program is given beside x, by row or by sequence: one value for all units, or one for each. */
+typedef struct {
+    const void *at;  /* IN    (R, W), or by sequence (N, W) */
+    ptrdiff_t width; /* W: 1 or H */
+    int of_sequence; /* whether all steps of a sequence have the same */
+} fastrnn_extra;
 
 /* One layer over one sequence. void * are float or double arrays, C-contiguous; strides count elements.
  * The caller owns all memory; panels, bias, Z, c and carry are aligned to 64 bytes. */
@@ -104,6 +113,7 @@ typedef struct {
     const void *weight_hh;         /* IN    (G*H, P) */
     const void *unit;              /* IN    (M, H), of a program */
     const void *bias_ih, *bias_hh; /* IN    (G*H), or both NULL */
+    const fastrnn_extra *extras;   /* IN    of a program, as many as it says */
     void *panels;                  /* INOUT [block][I + P][panel slots][L], made by pack; NULL: step packs as it goes;
                                       with m [block][I + P + H][panel slots][L] */
     void *bias;                    /* INOUT [block][4][L], made by pack */

@@ -19,6 +19,22 @@ INLINE void FN(place_fixed)(
     }
 }
 
+/* What is given beside x to rows n and on, of the step whose first row is `row`; `given` has room for it. */
+INLINE void FN(place_extras)(
+    const fastrnn_layer *l, NAME(place) *places, vec (*given)[PROGRAM_ROWS], ptrdiff_t row, ptrdiff_t n, ptrdiff_t rows,
+    ptrdiff_t q, ptrdiff_t units) {
+    for (int i = 0; i < l->program->extras; i++) {
+        const fastrnn_extra extra = l->extras[i];
+        const REAL *at = (const REAL *)extra.at + (extra.of_sequence ? n : row + n) * extra.width;
+        const int alike = extra.width == 1; /* in all units */
+        for (ptrdiff_t r = 0; r < rows; r++)
+            given[i][r] = alike ? vec_splat(at[r]) : vec_load_part(at + r * extra.width + q * LANES, FN(left)(l, q));
+        for (ptrdiff_t u = 1; u < units; u++)
+            given[i][u] = alike ? given[i][0] : vec_load_part(at + (q + u) * LANES, FN(left)(l, q + u));
+        places[FASTRNN_AT_EXTRA + i] = (NAME(place)){given[i], 1};
+    }
+}
+
 /* The states other than h from c on, which is that of the first row and unit vector. */
 INLINE void FN(place_states)(const fastrnn_layer *l, NAME(place) *places, const REAL *c, ptrdiff_t units) {
     for (int k = 1; k < l->program->states; k++)
@@ -51,7 +67,7 @@ static void FN(finish)(
     const ptrdiff_t q = b / p->blocks, at = q * LANES, c_row = FN(c_width)(l);
     NAME(place) places[FASTRNN_PLACES];
     vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS][PROGRAM_UNITS];
-    vec h_prev[PROGRAM_ROWS], h[PROGRAM_ROWS];
+    vec h_prev[PROGRAM_ROWS], h[PROGRAM_ROWS], given[FASTRNN_EXTRAS][PROGRAM_ROWS];
     FN(place_fixed)(l, places, registers, unit, q, units);
     for (ptrdiff_t first = 0; first < rows; first += PROGRAM_ROWS) {
         const ptrdiff_t count = least(PROGRAM_ROWS, rows - first), c_at = (n + first) * c_row + at;
@@ -59,6 +75,7 @@ static void FN(finish)(
         FN(place_states)(l, places + FASTRNN_AT_BEFORE, piece->c_prev + c_at, units);
         FN(place_states)(l, places + FASTRNN_AT_AFTER, piece->c + c_at, units);
         FN(place_h)(l, places, h_prev, piece->h_prev + (n + first) * piece->h_row, piece->h_row, count, q, units);
+        FN(place_extras)(l, places, given, piece->row, n + first, count, q, units);
         places[FASTRNN_AT_AFTER] = (NAME(place)){h, 1};
         NAME(run_program)(p->forward.instructions, p->forward.count, places, units > 1 ? units : count);
         for (ptrdiff_t r = 0; r < count; r++)
@@ -85,7 +102,7 @@ static void FN(activate)(
     REAL *m_at = (REAL *)l->m + (l->keep ? piece->row + n : n) * H + at;
     NAME(place) places[FASTRNN_PLACES];
     vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS][PROGRAM_UNITS];
-    vec h_prev[PROGRAM_ROWS], m[PROGRAM_ROWS];
+    vec h_prev[PROGRAM_ROWS], m[PROGRAM_ROWS], given[FASTRNN_EXTRAS][PROGRAM_ROWS];
     FN(place_fixed)(l, places, registers, unit, q, 1);
     places[FASTRNN_AT_MIDDLE] = (NAME(place)){m, 1};
     for (ptrdiff_t first = 0; first < rows; first += PROGRAM_ROWS) {
@@ -93,6 +110,7 @@ static void FN(activate)(
         FN(place_sums)(l, places, acc + first, plane);
         FN(place_states)(l, places + FASTRNN_AT_BEFORE, piece->c_prev + (n + first) * FN(c_width)(l) + at, 1);
         FN(place_h)(l, places, h_prev, piece->h_prev + (n + first) * piece->h_row, piece->h_row, count, q, 1);
+        FN(place_extras)(l, places, given, piece->row, n + first, count, q, 1);
         NAME(run_program)(p->middle.instructions, p->middle.count, places, count);
         for (ptrdiff_t r = 0; r < count; r++) vec_store_part(m_at + (first + r) * H, m[r], left);
     }
@@ -100,11 +118,11 @@ static void FN(activate)(
         memcpy(FN(z_at)(l, b + j, piece->row + n), acc + j * plane, (size_t)rows * sizeof(*acc));
 }
 
-/* The tape and the states of up to `rows` rows of a step, n and on, in unit vectors q and on. Returns of how many: those
+/* The tape, the states and the extras of up to `rows` rows of a step, n and on, in unit vectors q and on. Returns of how many: those
  * that follow rows of the step before and those that begin with the initial state are looked at apart. */
 INLINE ptrdiff_t FN(place_tape)(
-    const fastrnn_layer *l, NAME(place) *places, vec *h, const FN(moment) *m, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t q,
-    ptrdiff_t units) {
+    const fastrnn_layer *l, NAME(place) *places, vec *h, vec (*given)[PROGRAM_ROWS], const FN(moment) *m, ptrdiff_t n,
+    ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
     const int blocks = l->program->blocks;
     const int follows = n < m->carried;
     const ptrdiff_t count = least(PROGRAM_ROWS, follows ? least(rows, m->carried - n) : rows);
@@ -116,6 +134,7 @@ INLINE ptrdiff_t FN(place_tape)(
     FN(place_states)(l, places + FASTRNN_AT_BEFORE, (follows ? m->c_before : (const REAL *)l->c) + c_at, units);
     FN(place_states)(l, places + FASTRNN_AT_AFTER, m->c + c_at, units);
     FN(place_h)(l, places, h, (follows ? m->y_before : (const REAL *)l->h_0) + n * h_row, h_row, count, q, units);
+    FN(place_extras)(l, places, given, m->row, n, count, q, units);
     return count;
 }
 
@@ -129,6 +148,7 @@ static void FN(run_back)(
     const ptrdiff_t d_row = units > 1 ? 1 : 4, end = FN(left)(l, q + units - 1); /* lanes of the last vector */
     NAME(place) places[FASTRNN_PLACES];
     vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS][PROGRAM_UNITS], h_prev[PROGRAM_ROWS];
+    vec given[FASTRNN_EXTRAS][PROGRAM_ROWS];
     FN(place_fixed)(l, places, registers, unit, q, units);
     for (ptrdiff_t r = 0; dm && r < rows; r++)
         dh[4 * r] = vec_load_part((const REAL *)l->dh + (m->row + n + r) * l->outputs + q * LANES, end);
@@ -136,7 +156,7 @@ static void FN(run_back)(
         vec_store_part((REAL *)l->dh + (m->row + n + r) * l->outputs + q * LANES, dh[4 * r], end);
     for (ptrdiff_t first = 0, count; first < rows; first += count) {
         vec *carry = (vec *)l->carry + (n + first) * (FN(carry_width)(l) / LANES) + q;
-        count = FN(place_tape)(l, places, h_prev, m, n + first, rows - first, q, units);
+        count = FN(place_tape)(l, places, h_prev, given, m, n + first, rows - first, q, units);
         const ptrdiff_t values = units > 1 ? units : count;
         places[FASTRNN_AT_GRADIENT] = (NAME(place)){dh + 4 * first, d_row};
         places[FASTRNN_AT_MIDDLE] = (NAME(place)){dm + 4 * first, d_row};
@@ -171,7 +191,7 @@ static void FN(read_tape)(
     const fastrnn_program *p = l->program;
     NAME(place) places[FASTRNN_PLACES];
     vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS][PROGRAM_UNITS], h_prev[PROGRAM_ROWS];
-    vec shown[FASTRNN_UNIT_SLOTS][PROGRAM_ROWS];
+    vec shown[FASTRNN_UNIT_SLOTS][PROGRAM_ROWS], given[FASTRNN_EXTRAS][PROGRAM_ROWS];
     for (int g = 0; g < p->gates; g++) places[FASTRNN_AT_SHOWN + g] = (NAME(place)){shown[g], 1};
     for (ptrdiff_t s = 0; s < l->steps; s++) {
         const FN(moment) m = FN(moment_of)(l, s);
@@ -180,7 +200,7 @@ static void FN(read_tape)(
             for (ptrdiff_t q = 0; q < ceil_div(l->hidden, LANES); q++) {
                 const ptrdiff_t left = FN(left)(l, q);
                 FN(place_fixed)(l, places, registers, unit, q, 1);
-                count = FN(place_tape)(l, places, h_prev, &m, n, n1 - n, q, 1);
+                count = FN(place_tape)(l, places, h_prev, given, &m, n, n1 - n, q, 1);
                 NAME(run_program)(p->inside.instructions, p->inside.count, places, count);
                 for (ptrdiff_t r = 0; r < count; r++) {
                     const ptrdiff_t row = to ? to[m.row + n + r] : m.row + n + r, at = row * l->hidden + q * LANES;
