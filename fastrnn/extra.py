@@ -57,9 +57,11 @@ class Given:
     values: Array  # (T, N, W), or (R, W)
 
     def of(self, part: slice) -> Given:
+        """As `_Values` says."""
         return Given(self.values[part])
 
     def array(self) -> Array:
+        """As `_Values` says."""
         return self.values.reshape(math.prod(self.values.shape[:-1]), self.values.shape[-1])
 
 
@@ -84,10 +86,11 @@ class _Draws:
         skipped = self.first % 8  # a counter's step has eight numbers of 32 bits
         words = np.random.Philox(key=self.key, counter=self.first // 8).random_raw((skipped + count + 1) // 2)
         numbers = words.view(np.uint32)[skipped : skipped + count]
-        below = np.full(count, True) if self.p == 1 else numbers < np.uint32(self.p * 2**32)
-        kept = 0 if self.p == 1 else 1 / (1 - self.p)
-        one, other = (1, 0) if self.zoneout else (0, kept)
-        values: Array = np.where(below, self.dtype.type(one), self.dtype.type(other))
+        strikes = np.full(count, True) if self.p == 1 else numbers < np.uint32(self.p * 2**32)
+        if self.zoneout:
+            values = strikes.astype(self.dtype)
+        else:
+            values = np.multiply(~strikes, 0 if self.p == 1 else 1 / (1 - self.p), dtype=self.dtype)
         return values.reshape(count // self.shape[-1], self.shape[-1])
 
 
@@ -185,4 +188,3 @@ class Random:
                     values.append(draws)
             found.append(values)
         return found, Masks(batch, tuple(map(tuple, firsts)))
-

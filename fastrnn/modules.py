@@ -922,13 +922,13 @@ class Recurrent(_Recurrent):
         P, less than H: the output is projected to so many columns by weight_hr, for cells whose equations do not read
         it. 0 means no projection.
     noise
-        Of a cell with dropout or zoneout of its own: how often it strikes, from 0 to 1, for all of it or a dict by name.
-        `forward` draws it, by layer and direction; inference and `trace` have none.
+        Of a cell with dropout or zoneout of its own: how often that strikes, from 0 to 1, for all of it or a dict by
+        name. `forward` draws it, by layer and direction; inference and `trace` have none.
     dtype
         float32 or float64, of the parameters and of everything that goes in and out.
     seed
-        Of the initial parameters, of dropout and of noise, anything `numpy.random.default_rng` takes. Parameters are drawn from
-        U(-1/sqrt(H), 1/sqrt(H)), as torch.nn's, but for those to which the cell gives a value.
+        Of the initial parameters, of dropout and of noise, anything `numpy.random.default_rng` takes. Parameters are
+        drawn from U(-1/sqrt(H), 1/sqrt(H)), as torch.nn's, but for those to which the cell gives a value.
     backend
         "cython" or "numpy"; None leaves the choice to `fastrnn.use_backend`.
     num_threads

@@ -264,7 +264,8 @@ def choose_for_programs(cell: Cell, backend: str | None, num_threads: int | None
     if not hasattr(module, "RUNS_PROGRAMS") or (extras and not hasattr(module, "TAKES_EXTRAS")):
         wanted = backend or asked_for()
         if wanted:
-            which = "cells that are given nothing beside x" if hasattr(module, "RUNS_PROGRAMS") else "the built-in cells"
+            some = "cells that are given nothing beside x, dropout and zoneout among it,"
+            which = some if hasattr(module, "RUNS_PROGRAMS") else "the built-in cells"
             raise BackendError(
                 f"the {wanted} backend runs {which} only; expected cython or numpy for a Recurrent: "
                 "backend='cython', or None to let fastrnn choose"

@@ -316,11 +316,9 @@ class Entrance:
         Returns of each a copy, (T, N, 1) or (T, N, H), or the rows of it that are run; x and `rows` are from `take`.
         """
         if not isinstance(extra, Mapping) or set(extra) != set(names):
-            came = f"has {', '.join(map(str, extra)) or 'nothing'}" if isinstance(extra, Mapping) else f"is {shown(extra)}"
-            wanted = f"a dict with {', '.join(names)}" if names else f"None: the cell {self._cell.name} takes nothing extra"
-            raise (TypeError if names and not isinstance(extra, Mapping) else ValueError)(
-                f"extra {came}; expected {wanted}"
-            )
+            came = f"has {', '.join(map(str, extra))}" if isinstance(extra, Mapping) and extra else f"is {shown(extra)}"
+            wanted = f"a dict with {', '.join(names)}" if names else "None"
+            raise ValueError(f"extra {came}; expected {wanted}, as the cell {self._cell.name} has it")
         steps, N = rows.steps_of(x)
         axes, letters = ((steps, N), "T, N") if rows.batched else ((steps,), "T")
         if rows.batch_first:

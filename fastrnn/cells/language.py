@@ -205,10 +205,11 @@ def cell(
     """Make a cell of a function that says how one step goes, for `fastrnn.Recurrent`.
 
     The function takes ``(a, prev)``, then ``p`` where the cell has parameters, then ``e`` where it has anything extra,
-    dropout or zoneout; and it returns the new states in their order: ``a.i`` is the sum of gate i, ``x_t W_ih^T + b_ih + h_{t-1} W_hh^T + b_hh`` of its rows, ``prev.c`` a
-    state before the step, ``p.w`` one of the cell's own parameters. All of them are one number for each row and unit
-    (parameters for each unit); what is done with them are Python's operators and the functions of `fastrnn.cells`, or
-    NumPy's of the same names. From it come an exact derivative and the programs that the kernels run.
+    dropout or zoneout; and it returns the new states in their order: ``a.i`` is the sum of gate i,
+    ``x_t W_ih^T + b_ih + h_{t-1} W_hh^T + b_hh`` of its rows, ``prev.c`` a state before the step, ``p.w`` one of the
+    cell's own parameters. All of them are one number for each row and unit (parameters for each unit); what is done
+    with them are Python's operators and the functions of `fastrnn.cells`, or NumPy's of the same names. From it come an
+    exact derivative and the programs that the kernels run.
 
     Parameters
     ----------
@@ -223,8 +224,8 @@ def cell(
     apart
         Gates of which ``a.n.x`` and ``a.n.h`` are kept apart, as GRU's n.
     extra
-        Names of what the caller gives beside x at each step, ``e.dt``: one value of each row, as the time since the step
-        before, or one of each row and unit. They have no gradient.
+        Names of what the caller gives beside x at each step, ``e.dt``: one value of each row, as the time since the
+        step before, or one of each row and unit. They have no gradient.
     dropout
         Names of dropout inside the cell: ``e.drop(value)`` is the value with a random part of it set to zero, and the
         rest divided by its share, in training; in inference the value. A mapping says of each whether there is a draw
@@ -375,7 +376,7 @@ class _Tracing:
             self.arguments.append(_Names("parameter", own))
         names, noise = definition.extra, definition.noise
         self.noise = noise if rates is None else ()
-        self.expected = {} if rates is None else {one.name: one.expected(p) for one, p in zip(noise, rates, strict=True)}
+        self.expected = {one.name: one.expected(p) for one, p in zip(noise, rates or (), strict=False)}
         given = [self._leaf(Kind.EXTRA, k) for k in range(len(names) + len(self.noise))]
         beside = beside_x(names, self.noise, given) | self.expected
         if beside:

@@ -1,4 +1,4 @@
-"""Randomness in a cell's equations: what a function calls, which is random in training and an expectation in inference."""
+"""Randomness in a cell's equations: what a function calls, drawn in training and an expectation in inference."""
 
 from __future__ import annotations
 

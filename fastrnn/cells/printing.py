@@ -75,6 +75,8 @@ def _names(cell: WrittenCell) -> dict[Operand, str]:
         names[Operand(Kind.GRADIENT, k)] = f"d {state}"
     names |= {Operand(Kind.UNIT, m): f"p.{name}" for m, name in enumerate(equations.parameters)}
     names |= {Operand(Kind.SHOWN, g): f"shown {gate}" for g, gate in enumerate(cell.gates)}
+    beside = [*equations.extra, *[noise.name for noise in equations.noise]]
+    names |= {Operand(Kind.EXTRA, k): f"e.{name}" for k, name in enumerate(beside)}
     names[Operand(Kind.MIDDLE, 0)] = "m"
     return names
 

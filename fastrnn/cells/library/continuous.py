@@ -7,7 +7,7 @@ from typing import Any
 from fastrnn.cells.language import cell
 from fastrnn.cells.operations import sigmoid, softplus, tanh
 
-__all__ = ["cfc", "lem", "ltc"]
+__all__ = ["cfc", "cfc_dt", "lem", "ltc", "ltc_dt"]
 
 
 @cell(gates="f g a b", states="h")
@@ -15,6 +15,14 @@ def cfc(a: Any, prev: Any) -> Any:
     """Closed-form continuous-time network (Hasani et al., 2022), without a backbone, for steps of one unit of time."""
     f, g = tanh(a.f), tanh(a.g)
     t = sigmoid(a.a + a.b)
+    return f + t * (g - f)
+
+
+@cell(gates="f g a b", states="h", extra="dt")
+def cfc_dt(a: Any, prev: Any, e: Any) -> Any:
+    """Closed-form continuous-time network (Hasani et al., 2022), without a backbone, for steps `dt` apart."""
+    f, g = tanh(a.f), tanh(a.g)
+    t = sigmoid(a.a * e.dt + a.b)
     return f + t * (g - f)
 
 
@@ -38,3 +46,10 @@ def ltc(a: Any, prev: Any, p: Any) -> Any:
     """
     f = sigmoid(a.f)
     return (prev.h + 0.1 * f * p.target) / (1.0 + 0.1 * (softplus(p.tau) + f))
+
+
+@cell(gates="f", states="h", parameters={"tau": 1.0, "target": 1.0}, extra="dt")
+def ltc_dt(a: Any, prev: Any, p: Any, e: Any) -> Any:
+    """Liquid time-constant network (Hasani et al., 2021): one fused step of `dt`, the time since the step before."""
+    f = sigmoid(a.f)
+    return (prev.h + e.dt * f * p.target) / (1.0 + e.dt * (softplus(p.tau) + f))
