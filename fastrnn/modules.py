@@ -983,7 +983,7 @@ class Recurrent(_Recurrent):
         self.cell = self._cell = cell
         self._rates = as_rates(cell, noise)
         self.noise = dict(zip(cell.noise, self._rates, strict=True)) or None
-        if proj_size and (cell.program.reads_h or cell.program.m_gates):
+        if proj_size and (cell.program.reads_h or cell.program.m_gates or cell.program.take):
             raise ValueError(
                 f"proj_size is {shown(proj_size)}, but the equations of {cell.name} read its output "
                 f"prev.{cell.states[0]}, of H columns; expected 0"

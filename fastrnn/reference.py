@@ -205,6 +205,26 @@ class Written(NamedTuple):
         known |= {Operand(Kind.EXTRA, k): e for k, e in enumerate(self.extra)}
         return known
 
+    def taken(self, h: Array) -> Array:
+        """What the recurrent product takes, of h before the step."""
+        taken = equations_of(self.cell).taken
+        if taken is None:
+            return h
+        (value,) = equations_of(self.cell).values([taken], self.known((), (h,)))
+        return np.broadcast_to(value, h.shape).astype(h.dtype)
+
+    def take_back(self, dtaken: Array, h: Array) -> tuple[Array, list[Array]]:
+        """The gradient of h from that of what the product took, and by row what is added to those of parameters."""
+        equations = equations_of(self.cell)
+        if equations.taken is None:
+            return dtaken, []
+        known = self.known((), (h,)) | {Operand(Kind.TAKEN, 0): dtaken}
+        operands = [Operand(Kind.BEFORE, 0), *[Operand(Kind.UNIT, m) for m in range(len(equations.parameters))]]
+        there = [operand for operand in operands if operand in equations.taken_gradients]
+        found = dict(zip(there, equations.values([equations.taken_gradients[o] for o in there], known), strict=True))
+        dh, *own = [np.broadcast_to(found.get(o, 0), h.shape).astype(h.dtype) for o in operands]
+        return dh, own
+
     def shown(self, gates: Gates, state_prev: State) -> Gates:
         """What `trace` shows of each gate."""
         return tuple(equations_of(self.cell).values(equations_of(self.cell).shown, self.known(gates, state_prev)))
@@ -328,12 +348,11 @@ def forward(
     states, gates = [], []
     for step in steps:
         before = tuple(s[: step.stop - step.start].copy() for s in state)
-        if weights.hh is None:
-            a_h = np.empty((len(before[0]), 0), weights.ih.dtype)
-        else:
-            a_h = before[0] @ weights.hh.T + bias_hh
-        if written is not None and extra:
-            point_forward = written.at(step, extra).forward
+        taken = before[0]
+        if written is not None:
+            written = written.at(step, extra)
+            point_forward, taken = written.forward, written.taken(before[0])
+        a_h = np.empty((len(taken), 0), taken.dtype) if weights.hh is None else taken @ weights.hh.T + bias_hh
         after, step_gates = point_forward(a_x[step], a_h, before)
         h = after[0] if weights.hr is None else after[0] @ weights.hr.T
         h_of_rows[step] = h
@@ -413,8 +432,7 @@ def backward(
         if written is None:
             da_x[step], da_h[step], bypass = POINT_FUNCTIONS[cell.name][1](gates, before, after, (du, *others))
         else:
-            if tape.extra:
-                written = written.at(step, tape.extra)
+            written = written.at(step, tape.extra)
             da_x[step], da_h[step], bypass, own, into_m = written.backward(gates, before, after, (du, *others))
             if own is not None:
                 d_own = d_own if d_own.size else np.empty((len(tape.x), *own.shape[1:]), own.dtype)
@@ -423,6 +441,10 @@ def backward(
                 da_m = da_m if da_m.size else np.empty((len(tape.x), into_m.shape[1]), into_m.dtype)
                 da_m[step] = into_m
         into_h = 0 if weights.hh is None else da_h[step] @ weights.hh  # a_h = h_prev @ hh.T
+        if written is not None and weights.hh is not None:
+            into_h, more = written.take_back(into_h, before[0])
+            for m, part in enumerate(more):
+                d_own[step, m] += part
         dh[...] = into_h if weights.hr is not None else bypass[0] + into_h
         for whole, part in zip(others, bypass[1:], strict=True):
             whole[...] = part
@@ -430,11 +452,13 @@ def backward(
         dweights = Weights._make(None if w is None else np.zeros_like(w) for w in weights)
     if dx is None and tape.x.dtype.kind == "f":
         dx = np.zeros(tape.shape, weights.ih.dtype)
-    h_prev = np.empty_like(dh_of_rows)
+    h_prev = np.empty_like(dh_of_rows)  # as the recurrent product took it
     u = np.empty((len(tape.x), weights.ih.shape[0] // len(cell.gates_ih)), weights.ih.dtype)
     m = np.empty_like(u)  # what a second recurrent product takes
     for step, (before, after), gates in zip(tape.steps, tape.states, tape.gates, strict=True):
         h_prev[step], u[step] = before[0], after[0]
+        if written is not None:
+            h_prev[step] = written.at(step, tape.extra).taken(before[0])
         if da_m.size:
             m[step] = gates[-1]
     for group in _groups(tape.steps):

@@ -39,6 +39,7 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_AT_SHOWN
         FASTRNN_AT_MIDDLE
         FASTRNN_AT_EXTRA
+        FASTRNN_AT_TAKEN
         FASTRNN_AT_CONSTANT
         FASTRNN_AT_REGISTER
         FASTRNN_F32
@@ -61,7 +62,7 @@ cdef extern from "kernels.h" nogil:
         int m_gates[16]
         int extras, registers, constant_count
         const void *constants
-        fastrnn_code forward, backward, inside, middle, middle_back
+        fastrnn_code forward, backward, inside, take, take_back, middle, middle_back
 
     ctypedef struct fastrnn_extra:
         const void *at
@@ -75,6 +76,7 @@ cdef extern from "kernels.h" nogil:
         void *y
         void *u
         void *m
+        void *taken
         void *z
         void *c
         const void *x
@@ -126,6 +128,7 @@ cdef extern from "kernels.h" nogil:
         void (*pack)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*project)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*step_take)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_middle)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*read_tape)(
             const fastrnn_layer *, void *, void *, ptrdiff_t, const intptr_t *, ptrdiff_t, ptrdiff_t) noexcept nogil

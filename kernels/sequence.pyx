@@ -24,6 +24,7 @@ from c_kernels cimport (
     FASTRNN_AT_BEFORE,
     FASTRNN_AT_CONSTANT,
     FASTRNN_AT_EXTRA,
+    FASTRNN_AT_TAKEN,
     FASTRNN_AT_GRADIENT,
     FASTRNN_AT_MIDDLE,
     FASTRNN_AT_REGISTER,
@@ -364,6 +365,7 @@ cdef dict PLACES = {
     Kind.UNIT: (FASTRNN_AT_UNIT, FASTRNN_UNIT_SLOTS),
     Kind.MIDDLE: (FASTRNN_AT_MIDDLE, 1),
     Kind.EXTRA: (FASTRNN_AT_EXTRA, FASTRNN_EXTRAS),
+    Kind.TAKEN: (FASTRNN_AT_TAKEN, 1),
     Kind.SHOWN: (FASTRNN_AT_SHOWN, FASTRNN_UNIT_SLOTS),
     Kind.CONSTANT: (FASTRNN_AT_CONSTANT, FASTRNN_CONSTANTS),
     Kind.REGISTER: (FASTRNN_AT_REGISTER, FASTRNN_REGISTERS),
@@ -407,10 +409,13 @@ cdef class Compiled:
             p.h_gates[i] = blocks_hh.index(h_gates[i])
         for i in range(p.m_slots):
             p.m_gates[i] = blocks_hh.index(m_gates[i])
-        codes = program.forward, program.backward, program.inside, program.middle, program.middle_back
+        codes = (
+            program.forward, program.backward, program.inside, program.middle, program.middle_back, program.take,
+            program.take_back)
         self.instructions = Buffer(sum(map(len, codes)) * sizeof(fastrnn_instruction))
         at = <fastrnn_instruction *> self.instructions.data
-        cdef fastrnn_code **compiled = [&p.forward, &p.backward, &p.inside, &p.middle, &p.middle_back]
+        cdef fastrnn_code **compiled = [
+            &p.forward, &p.backward, &p.inside, &p.middle, &p.middle_back, &p.take, &p.take_back]
         for i, instructions in enumerate(codes):
             compiled[i].instructions, compiled[i].count = at, len(instructions)
             for op, out, a, b, c in instructions:
@@ -880,6 +885,11 @@ cdef inline bint has_middle(const fastrnn_layer *l) noexcept nogil:
     return l.program != NULL and l.program.m_slots > 0
 
 
+cdef inline bint takes_other(const fastrnn_layer *l) noexcept nogil:
+    """Whether h goes through a program before the recurrent product."""
+    return l.program != NULL and l.program.take.count > 0
+
+
 cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
     """Choose how a forward call runs that knows its sizes and threads, on weights that are packed already or not."""
     cdef fastrnn_layer *l = &job.layer
@@ -987,6 +997,10 @@ cdef void forward_task(void *context, int part) noexcept nogil:
         if not stopped:
             if layer.m != NULL and not layer.keep and not layer.projected:
                 layer.z_row = fastrnn_step_row(&layer, s)
+            if layer.taken != NULL:
+                in_pieces(job, job.cell.step_take, &layer, s, b0, b1, n0, n1, job.strands)
+                if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # what is taken is of all threads
+                    return
             in_pieces(job, job.cell.step, &layer, s, b0, b1, n0, n1, job.strands)
             if layer.m != NULL:
                 if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # m is of all threads
@@ -1012,7 +1026,7 @@ cdef class Tape:
     cdef object held  # see `hold`: of x, h_0 and y
     cdef object arrays  # that own z, c and u, if `recall` has made the tape
     cdef tuple extra  # which nobody else writes to
-    cdef Buffer z, c, u, offsets, extras
+    cdef Buffer z, c, u, taken, offsets, extras
 
 
 cdef cnp.ndarray new_y(Job *job, cnp.ndarray x, y):
@@ -1080,7 +1094,7 @@ def forward(
         c_size = c_row // others
     cdef size_t h_row = l.outputs * job.itemsize, y_row = l.y_row * job.itemsize
     cdef char *at
-    cdef Buffer z = None, c = None, u = None, scratch = None, projection = None
+    cdef Buffer z = None, c = None, u = None, taken = None, scratch = None, projection = None
     try:
         if others:
             if tape or c_row != row or l.program != NULL:  # programs want whole vectors that are aligned
@@ -1096,6 +1110,9 @@ def forward(
         elif has_middle(l):
             u = Buffer(row * (l.rows if tape else l.batch))
             l.m = u.data
+        if takes_other(l):
+            taken = Buffer(row * (l.rows if tape else l.batch))
+            l.taken = taken.data
         if packed is None and not job.packs_as_it_goes:
             packed = run_pack(&job)
         elif packed is None and l.u != NULL:
@@ -1130,7 +1147,7 @@ def forward(
     kept.job.layer.panels = kept.job.layer.bias = kept.job.layer.split_panels = NULL
     kept.x, kept.y, kept.h_0, kept.weights, kept.cell = x, y_array, h_0, weights, cell
     kept.held = held, hold(y_array)
-    kept.z, kept.c, kept.u, kept.offsets, kept.extras, kept.extra = z, c, u, offsets, extras, extra
+    kept.z, kept.c, kept.u, kept.taken, kept.offsets, kept.extras, kept.extra = z, c, u, taken, offsets, extras, extra
     return y_array, state_n, kept
 
 
@@ -1173,6 +1190,9 @@ cdef class Stepper:
                 l.u = self.take(l.hidden * job.itemsize)
             if has_middle(l):
                 l.m = self.take(l.hidden * job.itemsize)
+            if takes_other(l):
+                l.taken = self.take(l.hidden * job.itemsize)
+            if has_middle(l):
                 plan_forward(job, False, True)
                 self.memory.append(Buffer(job.blocks * l.z_stride * job.itemsize))
                 l.z = (<Buffer> self.memory[len(self.memory) - 1]).data
@@ -1217,7 +1237,8 @@ cdef class Stepper:
             job.layer.y_row = job.layer.outputs
             if self.states:
                 job.layer.h_0, job.layer.y, job.layer.c, job.layer.u = before.h_0, before.y, before.c, before.u
-                job.layer.z, job.layer.scratch, job.layer.m = before.z, before.scratch, before.m
+                job.layer.z, job.layer.scratch, job.layer.m, job.layer.taken = (
+                    before.z, before.scratch, before.m, before.taken)
 
     cdef bint fits(self, object array, ptrdiff_t columns, bint written) noexcept:
         """Whether an array can be used as it is: (N, columns) of the dtype."""
@@ -1329,7 +1350,8 @@ cdef cnp.ndarray array_of(Buffer buffer, int typenum):
 
 def keep(Tape tape):
     """Take a tape apart: flat arrays that hold what it has besides what forward was given, and y. `recall` inverts it."""
-    return tuple([array_of(buffer, tape.job.typenum) for buffer in (tape.z, tape.c, tape.u) if buffer is not None])
+    return tuple([array_of(buffer, tape.job.typenum) for buffer in (tape.z, tape.c, tape.u, tape.taken)
+        if buffer is not None])
 
 
 def kept_sizes(cell, ptrdiff_t steps, ptrdiff_t batch, ptrdiff_t rows, ptrdiff_t hidden, ptrdiff_t proj_size, dtype):
@@ -1343,6 +1365,8 @@ def kept_sizes(cell, ptrdiff_t steps, ptrdiff_t batch, ptrdiff_t rows, ptrdiff_t
     if job.others:
         sizes.append((batch + rows) * c_width(&job))
     if proj_size or has_middle(&job.layer):
+        sizes.append(rows * hidden)
+    if takes_other(&job.layer):
         sizes.append(rows * hidden)
     return tuple(sizes)
 
@@ -1369,10 +1393,12 @@ def recall(cell, x, tuple state, weights, y, tuple kept, *, batch_sizes=None, bi
             [is_array(array, tape.job.typenum, 1, size) for array, size in zip(kept, sizes)]):
         raise ValueError(f"the tape has arrays of {[array.size for array in kept]} elements; expected {list(sizes)}")
     memory = [aligned(array) for array in kept]
-    tape.arrays = memory
+    tape.arrays = tuple(memory)
     l.z = pointer(memory[0])
     if len(state) > 1:
         l.c = pointer(memory[1])
+    if takes_other(l):
+        l.taken = pointer(memory.pop())
     if weights[4] is not None:
         l.u = pointer(memory[len(memory) - 1])
     elif has_middle(l):

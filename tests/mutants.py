@@ -40,6 +40,7 @@ SUITES = {
     "masks": "test_masks.py -k 'not numba'",
     "written": "test_recurrent.py",
     "language": "test_language.py",
+    "extra": "test_extra.py -k 'not torch'",
     "cells": "test_cells.py -k 'not numba'",
     "stream": "test_stream.py -k 'not numba'",
     "input": "test_bad_input.py -k 'not numba'",

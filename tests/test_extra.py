@@ -21,20 +21,29 @@ LIMITS = {"float64": 1e-11, "float32": 3e-4}
 @fastrnn.cell(
     gates="i f g o",
     states="h c",
-    parameters="p",
+    parameters="p q",
     extra="dt w",
     dropout={"drop": "step", "keep": "sequence"},
     zoneout={"zone_h": "sequence", "zone_c": "step"},
 )
 def everything(a, prev, p, e):
-    m = e.keep(prev.h) * tanh(e.dt)
-    i, f, g, o = sigmoid(a.i(m)), sigmoid(a.f * exp(-relu(e.dt * p.p))), e.drop(tanh(a.g(m))), sigmoid(a.o * e.w)
+    h = e.keep(prev.h) * tanh(e.dt * p.q)
+    i, f = sigmoid(a.i(h)), sigmoid(a.f(h) * exp(-relu(e.dt * p.p)))
+    g, o = e.drop(tanh(a.g(i * h))), sigmoid(a.o(h) * e.w)
     c = f * prev.c + i * g
     return e.zone_h(o * tanh(c), prev.h), e.zone_c(c, prev.c)
 
 
+@fastrnn.cell(gates="f g k", states="h c", from_h="k", apart="g", extra="dt", dropout={"drop": "sequence"})
+def second_product_of_h(a, prev, e):
+    """Some gates take h as it is, so that the others have a product of their own."""
+    c = sigmoid(a.f(e.drop(prev.h))) * prev.c + tanh(a.g.x + a.g.h * e.dt)
+    return tanh(c) * sigmoid(a.k), c
+
+
 CELLS: dict[str, WrittenCell] = {name: c for name, c in LIBRARY.items() if c.extra or c.noise} | {
-    "everything": everything
+    "everything": everything,
+    "second_product_of_h": second_product_of_h,
 }
 cells = pytest.mark.parametrize("name", list(CELLS))
 noisy = pytest.mark.parametrize("name", [name for name, c in CELLS.items() if c.noise])
@@ -214,7 +223,7 @@ def torch_step(name: str, sums: Any, hh: Any, bias: Any, prev: Any, masks: Any, 
     """A step as its paper writes it, on tensors."""
     s, tanh = torch.sigmoid, torch.tanh
     h = prev[0]
-    if name == "gal_lstm":
+    if name in ("gal_lstm", "gal_gru"):
         h = h * masks["drop"]
     a = (sums + h @ hh.T + bias).chunk(len(LIBRARY[name].gates), 1)
     if name == "cfc_dt":
@@ -224,6 +233,13 @@ def torch_step(name: str, sums: Any, hh: Any, bias: Any, prev: Any, masks: Any, 
     if name == "ltc_dt":
         tau, target = unit
         return ((h + dt * s(a[0]) * target) / (1 + dt * (torch.nn.functional.softplus(tau) + s(a[0]))),)
+    if name == "gru_d":
+        rate, delay = unit
+        h = h * torch.exp(-torch.relu(rate * dt + delay))
+        (x_r, x_z, x_n), (r_r, r_z, r_n), (b_r, b_z, b_n) = (v.chunk(3, d) for v, d in ((sums, 1), (hh, 0), (bias, 0)))
+        r, z = s(x_r + h @ r_r.T + b_r), s(x_z + h @ r_z.T + b_z)
+        n = tanh(x_n + (r * h) @ r_n.T + b_n)
+        return ((1 - z) * h + z * n,)
     if name.endswith("_lstm"):
         i, f, g, o = s(a[0]), s(a[1]), tanh(a[2]), s(a[3])
         g = g * masks["drop"] if name == "semeniuta_lstm" else g
@@ -235,6 +251,7 @@ def torch_step(name: str, sums: Any, hh: Any, bias: Any, prev: Any, masks: Any, 
             )
         return new
     x, r_h = sums.chunk(3, 1), (h @ hh.T + bias).chunk(3, 1)
+    h = prev[0]
     r, z = s(x[0] + r_h[0]), s(x[1] + r_h[1])
     n = tanh(x[2] + r * r_h[2])
     n = n * masks["drop"] if name == "semeniuta_gru" else n
@@ -465,7 +482,7 @@ def test_other_refusals():
     _, _, tape = module.forward(x)
     with pytest.raises(ValueError, match="noise is of a batch of N = 5; expected that of x, 4"):
         module.forward(x[:, :4], noise=tape.noise)
-    with pytest.raises(TypeError, match="noise is 0.5; expected None, or the noise of the tape"):
+    with pytest.raises(TypeError, match=r"noise is 0\.5; expected None, or the noise of the tape"):
         module.forward(x, noise=0.5)
     with pytest.raises(AttributeError, match="noise of a Recurrent is fixed"):
         module.noise = None

@@ -37,15 +37,17 @@ class Equations:
     both: tuple[str, ...]
     apart: tuple[str, ...]
     of_middle: tuple[str, ...]  # which the function calls
-    of_h: tuple[str, ...]  # which it calls with h itself, as if it did not
+    of_taken: tuple[str, ...]  # which it calls with what the first product takes, gates or gate.h
     parameters: Mapping[str, float | None]  # their initial values; None: drawn as the weights are
     extra: tuple[str, ...]  # what is given beside x
     noise: tuple[Noise, ...]  # whose draws are extras after those
     expected: Mapping[str, Callable[..., Any]]  # what it calls in place of noise, where there is none
     slots: Mapping[str, int]  # of each sum: a gate's, or gate.x and gate.h where they are kept apart
     after: tuple[Node, ...]  # the new states
+    taken: Node | None  # what the recurrent product takes, if not h
     middle: Node | None  # what the second recurrent product takes
     gradients: Mapping[Operand, Node]  # of sums, states before and parameters, from those of states and of the middle
+    taken_gradients: Mapping[Operand, Node]  # of h and parameters, from that of what is taken
     shown: tuple[Node, ...]  # what trace shows of each gate
 
     def run(
@@ -73,10 +75,13 @@ class Equations:
         """
         gates: dict[str, Any] = {name: sums[name] for name in (*self.x_only, *self.h_only, *self.both)}
         for name in self.apart:
-            gates[name] = SimpleNamespace(x=sums[f"{name}.x"], h=sums[f"{name}.h"])
+            h = sums[f"{name}.h"]
+            gates[name] = SimpleNamespace(
+                x=sums[f"{name}.x"], h=(lambda _, h=h: h) if f"{name}.h" in self.of_taken else h
+            )
         for name in self.of_middle:
             gates[name] = lambda value, name=name: sums[name] + product(name, value)
-        for name in self.of_h:
+        for name in set(self.of_taken) & set(gates):
             gates[name] = lambda _, name=name: sums[name]
         arguments: list[Any] = [SimpleNamespace(**gates), SimpleNamespace(**before)]
         if self.parameters:
@@ -249,7 +254,8 @@ def cell(
     -----
     A gate that is called, ``a.n(value)``, takes the recurrent product of that value in place of h's:
     ``a.n(r * prev.h)`` is GRU's candidate as in the paper (Cho et al., 2014). One value may be taken so, by any
-    number of gates.
+    number of gates. Another one that is made of h, extras, dropout and parameters alone, such as ``e.drop(prev.h)``,
+    may take the place of h in all other gates that h feeds; of those that are apart ``a.n.h(value)`` is called.
 
     Examples
     --------
@@ -360,15 +366,16 @@ class _Tracing:
         self.graph = Graph()
         self.of_middle = of_middle
         self.called: dict[str, Traced] = {}
-        self.of_h: list[str] = []
+        self.of_h: list[str] = []  # called with h itself
         self.definition = definition
         self.slots = definition.slots_of(of_middle)
         gates: dict[str, Any] = {}
         for name in definition.gates:
             if name in definition.apart:
-                gates[name] = _Names(f"part of gate {name}", {k: self._sum(f"{name}.{k}") for k in "xh"})
+                parts = {"x": self._sum(f"{name}.x"), "h": self._gate(f"{name}.h")}
+                gates[name] = _Names(f"part of gate {name}", parts)
             else:
-                gates[name] = _Gate(self, name, self.graph.leaf(Operand(Kind.SLOT, self.slots[name])))
+                gates[name] = self._gate(name)
         before = {n: self._leaf(Kind.BEFORE, k) for k, n in enumerate(definition.states)}
         own = {n: self._leaf(Kind.UNIT, k) for k, n in enumerate(definition.parameters)}
         self.arguments = [_Names("gate", gates), _Names("state", before)]
@@ -390,23 +397,36 @@ class _Tracing:
     def _sum(self, name: str) -> Traced:
         return self._leaf(Kind.SLOT, self.slots[name])
 
+    def _gate(self, name: str) -> _Gate:
+        return _Gate(self, name, self._sum(name).node)
+
     def call(self, name: str, value: Any) -> Traced:
         """A gate is called with what its recurrent product is to take."""
-        if name in self.definition.h_only or name in self.definition.x_only:
+        if name in self.definition.x_only:
             raise ValueError(f"gate {name} is called, but it is not fed by both x and h; expected one that is")
         if not isinstance(value, Traced):
             raise TypeError(f"gate {name} is called with a {type(value).__name__}; expected a value of the equations")
         if value.node.leaf == Operand(Kind.BEFORE, 0):
             self.of_h.append(name)
             return self._sum(name)
+        of_h = _is_of_h(value.node)
+        if not of_h and name not in self.definition.of():
+            raise ValueError(f"gate {name} is called, but it is not fed by both x and h; expected one that is")
         for other in self.called.values():
-            if other.node is not value.node:
+            if other.node is not value.node and _is_of_h(other.node) == of_h:
                 raise ValueError(
                     f"gate {name} is called with another value than the gate before; expected one value for all: "
                     "a step has one second recurrent product"
                 )
         self.called[name] = value
         return self._sum(name)
+
+    def taken(self) -> tuple[str, ...]:
+        """Those that are called with what may take the place of h in the first product, if it does."""
+        taken = [name for name, value in self.called.items() if _is_of_h(value.node)]
+        second = [name for name in self.called if name not in taken]
+        all_of_h = {*self.definition.of(*second), *self.definition.h_only, *[f"{n}.h" for n in self.definition.apart]}
+        return tuple(taken) if set(taken) == all_of_h else ()
 
     def _run(self) -> Any:
         """Call the function, and keep its local variables as it returns."""
@@ -425,6 +445,12 @@ class _Tracing:
             raise self.definition.error(error) from error
         finally:
             sys.setprofile(before)
+
+
+def _is_of_h(node: Node) -> bool:
+    """Whether a value is made before a step: neither of sums nor of states but h."""
+    leaves = [each.leaf for each in reachable([node]) if each.leaf is not None]
+    return not any(leaf.kind is Kind.SLOT or (leaf.kind is Kind.BEFORE and leaf.index) for leaf in leaves)
 
 
 class _Definition:
@@ -478,7 +504,16 @@ class _Definition:
 
     def cell(self, rates: tuple[float, ...] | None = None) -> WrittenCell:
         """The cell; given rates of its noise, as it is in inference."""
-        of_middle = tuple(n for n in self.gates if n in _Tracing(self, (), rates).called)
+        first = _Tracing(self, (), rates)
+        of_taken = first.taken()
+        second = {name: value.node for name, value in first.called.items() if name not in of_taken}
+        of_middle = tuple(n for n in self.gates if n in second)
+        if len(set(second.values())) > 1 or any(name not in self.gates for name in second):
+            raise self.fault(
+                ValueError,
+                f"gates {', '.join(second)} are called with two values, or not all are fed by both x and h; expected "
+                "one value, or a second that is made of h alone and takes its place in all other gates that h feeds",
+            )
         traced = _Tracing(self, of_middle, rates)
         graph, result = traced.graph, as_states(traced.result)
         if len(result) != len(self.states):
@@ -495,8 +530,9 @@ class _Definition:
                     TypeError, f"the new {name} is a {type(value).__name__}; expected a value of the equations"
                 )
             after.append(value.node)
-        middle = next((value.node for value in traced.called.values()), None)
-        self._check(graph, after, middle, traced)
+        taken = next((value.node for name, value in traced.called.items() if name in of_taken), None)
+        middle = next((value.node for name, value in traced.called.items() if name not in of_taken), None)
+        self._check(graph, after, [node for node in (taken, middle) if node is not None], traced)
 
         def gradient_of(seeds: list[tuple[Node, Node]]) -> dict[Operand, Node]:
             known: dict[Node, Node] = {}
@@ -510,6 +546,7 @@ class _Definition:
             first = {operand: found.get(operand, graph.number(0.0)) for operand in self._middle_slots(of_middle)}
             found = gradient_of([*seeds, (middle, graph.leaf(Operand(Kind.MIDDLE, 0)))]) | first
         found = {operand: node for operand, node in found.items() if operand.kind is not Kind.EXTRA}
+        into_h = {} if taken is None else gradient_of([(taken, graph.leaf(Operand(Kind.TAKEN, 0)))])
         shown = [self._shown(traced, name) for name in self.gates]
         equations = Equations(
             self.function,
@@ -518,15 +555,17 @@ class _Definition:
             self.of(*of_middle),
             self.apart,
             of_middle,
-            tuple(traced.of_h),
+            (*traced.of_h, *of_taken),
             self.initial,
             self.extra,
             traced.noise,
             traced.expected,
             traced.slots,
             tuple(map(graph.lowered, after)),
+            None if taken is None else graph.lowered(taken),
             None if middle is None else graph.lowered(middle),
             {operand: graph.lowered(node) for operand, node in found.items()},
+            {operand: graph.lowered(node) for operand, node in into_h.items() if operand.kind is not Kind.EXTRA},
             tuple(map(graph.lowered, shown)),
         )
         program = _Writer(self, equations).program(graph)
@@ -536,9 +575,9 @@ class _Definition:
     def _middle_slots(self, of_middle: tuple[str, ...]) -> list[Operand]:
         return [Operand(Kind.SLOT, slot) for slot in range(len(of_middle))]
 
-    def _check(self, graph: Graph, after: list[Node], middle: Node | None, traced: _Tracing) -> None:
+    def _check(self, graph: Graph, after: list[Node], products: list[Node], traced: _Tracing) -> None:
         """ValueError for what is left out, or goes round in a circle."""
-        roots = [*after] + ([] if middle is None else [middle])
+        roots = [*after, *products]
         leaves = {node.value for node in reachable(roots) if node.leaf is not None}
         for name, slot in traced.slots.items():
             if Operand(Kind.SLOT, slot) not in leaves:
@@ -549,12 +588,11 @@ class _Definition:
         for k, name in enumerate([*self.extra, *[noise.name for noise in traced.noise]]):
             if Operand(Kind.EXTRA, k) not in leaves:
                 raise self.fault(ValueError, f"e.{name} is not used; expected every one in the new states")
-        if middle is not None:
-            for node in reachable([middle]):
-                if node.leaf is not None and node.leaf in self._middle_slots(traced.of_middle):
-                    raise self.fault(
-                        ValueError, f"gate {traced.of_middle[node.leaf.index]} takes the product of what is made of it"
-                    )
+        for node in reachable(products):
+            if node.leaf is not None and node.leaf in self._middle_slots(traced.of_middle):
+                raise self.fault(
+                    ValueError, f"gate {traced.of_middle[node.leaf.index]} takes the product of what is made of it"
+                )
 
     def _shown(self, traced: _Tracing, gate: str) -> Node:
         """The local variable of a gate's name if there is one, else what is made of its sum alone, else the sum."""
@@ -589,12 +627,24 @@ class _Writer:
         gate = {name: index for index, name in enumerate(d.gates)}
         S, M, Q = len(e.slots), len(d.parameters), len(e.of_middle)
         zero = graph.number(0.0)
+        leaves = {node: node.value for node in graph.nodes if node.leaf is not None and node.leaf.kind is not Kind.SLOT}
         slot = [Operand(Kind.SLOT, j) for j in range(S)]
         own = [(Operand(Kind.SLOT, S + m), e.gradients.get(Operand(Kind.UNIT, m), zero)) for m in range(M)]
         reads_h = any(
             node.leaf == Operand(Kind.BEFORE, 0)
             for node in reachable([*e.after, *e.gradients.values(), *([] if e.middle is None else [e.middle])])
         )
+        take: tuple[Instruction, ...] = ()
+        take_back: tuple[Instruction, ...] = ()
+        if e.taken is not None:
+            taken, into_h = Operand(Kind.TAKEN, 0), e.taken_gradients
+            added = [(at, graph.leaf(at), into_h.get(Operand(Kind.UNIT, m))) for m, (at, _) in enumerate(own)]
+            sums_of_own = [(at, graph.make(Op.ADD, leaf, more)) for at, leaf, more in added if more is not None]
+            take = self.write([(taken, e.taken)], leaves)
+            take_back = self.write(
+                [(taken, into_h.get(Operand(Kind.BEFORE, 0), zero)), *sums_of_own],
+                {**leaves, **{leaf: at for at, leaf, _ in added}},
+            )
         back = [(at, e.gradients.get(at, zero)) for at in slot[Q:]] + own
         for k in range(0 if reads_h else 1, len(d.states)):
             back.append((Operand(Kind.GRADIENT, k), e.gradients.get(Operand(Kind.BEFORE, k), zero)))
@@ -609,7 +659,6 @@ class _Writer:
             if tape is not None:
                 break
             room += 4
-        leaves = {node: node.value for node in graph.nodes if node.leaf is not None and node.leaf.kind is not Kind.SLOT}
         sums = {graph.leaf(at): at for at in slot}
 
         in_middle: dict[Node, Operand] = {}
@@ -650,6 +699,8 @@ class _Writer:
             m_gates=tuple(gate[name] for name in e.of_middle),
             middle=middle,
             middle_back=self.write(first_back, seen_back) if Q else (),
+            take=take,
+            take_back=take_back,
             extras=(False,) * len(e.extra) + tuple(noise.of_sequence for noise in e.noise),
             constants=tuple(self.constants.values),
             registers=self.registers,

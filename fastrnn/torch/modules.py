@@ -51,7 +51,7 @@ class Layers(torch.nn.Module):
     def _run_input(
         self, input: Any, states: Sequence[Tensor] | None, cells: Sequence[str | Written] | None = None
     ) -> tuple[Any, Sequence[Tensor]]:
-        """All layers, on what `forward` takes; the states in sequence; the cells by layer where they are a call's own."""
+        """All layers, on what `forward` takes; the states in sequence; the cells by layer if they are a call's own."""
         packed = isinstance(input, PackedSequence)
         x, batch_sizes, sorted_indices, unsorted_indices = input if packed else (input, None, None, None)
         batched = packed or x.dim() == 3

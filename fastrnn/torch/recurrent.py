@@ -54,8 +54,8 @@ class Recurrent(Layers):
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size
         As of `fastrnn.Recurrent`; dropout is between the layers, where the module is in training mode.
     noise
-        As of `fastrnn.Recurrent`: of a cell with dropout or zoneout of its own, how often that strikes in training mode.
-        torch.manual_seed settles what is drawn.
+        As of `fastrnn.Recurrent`: of a cell with dropout or zoneout of its own, how often that strikes in training
+        mode. torch.manual_seed settles what is drawn.
     device, dtype
         Of the parameters: torch.float32 or torch.float64.
 

@@ -58,7 +58,8 @@ enum {
     FASTRNN_AT_SHOWN = FASTRNN_AT_UNIT + FASTRNN_UNIT_SLOTS,
     FASTRNN_AT_MIDDLE = FASTRNN_AT_SHOWN + FASTRNN_UNIT_SLOTS,
     FASTRNN_AT_EXTRA = FASTRNN_AT_MIDDLE + 1,
-    FASTRNN_AT_CONSTANT = FASTRNN_AT_EXTRA + FASTRNN_EXTRAS,
+    FASTRNN_AT_TAKEN = FASTRNN_AT_EXTRA + FASTRNN_EXTRAS,
+    FASTRNN_AT_CONSTANT = FASTRNN_AT_TAKEN + 1,
     FASTRNN_AT_REGISTER = FASTRNN_AT_CONSTANT + FASTRNN_CONSTANTS,
     FASTRNN_PLACES = FASTRNN_AT_REGISTER + FASTRNN_REGISTERS,
 };
@@ -80,6 +81,7 @@ typedef struct {
     int extras, registers, constant_count;
     const void *constants;          /* [constant][L], aligned to 64 bytes */
     fastrnn_code forward, backward, inside;
+    fastrnn_code take, take_back; /* of h what the recurrent product takes, and back; take is empty if that is h itself */
     fastrnn_code middle, middle_back; /* before the product of m: from the other sums to m; back from there */
 } fastrnn_program;
 
@@ -102,6 +104,7 @@ typedef struct {
     void *y;                       /* OUT   (R, P) */
     void *u;                       /* INOUT (R, H), (N, H) unless kept: h before its projection; NULL without one */
     void *m;                       /* INOUT likewise: what a second recurrent product takes in place of h; or NULL */
+    void *taken;                   /* INOUT (R, H), (N, H) unless kept: what the recurrent product takes; NULL if it is h */
     void *z;                       /* INOUT [block][row - z_row][4 * L], or NULL: nothing is kept */
     void *c;                       /* INOUT (N + R, C), the initial state first, C = H rounded up to L; (N, C) unless
                                       kept; lstm; of a program (..., K - 1, C), or NULL with one state */
@@ -182,6 +185,9 @@ typedef struct {
     /* y (or u), c, Z := step s of fastrnn.reference.forward without its projection, batch rows n0 .. n1-1 */
     void (*step)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
 
+    /* taken := what the recurrent product of step s takes, made before step, of all units of its rows; NULL where cells
+     * take h */
+    void (*step_take)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
     /* the same step from m on, which step has made of all units of its rows; NULL where cells have none */
     void (*step_middle)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
 

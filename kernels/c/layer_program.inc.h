@@ -45,9 +45,10 @@ INLINE void FN(place_states)(const fastrnn_layer *l, NAME(place) *places, const 
 INLINE void FN(place_h)(
     const fastrnn_layer *l, NAME(place) *places, vec *h, const REAL *h_prev, ptrdiff_t h_row, ptrdiff_t rows, ptrdiff_t q,
     ptrdiff_t units) {
-    for (ptrdiff_t r = 0; l->program->reads_h && r < rows; r++)
+    const int reads = l->program->reads_h || l->taken;
+    for (ptrdiff_t r = 0; reads && r < rows; r++)
         h[r] = vec_load_part(h_prev + r * h_row + q * LANES, FN(left)(l, q));
-    for (ptrdiff_t u = 1; l->program->reads_h && u < units; u++)
+    for (ptrdiff_t u = 1; reads && u < units; u++)
         h[u] = vec_load_part(h_prev + (q + u) * LANES, FN(left)(l, q + u));
     places[FASTRNN_AT_BEFORE] = (NAME(place)){h, 1};
 }
@@ -56,6 +57,24 @@ INLINE void FN(place_h)(
 INLINE void FN(place_sums)(const fastrnn_layer *l, NAME(place) *places, vec (*acc)[4], ptrdiff_t plane) {
     for (int slot = 0; slot < 4 * l->program->blocks; slot++)
         places[FASTRNN_AT_SLOT + slot] = (NAME(place)){acc[slot / 4 * plane] + slot % 4, 4};
+}
+
+/* l->taken of all rows of a piece in unit vector q: what the recurrent product takes, of h. */
+static void FN(take_rows)(const fastrnn_layer *l, const FN(piece) *piece, ptrdiff_t q) {
+    const fastrnn_program *p = l->program;
+    NAME(place) places[FASTRNN_PLACES];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS][PROGRAM_UNITS];
+    vec h_prev[PROGRAM_ROWS], taken[PROGRAM_ROWS], given[FASTRNN_EXTRAS][PROGRAM_ROWS];
+    FN(place_fixed)(l, places, registers, unit, q, 1);
+    places[FASTRNN_AT_TAKEN] = (NAME(place)){taken, 1};
+    for (ptrdiff_t n = piece->n0, count; n < piece->n1; n += count) {
+        count = least(PROGRAM_ROWS, piece->n1 - n);
+        FN(place_h)(l, places, h_prev, piece->h_prev + n * piece->h_row, piece->h_row, count, q, 1);
+        FN(place_extras)(l, places, given, piece->row, n, count, q, 1);
+        NAME(run_program)(p->take.instructions, p->take.count, places, count);
+        for (ptrdiff_t r = 0; r < count; r++) /* which is this function's to write */
+            vec_store_part((REAL *)piece->taken + (n + r) * piece->taken_row + q * LANES, taken[r], FN(left)(l, q));
+    }
 }
 
 /* Rows n .. n + rows - 1 of a piece in the unit vector that begins with block b: from the sums acc, block by block `plane`
@@ -171,6 +190,23 @@ static void FN(run_back)(
                 const NAME(place) place = places[FASTRNN_AT_SLOT + slot];
                 place.at[r * place.row] = vec_load_part((const REAL *)(place.at + r * place.row), end);
             }
+    }
+}
+
+/* Rows n and on of step s in unit vector q: from the gradient of what the recurrent product took to that of h, INOUT
+ * [row][4]; adds to those of parameters, which the step's backward program has left. */
+static void FN(take_back)(
+    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n, ptrdiff_t q, vec *dtaken, ptrdiff_t rows) {
+    const fastrnn_code *code = &l->program->take_back;
+    const FN(moment) m = FN(moment_of)(l, s);
+    NAME(place) places[FASTRNN_PLACES];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS][PROGRAM_UNITS], h_prev[PROGRAM_ROWS];
+    vec given[FASTRNN_EXTRAS][PROGRAM_ROWS];
+    FN(place_fixed)(l, places, registers, unit, q, 1);
+    for (ptrdiff_t first = 0, count; first < rows; first += count) {
+        count = FN(place_tape)(l, places, h_prev, given, &m, n + first, rows - first, q, 1);
+        places[FASTRNN_AT_TAKEN] = (NAME(place)){dtaken + 4 * first, 4};
+        NAME(run_program)(code->instructions, code->count, places, count);
     }
 }
 

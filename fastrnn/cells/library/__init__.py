@@ -1,9 +1,9 @@
 """Cells from the literature, written in the language: equations and papers stand in each."""
 
-from fastrnn.cells.library.continuous import cfc, cfc_dt, lem, ltc, ltc_dt
+from fastrnn.cells.library.continuous import cfc, cfc_dt, gru_d, lem, ltc, ltc_dt
 from fastrnn.cells.library.gru import atr, brc, hard_gru, li_gru, mgu, nbrc, reset_before_gru, star, ugrnn
 from fastrnn.cells.library.lstm import coupled_lstm, hard_lstm, janet, peephole_lstm, ran, slstm
-from fastrnn.cells.library.noise import gal_lstm, semeniuta_gru, semeniuta_lstm, zoneout_gru, zoneout_lstm
+from fastrnn.cells.library.noise import gal_gru, gal_lstm, semeniuta_gru, semeniuta_lstm, zoneout_gru, zoneout_lstm
 from fastrnn.cells.library.rnn import antisymmetric_rnn, fast_grnn, fast_rnn, ind_rnn, ind_rnn_tanh, leaky_rnn
 from fastrnn.cells.library.scan import gilr, min_gru, min_lstm, qrnn, rg_lru, sru
 
@@ -14,8 +14,8 @@ LIBRARY = {
         *(reset_before_gru, mgu, hard_gru, li_gru, ugrnn, brc, nbrc, star, atr),
         *(min_gru, min_lstm, sru, qrnn, gilr, rg_lru),
         *(ind_rnn, ind_rnn_tanh, leaky_rnn, fast_rnn, fast_grnn, antisymmetric_rnn),
-        *(cfc, lem, ltc, cfc_dt, ltc_dt),
-        *(gal_lstm, semeniuta_lstm, semeniuta_gru, zoneout_lstm, zoneout_gru),
+        *(cfc, lem, ltc, cfc_dt, ltc_dt, gru_d),
+        *(gal_lstm, gal_gru, semeniuta_lstm, semeniuta_gru, zoneout_lstm, zoneout_gru),
     )
 }
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fastrnn.cells.language import cell
-from fastrnn.cells.operations import sigmoid, softplus, tanh
+from fastrnn.cells.operations import exp, relu, sigmoid, softplus, tanh
 
-__all__ = ["cfc", "cfc_dt", "lem", "ltc", "ltc_dt"]
+__all__ = ["cfc", "cfc_dt", "gru_d", "lem", "ltc", "ltc_dt"]
 
 
 @cell(gates="f g a b", states="h")
@@ -53,3 +53,16 @@ def ltc_dt(a: Any, prev: Any, p: Any, e: Any) -> Any:
     """Liquid time-constant network (Hasani et al., 2021): one fused step of `dt`, the time since the step before."""
     f = sigmoid(a.f)
     return (prev.h + e.dt * f * p.target) / (1.0 + e.dt * (softplus(p.tau) + f))
+
+
+@cell(gates="r z n", states="h", parameters={"rate": 1.0, "delay": 0.0}, extra="dt")
+def gru_d(a: Any, prev: Any, p: Any, e: Any) -> Any:
+    """GRU whose state decays over `dt`, the time since the step before (Che et al., 2018, the decay of h).
+
+    The decay of x, which the paper has too, and its mask as further columns of x, are a layer's before. The
+    paper's decay sees the gaps of all variables; here it is one gap of a row, as where all are measured together.
+    """
+    h = prev.h * exp(-relu(p.rate * e.dt + p.delay))
+    r, z = sigmoid(a.r(h)), sigmoid(a.z(h))
+    n = tanh(a.n(r * h))
+    return (1 - z) * h + z * n

@@ -7,7 +7,7 @@ from typing import Any
 from fastrnn.cells.language import cell
 from fastrnn.cells.operations import sigmoid, tanh
 
-__all__ = ["gal_lstm", "semeniuta_gru", "semeniuta_lstm", "zoneout_gru", "zoneout_lstm"]
+__all__ = ["gal_gru", "gal_lstm", "semeniuta_gru", "semeniuta_lstm", "zoneout_gru", "zoneout_lstm"]
 
 
 @cell(gates="i f g o", states="h c", dropout={"drop": "sequence"})
@@ -20,6 +20,15 @@ def gal_lstm(a: Any, prev: Any, e: Any) -> Any:
     i, f, g, o = sigmoid(a.i(h)), sigmoid(a.f(h)), tanh(a.g(h)), sigmoid(a.o(h))
     c = f * prev.c + i * g
     return o * tanh(c), c
+
+
+@cell(gates="r z n", states="h", apart="n", dropout={"drop": "sequence"})
+def gal_gru(a: Any, prev: Any, e: Any) -> Any:
+    """GRU whose product takes h with the same dropout at all steps (Gal and Ghahramani, 2016); reset after it."""
+    h = e.drop(prev.h)
+    r, z = sigmoid(a.r(h)), sigmoid(a.z(h))
+    n = tanh(a.n.x + r * a.n.h(h))
+    return (1 - z) * n + z * prev.h
 
 
 @cell(gates="i f g o", states="h c", dropout="drop")
