@@ -390,8 +390,8 @@ INLINE void FN(step_unpacked)(const fastrnn_layer *l, const FN(piece) *piece, pt
                 else
                     FN(unpacked_input_product)(l, acc[j], b + j, row, rows);
                 FN(unpacked_product)(
-                    l, (vec(*)[4])(*acc[j] + feed.first), rows, piece->taken + n * piece->taken_row, piece->taken_row, l->weight_hh,
-                    feed, l->outputs, b + j);
+                    l, (vec(*)[4])(*acc[j] + feed.first), rows, piece->taken + n * piece->taken_row, piece->taken_row,
+                    l->weight_hh, feed, l->outputs, b + j);
             }
             FN(activate)(l, *acc, UNPACKED_ROWS, piece, b, n, rows);
         }
