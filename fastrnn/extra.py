@@ -18,7 +18,7 @@ from fastrnn.cells import WrittenCell
 from fastrnn.checks import check_share, shown
 from fastrnn.parameters import Array
 
-__all__ = ["Beside", "Given", "Masks", "Random", "as_rates"]
+__all__ = ["Beside", "Given", "Masks", "Random", "as_rates", "named"]
 
 
 def as_rates(cell: WrittenCell, noise: Any) -> tuple[float, ...]:
@@ -38,6 +38,17 @@ def as_rates(cell: WrittenCell, noise: Any) -> tuple[float, ...]:
     if set(noise) != set(names):
         raise ValueError(f"noise has {', '.join(map(str, noise))}; expected a rate for each of {', '.join(names)}")
     return tuple([check_share(f"noise[{name!r}]", noise[name]) for name in names])
+
+
+def named(cell: str, names: Sequence[str], extra: Any) -> list[tuple[str, Any]]:
+    """What a call is given beside x, in the order of a cell's names; ValueError unless it has each, and no others."""
+    if not names and extra is None:
+        return []
+    if not isinstance(extra, Mapping) or set(extra) != set(names):
+        came = f"has {', '.join(map(str, extra))}" if isinstance(extra, Mapping) and extra else f"is {shown(extra)}"
+        wanted = f"a dict with {', '.join(names)}" if names else "None"
+        raise ValueError(f"extra {came}; expected {wanted}, as the cell {cell} has it")
+    return [(f"extra[{name!r}]", extra[name]) for name in names]
 
 
 class _Values(Protocol):

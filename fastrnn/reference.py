@@ -440,11 +440,11 @@ def backward(
             if into_m is not None:
                 da_m = da_m if da_m.size else np.empty((len(tape.x), into_m.shape[1]), into_m.dtype)
                 da_m[step] = into_m
-        into_h = 0 if weights.hh is None else da_h[step] @ weights.hh  # a_h = h_prev @ hh.T
-        if written is not None and weights.hh is not None:
+        into_h = np.zeros_like(dh) if weights.hh is None else da_h[step] @ weights.hh  # a_h = h_prev @ hh.T
+        if written is not None:
             into_h, more = written.take_back(into_h, before[0])
-            for m, part in enumerate(more):
-                d_own[step, m] += part
+            for at, part in enumerate(more):
+                d_own[step, at] += part
         dh[...] = into_h if weights.hr is not None else bypass[0] + into_h
         for whole, part in zip(others, bypass[1:], strict=True):
             whole[...] = part

@@ -7,7 +7,7 @@ an initial state by layer and direction. What it returns takes the same way back
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from fastrnn import ops
 from fastrnn.cells import Cell, State
 from fastrnn.checks import check_choice, shown, take_array
+from fastrnn.extra import named
 from fastrnn.parameters import Array
 from fastrnn.steps import Empty, Ragged
 
@@ -315,18 +316,13 @@ class Entrance:
 
         Returns of each a copy, (T, N, 1) or (T, N, H), or the rows of it that are run; x and `rows` are from `take`.
         """
-        if not isinstance(extra, Mapping) or set(extra) != set(names):
-            came = f"has {', '.join(map(str, extra))}" if isinstance(extra, Mapping) and extra else f"is {shown(extra)}"
-            wanted = f"a dict with {', '.join(names)}" if names else "None"
-            raise ValueError(f"extra {came}; expected {wanted}, as the cell {self._cell.name} has it")
         steps, N = rows.steps_of(x)
         axes, letters = ((steps, N), "T, N") if rows.batched else ((steps,), "T")
         if rows.batch_first:
             axes, letters = (N, steps), "N, T"
         taken = []
-        for name in names:
-            what = f"extra[{name!r}]"
-            array = take_array(what, extra[name])
+        for what, value in named(self._cell.name, names, extra):
+            array = take_array(what, value)
             if array.ndim <= len(axes):
                 array = ops.as_real(what, array, self._dtype, axes, f"({letters}) or ({letters}, H)")[..., None]
             W = 1 if array.shape[-1] == 1 else hidden_size

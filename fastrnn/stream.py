@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any, Protocol
@@ -11,7 +11,8 @@ import numpy as np
 
 from fastrnn import ops
 from fastrnn.cells import Cell, State, Weights
-from fastrnn.checks import Array, shown, take_array
+from fastrnn.checks import Array, take_array
+from fastrnn.extra import named
 from fastrnn.fits import check_weights
 
 __all__ = ["Stream"]
@@ -93,17 +94,15 @@ class Stream:
 
     def _step_with(self, names: tuple[str, ...], x: Any, out: Any = None, *, extra: Any = None) -> Array:
         """`step` of a cell that is given values beside x."""
-        if not isinstance(extra, Mapping) or set(extra) != set(names):
-            raise ValueError(f"extra is {shown(extra)}; expected a dict with {', '.join(names)}")
-        batch, letters = ((), "") if self.batch_size is None else ((self.batch_size,), "N")
+        batch, wanted = ((), "() or (H,)") if self.batch_size is None else ((self.batch_size,), "(N,) or (N, H)")
         _, H, _, dtype = self._sizes[-1]
         given = []
-        for name in names:
-            array = take_array(f"extra[{name!r}]", extra[name])
+        for what, value in named(self._cell.name, names, extra):
+            array = take_array(what, value)
             if array.ndim == len(batch):
                 array = array[..., None]
             shape = (*batch, 1 if array.shape[-1:] == (1,) else H)
-            array = ops.as_real(f"extra[{name!r}]", array, dtype, shape, f"({letters},) or ({letters}, H)")
+            array = ops.as_real(what, array, dtype, shape, wanted)
             given.append(array.reshape(-1, shape[-1]).copy())
         return self._stepper.step(x, out, tuple(given))
 

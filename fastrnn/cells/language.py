@@ -87,7 +87,7 @@ class Equations:
         if self.parameters:
             assert unit is not None
             arguments.append(SimpleNamespace(**dict(zip(self.parameters, unit, strict=True))))
-        beside = beside_x(self.extra, self.noise, extra) | self.expected
+        beside = beside_x(self.extra, self.noise, extra) | dict(self.expected)
         if beside:
             arguments.append(SimpleNamespace(**beside))
         return as_states(self.function(*arguments))
@@ -504,9 +504,9 @@ class _Definition:
 
     def cell(self, rates: tuple[float, ...] | None = None) -> WrittenCell:
         """The cell; given rates of its noise, as it is in inference."""
-        first = _Tracing(self, (), rates)
-        of_taken = first.taken()
-        second = {name: value.node for name, value in first.called.items() if name not in of_taken}
+        trial = _Tracing(self, (), rates)
+        of_taken = trial.taken()
+        second = {name: value.node for name, value in trial.called.items() if name not in of_taken}
         of_middle = tuple(n for n in self.gates if n in second)
         if len(set(second.values())) > 1 or any(name not in self.gates for name in second):
             raise self.fault(

@@ -13,8 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fastrnn import modules
 from fastrnn.cells import WrittenCell
-from fastrnn.checks import shown
-from fastrnn.extra import Beside, Given, Random
+from fastrnn.extra import Beside, Given, Random, named
 from fastrnn.parameters import Array
 from fastrnn.steps import Ragged
 from fastrnn.torch.modules import Layers, why_not_transformed
@@ -210,16 +209,10 @@ class Recurrent(Layers):
 
     def _take_extra(self, extra: Any, x: Any) -> list[Array]:
         """Copies of what is given beside x, (T, N, W) or (R, W); TypeError or ValueError unless it is right."""
-        names = self.cell.extra
-        if (names or extra is not None) and (not isinstance(extra, Mapping) or set(extra) != set(names)):
-            came = f"has {', '.join(map(str, extra))}" if isinstance(extra, Mapping) and extra else f"is {shown(extra)}"
-            wanted = f"a dict with {', '.join(names)}" if names else "None"
-            raise ValueError(f"extra {came}; expected {wanted}, as the cell {self.cell.name} has it")
         leading, _ = self._leading(x)
         axes = tuple(x.data.shape[:1] if isinstance(x, PackedSequence) else x.shape[:-1])
         taken = []
-        for name in names:
-            what, value = f"extra[{name!r}]", extra[name]
+        for what, value in named(self.cell.name, self.cell.extra, extra):
             self._check_tensor(what, value)
             if tuple(value.shape) not in (axes, (*axes, 1), (*axes, self.hidden_size)):
                 raise ValueError(
@@ -245,10 +238,10 @@ class Recurrent(Layers):
         if self.training and any(self._rates):
             cell = self.cell
             random = Random(cell, self._rates, L * D, np.random.default_rng(int(torch.randint(1 << 62, ()))))
-            shape, dtype = (*leading, self.hidden_size), DTYPES[self._flat_weights[0].dtype]
-            draws, _ = random.draw(shape, N, dtype, sequence, None)
+            dtype: Any = DTYPES[self._flat_weights[0].dtype]
+            draws, _ = random.draw((*leading, self.hidden_size), N, dtype, sequence, None)
             extra = [its.add(more) for its, more in zip(extra, draws, strict=True)]
-        if not cell.program.extras:
+        if not cell._program.extras:
             return [Written(cell, self._written.fields)] * L
         arrays = [its.arrays() for its in extra]
         return [Written(cell, self._written.fields, arrays[at * D : (at + 1) * D]) for at in range(L)]
