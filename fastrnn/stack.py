@@ -139,7 +139,8 @@ def trace(
     (T, N, H).
     """
     backend, cell, num_threads, batch_sizes, _ = setting
-    only_h = cell.gates == cell.states  # which is y, and need not be copied
+    output = cell.states[0]
+    only_h = cell.gates == cell.states == (output,)  # which is y, and need not be copied
     found = []
     for layer, directions in enumerate(layers):
         both, halves = x, list[Array]()
@@ -162,11 +163,11 @@ def trace(
             if ragged is None:
                 inside = {} if only_h else ops.gates(tape)
                 inside = {name: rows.reshape(*h.shape[:2], rows.shape[1]) for name, rows in inside.items()}
-                inside["h"] = h
+                inside[output] = h
             else:
                 inside = {} if only_h else ops.gates(tape, math.prod(ragged.shape), ragged.rows)
                 inside = {name: ragged.finish(rows) for name, rows in inside.items()}
-                inside["h"] = ragged.unpack(h, setting.empty)
+                inside[output] = ragged.unpack(h, setting.empty)
             found.append({name: inside[name] for name in dict.fromkeys((*cell.gates, *cell.states))})
         x = both if halves else h
     return found

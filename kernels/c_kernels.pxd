@@ -27,6 +27,7 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_PROGRAM
         FASTRNN_CELLS
         FASTRNN_UNIT_SLOTS
+        FASTRNN_GROUP_UNITS
         FASTRNN_STATES
         FASTRNN_EXTRAS
         FASTRNN_CONSTANTS
@@ -56,10 +57,10 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t count
 
     ctypedef struct fastrnn_program:
-        int blocks, slots, x_slots, h_slots, m_slots, states, parameters, gates, reads_h
-        int x_gates[16]
-        int h_gates[16]
-        int m_gates[16]
+        int units, blocks, slots, x_slots, h_slots, m_slots, states, parameters, gates, reads_h
+        int x_gates[64]
+        int h_gates[64]
+        int m_gates[64]
         int extras, registers, constant_count
         const void *constants
         fastrnn_code forward, backward, inside, take, take_back, middle, middle_back
@@ -68,6 +69,8 @@ cdef extern from "kernels.h" nogil:
         const void *at
         ptrdiff_t width
         int of_sequence
+
+    bint fastrnn_is_scan(const fastrnn_program *)
 
     ctypedef struct fastrnn_layer:
         ptrdiff_t steps, batch, inputs, hidden, outputs, rows

@@ -38,6 +38,7 @@ from c_kernels cimport (
     FASTRNN_F64,
     FASTRNN_FEW_ROWS,
     FASTRNN_GRADIENT_ROWS,
+    FASTRNN_GROUP_UNITS,
     FASTRNN_GRU,
     FASTRNN_LSTM,
     FASTRNN_PROGRAM,
@@ -52,6 +53,7 @@ from c_kernels cimport (
     fastrnn_extra,
     fastrnn_give,
     fastrnn_instruction,
+    fastrnn_is_scan,
     fastrnn_isa_names,
     fastrnn_isa_runs,
     fastrnn_kernel_table,
@@ -387,7 +389,7 @@ cdef class Compiled:
     cdef fastrnn_program program
     cdef Buffer instructions, constants
 
-    def __init__(self, program, gates, int typenum):
+    def __init__(self, program, gates, int typenum, int units):
         cdef fastrnn_program *p = &self.program
         cdef ptrdiff_t i, k, lanes = kernels_of(typenum).lanes
         cdef fastrnn_instruction *at
@@ -395,20 +397,22 @@ cdef class Compiled:
         p.slots, p.x_slots, p.h_slots, p.m_slots = program.slots, len(x_gates), len(h_gates), len(m_gates)
         p.states, p.parameters, p.gates, p.reads_h = program.states, program.units, gates, program.reads_h
         p.registers, p.constant_count, p.extras = program.registers, len(program.constants), len(program.extras)
-        p.blocks = (max(p.slots + p.parameters, <int> program.room) + 3) // 4
+        cdef ptrdiff_t room = max(p.slots + p.parameters, <int> program.room)
+        p.units, p.blocks = units, (room * units + 3) // 4
         for name, count, most in (
-                ("sums, parameters and values to keep", 4 * p.blocks, FASTRNN_UNIT_SLOTS), ("gates", gates, FASTRNN_UNIT_SLOTS),
-                ("states", p.states, FASTRNN_STATES), ("values beside x", p.extras, FASTRNN_EXTRAS), ("constants", p.constant_count, FASTRNN_CONSTANTS),
+                ("sums, parameters and values to keep", room, FASTRNN_UNIT_SLOTS), ("gates", gates, FASTRNN_UNIT_SLOTS),
+                ("states", p.states, FASTRNN_STATES), ("values beside x", p.extras, FASTRNN_EXTRAS),
+                ("constants", p.constant_count, FASTRNN_CONSTANTS),
                 ("registers", p.registers, FASTRNN_REGISTERS)):
             if count > most:
                 raise ValueError(f"the cell has {count} {name}; expected {most} at the most for the C kernels")
-        for i in range(p.x_slots):
-            p.x_gates[i] = sorted(x_gates).index(x_gates[i])
+        for i in range(p.x_slots * units):
+            p.x_gates[i] = sorted(x_gates).index(x_gates[i // units])
         blocks_hh = sorted(h_gates + m_gates)
-        for i in range(p.h_slots):
-            p.h_gates[i] = blocks_hh.index(h_gates[i])
-        for i in range(p.m_slots):
-            p.m_gates[i] = blocks_hh.index(m_gates[i])
+        for i in range(p.h_slots * units):
+            p.h_gates[i] = blocks_hh.index(h_gates[i // units])
+        for i in range(p.m_slots * units):
+            p.m_gates[i] = blocks_hh.index(m_gates[i // units])
         codes = (
             program.forward, program.backward, program.inside, program.middle, program.middle_back, program.take,
             program.take_back)
@@ -421,6 +425,7 @@ cdef class Compiled:
             for op, out, a, b, c in instructions:
                 at.op, at.out, at.a, at.b, at.c = op, place(out), place(a), place(b), place(c)
                 at += 1
+        lanes *= units
         self.constants = Buffer(p.constant_count * lanes * itemsize_of(typenum))
         p.constants = self.constants.data
         for i, value in enumerate(program.constants):
@@ -431,15 +436,18 @@ cdef class Compiled:
                     (<double *> self.constants.data)[i * lanes + k] = value
 
 
-cdef dict COMPILED = {}  # by id of a cell and dtype, for as long as the cell lives
+cdef dict COMPILED = {}  # by id of a cell, dtype and units of a group, for as long as the cell lives
 
 
-cdef Compiled compile_program(cell, int typenum):
+cdef Compiled compile_program(cell, int typenum, ptrdiff_t hidden):
     """A cell's program for the kernels, made once."""
-    key = id(cell), typenum
+    # Four unit vectors share their blocks, so that any number of slots fills whole tiles; fewer if there are no more.
+    cdef ptrdiff_t lanes = kernels_of(typenum).lanes
+    cdef int units = 1 if hidden <= lanes else 2 if hidden <= 2 * lanes else FASTRNN_GROUP_UNITS
+    key = id(cell), typenum, units
     found = COMPILED.get(key)
     if found is None:
-        found = Compiled(cell.program, len(cell.gates), typenum)
+        found = Compiled(cell.program, len(cell.gates), typenum, units)
         COMPILED[key] = found
         weakref.finalize(cell, COMPILED.pop, key, None).atexit = False
     return found
@@ -456,13 +464,15 @@ cdef struct Job:
     ptrdiff_t gates     # that are shown
     ptrdiff_t x_gates, h_gates  # that the products feed
     ptrdiff_t blocks    # of hidden units, in Z
-    ptrdiff_t strands   # blocks of a vector of units, which one thread takes together
+    ptrdiff_t strands   # blocks that have their units in common, which one thread takes together
+    ptrdiff_t block_units  # hidden units of these
     ptrdiff_t others    # states besides h
     ptrdiff_t lanes
     int itemsize
     int threads         # that the pool gave
     int packs_as_it_goes  # each step packs what it needs into L1
     int by_hidden       # threads split the hidden units, with a barrier per step; else the batch
+    bint apart          # threads that do so need no barrier
     ptrdiff_t steps     # of one projection of the input
     fastrnn_sizes sizes
     fastrnn_watch watch
@@ -566,16 +576,18 @@ cdef inline int itemsize_of(int typenum) noexcept:
     return 4 if typenum == cnp.NPY_FLOAT32 else 8
 
 
-cdef int choose_cell(Job *job, object cell) except -1:
-    """Fill in what follows from the cell and the dtype alone."""
+cdef int choose_cell(Job *job, object cell, ptrdiff_t hidden) except -1:
+    """Fill in what follows from the cell, the dtype and the number of hidden units."""
     cdef Compiled compiled
     job.itemsize, job.kernels = itemsize_of(job.typenum), kernels_of(job.typenum)
     job.gates = job.x_gates = job.h_gates = len(cell.gates)
     job.others, job.strands = len(cell.states) - 1, 1
     if cell.program is None:
         job.cell = &job.kernels.cells[<int> CELL_IDS[cell.name]]
+        job.block_units = job.cell.block_units
     else:
-        compiled = compile_program(cell, job.typenum)
+        compiled = compile_program(cell, job.typenum, hidden)
+        job.block_units = compiled.program.units * job.kernels.lanes
         job.layer.program = &compiled.program
         job.x_gates, job.h_gates, job.strands = (
             compiled.program.x_slots, compiled.program.h_slots + compiled.program.m_slots, compiled.program.blocks)
@@ -588,7 +600,7 @@ cdef int choose_cell(Job *job, object cell) except -1:
 
 cdef inline ptrdiff_t blocks_of(const Job *job, ptrdiff_t hidden) noexcept:
     """How many blocks so many hidden units have."""
-    return round_up(hidden, job.cell.block_units) // job.cell.block_units * job.strands
+    return round_up(hidden, job.block_units) // job.block_units * job.strands
 
 
 cdef inline ptrdiff_t c_width(const Job *job) noexcept:
@@ -605,14 +617,15 @@ cdef int describe_layer(Job *job, object cell, weights, bint tape) except -1:
     l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh, l.unit = (
         pointer(weight_ih), pointer(weights[1]), pointer(weights[2]), pointer(weights[3]), pointer(weights[5]))
     job.typenum = cnp.PyArray_TYPE(weight_ih)
-    choose_cell(job, cell)
-    l.inputs, l.hidden = weight_ih.shape[1], weight_ih.shape[0] // job.x_gates
+    l.inputs = weight_ih.shape[1]
+    l.hidden = weight_ih.shape[0] // len(cell.gates if cell.program is None else cell.program.x_gates)
+    choose_cell(job, cell, l.hidden)
     l.outputs = l.hidden
     if weights[1] is not None:
         l.outputs = (<cnp.ndarray> weights[1]).shape[1]
     elif weights[4] is not None:
         l.outputs = (<cnp.ndarray> weights[4]).shape[0]
-    l.pairs = PAIRS and job.strands == 1
+    l.pairs = PAIRS
     choose_splits(job, tape)
     job.blocks = blocks_of(job, l.hidden)
     job.cell.measure(l, &job.sizes)
@@ -741,6 +754,9 @@ cdef void split_over(Job *job, int threads) noexcept:
     cdef bint large = job.itemsize * job.blocks * job.layer.panel_stride > LARGE_BYTES
     job.threads = threads
     job.by_hidden = job.layer.batch < threads * (ROWS_WORTH_LARGE_WEIGHTS if large else ROWS_WORTH_A_THREAD)
+    job.apart = is_scan(&job.layer) and job.projection.b == NULL
+    if job.apart and job.blocks // job.strands % threads == 0:
+        job.by_hidden = True  # without a barrier
 
 
 cdef int share(Job *job, num_threads) except -1:
@@ -880,6 +896,11 @@ def pack(cell, weights, *, num_threads=1):
 
 # ---- forward
 
+cdef inline bint is_scan(const fastrnn_layer *l) noexcept nogil:
+    """Whether a step has no recurrent product."""
+    return l.program != NULL and fastrnn_is_scan(l.program)
+
+
 cdef inline bint has_middle(const fastrnn_layer *l) noexcept nogil:
     """Whether a step has a second recurrent product, of m."""
     return l.program != NULL and l.program.m_slots > 0
@@ -901,7 +922,7 @@ cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
         job.by_hidden = True  # so that each block is packed by one thread only
     l.keep = tape
     l.projected = l.x != NULL and (
-        l.split_x or (l.steps > 1 and (job.packs_as_it_goes or l.batch < ROWS_WORTH_FUSING)))
+        l.split_x or (l.steps > 1 and (job.packs_as_it_goes or l.batch < ROWS_WORTH_FUSING or is_scan(l))))
     if l.projected:
         job.steps = max(1, PROJECTION_BYTES // max(1, of_a_step))
         if l.split_x:
@@ -968,7 +989,9 @@ cdef void forward_task(void *context, int part) noexcept nogil:
     cdef fastrnn_layer layer = job.layer
     cdef ptrdiff_t s, last, lowest, highest, row, rows, b0 = 0, b1 = job.blocks, n0 = 0, n1 = layer.batch
     cdef ptrdiff_t to_look = job.steps_to_look
-    cdef bint stopped = False, meets = job.by_hidden or layer.projected  # where others wait, it may not leave alone
+    cdef bint by_step = job.by_hidden and not job.apart  # whether there is a barrier
+    # Where others wait, it may not leave alone.
+    cdef bint stopped = False, meets = by_step or layer.projected and not job.by_hidden
     if job.by_hidden:
         b0, b1 = first_block(job, part), first_block(job, part + 1)
     else:
@@ -1013,7 +1036,7 @@ cdef void forward_task(void *context, int part) noexcept nogil:
             to_look, stopped = job.steps_to_look, fastrnn_stopped(&job.watch)
             if stopped and not meets:
                 return
-        if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):
+        if by_step and fastrnn_pool_barrier(job.threads, &job.watch):
             return
 
 
@@ -1360,7 +1383,7 @@ def kept_sizes(cell, ptrdiff_t steps, ptrdiff_t batch, ptrdiff_t rows, ptrdiff_t
     cdef int typenum = cnp.NPY_FLOAT32 if dtype.itemsize == 4 else cnp.NPY_FLOAT64
     memset(&job, 0, sizeof(Job))
     job.typenum, job.layer.hidden = typenum, hidden
-    choose_cell(&job, cell)
+    choose_cell(&job, cell, hidden)
     sizes = [blocks_of(&job, hidden) * stride_of_blocks(&job, rows)]
     if job.others:
         sizes.append((batch + rows) * c_width(&job))
@@ -1470,6 +1493,7 @@ cdef void backward_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
     cdef fastrnn_layer layer = layer_of_part(job, part)
     cdef ptrdiff_t s, p0 = 0, p1 = job.sizes.hidden_panels, n0 = 0, n1 = layer.batch, to_look = job.steps_to_look
+    cdef bint by_step = job.by_hidden and not job.apart
     if job.by_hidden:
         p0 = start(job.sizes.hidden_panels, job.threads, part)
         p1 = start(job.sizes.hidden_panels, job.threads, part + 1)
@@ -1487,9 +1511,9 @@ cdef void backward_task(void *context, int part) noexcept nogil:
         to_look -= 1
         if to_look == 0:
             to_look = job.steps_to_look
-            if fastrnn_stopped(&job.watch) and not job.by_hidden:
+            if fastrnn_stopped(&job.watch) and not by_step:
                 return
-        if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):
+        if by_step and fastrnn_pool_barrier(job.threads, &job.watch):
             return
 
 
@@ -1664,9 +1688,8 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
             job.itemsize * job.sizes.backward_panel * max(job.sizes.hidden_panels, job.sizes.input_panels))
         l.panels_hh = l.panels_ih = panels.data  # one after the other
         if l.m != NULL:
-            dh = Buffer(l.rows * h_row)
             panels_m = Buffer(job.itemsize * job.sizes.backward_panel * job.sizes.hidden_panels)
-            l.dh, l.panels_m = dh.data, panels_m.data
+            l.panels_m = panels_m.data
         split = Buffer(job.itemsize * job.sizes.input_panels * job.sizes.split_backward)
         l.split_panels = split.data
         scratch = Buffer(job.itemsize * job.sizes.backward_scratch * job.threads)

@@ -41,6 +41,7 @@ SUITES = {
     "written": "test_recurrent.py",
     "language": "test_language.py",
     "extra": "test_extra.py -k 'not torch'",
+    "variants": "test_variants.py",
     "cells": "test_cells.py -k 'not numba'",
     "stream": "test_stream.py -k 'not numba'",
     "input": "test_bad_input.py -k 'not numba'",

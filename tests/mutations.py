@@ -304,7 +304,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("trace_shows_the_first_rows", "(k - 1) * rows * l->hidden + at", "at"),
         Mutant("extras_of_a_sequence_by_row", "(extra.of_sequence ? n : row + n)", "(row + n)", "extra"),
         Mutant("extras_are_those_of_the_first_row", "vec_splat(at[r])", "vec_splat(at[0])", "extra"),
-        Mutant("h_is_taken_of_the_first_rows", "(n + r) * piece->taken_row + q", "r * piece->taken_row + q", "extra"),
+        Mutant("h_is_taken_of_the_first_rows", "(REAL *)piece->taken + n * piece->taken_row;", "(REAL *)piece->taken;", "extra"),
     ],
     ("fastrnn/extra.py", "extra"): [
         Mutant("pieces_draw_from_the_beginning", "self.first + start * math.prod(self.shape[1:])", "self.first"),
@@ -326,6 +326,28 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("places_are_written_too_early", "any(self.uses[node] > (node in args) for node in content)", "False"),
         Mutant("lost_slots_are_used", "n.leaf is not None and n.value not in lost}", "n.leaf is not None}"),
         Mutant("difference_the_other_way", "Op.FNMA, (*product.args, c)", "Op.FMA, (*product.args, c)"),
+        Mutant("what_is_seen_is_computed", "needed |= args & ~seen", "needed |= args", "language"),
+    ],
+    ("fastrnn/cells/library/variants.py", "variants"): [
+        Mutant("output_gate_sees_the_old_memory", "a.o + p.p_o * c)", "a.o + p.p_o * prev.c)"),
+        Mutant("only_above_is_clipped", "clipped(x, -clip, clip)", "clipped(x, -float('inf'), clip)"),
+        Mutant(
+            "coupled_gates_are_equal",
+            "i, g, o = of_gate(a.i), of_candidate(a.g), of_gate(a.o)\n        f = 1 - i",
+            "i, g, o = of_gate(a.i), of_candidate(a.g), of_gate(a.o)\n        f = i",
+        ),
+    ],
+    ("fastrnn/cells/library/activations.py", "variants"): [
+        Mutant(
+            "numbers_shift",
+            "(*map(float, numbers), *defaults[len(numbers) :])",
+            "(*defaults[len(numbers) :], *map(float, numbers))",
+        ),
+        Mutant(
+            "onnx_has_another_slope",
+            '"hardsigmoid": ("hard_sigmoid", 0.2, 0.5)',
+            '"hardsigmoid": ("hard_sigmoid", 1 / 6, 0.5)',
+        ),
     ],
     ("fastrnn/cells/derivative.py", "written"): [
         Mutant("last_part_alone", "graph.make(Op.ADD, known[arg], part) if arg in known else part", "part"),

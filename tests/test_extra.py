@@ -11,7 +11,7 @@ from tolerances import assert_close
 
 import fastrnn
 import fastrnn.torch
-from fastrnn.cells import LIBRARY, WrittenCell, exp, relu, sigmoid, tanh
+from fastrnn.cells import BESIDE, LIBRARY, WrittenCell, exp, relu, sigmoid, tanh
 from fastrnn.errors import BackendError
 
 T, N, I, H = 6, 5, 4, 19
@@ -41,7 +41,7 @@ def second_product_of_h(a, prev, e):
     return tanh(c) * sigmoid(a.k), c
 
 
-CELLS: dict[str, WrittenCell] = {name: c for name, c in LIBRARY.items() if c.extra or c.noise} | {
+CELLS: dict[str, WrittenCell] = BESIDE | {
     "everything": everything,
     "second_product_of_h": second_product_of_h,
 }
@@ -225,7 +225,7 @@ def torch_step(name: str, sums: Any, hh: Any, bias: Any, prev: Any, masks: Any, 
     h = prev[0]
     if name in ("gal_lstm", "gal_gru"):
         h = h * masks["drop"]
-    a = (sums + h @ hh.T + bias).chunk(len(LIBRARY[name].gates), 1)
+    a = (sums + h @ hh.T + bias).chunk(len(BESIDE[name].gates), 1)
     if name == "cfc_dt":
         f, g = tanh(a[0]), tanh(a[1])
         t = s(a[2] * dt + a[3])
@@ -259,9 +259,9 @@ def torch_step(name: str, sums: Any, hh: Any, bias: Any, prev: Any, masks: Any, 
     return (masks["zone"] * h + (1 - masks["zone"]) * new,) if name == "zoneout_gru" else (new,)
 
 
-@pytest.mark.parametrize("name", [name for name in CELLS if name in LIBRARY])
+@pytest.mark.parametrize("name", list(BESIDE))
 def test_equals_a_loop_in_torch(name):
-    module, cell = make(name), LIBRARY[name]
+    module, cell = make(name), BESIDE[name]
     # what is drawn shows in a cell that hands it on
     masks: dict[str, list[Any]] = {}
     if cell.noise:
@@ -437,7 +437,7 @@ def test_torchs_gradients_with_noise_are_those_of_the_function():
 
 
 def test_torch_refuses_what_has_no_gradient():
-    module = fastrnn.torch.Recurrent(LIBRARY["cfc_dt"], I, H)
+    module = fastrnn.torch.Recurrent(BESIDE["cfc_dt"], I, H)
     with pytest.raises(ValueError, match=r"extra\['dt'\] wants a gradient; .* use \.detach\(\)"):
         module(torch.zeros(T, N, I), extra={"dt": torch.ones(T, N, requires_grad=True)})
     with pytest.raises(ValueError, match=r"extra\['dt'\] has shape \(6, 4\); expected \(6, 5\) or \(6, 5, 19\)"):
@@ -471,13 +471,13 @@ def test_other_refusals():
     with pytest.raises(ValueError, match="extra has dt; expected None, as the cell lstm has it"):
         fastrnn.LSTM(I, H, dtype="float64")(x, extra={"dt": np.ones((T, N))})
     with pytest.raises(ValueError, match="noise is None, but the cell gal_lstm has drop"):
-        fastrnn.Recurrent(LIBRARY["gal_lstm"], I, H)
+        fastrnn.Recurrent(BESIDE["gal_lstm"], I, H)
     with pytest.raises(ValueError, match="the cell cfc has no dropout or zoneout; expected None"):
         fastrnn.Recurrent(LIBRARY["cfc"], I, H, noise=0.5)
     with pytest.raises(ValueError, match="noise has zone_h; expected a rate for each of zone_h, zone_c"):
-        fastrnn.Recurrent(LIBRARY["zoneout_lstm"], I, H, noise={"zone_h": 0.1})
+        fastrnn.Recurrent(BESIDE["zoneout_lstm"], I, H, noise={"zone_h": 0.1})
     with pytest.raises(ValueError, match=r"noise\['zone_c'\] is 1\.5; expected a number from 0 to 1"):
-        fastrnn.Recurrent(LIBRARY["zoneout_lstm"], I, H, noise={"zone_h": 0.1, "zone_c": 1.5})
+        fastrnn.Recurrent(BESIDE["zoneout_lstm"], I, H, noise={"zone_h": 0.1, "zone_c": 1.5})
     module = make("gal_lstm")
     _, _, tape = module.forward(x)
     with pytest.raises(ValueError, match="noise is of a batch of N = 5; expected that of x, 4"):

@@ -19,6 +19,7 @@ PUBLIC += [
     "fastrnn.scratch.blog",
     "fastrnn.scratch.course",
     "fastrnn.torch",
+    "fastrnn.jax",
     "fastrnn.demos",
     "fastrnn.cells",
     "fastrnn.reference",

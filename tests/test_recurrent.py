@@ -14,9 +14,7 @@ from fastrnn.errors import BackendError
 from fastrnn.parameters import Array
 from fastrnn.training import Last, Linear, Sequential, check_gradients
 
-# The others are in test_extra.py.
-PLAIN = {name: cell for name, cell in LIBRARY.items() if not (cell.extra or cell.noise)}
-cells = pytest.mark.parametrize("name", list(PLAIN))
+cells = pytest.mark.parametrize("name", list(LIBRARY))
 SHAPES = [(1, 1, 1, 1), (3, 1, 5, 7), (2, 3, 4, 33), (9, 20, 10, 70), (20, 6, 3, 17), (6, 2, 16, 130)]
 # Of O(1) values whose errors do not grow from step to step: `draw` sees to both.
 LIMITS = {"float64": 1e-11, "float32": 3e-4}
@@ -178,7 +176,7 @@ def test_a_wrong_derivative_is_seen():
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, cell in PLAIN.items() if not (cell.program.reads_h or cell.program.m_gates)]
+    "name", [name for name, cell in LIBRARY.items() if not (cell.program.reads_h or cell.program.m_gates)]
 )
 @pytest.mark.parametrize("lengths", [False, True])
 def test_projections_equal_reference(name, lengths):

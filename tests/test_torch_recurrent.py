@@ -20,8 +20,6 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 import fastrnn.torch as ours  # noqa: E402
 
 T, N, I, H = 6, 4, 3, 5
-# The others are in test_extra.py.
-PLAIN = [name for name, cell in LIBRARY.items() if not (cell.extra or cell.noise)]
 SOME = ("peephole_lstm", "janet", "slstm", "reset_before_gru", "min_gru", "ind_rnn", "lem")
 some = pytest.mark.parametrize("name", SOME)
 OPTIONS: list[dict[str, Any]] = [
@@ -86,7 +84,7 @@ def compare(pair_of: tuple[Any, fastrnn.Recurrent], x: Tensor, states: list[Tens
 # ---- numbers
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", list(LIBRARY))
 def test_every_cell_equals_numpys(name: str) -> None:
     both = pair(name)
     compare(both, leaf(T, N, I), drawn_states(both[0], N))

@@ -14,8 +14,9 @@ from calls import Call, kinds, make, make_torch, module_of
 from tolerances import assert_close, assert_same_bits
 
 import fastrnn
+import fastrnn.cells
 from fastrnn.parameters import Array
-from fastrnn.training import Dropout, Embedding, Last, Linear, Sequential, cross_entropy
+from fastrnn.training import Dropout, Embedding, Last, Linear, Sequential, check_gradients, cross_entropy
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -282,6 +283,68 @@ def test_failed_load_loads_nothing() -> None:
         assert_same_bits(name, value, before[name])
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("with_lengths", [False, True])
+@pytest.mark.parametrize("end", ["every", "last"])
+def test_masks_and_resets_reach_every_recurrent_layer(batch_first: bool, with_lengths: bool, end: str) -> None:
+    """As running the parts by hand does; and the gradients are those of differences."""
+
+    def rnn(kind: str, I: int, seed: int) -> Any:
+        options = {"dtype": "float64", "seed": seed, "batch_first": batch_first}
+        cell = fastrnn.cells.slstm
+        return fastrnn.Recurrent(cell, I, 5, **options) if kind == "written" else make(kind, I, 5, **options)
+
+    lower, upper = rnn("lstm", 3, 1), rnn("written", 4, 3)
+    layers: dict[str, Any] = {"lower": Sequential({"rnn": lower}), "mix": Linear(5, 4, dtype="float64", seed=2)}
+    layers["upper"] = Last(upper) if end == "last" else upper
+    rng = np.random.default_rng(0)
+    shape = (4, 6) if batch_first else (6, 4)
+    x = rng.uniform(-1, 1, (*shape, 3))
+    which: dict[str, Any] = {"mask": rng.random(shape) < 0.7, "resets": rng.random(shape) < 0.3}
+    if with_lengths:
+        which["lengths"] = np.array([6, 3, 0, 5])
+    model = Sequential(layers)
+    y, _ = model.forward(x, **which)
+
+    between = layers["mix"](lower(x, **which)[0])
+    every, state_n = upper(between, **which)
+    assert_same_bits("y", y, state_n[0][-1] if end == "last" else every)
+    assert_same_bits("y of a call", model(x, **which), y)
+    assert (y != model(x, which.get("lengths"))).any()
+    assert check_gradients(model, x, **which).largest < 1e-6
+
+
+def test_masked_steps_may_hold_anything() -> None:
+    """A layer of the user's that makes infinities of zeros, before a recurrent one; no gradient comes back there."""
+    model = Sequential(
+        Reciprocal(), make("gru", 3, 4, dtype="float64", bidirectional=True), Linear(8, 2, dtype="float64")
+    )
+    rng = np.random.default_rng(1)
+    mask = rng.random((5, 3)) < 0.6
+    found = []
+    for garbage in (1.0, np.nan):
+        x = np.where(mask[..., None], rng.uniform(1, 2, (5, 3, 3)) if not found else found[0]["x"], garbage)
+        y, tape = model.forward(x, mask=mask)
+        dx, grads = model.backward(tape, np.where(mask[..., None], np.cos(np.arange(30)).reshape(5, 3, 2), 0))
+        found.append({"x": x, "y": y, "dx": dx} | grads)
+    for name in found[0].keys() - {"x"}:
+        assert np.isfinite(found[0][name]).all()
+        assert_same_bits(name, found[1][name], found[0][name])
+    assert not found[0]["dx"][~mask].any()
+
+
+def test_a_single_sequence_has_a_mask() -> None:
+    gru, x = make("gru", 3, 4, dtype="float64"), np.random.default_rng(0).uniform(-1, 1, (5, 3))
+    model = Sequential({"mix": Linear(3, 3, dtype="float64", seed=1), "rnn": gru})
+    mask, resets = np.array([1, 0, 1, 1, 0], bool), np.array([0, 0, 0, 1, 0], bool)
+    assert_same_bits("y", model(x, mask=mask, resets=resets), gru(model.layers["mix"](x), mask=mask, resets=resets)[0])
+    assert not model(x, mask=mask)[~mask].any()
+
+
+class OfLengths(Reciprocal):
+    takes_lengths = True
+
+
 LINEAR = {"head": Linear(3, 2)}
 BAD_CALLS = {
     "a list of others": (
@@ -307,6 +370,26 @@ BAD_CALLS = {
         lambda: Sequential({"inner": Sequential(LINEAR)})(np.zeros((2, 3), "f"), [1, 2]),
         ValueError,
         "lengths is given, but none of the layers inner takes any",
+    ),
+    "mask": (
+        lambda: Sequential(LINEAR)(np.zeros((2, 3), "f"), mask=[True, False]),
+        ValueError,
+        "mask is given, but none of the layers head takes any",
+    ),
+    "resets of a layer of lengths": (
+        lambda: Sequential({"own": OfLengths(), "rnn": fastrnn.GRU(3, 4)})(np.zeros((2, 1, 3), "f"), resets=[[1], [0]]),
+        ValueError,
+        "resets is given, but the layer own takes lengths alone; expected one whose takes_masks is true",
+    ),
+    "mask of numbers": (
+        lambda: Sequential(LINEAR | {"rnn": fastrnn.GRU(2, 4)})(np.zeros((2, 1, 3), "f"), mask=np.ones((2, 1))),
+        TypeError,
+        "mask has dtype float64; expected bool: use mask.astype(bool)",
+    ),
+    "mask of another shape": (
+        lambda: Sequential(LINEAR | {"rnn": fastrnn.GRU(2, 4)})(np.zeros((2, 1, 3), "f"), mask=np.ones((1, 2), bool)),
+        ValueError,
+        "mask has shape (1, 2); expected (T, N) = (2, 1): use mask.T",
     ),
     "names": (lambda: Sequential(LINEAR).load_state_dict({"head.weight": 0}), KeyError, "missing ['head.bias']"),
     "tape": (

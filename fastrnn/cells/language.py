@@ -105,6 +105,7 @@ class WrittenCell(Cell):
     """
 
     equations: Equations | None = None
+    made_by: tuple[Callable[..., WrittenCell], dict[str, Any]] | None = None  # of one that a factory makes: its options
     definition: _Definition | None = None
     without: dict[tuple[float, ...], WrittenCell] = field(default_factory=dict)  # see `without_noise`
 
@@ -159,6 +160,8 @@ class WrittenCell(Cell):
         return self
 
     def __reduce__(self) -> Any:
+        if self.made_by is not None:
+            return _made, self.made_by
         function = self._equations.function
         return _again, (function.__module__, function.__qualname__)
 
@@ -188,6 +191,11 @@ def beside_x(names: Sequence[str], noise: Sequence[Noise], extra: Sequence[Any])
     """What a function is given besides, by name: values, and noise that calls have, from all extras in their order."""
     drawn = zip(noise, extra[len(names) :], strict=True)
     return dict(zip(names, extra, strict=False)) | {one.name: one.drawn(draw) for one, draw in drawn}
+
+
+def _made(factory: Callable[..., WrittenCell], options: Mapping[str, Any]) -> WrittenCell:
+    """A cell from a pickle: the one that its factory makes."""
+    return factory(**options)
 
 
 def as_states(result: Any) -> tuple[Any, ...]:
@@ -431,7 +439,7 @@ class _Tracing:
     def _run(self) -> Any:
         """Call the function, and keep its local variables as it returns."""
         code = self.definition.function.__code__
-        before = sys.getprofile()
+        before: Any = sys.getprofile()
 
         def note(frame: FrameType, event: str, _: Any) -> None:
             if event == "return" and frame.f_code is code:
@@ -441,10 +449,12 @@ class _Tracing:
         try:
             return self.definition.function(*self.arguments)
         except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            sys.setprofile(before)
             raise self.definition.error(error) from error
         finally:
-            sys.setprofile(before)
+            # A profiler written in C, as cProfile, is no function: it goes on when it is told to.
+            sys.setprofile(before if before is None or callable(before) else None)
+            if before is not None and not callable(before):
+                before.enable()
 
 
 def _is_of_h(node: Node) -> bool:
@@ -514,7 +524,7 @@ class _Definition:
                 f"gates {', '.join(second)} are called with two values, or not all are fed by both x and h; expected "
                 "one value, or a second that is made of h alone and takes its place in all other gates that h feeds",
             )
-        traced = _Tracing(self, of_middle, rates)
+        traced = _Tracing(self, of_middle, rates) if of_middle else trial
         graph, result = traced.graph, as_states(traced.result)
         if len(result) != len(self.states):
             raise self.fault(
@@ -570,7 +580,9 @@ class _Definition:
         )
         program = _Writer(self, equations).program(graph)
         additive = not self.apart and not of_middle and not self.x_only and not self.h_only
-        return WrittenCell(self.function.__name__, self.gates, self.states, additive, program, equations, self)
+        return WrittenCell(
+            self.function.__name__, self.gates, self.states, additive, program, equations, definition=self
+        )
 
     def _middle_slots(self, of_middle: tuple[str, ...]) -> list[Operand]:
         return [Operand(Kind.SLOT, slot) for slot in range(len(of_middle))]
@@ -704,7 +716,7 @@ class _Writer:
             extras=(False,) * len(e.extra) + tuple(noise.of_sequence for noise in e.noise),
             constants=tuple(self.constants.values),
             registers=self.registers,
-            room=room,
+            room=max(S + M, 1 + max((at.index for at in tape.values()), default=0)),
         )
 
 

@@ -20,7 +20,7 @@ from fastrnn.rows import as_flags
 from fastrnn.steps import Ragged
 from fastrnn.torch.operator import DTYPES, Written, is_traced, layer, run_uncompiled, skip_code, why_no_tapes
 
-__all__ = ["GRU", "LSTM", "RNN", "Layers", "why_not_transformed"]
+__all__ = ["GRU", "LSTM", "RNN", "Layers", "why_not_here", "why_not_transformed"]
 
 
 PLAIN = {Tensor, torch.nn.Parameter}
@@ -211,7 +211,7 @@ class _Recurrent(Layers, torch.nn.RNNBase):
         states = hx if lstm or hx is None else (hx,)
         reason = (
             self._why_not_this_call(x, states, batch_sizes)
-            or _why_not_here()
+            or why_not_here()
             or _why_not_these([x, *(states or ()), *self._flat_weights])
         )
         if reason:
@@ -276,7 +276,7 @@ def _are_same(values: Collection[Any], others: Collection[Any]) -> bool:
     return len(values) == len(others) and all(map(operator.is_, values, others))
 
 
-def _why_not_here() -> str | None:
+def why_not_here() -> str | None:
     """Why the kernels do not work under what torch is in the middle of, or None."""
     if torch.is_autocast_enabled("cpu"):
         return "do not run under autocast"
@@ -306,7 +306,7 @@ def _why_not_these(tensors: Sequence[Any]) -> str | None:
     return None
 
 
-run_uncompiled(_are_same, _why_not_here, why_not_transformed, _why_not_these, Layers._forward_runs)
+run_uncompiled(_are_same, why_not_here, why_not_transformed, _why_not_these, Layers._forward_runs)
 for _method in (_Recurrent.forward, Layers._run_input, Layers._run, _Recurrent._why_not_this_call):
     for _constant in _method.__code__.co_consts:
         if isinstance(_constant, CodeType):  # a comprehension

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from fastrnn.backends import check_run
+from fastrnn.cells import WrittenCell
 from fastrnn.checks import Array, check_path
 from fastrnn.errors import FastrnnError
+from fastrnn.training.cells import CELLS, restore_cell, written
 from fastrnn.training.files import write_atomically
 from fastrnn.training.model import LanguageModel
 from fastrnn.training.names import join_names, split_names
@@ -84,14 +86,29 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Groups, dict[str, Any
 
 
 def load_model(
-    path: str | os.PathLike[str], *, backend: str | None = None, num_threads: int | None = None
+    path: str | os.PathLike[str],
+    *,
+    cell: WrittenCell | None = None,
+    backend: str | None = None,
+    num_threads: int | None = None,
 ) -> tuple[LanguageModel, Tokenizer]:
     """Return the best model of a training run, by held-out loss, and its tokenizer.
 
+    Parameters
+    ----------
+    path
+        The checkpoint.
+    cell
+        That of the run, if it is one's own, which a checkpoint does not hold.
+    backend, num_threads
+        As for `fastrnn.LSTM`.
+
     Raises
     ------
-    OSError, CheckpointError
-        As for `read_checkpoint`.
+    OSError
+        If the file cannot be read.
+    CheckpointError
+        If it is not a checkpoint, is damaged, or has another cell.
     """
     check_run(backend, num_threads)
     groups, metadata = read_checkpoint(path)
@@ -99,7 +116,7 @@ def load_model(
         if "characters" in metadata:  # as files were written when there were characters only
             metadata["tokenizer"] = {"unit": "character", "characters": metadata["characters"]}
         tokenizer = restore_tokenizer(take(metadata, "tokenizer"))
-        settings = read_settings(metadata)
+        settings = read_settings(path, metadata, cell)
         check_sizes(settings, groups)
         model = build_model(settings, len(tokenizer), backend=backend, num_threads=num_threads)
         check_arrays("best", groups["best"], model.parameters)
@@ -114,9 +131,22 @@ def take(found: Mapping[str, Any], name: str) -> Any:
     return found[name]
 
 
-def read_settings(metadata: Mapping[str, Any]) -> Settings:
-    """Return the settings of a run; KeyError, TypeError or ValueError if they are none."""
-    return Settings(**take(metadata, "settings"))
+def read_settings(path: str | os.PathLike[str], metadata: Mapping[str, Any], cell: Any) -> Settings:
+    """Return the settings of a run, with its cell, which is given if it is a user's own.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If they are none.
+    CheckpointError
+        If the cell is not the one that is given.
+    """
+    settings = dict(take(metadata, "settings"))
+    try:
+        settings["cell"] = restore_cell(settings.get("cell", Settings.cell), cell)
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be loaded so: {error}") from None
+    return Settings(**settings)
 
 
 def check_sizes(settings: Settings, groups: Groups) -> None:
@@ -125,8 +155,12 @@ def check_sizes(settings: Settings, groups: Groups) -> None:
     To be called before a model is made: what a damaged file says might take more memory than there is.
     """
     best = take(groups, "best")
-    layers = sum(name.startswith("rnn.weight_hh_l") for name in best)
-    found = layers, *take(best, "rnn.weight_hh_l0").shape[-1:]
+    layers = sum(name.startswith("rnn.weight_ih_l") for name in best)
+    if "rnn.weight_hh_l0" in best or settings.cell in CELLS:
+        units = take(best, "rnn.weight_hh_l0").shape[-1:]
+    else:  # nothing is fed by h
+        units = (len(take(best, "rnn.weight_ih_l0")) // len(written(settings.cell).gates_ih),)
+    found = layers, *units
     if found != (settings.num_layers, settings.hidden_size):
         raise ValueError(
             f"its layers and units are {found}; expected {(settings.num_layers, settings.hidden_size)} by its settings"

@@ -1,7 +1,8 @@
 """Models made of layers, and the many-to-one use of a recurrent module.
 
 A layer is what has ``forward(x) -> (y, tape)``, ``backward(tape, dy) -> (dx, gradients by parameter name)``, a call for
-inference, `parameters`, `state_dict` and `load_state_dict`; one whose `takes_lengths` is true takes `lengths` as well.
+inference, `parameters`, `state_dict` and `load_state_dict`; one whose `takes_lengths` is true takes `lengths` as well,
+and one whose `takes_masks` is true takes `mask` and `resets` besides.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fastrnn.modules import Tape
 from fastrnn.parameters import Array, NamedArrays, fill
 from fastrnn.training.names import join_names
 
-__all__ = ["Composed", "Last", "Recurrent", "Sequential", "clear_padding"]
+__all__ = ["Composed", "Last", "Recurrent", "Sequential", "clear", "given_steps", "padding_of"]
 
 Recurrent: TypeAlias = RNN | LSTM | GRU | modules.Recurrent
 
@@ -52,7 +53,7 @@ class Composed:
 class _EveryStep(Composed):
     """A recurrent module as a layer: y of every step; the state is zero at first and nobody asks for the last one."""
 
-    takes_lengths = True
+    takes_lengths = takes_masks = True
 
     def __init__(self, rnn: Recurrent) -> None:
         self.rnn = check_instance(
@@ -67,11 +68,11 @@ class _EveryStep(Composed):
     def batch_first(self) -> bool:
         return self.rnn.batch_first
 
-    def __call__(self, x: Any, lengths: Any = None) -> Array:
-        return self.rnn(x, lengths=lengths)[0]
+    def __call__(self, x: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None) -> Array:
+        return self.rnn(x, lengths=lengths, mask=mask, resets=resets)[0]
 
-    def forward(self, x: Any, lengths: Any = None) -> tuple[Array, Any]:
-        y, _, tape = self.rnn.forward(x, lengths=lengths)
+    def forward(self, x: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None) -> tuple[Array, Any]:
+        y, _, tape = self.rnn.forward(x, lengths=lengths, mask=mask, resets=resets)
         return y, tape
 
     def backward(self, tape: Any, dy: Any) -> tuple[Array | None, dict[str, Array]]:
@@ -89,13 +90,13 @@ class LastTape(NamedTuple):
 class Last(_EveryStep):
     """Many to one: the h in which a recurrent module's last layer ends.
 
-    With lengths it is the h after each sequence's last real step, so that nothing of the padding reaches it; of a
-    sequence of no steps it is zero. The reverse direction of a bidirectional module ends at the first step.
+    With lengths or a mask it is the h after each sequence's last real step, so that nothing of the padding reaches it;
+    of a sequence of no steps it is zero. The reverse direction of a bidirectional module ends at the first step.
 
     Parameters
     ----------
     rnn
-        A `fastrnn.RNN`, `LSTM` or `GRU`; the names of the parameters are its own.
+        A `fastrnn.RNN`, `LSTM`, `GRU` or `Recurrent`; the names of the parameters are its own.
 
     Raises
     ------
@@ -112,13 +113,13 @@ class Last(_EveryStep):
     ((3, 16), (5, 3, 4))
     """
 
-    def __call__(self, x: Any, lengths: Any = None) -> Array:
-        """Return h (N, D*P), or (D*P,) for a single sequence; x and lengths are as for the module."""
-        return self._h(self.rnn(x, lengths=lengths)[1])
+    def __call__(self, x: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None) -> Array:
+        """Return h (N, D*P), or (D*P,) for a single sequence; all arguments are as for the module."""
+        return self._h(self.rnn(x, lengths=lengths, mask=mask, resets=resets)[1])
 
-    def forward(self, x: Any, lengths: Any = None) -> tuple[Array, LastTape]:
+    def forward(self, x: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None) -> tuple[Array, LastTape]:
         """Return what calling returns, and the tape, which serves once."""
-        _, state_n, tape = self.rnn.forward(x, lengths=lengths)
+        _, state_n, tape = self.rnn.forward(x, lengths=lengths, mask=mask, resets=resets)
         h = self._h(state_n)
         return h, LastTape(tape, h.shape)
 
@@ -217,8 +218,9 @@ class Sequential(Composed):
         self._steps = {
             name: _EveryStep(layer) if isinstance(layer, Recurrent) else layer for name, layer in layers.items()
         }
-        taking = [name for name, layer in self._steps.items() if _takes_lengths(layer)]
+        taking = [name for name, layer in self._steps.items() if _takes(layer, "lengths")]
         self.takes_lengths = bool(taking)
+        self.takes_masks = any(_takes(layer, "mask") for layer in self._steps.values())
         self.batch_first = bool(taking) and getattr(self._steps[taking[0]], "batch_first", False)
         # What these make of the padding goes to another layer that takes lengths, and its gradient, zero, comes back.
         names = list(self._steps)
@@ -229,7 +231,7 @@ class Sequential(Composed):
         """The live parameter arrays by name; write into them (``p -= ...``) to train."""
         return NamedArrays(join_names({name: layer.parameters for name, layer in self.layers.items()}))
 
-    def __call__(self, x: Any, lengths: Any = None) -> Any:
+    def __call__(self, x: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None) -> Any:
         """Return y, without dropout.
 
         Parameters
@@ -240,31 +242,36 @@ class Sequential(Composed):
             (N,) ints, how many steps each sequence really has; they go to every layer that takes them. The padding may
             hold anything: layers before a recurrent one find zeros there. What comes after the recurrent layers knows
             no lengths: of y beyond them take nothing, as a loss with `ignore_index` does.
+        mask
+            (T, N) bools, with the axes of x, or (T,) of a single sequence: a step that is False is left out, as are
+            those beyond the lengths, and the state stays as it is.
+        resets
+            The same, of the steps before which the state begins anew, from zero. Layers that are not recurrent do not
+            know of them.
 
         Raises
         ------
         ValueError
-            If lengths are given and no layer takes them.
+            If one of these is given and no layer takes it, or a layer that takes lengths does not take the others.
         """
-        self._check_lengths(lengths)
+        given = self._given(lengths, mask, resets)
         for name, layer in self._steps.items():
-            if name in self._padded:
-                x = clear_padding(x, lengths, self.batch_first)
-            x = layer(x, lengths) if _takes_lengths(layer) else layer(x)
+            x = layer(clear(x, self._padding(name, x, given)), **_taken(layer, given))
         return x
 
-    def forward(self, x: Any, lengths: Any = None) -> tuple[Any, list[Any]]:
+    def forward(
+        self, x: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None
+    ) -> tuple[Any, list[tuple[Any, Array | None]]]:
         """Return y, with dropout, and the tape: those of the layers. Parameters and errors are those of a call."""
-        self._check_lengths(lengths)
+        given = self._given(lengths, mask, resets)
         tapes = []
         for name, layer in self._steps.items():
-            if name in self._padded:
-                x = clear_padding(x, lengths, self.batch_first)
-            x, tape = layer.forward(x, lengths) if _takes_lengths(layer) else layer.forward(x)
-            tapes.append(tape)
+            padding = self._padding(name, x, given)
+            x, tape = layer.forward(clear(x, padding), **_taken(layer, given))
+            tapes.append((tape, padding))
         return x, tapes
 
-    def backward(self, tape: list[Any], dy: Any) -> tuple[Array | None, dict[str, Array]]:
+    def backward(self, tape: list[tuple[Any, Array | None]], dy: Any) -> tuple[Array | None, dict[str, Array]]:
         """Return dx, None for tokens, and the gradients by parameter name, for the gradient of y.
 
         The tape serves once if a layer's does, as those of recurrent modules.
@@ -277,35 +284,84 @@ class Sequential(Composed):
         if not isinstance(tape, list) or len(tape) != len(self._steps):
             raise TypeError(f"tape is not of this model; expected the list of {len(self._steps)} that forward returned")
         grads = {}
-        for (name, layer), its_tape in zip(reversed(self._steps.items()), reversed(tape), strict=True):
+        for (name, layer), (its_tape, padding) in zip(reversed(self._steps.items()), reversed(tape), strict=True):
             dy, grads[name] = layer.backward(its_tape, dy)
+            if dy is not None:
+                dy = clear(dy, padding)  # zeros were put there, whatever x was
         return dy, join_names({name: grads[name] for name in self.layers})
 
-    def _check_lengths(self, lengths: Any) -> None:
-        if lengths is not None and not self.takes_lengths:
-            raise ValueError(f"lengths is given, but none of the layers {', '.join(self.layers)} takes any")
+    def _given(self, lengths: Any, mask: Any, resets: Any) -> dict[str, Any]:
+        """What a call is given of these, by name; ValueError if a layer does not take what it should."""
+        given = given_steps(lengths, mask, resets)
+        for name in given:
+            if not _takes(self, name):
+                raise ValueError(f"{name} is given, but none of the layers {', '.join(self.layers)} takes any")
+            if others := [at for at, each in self._steps.items() if _takes(each, "lengths") and not _takes(each, name)]:
+                raise ValueError(
+                    f"{name} is given, but the layer {others[0]} takes lengths alone; expected one whose takes_masks "
+                    "is true"
+                )
+        return given
+
+    def _padding(self, name: str, x: Any, given: Mapping[str, Any]) -> Array | None:
+        """Which steps of a layer's x hold what it must not see."""
+        if name not in self._padded:
+            return None
+        return padding_of(x, given.get("lengths"), given.get("mask"), self.batch_first)
 
 
-def clear_padding(x: Any, lengths: Any, batch_first: bool) -> Any:
-    """Return x (T, N, ...) with zeros beyond the lengths (N,): 0 times NaN is NaN, so zero gradients alone do not help.
+def given_steps(lengths: Any, mask: Any, resets: Any) -> dict[str, Any]:
+    """What of these a call is given, by name, to be handed on."""
+    given = {"lengths": lengths, "mask": mask, "resets": resets}
+    return {name: value for name, value in given.items() if value is not None}
 
-    Without padding it is x itself, and so it is where x and lengths do not fit together: the layer that takes both says
-    what is wrong with them.
+
+def padding_of(x: Any, lengths: Any, mask: Any, batch_first: bool) -> Array | None:
+    """Return which steps of x are beyond the lengths (N,) or masked, with its axes; None where none is.
+
+    None also where x and the others do not fit together: the layer that takes all of them says what is wrong.
     """
-    if lengths is None:
+    if lengths is None and mask is None:
+        return None
+    x = take_array("x", x)
+    padding = None
+    if mask is not None:
+        mask = take_array("mask", mask)
+        if mask.dtype != bool or mask.shape != x.shape[: mask.ndim] or mask.ndim not in (1, 2):
+            return None
+        padding = ~mask
+    if lengths is not None:
+        lengths, (time, batch) = take_array("lengths", lengths), (1, 0) if batch_first else (0, 1)
+        if x.ndim < 2 or lengths.shape != (x.shape[batch],) or lengths.dtype.kind not in "iu":
+            return None
+        beyond = np.arange(x.shape[time])[:, None] >= lengths
+        beyond = beyond.T if batch_first else beyond
+        if padding is not None and padding.shape != beyond.shape:
+            return None
+        padding = beyond if padding is None else beyond | padding
+    return padding if padding is not None and padding.any() else None
+
+
+def clear(x: Any, padding: Array | None) -> Any:
+    """Return x with zeros at the padding: 0 times NaN is NaN, so zero gradients alone do not help.
+
+    Without padding it is x itself, and so it is where it is not of numbers: the layer says what is wrong.
+    """
+    if padding is None:
         return x
-    x, lengths = take_array("x", x), take_array("lengths", lengths)
-    time, batch = (1, 0) if batch_first else (0, 1)
-    fit = x.ndim >= 2 and lengths.shape == (x.shape[batch],)
-    if not fit or lengths.dtype.kind not in "iu" or x.dtype.kind not in "iuf":
-        return x
-    padding = np.arange(x.shape[time])[:, None] >= lengths
-    if not padding.any():
+    x = take_array("x", x)
+    if x.dtype.kind not in "iuf":
         return x
     x = x.copy()
-    x[padding.T if batch_first else padding] = 0
+    x[padding] = 0
     return x
 
 
-def _takes_lengths(layer: Any) -> bool:
-    return bool(getattr(layer, "takes_lengths", False))
+def _takes(layer: Any, name: str) -> bool:
+    """Whether a layer takes an argument, "lengths", "mask" or "resets"."""
+    return bool(getattr(layer, "takes_lengths" if name == "lengths" else "takes_masks", False))
+
+
+def _taken(layer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a layer takes of what a call is given."""
+    return {name: value for name, value in given.items() if _takes(layer, name)}

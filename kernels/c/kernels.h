@@ -9,7 +9,9 @@
  *   gru   one unit vector, slots n_x, r, z, n_h: the input product feeds slots 0-2, the recurrent one slots 1-3
  *   rnn   four unit vectors
  *
- * A cell that is a program (see fastrnn.cells.program) has one unit vector in one to four blocks.
+ * A cell that is a program (see fastrnn.cells.program) has a "group" of unit vectors, four unless H is small, in as many
+ * blocks as it has slots: vector u of the group's slot j is vector j * units + u of them, so that every product fills whole
+ * tiles. The last group may end beyond H.
  *
  * Z, the tape, is [block][row][4 * L]. Step by step it holds the projected input (when `projected`), the activated
  * gates, and, once the backward step has run, the gradients of the pre-activations, all in place.
@@ -41,8 +43,9 @@ typedef struct {
 } fastrnn_instruction;
 
 enum {
-    FASTRNN_UNIT_BLOCKS = 4,                        /* blocks of a unit vector, at the most */
-    FASTRNN_UNIT_SLOTS = 4 * FASTRNN_UNIT_BLOCKS,   /* sums and parameters of a program */
+    FASTRNN_UNIT_SLOTS = 16,                        /* sums and parameters of a program */
+    FASTRNN_GROUP_UNITS = 4,                        /* unit vectors of a group, at the most */
+    FASTRNN_GROUP_BLOCKS = FASTRNN_UNIT_SLOTS * FASTRNN_GROUP_UNITS / 4, /* and its blocks */
     FASTRNN_STATES = 8,                             /* states of a program */
     FASTRNN_EXTRAS = 8,                             /* values that are given beside x */
     FASTRNN_CONSTANTS = 32,
@@ -71,19 +74,22 @@ typedef struct {
 
 /* A cell as a program: fastrnn.cells.program.Program. */
 typedef struct {
-    int blocks;                     /* of a unit vector */
+    int units, blocks;              /* of a group: 1, 2 or 4 unit vectors */
     int slots, x_slots, h_slots;    /* S sums; x feeds the first of them, h the last */
     int m_slots;                    /* those that m feeds, of the first ones: see fastrnn_layer */
     int states, parameters, gates;  /* K, M, G; gates are what `inside` shows */
     int reads_h;                    /* whether the equations read the state before that is h */
-    int x_gates[FASTRNN_UNIT_SLOTS], h_gates[FASTRNN_UNIT_SLOTS], m_gates[FASTRNN_UNIT_SLOTS]; /* blocks of the weights,
-                                                                                                  by slot fed */
+    int x_gates[4 * FASTRNN_GROUP_BLOCKS]; /* blocks of the weights, by vector of the group's slots that are fed */
+    int h_gates[4 * FASTRNN_GROUP_BLOCKS], m_gates[4 * FASTRNN_GROUP_BLOCKS];
     int extras, registers, constant_count;
-    const void *constants;          /* [constant][L], aligned to 64 bytes */
+    const void *constants;          /* [constant][units][L], aligned to 64 bytes */
     fastrnn_code forward, backward, inside;
     fastrnn_code take, take_back; /* of h what the recurrent product takes, and back; take is empty if that is h itself */
     fastrnn_code middle, middle_back; /* before the product of m: from the other sums to m; back from there */
 } fastrnn_program;
+
+/* Whether a program has no recurrent product: its units have nothing to do with one another. */
+static inline int fastrnn_is_scan(const fastrnn_program *p) { return !p->h_slots && !p->m_slots; }
 
 /* What a program is given beside x, by row or by sequence: one value for all units, or one for each. */
 typedef struct {
@@ -136,8 +142,9 @@ typedef struct {
     void *dunit;                         /* OUT   (M, H), of a program */
     int dx_add, dweight_add;             /* whether dx, and the gradients of weights and biases, are added to: INOUT */
     void *carry;                         /* INOUT (N, C): lstm dc, gru the part of dh that bypasses the product; of a
-                                            program (N, K, C): that part, then the gradients of the other states */
-    void *dh;                            /* INOUT (R, P), the gradient of y and of what follows from it; with u or m */
+                                            program (N, K, C): that part, which becomes dh, then the gradients of the other
+                                            states */
+    void *dh;                            /* INOUT (R, P), the gradient of y and of what follows from it; with u */
     const void *du;                      /* IN    (N, H), dh of a step times weight_hr */
     const void *dy;                      /* IN    (R, P), or NULL for zero */
     const void *dh_n;                    /* IN    (N, P), or NULL for zero */

@@ -7,7 +7,7 @@ from typing import Any
 from fastrnn.cells.language import cell
 from fastrnn.cells.operations import exp, relu, sigmoid, softplus, tanh
 
-__all__ = ["cfc", "cfc_dt", "gru_d", "lem", "ltc", "ltc_dt"]
+__all__ = ["cfc", "cfc_dt", "co_rnn", "gru_d", "lem", "ltc", "ltc_dt"]
 
 
 @cell(gates="f g a b", states="h")
@@ -66,3 +66,14 @@ def gru_d(a: Any, prev: Any, p: Any, e: Any) -> Any:
     r, z = sigmoid(a.r(h)), sigmoid(a.z(h))
     n = tanh(a.n(r * h))
     return (1 - z) * h + z * n
+
+
+@cell(gates="y z", states="y z", parameters={"gamma": 2.7, "epsilon": 4.7}, from_h="y")
+def co_rnn(a: Any, prev: Any, p: Any) -> Any:
+    """Coupled oscillators (Rusch and Mishra, 2021), in steps of 0.042: y is where each is, z how fast.
+
+    Two recurrent products, of y and of z. Frequency gamma and damping epsilon, one number each in the paper, begin as
+    those of its experiment on MNIST by pixels.
+    """
+    z = prev.z + 0.042 * (tanh(a.z(prev.z) + a.y) - p.gamma * prev.y - p.epsilon * prev.z)
+    return prev.y + 0.042 * z, z

@@ -1,0 +1,213 @@
+"""Keras' LSTM, GRU and SimpleRNN, whose loop over the steps fastrnn's kernels run where they can, else Keras itself.
+
+Everything around the loop is Keras' own: weights, their initializers, regularizers and constraints, initial states,
+stateful ones, seeds of dropout, configurations, files. So training moves the same variables by the same rules: an LSTM
+has one bias, as in Keras, and what the kernels take for a second one is a constant zero.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+import weakref
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import keras
+from keras import activations, ops
+
+from fastrnn.cells import CELLS, Cell, reset_before_gru
+from fastrnn.keras.spec import Spec
+
+__all__ = ["GRU", "LSTM", "OnKernels", "SimpleRNN"]
+
+BACKENDS = ("torch", "jax", "tensorflow")
+CELL_CLASSES = (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.SimpleRNNCell)
+TANH = (activations.tanh, ops.tanh)
+SIGMOID = (activations.sigmoid, ops.sigmoid)
+RELU = (activations.relu, ops.relu)
+
+
+@functools.cache
+def _backend() -> ModuleType:
+    """How Keras' backend, of which a process has one, calls the kernels."""
+    return import_module(f"fastrnn.keras.on_{keras.backend.backend()}")
+
+
+class OnKernels(keras.layers.RNN):  # type: ignore[misc]
+    """The loop over the steps; the next of a class's bases is one of Keras' layers."""
+
+    def _kernel_cell(self) -> Cell | None:
+        """The cell of fastrnn that computes what Keras' does, or None."""
+        raise NotImplementedError
+
+    def _kernel_order(self, columns: Any) -> Any:
+        """Columns by Keras' gates, in the order of fastrnn's."""
+        return columns
+
+    @property
+    def supports_jit(self) -> bool:
+        """Whether Keras may have TensorFlow's XLA compile a model with the layer: that cannot call the kernels."""
+        theirs: bool = self.__dict__.get("supports_jit", True)
+        return theirs and (keras.backend.backend() != "tensorflow" or self.why_not() is not None)
+
+    @supports_jit.setter
+    def supports_jit(self, value: bool) -> None:
+        self.__dict__["supports_jit"] = value
+
+    def why_not(self) -> str | None:
+        """Why the kernels do not run the layer, whatever it is called with, or None."""
+        cell, backend = self.cell, keras.backend.backend()
+        if backend not in BACKENDS:
+            return f"run on Keras' backends {', '.join(BACKENDS)}, not on {backend}"
+        if type(cell) not in CELL_CLASSES:
+            return f"do not know what a {type(cell).__name__} computes"
+        if self._kernel_cell() is None:
+            names = [name for name in ("activation", "recurrent_activation") if hasattr(cell, name)]
+            return f"have no cell with {', '.join(f'{name}={_name(getattr(cell, name))}' for name in names)}"
+        if not cell.compute_dtype == cell.variable_dtype or cell.compute_dtype not in ("float32", "float64"):
+            return f"compute in float32 or float64, not by the dtype policy {cell.dtype_policy.name}"
+        reason: str | None = _backend().why_not()
+        return reason
+
+    def _why_not_this_call(self, sequences: Any, training: bool) -> str | None:
+        """Why the kernels do not run a call, or None."""
+        if training and self.cell.recurrent_dropout:
+            return "have no recurrent_dropout, so while training Keras' loop runs"
+        if 0 in sequences.shape:
+            return "take no empty input"
+        reason: str | None = _backend().why_not_this_call(self._kernel_cell(), sequences)
+        return reason
+
+    def inner_loop(self, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
+        """Run the steps: the last output, all outputs, and the final states, as Keras has them."""
+        reason = self.why_not() or self._why_not_this_call(sequences, training)
+        if reason:
+            self._warn(reason)
+            return super().inner_loop(sequences, initial_state, mask=mask, training=training)
+        cell, states = self.cell, keras.tree.flatten(initial_state)
+        if self.stateful and keras.backend.backend() == "torch":
+            states = [ops.copy(state) for state in states]  # Keras writes to its variables before there is a gradient
+        x = ops.cast(sequences, cell.compute_dtype)
+        mask = self._as_mask(mask, x)
+        kernel = ops.convert_to_tensor(cell.kernel)
+        if training and cell.dropout:
+            x, kernel = self._drop(x, kernel)
+        weights = [self._kernel_order(kernel), self._kernel_order(ops.convert_to_tensor(cell.recurrent_kernel))]
+        weights = [ops.transpose(columns) for columns in weights]
+        if cell.bias is not None:
+            weights += self._biases(ops.convert_to_tensor(cell.bias))
+        known = self._kernel_cell()
+        assert known is not None  # as `why_not` has seen
+        spec = Spec(known, self.go_backwards, self.return_sequences, not self.zero_output_for_mask)
+        y, states_n = _backend().run(spec, x, mask, states, weights, self._warn)
+        return *self._outputs(y, states[0], states_n[0], mask), states_n
+
+    def _as_mask(self, mask: Any, x: Any) -> Any:
+        """The mask as bools (N, T), or None; ValueError if it has another shape."""
+        mask = next(iter(keras.tree.flatten(mask)), None)
+        if mask is None:
+            return None
+        mask = ops.cast(mask, "bool")
+        if len(mask.shape) == 3 and mask.shape[2] == 1:
+            mask = ops.squeeze(mask, 2)
+        wanted = tuple(x.shape[:2])
+        if len(mask.shape) != 2 or any(
+            a not in (b, None) for a, b in zip(mask.shape, wanted, strict=True) if b is not None
+        ):
+            raise ValueError(
+                f"the mask of {type(self).__name__} {self.name!r} has shape {tuple(mask.shape)}; "
+                f"expected (N, T) = {wanted}"
+            )
+        return mask
+
+    def _drop(self, x: Any, kernel: Any) -> tuple[Any, Any]:
+        """The input with its dropout, which is that of all steps.
+
+        With implementation=1 each gate has its own: then x is the inputs of all gates side by side, (N, T, G*I), and
+        the kernel has blocks on its diagonal, (G*I, G*H).
+        """
+        kept = self.cell.get_dropout_mask(x[:, 0, :])
+        if not isinstance(kept, (list, tuple)):
+            return x * ops.expand_dims(kept, 1), kernel
+        gates, H = len(kept), self.cell.units
+        x = ops.concatenate([x * ops.expand_dims(its, 1) for its in kept], axis=2)
+        columns = ops.split(kernel, gates, axis=1)
+        blocks = [ops.pad(its, ((0, 0), (at * H, (gates - 1 - at) * H))) for at, its in enumerate(columns)]
+        return x, ops.concatenate(blocks, axis=0)
+
+    def _biases(self, bias: Any) -> list[Any]:
+        """bias_ih and bias_hh."""
+        bias = self._kernel_order(bias)
+        if len(bias.shape) == 2:
+            return [bias[0], bias[1]]
+        return [bias, ops.zeros_like(bias)]
+
+    def _outputs(self, y: Any, h_0: Any, h_n: Any, mask: Any) -> tuple[Any, Any]:
+        """The last output (N, H) and all of them (N, T, H), of which there is but the last if no others are wanted.
+
+        Where all steps so far are masked, and these are not to be zero, JAX's backend has the initial state, the others
+        zero.
+        """
+        hold, of_state = not self.zero_output_for_mask, keras.backend.backend() == "jax"
+        if self.return_sequences:
+            if mask is not None and hold and of_state:
+                steps = ops.flip(mask, 1) if self.go_backwards else mask
+                begun = ops.cumsum(ops.cast(steps, "int32"), axis=1) > 0
+                y = ops.where(ops.expand_dims(begun, 2), y, ops.expand_dims(h_0, 1))
+            return y[:, -1], y
+        last = h_n
+        if mask is not None and not (hold and of_state):
+            run = ops.any(mask, axis=1) if hold else mask[:, 0 if self.go_backwards else -1]
+            last = ops.where(ops.expand_dims(run, 1), h_n, ops.zeros_like(h_n))
+        return last, ops.expand_dims(last, 1)
+
+    def _warn(self, reason: str) -> None:
+        """Say once a layer and reason that Keras' own path is taken, and why: what the kernels do not do."""
+        said = _said.setdefault(self, set())
+        if reason not in said:
+            said.add(reason)
+            kind = type(self).__name__
+            warnings.warn(
+                f"fastrnn.keras.{kind} {self.name!r} stays on Keras' own path: fastrnn's kernels {reason}", stacklevel=2
+            )
+
+
+_said: weakref.WeakKeyDictionary[OnKernels, set[str]] = weakref.WeakKeyDictionary()
+
+
+def _name(activation: Any) -> str:
+    return repr(activations.serialize(activation))
+
+
+@keras.saving.register_keras_serializable("fastrnn")
+class LSTM(OnKernels, keras.layers.LSTM):  # type: ignore[misc]
+    """keras.layers.LSTM on fastrnn's kernels."""
+
+    def _kernel_cell(self) -> Cell | None:
+        usual = self.cell.activation in TANH and self.cell.recurrent_activation in SIGMOID
+        return CELLS["lstm"] if usual else None
+
+
+@keras.saving.register_keras_serializable("fastrnn")
+class GRU(OnKernels, keras.layers.GRU):  # type: ignore[misc]
+    """keras.layers.GRU on fastrnn's kernels."""
+
+    def _kernel_cell(self) -> Cell | None:
+        if self.cell.activation not in TANH or self.cell.recurrent_activation not in SIGMOID:
+            return None
+        return CELLS["gru"] if self.cell.reset_after else reset_before_gru
+
+    def _kernel_order(self, columns: Any) -> Any:
+        z, r, h = ops.split(columns, 3, axis=-1)
+        return ops.concatenate([r, z, h], axis=-1)
+
+
+@keras.saving.register_keras_serializable("fastrnn")
+class SimpleRNN(OnKernels, keras.layers.SimpleRNN):  # type: ignore[misc]
+    """keras.layers.SimpleRNN on fastrnn's kernels."""
+
+    def _kernel_cell(self) -> Cell | None:
+        activation = self.cell.activation
+        return CELLS["rnn_tanh"] if activation in TANH else CELLS["rnn_relu"] if activation in RELU else None
