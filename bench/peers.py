@@ -85,9 +85,10 @@ def named(case: Case, y: Any, state_n: Iterable[Any], *gradients: Any) -> Outcom
 def _module(problem: Problem, threads: int, backend: str) -> Any:
     """The problem's module of fastrnn."""
     case = problem.case
-    made = partial(fastrnn.Recurrent, case.definition) if case.written else getattr(fastrnn, case.cell.upper())
-    if case.written and not hasattr(load(backend), "RUNS_PROGRAMS"):
-        raise UnsupportedError("runs the built-in cells only")
+    made: Any = partial(fastrnn.Recurrent, case.definition) if case.written else getattr(fastrnn, case.cell.upper())
+    why_not = getattr(load(backend), "why_not_program", None)
+    if case.written and why_not and (reason := why_not(case.definition)):
+        raise UnsupportedError(reason)
     module = made(
         case.I,
         case.H,
@@ -539,7 +540,9 @@ PEERS: dict[str, Peer] = {
         Peer("torch", prepare_torch, ("torch",), applies=is_built_in),
         Peer("torch-cell", prepare_torch_cell, ("torch",), applies=is_single_step),
         Peer("torch-loop", prepare_torch_loop, ("torch",), applies=is_written),
-        Peer("torch-compile", partial(prepare_torch_loop, compiled=True), ("torch",), applies=is_written, compiles=True),
+        Peer(
+            "torch-compile", partial(prepare_torch_loop, compiled=True), ("torch",), applies=is_written, compiles=True
+        ),
         Peer("onnxruntime", prepare_onnxruntime, ("onnxruntime", "onnx"), applies=is_built_in),
         Peer("jax", prepare_jax, ("jax",)),
     )

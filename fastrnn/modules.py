@@ -1009,8 +1009,8 @@ class Recurrent(_Recurrent):
                         row[...] = initial
 
     def _choose(self) -> tuple[ModuleType, int]:
-        """As of other modules, among the backends that run programs."""
-        return ops.choose_for_programs(self._cell, self.backend, self.num_threads)
+        """As of other modules, among the backends that run the cell's program."""
+        return ops.choose_for_cell(self.cell, self.backend, self.num_threads)
 
     def __repr__(self) -> str:
         return super().__repr__().replace("(", f"({self.cell.name}, ", 1)

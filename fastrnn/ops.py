@@ -28,7 +28,7 @@ __all__ = [
     "as_tokens",
     "backward",
     "choose",
-    "choose_for_programs",
+    "choose_for_cell",
     "empty",
     "forward",
     "gates",
@@ -257,18 +257,22 @@ def choose(backend: str | None, num_threads: int | None) -> tuple[ModuleType, in
     return resolve(backend), num_threads or allowed_threads()
 
 
-def choose_for_programs(cell: Cell, backend: str | None, num_threads: int | None) -> tuple[ModuleType, int]:
-    """As `choose`, among the backends that run the program of a written cell."""
+def choose_for_cell(cell: Cell, backend: str | None, num_threads: int | None) -> tuple[ModuleType, int]:
+    """As `choose`, for a cell: NumPy where a backend that nobody asked for does not run the program of a written one.
+
+    Raises
+    ------
+    BackendError
+        If the one that was asked for does not.
+    """
     module, threads = choose(backend, num_threads)
-    extras = cell.program is not None and cell.program.extras != ()
-    if not hasattr(module, "RUNS_PROGRAMS") or (extras and not hasattr(module, "TAKES_EXTRAS")):
+    reason = module.why_not_program(cell) if cell.program and hasattr(module, "why_not_program") else None
+    if reason:
         wanted = backend or asked_for()
         if wanted:
-            some = "cells that are given nothing beside x, dropout and zoneout among it,"
-            which = some if hasattr(module, "RUNS_PROGRAMS") else "the built-in cells"
             raise BackendError(
-                f"the {wanted} backend runs {which} only; expected cython or numpy for a Recurrent: "
-                "backend='cython', or None to let fastrnn choose"
+                f"the {wanted} backend does not run {cell.name}: {reason}; expected another for it: backend='cython', "
+                "or None to let fastrnn choose"
             )
         module = load("numpy")
     return module, threads

@@ -20,9 +20,6 @@ from fastrnn.cells.program import Kind, Operand
 from fastrnn.parameters import Array
 from fastrnn.steps import gradient_groups
 
-RUNS_PROGRAMS = True  # and not the built-in cells alone
-TAKES_EXTRAS = True  # what written cells are given beside x
-
 __all__ = ["POINT_FUNCTIONS", "Tape", "backward", "describe", "forward", "gates", "sigmoid"]
 
 

@@ -7,8 +7,6 @@ from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
 
 LOOKS_ITSELF: bool
-RUNS_PROGRAMS: bool
-TAKES_EXTRAS: bool
 
 class Packed: ...
 class Tape: ...

@@ -82,8 +82,6 @@ from c_kernels cimport (
 
 from fastrnn.fits import check_call, check_product, check_weights
 
-RUNS_PROGRAMS = True  # of written cells, besides the built-in ones
-TAKES_EXTRAS = True  # what programs are given beside x
 LOOKS_ITSELF = True  # whether arrays fit one another, sooner than fastrnn.ops would
 
 cdef extern from *:

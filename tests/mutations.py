@@ -290,21 +290,25 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("states_lie_side_by_side_with_h", "c + (k - 1) * FN(unit_width)(l)", "c + (k - 1) * l->hidden"),
         Mutant(
             "h_of_the_first_row",
-            "h[r] = vec_load_part(h_prev + r * h_row + q * LANES",
-            "h[r] = vec_load_part(h_prev + q * LANES",
+            "vec_load_part(h_prev + r * h_row + (q + u) * LANES",
+            "vec_load_part(h_prev + (q + u) * LANES",
         ),
-        Mutant("sums_of_the_first_block", "acc[slot / 4 * plane] + slot % 4, 4", "acc[0] + slot % 4, 4"),
-        Mutant("units_of_a_row_step_as_rows", "units > 1 ? units : count);", "count);"),
-        Mutant("m_is_that_of_another_row", "(l->keep ? piece->row + n : n) * H + at", "n * H + at"),
+        Mutant("h_is_read_beyond_its_row", "const int whole = FN(are_whole)(l, q, units);", "const int whole = 1;"),
+        Mutant("sums_of_the_first_block", "acc[at / 4 * plane] + at % 4", "acc[0] + at % 4"),
+        Mutant("slots_of_the_first_unit", "at = q % units; slot < slots", "at = 0; slot < slots"),
+        Mutant("units_beyond_h", "ceil_div(FN(left)(l, q), LANES));", "group);"),
+        Mutant("m_is_that_of_another_row", "(l->keep ? piece->row + n : n) * H", "n * H"),
         Mutant("followers_and_beginners_together", "follows ? least(rows, m->carried - n) : rows", "rows"),
-        Mutant(
-            "bypass_is_lost", "carry[r * carry_row] = dh[4 * first + r * d_row];", "carry[r * carry_row] = (vec){0};"
-        ),
         Mutant("lanes_beyond_h_stay", "end < LANES && slot < p->slots", "end < 0 && slot < p->slots"),
         Mutant("trace_shows_the_first_rows", "(k - 1) * rows * l->hidden + at", "at"),
         Mutant("extras_of_a_sequence_by_row", "(extra.of_sequence ? n : row + n)", "(row + n)", "extra"),
         Mutant("extras_are_those_of_the_first_row", "vec_splat(at[r])", "vec_splat(at[0])", "extra"),
-        Mutant("h_is_taken_of_the_first_rows", "(REAL *)piece->taken + n * piece->taken_row;", "(REAL *)piece->taken;", "extra"),
+        Mutant(
+            "h_is_taken_of_the_first_rows",
+            "(REAL *)piece->taken + n * piece->taken_row;",
+            "(REAL *)piece->taken;",
+            "extra",
+        ),
     ],
     ("fastrnn/extra.py", "extra"): [
         Mutant("pieces_draw_from_the_beginning", "self.first + start * math.prod(self.shape[1:])", "self.first"),
@@ -345,8 +349,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "onnx_has_another_slope",
-            '"hardsigmoid": ("hard_sigmoid", 0.2, 0.5)',
-            '"hardsigmoid": ("hard_sigmoid", 1 / 6, 0.5)',
+            '"HardSigmoid": ("hard_sigmoid", 0.2, 0.5)',
+            '"HardSigmoid": ("hard_sigmoid", 1 / 6, 0.5)',
         ),
     ],
     ("fastrnn/cells/derivative.py", "written"): [
@@ -370,6 +374,37 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "extra",
         ),
         Mutant("h_is_taken_where_others_take_h", "if set(taken) == all_of_h else ()", "", "extra"),
+    ],
+    ("fastrnn/onnx/node.py", "onnx"): [
+        Mutant("gates_stay_in_onnx_order", "by_gate[gate] for gate in order", "by_gate[gate] for gate in by_gate"),
+        Mutant(
+            "padding_is_reversed_too", "np.where(steps < lengths, lengths - 1 - steps, steps)", "(lengths - 1 - steps)"
+        ),
+        Mutant("no_steps_leave_the_state", "s[:, lengths == 0] = 0", "s[:, lengths < 0] = 0"),
+        Mutant("peepholes_in_the_order_of_gates", "p_i, p_o, p_f = np.split", "p_i, p_f, p_o = np.split"),
+    ],
+    ("fastrnn/onnx/scope.py", "onnx"): [
+        Mutant("drawn_weights_are_constants", "or node.op_type in DRAWN or", "or"),
+    ],
+    ("fastrnn/onnx/session.py", "onnx_session"): [
+        Mutant(
+            "replaced_weights_are_ignored",
+            "self._pieces is None or self._defaults & feed.keys()",
+            "self._pieces is None",
+        ),
+        Mutant("constants_are_missing", "_with_constants(here, uses, makers), values", "sorted(here), values"),
+        Mutant("names_around_a_branch_are_missing", "            found |= used - own\n", ""),
+    ],
+    ("fastrnn/onnx/scan.py", "onnx_export"): [
+        Mutant(
+            "padding_changes_the_state", 'body.add("Where", [mask, new, old])', 'body.add("Where", [mask, new, new])'
+        ),
+        Mutant("reverse_runs_forward", "scan_input_directions=[reverse]", "scan_input_directions=[0]"),
+        Mutant("conditions_lose_their_else", 'g.add("And", [g.add("Not", [mask]), c])', "never"),
+    ],
+    ("fastrnn/onnx/operators.py", "onnx_export"): [
+        Mutant("directions_side_by_side_are_one", "perm=[0, 2, 1, 3]", "perm=[0, 1, 2, 3]"),
+        Mutant("no_steps_have_no_state", "[some, new, old]", "[some, new, new]"),
     ],
     ("kernels/c/steps.h", "kernels"): [
         Mutant("more_rows_follow_than_there_were", "return here < before ? here : before;", "return here;"),
@@ -887,15 +922,28 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
     ],
     ("kernels/numba_layout.py", "numba"): [
-        Mutant("numba_gru_swaps_gates_of_x", "(slot + 2 if side == X else slot) % 3", "slot % 3"),
+        Mutant("numba_gru_swaps_gates_of_x", "x_gates=0x102", "x_gates=0x210"),
+        Mutant("numba_m_feeds_the_gates_of_h", "else s.m_gates", "else s.h_gates", "numba_written"),
     ],
     ("kernels/numba_forward.py", "numba"): [
         Mutant(
             "numba_threads_do_not_wait_after_a_step",
-            "turn = barrier(sync, team, turn, thread, a.watch)\n            if leaves(a.watch, turn):\n"
-            "                return turn\n        if a.u:",
-            "turn += 0\n        if a.u:",
+            "turn = barrier(sync, team, turn, thread, a.watch)\n                if leaves(a.watch, turn):\n"
+            "                    return turn\n        if a.hr_panels:",
+            "turn += 0\n        if a.hr_panels:",
             "numba_threads",
+        ),
+        Mutant(
+            "numba_tiles_are_as_high_as_h_alone_lets_them",
+            "vectors = max(vectors, of_x)",
+            "vectors = vectors",
+            "numba_written",
+        ),
+        Mutant(
+            "numba_states_begin_with_the_first_one",
+            "load_part(a.c_0 + ((k * s.N + n) * s.H + u * W), s.H - u * W)",
+            "load_part(a.c_0 + (n * s.H + u * W), s.H - u * W)",
+            "numba_written",
         ),
     ],
     ("kernels/numba_backward.py", "numba"): [
@@ -906,6 +954,39 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "numba",
         ),
         Mutant("numba_dx_does_not_add", "if s.add_dx:", "if s.add_dx > 1:"),
+        Mutant(
+            "numba_gradient_of_h_forgets_what_bypasses",
+            "            if bypasses:\n                of_h = of_h + load(a.carry",
+            "            if False:\n                of_h = of_h + load(a.carry",
+            "numba numba_written",
+        ),
+        Mutant(
+            "numba_parameters_have_the_gradients_of_sums",
+            "load(sums + (s.sums + m) * W)",
+            "load(sums + m * W)",
+            "numba_written",
+        ),
+    ],
+    ("kernels/numba_math.py", "numba_activations"): [
+        Mutant("numba_sin_takes_two_parts_of_pi", "fma(n, -third, fma(n, -second,", "fma(n, -0.0, fma(n, -second,"),
+        Mutant("numba_log1p_forgets_what_rounding_took", "_log_plus(u, lost / u)", "_log_plus(u, 0.0)"),
+    ],
+    ("kernels/numba_program.py", "numba_activations numba_written"): [
+        Mutant("numba_fnma_subtracts_c", "fma(negative(a), b, c)", "negative(fma(a, b, c))"),
+        Mutant("numba_min_loses_a_nan", "choose(equal(b, b), minimum(a, b), b)", "minimum(a, b)"),
+        Mutant("numba_later_rows_see_one_parameter", "load_part(unit + (i * H + u * W)", "load_part(unit + (u * W)"),
+        Mutant(
+            "numba_missing_lanes_keep_gradients",
+            "store(place, first(load(place), count))",
+            "store(place, load(place))",
+            reason="their weights are zeros, so only an infinity or a NaN there would be seen",
+        ),
+        Mutant(
+            "numba_takes_programs_it_does_not_know",
+            "if field not in _FIELDS and value:",
+            "if False:",
+            "numba_written",
+        ),
     ],
     ("kernels/numba_threads.py", "numba"): [
         Mutant(

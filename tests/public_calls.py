@@ -134,6 +134,8 @@ def top() -> dict[str, Row]:
         "fastrnn.get_num_threads": lambda: (fastrnn.get_num_threads, {}),
         "fastrnn.set_num_threads": lambda: (fastrnn.set_num_threads, {"num_threads": 1}),
         "fastrnn.use_backend": lambda: (fastrnn.use_backend, {"name": None}),
+        "fastrnn.save": lambda: (fastrnn.save, {"model": layer(), "path": "model.safetensors"}),
+        "fastrnn.load": lambda: (fastrnn.load, {"path": model_file(), "cells": [reset_before_gru]}),
         "fastrnn.cell": lambda: (
             fastrnn.cell,
             {"gates": "z n k r", "states": "h", "parameters": {"p": 1.0}, "from_x": "n", "from_h": "k", "apart": "r"},
@@ -274,6 +276,12 @@ def checkpoint() -> str:
     return "run.safetensors"
 
 
+def model_file() -> str:
+    """The path of a model in the working folder."""
+    fastrnn.save(layer(), "model.safetensors")
+    return "model.safetensors"
+
+
 def text_file() -> str:
     Path("text.txt").write_text(TEXT)
     return "text.txt"
@@ -334,6 +342,8 @@ def of_training() -> dict[str, Row]:
                 "x": real(T, N, I, dtype="float64"),
                 "state": real(1, N, H, dtype="float64"),
                 "lengths": [T, 2],
+                "mask": rng().random((T, N)) > 0.3,
+                "resets": rng().random((T, N)) > 0.5,
                 "most": 2,
                 "seed": 0,
             },

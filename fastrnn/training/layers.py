@@ -21,12 +21,13 @@ from fastrnn.checks import (
     take_floats,
     take_integers,
 )
-from fastrnn.parameters import Array, Parametrized, uniform
+from fastrnn.parameters import Array, uniform
+from fastrnn.training.architecture import Layer
 
 __all__ = ["Dropout", "Embedding", "Linear"]
 
 
-class Embedding(Parametrized):
+class Embedding(Layer):
     """A learned vector per token.
 
     Parameters
@@ -109,7 +110,7 @@ class Embedding(Parametrized):
         return None, {"weight": dweight}
 
 
-class Linear(Parametrized):
+class Linear(Layer):
     """The affine map ``y = x weight^T + bias`` over the last axis.
 
     Parameters
@@ -151,7 +152,8 @@ class Linear(Parametrized):
         self.out_features = check_positive("out_features", out_features)
         self.dtype = check_dtype(dtype)
         shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
-        if check_flag("bias", bias):
+        self.bias = check_flag("bias", bias)
+        if self.bias:
             shapes["bias"] = (self.out_features,)
         self.backend, self.num_threads = check_run(backend, num_threads)
         self._declare(shapes, uniform(1 / math.sqrt(self.in_features)), seed)
@@ -192,7 +194,7 @@ class Linear(Parametrized):
         return ops.multiply(a, b, bias, backend=self.backend, num_threads=self.num_threads)
 
 
-class Dropout(Parametrized):
+class Dropout(Layer):
     """In training sets a random share of the elements to zero and divides the others by what is left of 1.
 
     Parameters
