@@ -819,8 +819,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "torch's_threads_are_ignored",
-            " = choose(backend, torch.get_num_threads())",
-            " = choose(backend, None)",
+            "(self.cell, backend, torch.get_num_threads())",
+            "(self.cell, backend, None)",
             "torch torch_threads",
         ),
         Mutant(
