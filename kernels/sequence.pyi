@@ -26,6 +26,7 @@ def forward(
     batch_sizes: Array | None = None,
     reverse: bool = False,
     y: Array | None = None,
+    extra: tuple[Array, ...] = (),
 ) -> tuple[Array, State, Tape | None]: ...
 def backward(
     cell: Cell,
@@ -55,6 +56,7 @@ def recall(
     *,
     batch_sizes: Array | None = None,
     reverse: bool = False,
+    extra: tuple[Array, ...] = (),
 ) -> Tape: ...
 
 class Stepper:
@@ -68,7 +70,7 @@ class Stepper:
         num_threads: int,
         validate: Callable[[Any, Any], Array],
     ) -> None: ...
-    def step(self, x: Any, out: Any = None) -> Array: ...
+    def step(self, x: Any, out: Any = None, extra: tuple[Array, ...] = ()) -> Array: ...
     def load(self, weights: Sequence[Weights]) -> None: ...
 
 def sample(x: Array) -> int: ...

@@ -24,6 +24,8 @@ from c_kernels cimport (
     FASTRNN_AT_AFTER,
     FASTRNN_AT_BEFORE,
     FASTRNN_AT_CONSTANT,
+    FASTRNN_AT_EXTRA,
+    FASTRNN_AT_TAKEN,
     FASTRNN_AT_GRADIENT,
     FASTRNN_AT_MIDDLE,
     FASTRNN_AT_REGISTER,
@@ -32,6 +34,7 @@ from c_kernels cimport (
     FASTRNN_AT_UNIT,
     FASTRNN_CHUNKS_TO_LOOK,
     FASTRNN_CONSTANTS,
+    FASTRNN_EXTRAS,
     FASTRNN_F32,
     FASTRNN_F64,
     FASTRNN_FEW_ROWS,
@@ -48,6 +51,7 @@ from c_kernels cimport (
     FASTRNN_UNIT_SLOTS,
     fastrnn_cell,
     fastrnn_code,
+    fastrnn_extra,
     fastrnn_give,
     fastrnn_instruction,
     fastrnn_is_scan,
@@ -361,6 +365,8 @@ cdef dict PLACES = {
     Kind.GRADIENT: (FASTRNN_AT_GRADIENT, FASTRNN_STATES),
     Kind.UNIT: (FASTRNN_AT_UNIT, FASTRNN_UNIT_SLOTS),
     Kind.MIDDLE: (FASTRNN_AT_MIDDLE, 1),
+    Kind.EXTRA: (FASTRNN_AT_EXTRA, FASTRNN_EXTRAS),
+    Kind.TAKEN: (FASTRNN_AT_TAKEN, 1),
     Kind.SHOWN: (FASTRNN_AT_SHOWN, FASTRNN_UNIT_SLOTS),
     Kind.CONSTANT: (FASTRNN_AT_CONSTANT, FASTRNN_CONSTANTS),
     Kind.REGISTER: (FASTRNN_AT_REGISTER, FASTRNN_REGISTERS),
@@ -389,12 +395,13 @@ cdef class Compiled:
         x_gates, h_gates, m_gates = program.x_gates, program.h_gates, program.m_gates
         p.slots, p.x_slots, p.h_slots, p.m_slots = program.slots, len(x_gates), len(h_gates), len(m_gates)
         p.states, p.parameters, p.gates, p.reads_h = program.states, program.units, gates, program.reads_h
-        p.registers, p.constant_count = program.registers, len(program.constants)
+        p.registers, p.constant_count, p.extras = program.registers, len(program.constants), len(program.extras)
         cdef ptrdiff_t room = max(p.slots + p.parameters, <int> program.room)
         p.units, p.blocks = units, (room * units + 3) // 4
         for name, count, most in (
                 ("sums, parameters and values to keep", room, FASTRNN_UNIT_SLOTS), ("gates", gates, FASTRNN_UNIT_SLOTS),
-                ("states", p.states, FASTRNN_STATES), ("constants", p.constant_count, FASTRNN_CONSTANTS),
+                ("states", p.states, FASTRNN_STATES), ("values beside x", p.extras, FASTRNN_EXTRAS),
+                ("constants", p.constant_count, FASTRNN_CONSTANTS),
                 ("registers", p.registers, FASTRNN_REGISTERS)):
             if count > most:
                 raise ValueError(f"the cell has {count} {name}; expected {most} at the most for the C kernels")
@@ -405,10 +412,13 @@ cdef class Compiled:
             p.h_gates[i] = blocks_hh.index(h_gates[i // units])
         for i in range(p.m_slots * units):
             p.m_gates[i] = blocks_hh.index(m_gates[i // units])
-        codes = program.forward, program.backward, program.inside, program.middle, program.middle_back
+        codes = (
+            program.forward, program.backward, program.inside, program.middle, program.middle_back, program.take,
+            program.take_back)
         self.instructions = Buffer(sum(map(len, codes)) * sizeof(fastrnn_instruction))
         at = <fastrnn_instruction *> self.instructions.data
-        cdef fastrnn_code **compiled = [&p.forward, &p.backward, &p.inside, &p.middle, &p.middle_back]
+        cdef fastrnn_code **compiled = [
+            &p.forward, &p.backward, &p.inside, &p.middle, &p.middle_back, &p.take, &p.take_back]
         for i, instructions in enumerate(codes):
             compiled[i].instructions, compiled[i].count = at, len(instructions)
             for op, out, a, b, c in instructions:
@@ -692,6 +702,28 @@ cdef bint input_fits(const Job *job, object x, tuple state, bint ragged) noexcep
     return is_array(x, job.typenum, 3, T, N, I) or is_array(x, cnp.NPY_INTP, 2, T, N)
 
 
+cdef Buffer describe_extras(fastrnn_layer *l, int typenum, cell, tuple extra):
+    """Make the layer read what the cell is given beside x, in the memory that is returned; None without any."""
+    cdef tuple wanted = () if cell.program is None else cell.program.extras
+    cdef ptrdiff_t rows, width
+    cdef fastrnn_extra *at
+    cdef Buffer memory
+    if len(extra) != len(wanted):
+        raise ValueError(f"the cell is given {len(extra)} values beside x; expected {len(wanted)}")
+    if not extra:
+        return None
+    memory = Buffer(len(extra) * sizeof(fastrnn_extra))
+    at = <fastrnn_extra *> memory.data
+    for array, of_sequence in zip(extra, wanted):
+        rows, width = l.batch if of_sequence else l.rows, array.shape[len(array.shape) - 1] if array.shape else 0
+        if width not in (1, l.hidden) or not is_array(array, typenum, 2, rows, width):
+            raise ValueError("what the cell is given beside x does not fit the layer")
+        at.at, at.width, at.of_sequence = pointer(array), width, of_sequence
+        at += 1
+    l.extras = <fastrnn_extra *> memory.data
+    return memory
+
+
 cdef void point_to_input(fastrnn_layer *l, int typenum, cnp.ndarray x, cnp.ndarray h_0) noexcept:
     """Make the layer read x, real or tokens, and h_0."""
     l.h_0 = cnp.PyArray_DATA(h_0)
@@ -873,6 +905,11 @@ cdef inline bint has_middle(const fastrnn_layer *l) noexcept nogil:
     return l.program != NULL and l.program.m_slots > 0
 
 
+cdef inline bint takes_other(const fastrnn_layer *l) noexcept nogil:
+    """Whether h goes through a program before the recurrent product."""
+    return l.program != NULL and l.program.take.count > 0
+
+
 cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
     """Choose how a forward call runs that knows its sizes and threads, on weights that are packed already or not."""
     cdef fastrnn_layer *l = &job.layer
@@ -982,6 +1019,10 @@ cdef void forward_task(void *context, int part) noexcept nogil:
         if not stopped:
             if layer.m != NULL and not layer.keep and not layer.projected:
                 layer.z_row = fastrnn_step_row(&layer, s)
+            if layer.taken != NULL:
+                in_pieces(job, job.cell.step_take, &layer, s, b0, b1, n0, n1, job.strands)
+                if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # what is taken is of all threads
+                    return
             in_pieces(job, job.cell.step, &layer, s, b0, b1, n0, n1, job.strands)
             if layer.m != NULL:
                 if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # m is of all threads
@@ -1006,7 +1047,8 @@ cdef class Tape:
     cdef object cell  # which owns the program that the layer points to
     cdef object held  # see `hold`: of x, h_0 and y
     cdef object arrays  # that own z, c and u, if `recall` has made the tape
-    cdef Buffer z, c, u, offsets
+    cdef tuple extra  # which nobody else writes to
+    cdef Buffer z, c, u, taken, offsets, extras
 
 
 cdef cnp.ndarray new_y(Job *job, cnp.ndarray x, y):
@@ -1043,7 +1085,7 @@ cdef void copy_final(
 
 def forward(
     cell, x, tuple state, weights, *, bint tape=True, num_threads=1, Packed packed=None, batch_sizes=None,
-    bint reverse=False, y=None
+    bint reverse=False, y=None, tuple extra=()
 ):
     """`fastrnn.reference.forward` on the C kernels; without a tape, `packed`, made of the weights, may replace them."""
     cdef Job job
@@ -1058,6 +1100,7 @@ def forward(
     cdef ptrdiff_t k, others = job.others
     cdef bint ragged = batch_sizes is not None
     cdef Buffer offsets = describe_input(&job, cell, x, state, batch_sizes, reverse)
+    cdef Buffer extras = describe_extras(l, job.typenum, cell, extra)
     cdef cnp.ndarray y_array = new_y(&job, x, y)
     if l.batch == 0 and not ragged:
         l.steps = 0  # there may be any number, and nothing to do in each
@@ -1073,7 +1116,7 @@ def forward(
         c_size = c_row // others
     cdef size_t h_row = l.outputs * job.itemsize, y_row = l.y_row * job.itemsize
     cdef char *at
-    cdef Buffer z = None, c = None, u = None, scratch = None, projection = None
+    cdef Buffer z = None, c = None, u = None, taken = None, scratch = None, projection = None
     try:
         if others:
             if tape or c_row != row or l.program != NULL:  # programs want whole vectors that are aligned
@@ -1089,6 +1132,9 @@ def forward(
         elif has_middle(l):
             u = Buffer(row * (l.rows if tape else l.batch))
             l.m = u.data
+        if takes_other(l):
+            taken = Buffer(row * (l.rows if tape else l.batch))
+            l.taken = taken.data
         if packed is None and not job.packs_as_it_goes:
             packed = run_pack(&job)
         elif packed is None and l.u != NULL:
@@ -1123,7 +1169,7 @@ def forward(
     kept.job.layer.panels = kept.job.layer.bias = kept.job.layer.split_panels = NULL
     kept.x, kept.y, kept.h_0, kept.weights, kept.cell = x, y_array, h_0, weights, cell
     kept.held = held, hold(y_array)
-    kept.z, kept.c, kept.u, kept.offsets = z, c, u, offsets
+    kept.z, kept.c, kept.u, kept.taken, kept.offsets, kept.extras, kept.extra = z, c, u, taken, offsets, extras, extra
     return y_array, state_n, kept
 
 
@@ -1135,6 +1181,7 @@ cdef class Stepper:
     cdef readonly tuple states
     cdef object cell, validate
     cdef bint busy  # in a step: of another thread
+    cdef bint extras  # whether the cell is given anything beside x
     cdef list packed, memory  # Packed by layer; Buffers
     cdef Buffer jobs  # a Job by layer
     cdef int dimensions, threads, typenum
@@ -1145,6 +1192,7 @@ cdef class Stepper:
         cdef fastrnn_layer *l
         cdef ptrdiff_t C, k
         self.cell, self.validate, self.threads = cell, validate, usable_threads(num_threads)
+        self.extras = cell.program is not None and len(cell.program.extras) > 0
         self.dimensions, self.batch = (1, 1) if batch_size is None else (2, batch_size)
         self.typenum = cnp.NPY_FLOAT32 if dtype.itemsize == 4 else cnp.NPY_FLOAT64
         self.jobs = Buffer(len(weights) * sizeof(Job))
@@ -1164,6 +1212,9 @@ cdef class Stepper:
                 l.u = self.take(l.hidden * job.itemsize)
             if has_middle(l):
                 l.m = self.take(l.hidden * job.itemsize)
+            if takes_other(l):
+                l.taken = self.take(l.hidden * job.itemsize)
+            if has_middle(l):
                 plan_forward(job, False, True)
                 self.memory.append(Buffer(job.blocks * l.z_stride * job.itemsize))
                 l.z = (<Buffer> self.memory[len(self.memory) - 1]).data
@@ -1208,7 +1259,8 @@ cdef class Stepper:
             job.layer.y_row = job.layer.outputs
             if self.states:
                 job.layer.h_0, job.layer.y, job.layer.c, job.layer.u = before.h_0, before.y, before.c, before.u
-                job.layer.z, job.layer.scratch, job.layer.m = before.z, before.scratch, before.m
+                job.layer.z, job.layer.scratch, job.layer.m, job.layer.taken = (
+                    before.z, before.scratch, before.m, before.taken)
 
     cdef bint fits(self, object array, ptrdiff_t columns, bint written) noexcept:
         """Whether an array can be used as it is: (N, columns) of the dtype."""
@@ -1226,8 +1278,10 @@ cdef class Stepper:
             raise RuntimeError("the stream is in a step of another thread; expected one thread at a time: give each its own")
         return 0
 
-    def step(self, x, out=None):
+    def step(self, x, out=None, tuple extra=()):
         """Take one step and return the last layer's outputs."""
+        cdef fastrnn_layer given  # an extra of one layer is that of all
+        cdef Buffer memory
         cdef int layer, count = len(self.packed)
         cdef Job *jobs = <Job *> self.jobs.data
         cdef Job *job
@@ -1239,12 +1293,17 @@ cdef class Stepper:
         if out is None:
             out = empty(self.dimensions, shape + 2 - self.dimensions, self.typenum)
         held = hold(x)
+        given.extras = NULL
+        if self.extras or extra:
+            given.batch, given.rows, given.hidden = self.batch, self.batch, jobs[0].layer.hidden
+            memory = describe_extras(&given, self.typenum, self.cell, extra)
         self.refuse_when_busy()  # nothing between the look and the mark may let another thread run, as new objects can
         self.busy = True
         before = pointer(x)
         for layer in range(count):
             job = jobs + layer
             l = &job.layer
+            l.extras = given.extras
             if layer == 0 and cnp.PyArray_TYPE(<cnp.ndarray> x) != self.typenum:
                 l.x, l.tokens = NULL, <const intptr_t *> before
             else:
@@ -1313,7 +1372,8 @@ cdef cnp.ndarray array_of(Buffer buffer, int typenum):
 
 def keep(Tape tape):
     """Take a tape apart: flat arrays that hold what it has besides what forward was given, and y. `recall` inverts it."""
-    return tuple([array_of(buffer, tape.job.typenum) for buffer in (tape.z, tape.c, tape.u) if buffer is not None])
+    return tuple([array_of(buffer, tape.job.typenum) for buffer in (tape.z, tape.c, tape.u, tape.taken)
+        if buffer is not None])
 
 
 def kept_sizes(cell, ptrdiff_t steps, ptrdiff_t batch, ptrdiff_t rows, ptrdiff_t hidden, ptrdiff_t proj_size, dtype):
@@ -1328,10 +1388,12 @@ def kept_sizes(cell, ptrdiff_t steps, ptrdiff_t batch, ptrdiff_t rows, ptrdiff_t
         sizes.append((batch + rows) * c_width(&job))
     if proj_size or has_middle(&job.layer):
         sizes.append(rows * hidden)
+    if takes_other(&job.layer):
+        sizes.append(rows * hidden)
     return tuple(sizes)
 
 
-def recall(cell, x, tuple state, weights, y, tuple kept, *, batch_sizes=None, bint reverse=False):
+def recall(cell, x, tuple state, weights, y, tuple kept, *, batch_sizes=None, bint reverse=False, tuple extra=()):
     """Put together the tape of a `forward` with these arguments from its y and what `keep` said of it.
 
     The arrays become the tape's memory, if they are aligned to cache lines; else it gets a copy.
@@ -1340,6 +1402,7 @@ def recall(cell, x, tuple state, weights, y, tuple kept, *, batch_sizes=None, bi
     cdef fastrnn_layer *l = &tape.job.layer
     describe_layer(&tape.job, cell, weights, True)
     tape.offsets = describe_input(&tape.job, cell, x, state, batch_sizes, reverse)
+    tape.extras, tape.extra = describe_extras(l, tape.job.typenum, cell, extra), extra
     new_y(&tape.job, x, y)
     tape.x, tape.y, tape.h_0, tape.weights, tape.cell = x, y, state[0], weights, cell
     tape.held = hold(x), hold(state[0]), hold(y), [hold(array) for array in kept]
@@ -1352,10 +1415,12 @@ def recall(cell, x, tuple state, weights, y, tuple kept, *, batch_sizes=None, bi
             [is_array(array, tape.job.typenum, 1, size) for array, size in zip(kept, sizes)]):
         raise ValueError(f"the tape has arrays of {[array.size for array in kept]} elements; expected {list(sizes)}")
     memory = [aligned(array) for array in kept]
-    tape.arrays = memory
+    tape.arrays = tuple(memory)
     l.z = pointer(memory[0])
     if len(state) > 1:
         l.c = pointer(memory[1])
+    if takes_other(l):
+        l.taken = pointer(memory.pop())
     if weights[4] is not None:
         l.u = pointer(memory[len(memory) - 1])
     elif has_middle(l):

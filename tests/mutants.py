@@ -40,6 +40,7 @@ SUITES = {
     "masks": "test_masks.py -k 'not numba'",
     "written": "test_recurrent.py -k 'not numba'",
     "language": "test_language.py",
+    "extra": "test_extra.py -k 'not torch'",
     "variants": "test_variants.py",
     "onnx": "test_onnx.py",
     "onnx_session": "test_onnx_session.py",

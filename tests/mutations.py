@@ -165,8 +165,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "many_unpacked_rows_read_the_first",
-            "rows, piece->h_prev + n * piece->h_row, piece->h_row, l->weight_hh",
-            "rows, piece->h_prev, piece->h_row, l->weight_hh",
+            "rows, piece->taken + n * piece->taken_row, piece->taken_row,",
+            "rows, piece->taken, piece->taken_row,",
         ),
         Mutant("short_block_of_a_row_is_the_first", "one.p += j * l->panel_stride;", "one.p += 0;"),
         Mutant(
@@ -301,6 +301,25 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("followers_and_beginners_together", "follows ? least(rows, m->carried - n) : rows", "rows"),
         Mutant("lanes_beyond_h_stay", "end < LANES && slot < p->slots", "end < 0 && slot < p->slots"),
         Mutant("trace_shows_the_first_rows", "(k - 1) * rows * l->hidden + at", "at"),
+        Mutant("extras_of_a_sequence_by_row", "(extra.of_sequence ? n : row + n)", "(row + n)", "extra"),
+        Mutant("extras_are_those_of_the_first_row", "vec_splat(at[r])", "vec_splat(at[0])", "extra"),
+        Mutant(
+            "h_is_taken_of_the_first_rows",
+            "(REAL *)piece->taken + n * piece->taken_row;",
+            "(REAL *)piece->taken;",
+            "extra",
+        ),
+    ],
+    ("fastrnn/extra.py", "extra"): [
+        Mutant("pieces_draw_from_the_beginning", "self.first + start * math.prod(self.shape[1:])", "self.first"),
+        Mutant("draws_begin_with_a_counter", "[skipped : skipped + count]", "[:count]"),
+        Mutant("calls_draw_the_same", "drawn[k] += math.prod(size)", "pass"),
+        Mutant("runs_have_masks_of_their_own", "whole.take(sequence, 0)", "whole[: len(sequence)]"),
+        Mutant("what_is_kept_is_not_scaled", "1 / (1 - self.p), dtype", "1, dtype"),
+    ],
+    ("fastrnn/cells/noise.py", "extra"): [
+        Mutant("zoneout_keeps_the_new", "where(draw > 0.5, old, new)", "where(draw > 0.5, new, old)"),
+        Mutant("expectation_the_other_way", "new + p * (old - new)", "old + p * (new - old)"),
     ],
     ("kernels/c/program.inc.h", "activations written"): [
         Mutant("lerp_starts_elsewhere", "vec_fma(a, b - c, c)", "vec_fma(a, b - c, b)"),
@@ -348,6 +367,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "known[node] = seed if",
         ),
         Mutant("middle_has_no_gradient", "[*seeds, (middle, graph.leaf(Operand(Kind.MIDDLE, 0)))]", "seeds"),
+        Mutant(
+            "parameters_learn_nothing_from_what_is_taken",
+            "(at, graph.make(Op.ADD, leaf, more)) for",
+            "(at, leaf) for",
+            "extra",
+        ),
+        Mutant("h_is_taken_where_others_take_h", "if set(taken) == all_of_h else ()", "", "extra"),
     ],
     ("fastrnn/onnx/node.py", "onnx"): [
         Mutant("gates_stay_in_onnx_order", "by_gate[gate] for gate in order", "by_gate[gate] for gate in by_gate"),
@@ -636,8 +662,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "directions_swap_their_states",
-            "state = states[2 * layer + reverse]\n            _, state_n = ops.infer(",
-            "state = states[2 * layer + 1 - reverse]\n            _, state_n = ops.infer(",
+            "state, extra = states[2 * layer + reverse], setting",
+            "state, extra = states[2 * layer + 1 - reverse], setting",
         ),
         Mutant(
             "reverse_segments_lie_at_the_start",
@@ -697,8 +723,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "y_can_be_written",
-            "y.flags.writeable = False\n        return",
-            "y.flags.writeable = rows.batch_sizes is not None\n        return",
+            "y.flags.writeable = False\n        tape",
+            "y.flags.writeable = rows.batch_sizes is not None\n        tape",
         ),
         Mutant(
             "tapes_serve_two_threads",
@@ -713,7 +739,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "uniform(1 / self.hidden_size)",
         ),
         Mutant(
-            "copies_share_caches", '_CACHES = ("_weights", "_entrance")', '_CACHES = ("_entrance",)', "modules stateful"
+            "copies_share_caches", '_CACHES = ("_weights", "_entrance",', '_CACHES = ("_entrance",', "modules stateful"
         ),
     ],
     ("fastrnn/rows.py", "modules masks"): [
@@ -793,8 +819,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "torch's_threads_are_ignored",
-            " = choose(backend, torch.get_num_threads())",
-            " = choose(backend, None)",
+            "(self.cell, backend, torch.get_num_threads())",
+            "(self.cell, backend, None)",
             "torch torch_threads",
         ),
         Mutant(
