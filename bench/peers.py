@@ -86,8 +86,9 @@ def _module(problem: Problem, threads: int, backend: str) -> Any:
     """The problem's module of fastrnn."""
     case = problem.case
     made: Any = partial(fastrnn.Recurrent, case.definition) if case.written else getattr(fastrnn, case.cell.upper())
-    if case.written and not hasattr(load(backend), "RUNS_PROGRAMS"):
-        raise UnsupportedError("runs the built-in cells only")
+    why_not = getattr(load(backend), "why_not_program", None)
+    if case.written and why_not and (reason := why_not(case.definition)):
+        raise UnsupportedError(reason)
     module = made(
         case.I,
         case.H,

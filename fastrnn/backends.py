@@ -13,9 +13,11 @@ why in `why_not_runnable()`. Functions it may have besides, that `fastrnn` does 
 - `pack(cell, weights)`, whose result `forward(..., tape=False, packed=...)` takes in place of the weights, then None;
 - `keep(tape)`, `recall(...)` and `kept_sizes(...)`, which take a tape apart into arrays and put it together again;
 - `LOOKS_ITSELF`, if it makes sure that arrays fit one another, as `fastrnn.fits` does for the others;
+- `why_not_program(cell)`, which says what in a written cell's program it does not run, or None;
 - `sample(x)`, which is `fastrnn.ops.sample`;
 - `new_array(shape, dtype)`, a new array on memory that it recycles;
-- `multiply(a, b, bias)` for dense layers, `softmax(z, scale)` for losses;
+- `multiply(a, b, bias)` for dense layers, `softmax(z, scale)` for losses, `scatter_add(rows, tokens, count)` for
+  embeddings, `adam(p, grad, mean, square, ...)` for the optimizer;
 - `explain(...)`, which says what it would choose for a call;
 - `Stepper(cell, weights, batch_size, dtype, num_threads, validate)`, a class that takes single steps without allocating
   anything, from a list of each layer's weights, from the first on, and a zero state. Arrays have no axis N where

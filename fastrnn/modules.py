@@ -921,7 +921,7 @@ class Recurrent(_Recurrent):
                 "fastrnn.LSTM, GRU and RNN have cells of their own"
             )
         self.cell = self._cell = cell
-        if proj_size and (cell.program.reads_h or cell.program.m_gates):
+        if isinstance(proj_size, (int, np.integer)) and proj_size and (cell.program.reads_h or cell.program.m_gates):
             raise ValueError(
                 f"proj_size is {shown(proj_size)}, but the equations of {cell.name} read its output "
                 f"prev.{cell.states[0]}, of H columns; expected 0"
@@ -947,8 +947,8 @@ class Recurrent(_Recurrent):
                         row[...] = initial
 
     def _choose(self) -> tuple[ModuleType, int]:
-        """As of other modules, among the backends that run programs."""
-        return ops.choose_for_programs(self.backend, self.num_threads)
+        """As of other modules, among the backends that run the cell's program."""
+        return ops.choose_for_cell(self.cell, self.backend, self.num_threads)
 
     def __repr__(self) -> str:
         return super().__repr__().replace("(", f"({self.cell.name}, ", 1)

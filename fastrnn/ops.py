@@ -20,6 +20,7 @@ from fastrnn.threads import allowed_threads
 __all__ = [
     "LayerWeights",
     "Tape",
+    "adam",
     "are_ready",
     "as_input",
     "as_lengths",
@@ -28,7 +29,7 @@ __all__ = [
     "as_tokens",
     "backward",
     "choose",
-    "choose_for_programs",
+    "choose_for_cell",
     "empty",
     "forward",
     "gates",
@@ -41,6 +42,7 @@ __all__ = [
     "recall",
     "run",
     "sample",
+    "scatter_add",
     "softmax",
 ]
 
@@ -257,15 +259,22 @@ def choose(backend: str | None, num_threads: int | None) -> tuple[ModuleType, in
     return resolve(backend), num_threads or allowed_threads()
 
 
-def choose_for_programs(backend: str | None, num_threads: int | None) -> tuple[ModuleType, int]:
-    """As `choose`, among the backends that run the programs of written cells."""
+def choose_for_cell(cell: Cell, backend: str | None, num_threads: int | None) -> tuple[ModuleType, int]:
+    """As `choose`, for a cell: NumPy where a backend that nobody asked for does not run the program of a written one.
+
+    Raises
+    ------
+    BackendError
+        If the one that was asked for does not.
+    """
     module, threads = choose(backend, num_threads)
-    if not hasattr(module, "RUNS_PROGRAMS"):
+    reason = module.why_not_program(cell) if cell.program and hasattr(module, "why_not_program") else None
+    if reason:
         wanted = backend or asked_for()
         if wanted:
             raise BackendError(
-                f"the {wanted} backend runs the built-in cells only; expected cython or numpy for a Recurrent: "
-                "backend='cython', or None to let fastrnn choose"
+                f"the {wanted} backend does not run {cell.name}: {reason}; expected another for it: backend='cython', "
+                "or None to let fastrnn choose"
             )
         module = load("numpy")
     return module, threads
@@ -503,6 +512,31 @@ def multiply(
         product: Array = module.multiply(a, b, bias, num_threads=threads)
         return product
     return a @ b if bias is None else a @ b + bias
+
+
+def scatter_add(rows: Array, tokens: Array, count: int) -> Array:
+    """Return (count, E) with the sum of the rows (R, E) of each of the tokens (R,), in order; both are contiguous.
+
+    A backend with a kernel of its own for it takes 17 us for 2048 characters of 65 x 64, where a product with one-hot
+    rows takes 184, numpy.add.at 1025; and 0.7 ms for 3200 words of 10,000 x 256, where the loop below takes 2.9.
+    """
+    module, _ = choose(None, None)
+    if hasattr(module, "scatter_add"):
+        sums: Array = module.scatter_add(rows, tokens, count)
+        return sums
+    sums = np.zeros((count, rows.shape[1]), rows.dtype)
+    for token, row in zip(tokens.tolist(), rows, strict=True):
+        sums[token] += row
+    return sums
+
+
+def adam(p: Array, grad: Array, mean: Array, square: Array, **by: float) -> bool:
+    """Take a step of Adam in one pass, where a backend has that and the arrays are as it takes them; else do nothing.
+
+    For `by` see the Cython backend's function of the same name.
+    """
+    module, _ = choose(None, None)
+    return bool(hasattr(module, "adam") and module.adam(p, grad, mean, square, **by))
 
 
 def softmax(z: Array, scale: float) -> tuple[Array, Array, Array]:

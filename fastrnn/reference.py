@@ -20,8 +20,6 @@ from fastrnn.cells.program import Kind, Operand
 from fastrnn.parameters import Array
 from fastrnn.steps import gradient_groups
 
-RUNS_PROGRAMS = True  # and not the built-in cells alone
-
 __all__ = ["POINT_FUNCTIONS", "Tape", "backward", "describe", "forward", "gates", "sigmoid"]
 
 

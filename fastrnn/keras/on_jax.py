@@ -43,7 +43,10 @@ def _layer(spec: Spec, given: Given) -> list[Any]:
     H = states[0].shape[1]
     like = [jax.ShapeDtypeStruct((*x.shape[:2], H), x.dtype)] if spec.sequences else []
     like += [jax.ShapeDtypeStruct(state.shape, x.dtype) for state in states]
-    return jax.pure_callback(functools.partial(_call, arrays.forward, spec), like, given, vmap_method="sequential")
+    found: list[Any] = jax.pure_callback(
+        functools.partial(_call, arrays.forward, spec), like, given, vmap_method="sequential"
+    )
+    return found
 
 
 def _forward(spec: Spec, given: Given) -> tuple[list[Any], Given]:

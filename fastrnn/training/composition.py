@@ -16,6 +16,7 @@ from fastrnn import GRU, LSTM, RNN, modules, ops
 from fastrnn.checks import check_instance, shown, take_array
 from fastrnn.modules import Tape
 from fastrnn.parameters import Array, NamedArrays, fill
+from fastrnn.training.architecture import written_as
 from fastrnn.training.names import join_names
 
 __all__ = ["Composed", "Last", "Recurrent", "Sequential", "clear", "given_steps", "padding_of"]
@@ -48,6 +49,9 @@ class Composed:
             If a value is not of real numbers.
         """
         fill(self.parameters, state_dict)
+
+    def __repr__(self) -> str:
+        return written_as(self)
 
 
 class _EveryStep(Composed):
