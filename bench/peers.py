@@ -361,7 +361,7 @@ def prepare_torch_loop(problem: Problem, kind: str, threads: int, *, compiled: b
             parameters = {name.removesuffix("_l0"): value for name, value in self.named_parameters()}
             weight_ih, bias_ih, taken = layer.ahead(parameters)
             states, ys = tuple([s[0] for s in _as_tuple(state)]), []
-            for sums_x in torch.nn.functional.linear(x, weight_ih, bias_ih).split(size):
+            for sums_x in torch.split(torch.nn.functional.linear(x, weight_ih, bias_ih), size):
                 y, states = run(sums_x, states, tuple(taken.values()))
                 ys.append(y)
             return torch.cat(ys) if len(ys) > 1 else y, _as_given(tuple([s[None] for s in states]))
