@@ -478,6 +478,8 @@ cdef enum:
     # From how many bytes and inputs on weight_ih is worth splitting: at 128 KB an RNN with N = 1 lost a tenth of a
     # training step, an LSTM with N = 32 gained nothing.
     SPLIT_BYTES = 192 * 1024
+    # The same of a cell without a recurrent product, which projects all of x ahead in any case.
+    SPLIT_BYTES_OF_SCAN = 32 * 1024
     SPLIT_INPUTS = 32
     # From how many rows, of all steps, and hidden units on the gradients of the weights are: with 32 units at N = 32 to
     # 64 steps took up to 1.24 times as long, with 64 they gained 1.05.
@@ -549,7 +551,8 @@ cdef void choose_splits(Job *job, bint tape) noexcept:
     cdef ptrdiff_t weight = job.itemsize * job.x_gates * l.hidden
     if not SPLITS or job.typenum != cnp.NPY_FLOAT32:
         return
-    l.split_x = SPLITS_ALL or (tape and weight * l.inputs >= SPLIT_BYTES and l.inputs >= SPLIT_INPUTS)
+    l.split_x = SPLITS_ALL or (tape and l.inputs >= SPLIT_INPUTS and (
+        weight * l.inputs >= (SPLIT_BYTES_OF_SCAN if is_scan(l) else SPLIT_BYTES)))
 
 
 cdef void choose_weight_split(Job *job, ptrdiff_t rows) noexcept:

@@ -16,13 +16,13 @@ INLINE ptrdiff_t FN(column_tiles)(ptrdiff_t columns) { return ceil_div(columns, 
 INLINE ptrdiff_t FN(chunks)(const fastrnn_layer *l) {
     return UNITS == 1 || IS_PROGRAM ? FN(slots_of)(l, FN(of_x)) : ceil_div(l->hidden, LANES);
 }
-/* Chunk i of a row of Z; zero beyond the last one, and where a program's units are beyond H. */
-INLINE vec FN(chunk)(const fastrnn_layer *l, ptrdiff_t i, ptrdiff_t row) {
-    if (i >= FN(chunks)(l)) return (vec){0};
-    if (!IS_PROGRAM) return vec_load(FN(z_at)(l, i / PANEL_SLOTS, row) + i % PANEL_SLOTS * LANES);
+/* Chunk i of a row of Z; NULL beyond the last one, and where a program's units are beyond H. */
+INLINE const REAL *FN(chunk)(const fastrnn_layer *l, ptrdiff_t i, ptrdiff_t row) {
+    if (i >= FN(chunks)(l)) return NULL;
+    if (!IS_PROGRAM) return FN(z_at)(l, i / PANEL_SLOTS, row) + i % PANEL_SLOTS * LANES;
     const ptrdiff_t units = FN(group)(l), group = i / (units * l->program->x_slots), at = i % (units * l->program->x_slots);
-    if (FN(left)(l, group * units + at % units) <= 0) return (vec){0};
-    return vec_load(FN(z_at)(l, group * FN(strands)(l) + at / 4, row) + at % 4 * LANES);
+    if (FN(left)(l, group * units + at % units) <= 0) return NULL;
+    return FN(z_at)(l, group * FN(strands)(l) + at / 4, row) + at % 4 * LANES;
 }
 INLINE ptrdiff_t FN(z_blocks)(const fastrnn_layer *l) { return ceil_div(FN(chunks)(l), 2); }
 
@@ -264,11 +264,13 @@ static void FN(split_input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptr
         memset(sums, 0, (size_t)(rows * sums_row) * sizeof(REAL));
         for (ptrdiff_t k = 0, count; k < blocks; k += count) {
             count = least(BLOCKS_AT_ONCE, blocks - k);
+            const REAL *z[2 * BLOCKS_AT_ONCE];
+            for (ptrdiff_t chunk = 0; chunk < 2 * count; chunk++) z[chunk] = FN(chunk)(l, 2 * k + chunk, row);
             for (ptrdiff_t r = 0; r < rows; r++)
-                for (ptrdiff_t chunk = 2 * k; chunk < 2 * (k + count); chunk++)
+                for (ptrdiff_t chunk = 0; chunk < 2 * count; chunk++)
                     NAME(split_left)(
-                        left + r / TILE_SIDE * left_tile + (chunk / 2 - k) * SPLIT_SIZE, r % TILE_SIDE, chunk % 2,
-                        FN(chunk)(l, chunk, row + r));
+                        left + r / TILE_SIDE * left_tile + chunk / 2 * SPLIT_SIZE, r % TILE_SIDE, chunk % 2,
+                        z[chunk] ? vec_load(z[chunk] + r * Z_WIDTH) : (vec){0});
             const NAME(split_product) m = {
                 .left = left, .left_tile = left_tile, .right = (const REAL *)l->split_panels + k * SPLIT_SIZE,
                 .right_tile = blocks * SPLIT_SIZE, .K = count * TILE_K, .sums = sums, .sums_row = sums_row,
