@@ -488,6 +488,8 @@ cdef enum:
     # From how many bytes and inputs on weight_ih is worth splitting: at 128 KB an RNN with N = 1 lost a tenth of a
     # training step, an LSTM with N = 32 gained nothing.
     SPLIT_BYTES = 192 * 1024
+    # The same of a cell without a recurrent product, which projects all of x ahead in any case.
+    SPLIT_BYTES_OF_SCAN = 32 * 1024
     SPLIT_INPUTS = 32
     # From how many rows, of all steps, and hidden units on the gradients of the weights are: with 32 units at N = 32 to
     # 64 steps took up to 1.24 times as long, with 64 they gained 1.05.
@@ -556,10 +558,11 @@ cdef void choose_splits(Job *job, bint tape) noexcept:
     multiplies, loses by it: split weights are half as large again. So inference, where that is common, never splits.
     """
     cdef fastrnn_layer *l = &job.layer
-    cdef ptrdiff_t weight = job.itemsize * job.gates * l.hidden
-    if not SPLITS or l.program != NULL or job.typenum != cnp.NPY_FLOAT32:
+    cdef ptrdiff_t weight = job.itemsize * job.x_gates * l.hidden
+    if not SPLITS or job.typenum != cnp.NPY_FLOAT32:
         return
-    l.split_x = SPLITS_ALL or (tape and weight * l.inputs >= SPLIT_BYTES and l.inputs >= SPLIT_INPUTS)
+    l.split_x = SPLITS_ALL or (tape and l.inputs >= SPLIT_INPUTS and (
+        weight * l.inputs >= (SPLIT_BYTES_OF_SCAN if is_scan(l) else SPLIT_BYTES)))
 
 
 cdef void choose_weight_split(Job *job, ptrdiff_t rows) noexcept:
@@ -567,7 +570,7 @@ cdef void choose_weight_split(Job *job, ptrdiff_t rows) noexcept:
     cdef fastrnn_layer *l = &job.layer
     # Where weights are small, panels pay from 9 rows on: 16 rows of H = 64 train 1.26 times as fast, 12 of H = 256 0.90.
     l.few_rows = rows <= min(FEW_ROWS, max(8, l.hidden // 20)) and not l.dweight_add
-    if SPLITS and l.program == NULL and job.typenum == cnp.NPY_FLOAT32 and not l.few_rows:
+    if SPLITS and not has_middle(l) and job.typenum == cnp.NPY_FLOAT32 and not l.few_rows:
         l.split_w = SPLITS_ALL or rows >= SPLIT_ROWS and l.hidden >= SPLIT_HIDDEN
 
 
@@ -590,9 +593,7 @@ cdef int choose_cell(Job *job, object cell, ptrdiff_t hidden) except -1:
         job.layer.program = &compiled.program
         job.x_gates, job.h_gates, job.strands = (
             compiled.program.x_slots, compiled.program.h_slots + compiled.program.m_slots, compiled.program.blocks)
-        # which the table of an instruction set that only adds split floats does not have
-        job.cell = &fastrnn_kernel_table(
-            ISA - SPLITS, FASTRNN_F32 if job.typenum == cnp.NPY_FLOAT32 else FASTRNN_F64).cells[<int> FASTRNN_PROGRAM]
+        job.cell = &job.kernels.cells[<int> FASTRNN_PROGRAM]
     job.lanes = job.kernels.lanes
     return 0
 
@@ -1214,14 +1215,13 @@ cdef class Stepper:
                 l.m = self.take(l.hidden * job.itemsize)
             if takes_other(l):
                 l.taken = self.take(l.hidden * job.itemsize)
-            if has_middle(l):
+            if l.split_x:
+                l.scratch = self.take(self.threads * job.sizes.forward_scratch * job.itemsize)
+            if l.split_x or has_middle(l):
+                l.x = l.h_0  # anything but NULL: a step of tokens needs no more
                 plan_forward(job, False, True)
                 self.memory.append(Buffer(job.blocks * l.z_stride * job.itemsize))
                 l.z = (<Buffer> self.memory[len(self.memory) - 1]).data
-            if l.split_x:
-                plan_forward(job, False, True)
-                l.z = self.take(job.blocks * l.z_stride * job.itemsize)
-                l.scratch = self.take(self.threads * job.sizes.forward_scratch * job.itemsize)
         self.states = tuple(states)
 
     cdef void *take(self, size_t row) except? NULL:
