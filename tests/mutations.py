@@ -891,8 +891,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ("fastrnn/training/composition.py", "composition"): [
         Mutant(
             "resets_are_not_handed_on",
-            "y, _, tape = self.rnn.forward(x, lengths=lengths, mask=mask, resets=resets)",
-            "y, _, tape = self.rnn.forward(x, lengths=lengths, mask=mask)",
+            'y, state_n, tape = self.rnn.forward(x, states.get(""), **which)',
+            'y, state_n, tape = self.rnn.forward(x, states.get(""), **(dict(which) | {"resets": None}))',
+        ),
+        Mutant(
+            "gradients_of_final_states_are_lost",
+            'dx, dstate_0, grads = self.rnn.backward(tape, dy, dstates.get(""))',
+            "dx, dstate_0, grads = self.rnn.backward(tape, dy)",
         ),
         Mutant("masked_steps_are_seen", "        padding = ~mask\n", "        padding = np.zeros_like(mask)\n"),
         Mutant("gradients_of_padding_come_back", "dy = clear(dy, padding)", "dy = clear(dy, None)", "pooling"),
