@@ -134,5 +134,5 @@ def _arrays(buffers: _Buffers) -> list[Array]:
         shape = tuple(buffer.dims[: buffer.rank])
         dtype = DTYPES[buffer.dtype]
         memory = (ctypes.c_char * (int(np.prod(shape)) * dtype.itemsize)).from_address(buffer.data)
-        found.append(np.ndarray(shape, dtype, memory))
+        found.append(np.ndarray(shape, dtype, memoryview(memory)))
     return found
