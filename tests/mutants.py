@@ -59,6 +59,8 @@ SUITES = {
     "torch_recurrent": "test_torch_recurrent.py -k 'not compiled'",
     "compile": "test_torch_compile.py -k 'not numba'",
     "torch_threads": "test_torch_threads.py -k 'not numba'",
+    "keras": "test_keras.py",
+    "keras_layers": "test_keras_layers.py",
     "layers": "test_training_layers.py test_training_optimizers.py test_training_schedules.py",
     "losses": "test_training_layers.py test_scratch_losses.py test_training_adaptive.py",
     "text": "test_training_text.py test_training_sampling.py test_training_composition.py",

@@ -835,6 +835,37 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "bias_hh, bias_ih = arrays[2:] or (None, None)",
         ),
     ],
+    ("fastrnn/keras/layers.py", "keras_layers"): [
+        Mutant("gates_of_a_gru_stay_as_they_are", "ops.concatenate([r, z, h], axis=-1)", "columns"),
+        Mutant("second_bias_is_the_first_again", "[bias, ops.zeros_like(bias)]", "[bias, bias]"),
+        Mutant(
+            "stateful_state_is_not_copied",
+            "states = [ops.copy(state) for state in states]",
+            "pass",
+        ),
+        Mutant(
+            "last_output_of_a_masked_step_is_held",
+            "ops.where(ops.expand_dims(run, 1), h_n, ops.zeros_like(h_n))",
+            "h_n",
+        ),
+        Mutant("every_reason_is_said_each_time", "said.add(reason)", "pass"),
+        Mutant("other_activations_are_taken", 'return CELLS["lstm"] if usual else None', 'return CELLS["lstm"]'),
+        Mutant(
+            "dropout_of_gates_is_shared", "columns = ops.split(kernel, gates, axis=1)", "columns = [kernel] * gates"
+        ),
+    ],
+    ("fastrnn/keras/on_torch.py", "keras_layers"): [
+        Mutant("mask_is_not_turned", "None if mask is None else mask.flip(1)", "mask"),
+        Mutant("masked_steps_are_zero", '"last" if spec.hold else "zero"', '"zero"'),
+    ],
+    ("fastrnn/keras/accelerate.py", "keras_layers"): [
+        Mutant("subclasses_are_taken", "if type(layer) in classes:", "if isinstance(layer, tuple(classes)):"),
+    ],
+    ("fastrnn/training/keras_weights.py", "keras"): [
+        Mutant("configurations_are_not_looked_at", "            _check_layer(rnn, its)\n", "            pass\n"),
+        Mutant("unknown_settings_are_ignored", "sorted(set(config) - set(wanted) - ASIDE)", "[]"),
+        Mutant("directions_of_a_file_are_swapped", '("layer", "backward_layer")', '("backward_layer", "layer")'),
+    ],
     ("fastrnn/training/optimizers.py", "layers"): [
         Mutant("adam_corrects_as_at_the_first_step", "math.sqrt(1 - beta2**self.steps)", "math.sqrt(1 - beta2)"),
         Mutant(

@@ -100,7 +100,7 @@ class OnKernels(keras.layers.RNN):  # type: ignore[misc]
             weights += self._biases(ops.convert_to_tensor(cell.bias))
         known = self._kernel_cell()
         assert known is not None  # as `why_not` has seen
-        spec = Spec(known, self.go_backwards, self.return_sequences, not self.zero_output_for_mask)
+        spec = Spec(known, self.go_backwards, self.return_sequences, bool(training), not self.zero_output_for_mask)
         y, states_n = _backend().run(spec, x, mask, states, weights, self._warn)
         return *self._outputs(y, states[0], states_n[0], mask), states_n
 
