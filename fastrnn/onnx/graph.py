@@ -53,7 +53,8 @@ class Graph:
     def add(self, op: str, inputs: Sequence[str], outputs: Sequence[str] = (), **attributes: Any) -> str:
         """A node, and the name of its (first) output."""
         outputs = list(outputs) or [self.name(op.lower())]
-        self.nodes.append(helper.make_node(op, list(inputs), outputs, **attributes))
+        name = attributes.pop("name", outputs[0])  # ONNX Runtime 1.18 merges nodes that have none, and trips over it
+        self.nodes.append(helper.make_node(op, list(inputs), outputs, name=name, **attributes))
         return outputs[0]
 
     def cut(self, value: str, start: int, end: int) -> str:
