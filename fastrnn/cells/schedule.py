@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 from fastrnn.cells.graph import Node, reachable
 from fastrnn.cells.program import Instruction, Kind, Op, Operand
 
-__all__ = ["Constants", "Scheduled", "choose_tape", "schedule"]
+__all__ = ["Constants", "Scheduled", "choose_tape", "cost_of", "place", "schedule"]
 
 _CHEAP = 1.0
 _COST = dict.fromkeys((Op.EXP, Op.EXPM1, Op.LOG, Op.LOG1P, Op.SIN, Op.COS, Op.ERF, Op.SIGMOID, Op.TANH), 12.0)
@@ -19,6 +19,11 @@ _FREE = {Kind.UNIT, Kind.BEFORE, Kind.AFTER, Kind.GRADIENT}  # that backward see
 # ---- the tape
 
 
+def cost_of(op: Op) -> float:
+    """What an operation takes, by that of an addition."""
+    return _COST.get(op, _CHEAP)
+
+
 def _cost(roots: Iterable[Node], seen: Mapping[Node, object]) -> float:
     """What it takes to compute roots from the values that are seen; infinite if sums are needed that are not."""
     total = 0.0
@@ -26,7 +31,7 @@ def _cost(roots: Iterable[Node], seen: Mapping[Node, object]) -> float:
         if node in seen:
             continue
         if node.op is not None:
-            total += _COST.get(node.op, _CHEAP)
+            total += cost_of(node.op)
         elif node.leaf is not None and node.leaf.kind is Kind.SLOT:
             return float("inf")
     return total
@@ -87,13 +92,13 @@ def choose_tape(
                 if found + (2.0 if len(trial) == len(kept) else 0.01) < best:
                     kept, best, improved = dict.fromkeys([*trial, candidate]), found, True
                     break
-    return _place(kept, sums, slots, lost) if best < float("inf") else None
+    return place(kept, sums, slots, lost) if best < float("inf") else None
 
 
 _MASKS = frozenset({Op.LESS, Op.LESS_EQUAL, Op.EQUAL})
 
 
-def _place(kept: Iterable[Node], sums: Sequence[Node], slots: int, lost: Sequence[Operand]) -> dict[Node, Operand]:
+def place(kept: Iterable[Node], sums: Sequence[Node], slots: int, lost: Sequence[Operand]) -> dict[Node, Operand]:
     """A slot for each kept value: a sum's is its own, others take that of a sum they are made of, if it is free."""
     placed: dict[Node, Operand] = {n: n.value for n in kept if n.leaf is not None and n.value not in lost}
     free = [Operand(Kind.SLOT, j) for j in range(slots)]

@@ -1,0 +1,221 @@
+"""Programs of cells that take means over the units of a row: they are cut into phases, between which rows are summed up.
+
+A mean waits for all units of its row. So what it is of is computed in one phase, and what is made of it in the next. What
+a phase has computed of a unit is lost at its end, save what it leaves in slots and states; what is cheap to compute
+again from these is computed again. What all units of a row share is computed once for the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+from fastrnn.cells.graph import Across, Graph, Node, reachable
+from fastrnn.cells.program import Instruction, Kind, Op, Operand, Phase
+from fastrnn.cells.schedule import Constants, cost_of, place, schedule
+
+__all__ = ["PhaseWriter", "keep"]
+
+Target: TypeAlias = tuple[Operand, Node]
+
+_WORTH_KEEPING = 2.5  # operations that are not done again
+_NO_MASKS = frozenset({Op.LESS, Op.LESS_EQUAL, Op.EQUAL})
+
+
+class _Costs:
+    """What it takes to compute roots from what is seen, of the same graph again and again."""
+
+    def __init__(self, graph: Graph, roots: Iterable[Node]) -> None:
+        order = reachable(roots)
+        self.order = order[::-1]
+        self.cost = {n: 0.0 if n.op is None or graph.is_of_a_row(n) else cost_of(n.op) for n in order}
+
+    def of(self, roots: Iterable[Node], *seen: Iterable[Node]) -> float:
+        """The sum of its operations; infinite if that cannot be done."""
+        needed = set(roots).difference(*seen)
+        wanted, left, total = needed.copy(), set().union(*seen), 0.0
+        for node in self.order:
+            if node in wanted:
+                if node.leaf is not None:
+                    return float("inf")
+                total += self.cost[node]
+                wanted.update([a for a in node.args if a not in left])
+        return total
+
+    def choose(self, roots: Sequence[Node], seen: set[Node], candidates: Iterable[Node]) -> Iterator[Node]:
+        """Yield, best first, the candidates that save the most while `seen`, to which the caller adds, grows."""
+        whole = self.of(roots, seen)
+        gains = {n: whole - self.of(roots, seen, (n,)) for n in candidates if n not in seen}
+        while gains:
+            best = max(gains, key=lambda n: (gains[n], -n.index))
+            if gains[best] < _WORTH_KEEPING:
+                return
+            # Gains shrink as others are taken: the best one is the best still if its own is no less than the next.
+            now = self.of(roots, seen) - self.of(roots, seen, (best,))
+            if now < gains[best]:
+                gains[best] = now
+                continue
+            del gains[best]
+            yield best
+
+
+def keep(
+    graph: Graph, forward: Sequence[Node], backward: Sequence[Node], after: Iterable[Node], slots: int
+) -> dict[Node, Operand] | None:
+    """The values that forward leaves in the slots for backward, and where; None if the slots are too few.
+
+    Parameters
+    ----------
+    forward
+        The new states.
+    backward
+        What is to be computed of these values.
+    after
+        What backward sees in any case.
+    slots
+        How many there are.
+    """
+    made = reachable(forward)
+    sums = [n for n in made if n.leaf is not None and n.leaf.kind is Kind.SLOT]
+    costs = _Costs(graph, [*forward, *backward])
+    always = {n for n in costs.order if n.leaf is not None and n.leaf.kind is not Kind.SLOT} | set(after)
+    kept = [n for n in sums if n in costs.cost]
+
+    def without_spare(kept: list[Node]) -> list[Node]:
+        for n in list(kept):
+            rest = [other for other in kept if other is not n]
+            if costs.of(backward, always, rest) <= costs.of(backward, always, kept):
+                kept = rest
+        return kept
+
+    candidates = [n for n in made if n.op is not None and n.op not in _NO_MASKS and not graph.is_of_a_row(n)]
+    kept = without_spare(kept)
+    seen = always | set(kept)
+    for best in costs.choose(backward, seen, candidates):
+        more = without_spare([*kept, best])
+        if len(more) <= slots:
+            kept = more
+            seen.add(best)
+    return place(kept, sums, slots, ()) if len(kept) <= slots else None
+
+
+class PhaseWriter:
+    """Writes programs in phases, which share the numbering of ROW values."""
+
+    def __init__(self, graph: Graph, constants: Constants, slots: int) -> None:
+        self.graph, self.constants, self.slots = graph, constants, slots
+        self.rows: dict[Node, Operand] = {}  # the values of a row that have a place
+        self.sums = self.registers = 0
+
+    def _row(self, node: Node) -> Operand:
+        return self.rows.setdefault(node, Operand(Kind.ROW, len(self.rows)))
+
+    def write(
+        self, targets: Sequence[Target], seen: Mapping[Node, Operand], *, forward: bool = False
+    ) -> tuple[Phase, ...]:
+        """The phases that write each node to its target, from the values that are seen and where these are."""
+        place_of = {**seen, **self.rows}
+        left = [(at, node) for at, node in targets if place_of.get(node) != at]
+        order = reachable([node for _, node in left], place_of.__contains__)
+        costs = _Costs(self.graph, [node for _, node in left])
+        phase_of: dict[Node, int] = {}
+        for node in order:
+            found = 0 if node in place_of else max((phase_of[a] for a in node.args), default=0)
+            phase_of[node] = found + (node.op is Across.MEAN and node not in place_of)
+        phases = []
+        end = max(phase_of.values(), default=0)
+        for phase in range(end + 1):
+            means, of_row = self._values_of_rows(phase, order, phase_of, place_of)
+            later_means = [n for n in order if n.op is Across.MEAN and phase_of[n] > phase + 1]
+            sums = [n.args[0] for n in order if n.op is Across.MEAN and phase_of[n] == phase + 1 and n not in place_of]
+            written, after = list(left), place_of
+            if phase < end:
+                coming = [n for n in order if n.op is Across.MEAN and phase_of[n] == phase + 1]
+                ready = [n for n in order if phase_of[n] <= phase]
+                written, after = self._before([n.args[0] for n in later_means], left, place_of, costs, coming, ready, forward)
+            left = [target for target in left if target not in written]
+            sum_leaves = [self.graph.leaf(Operand(Kind.SUM, j)) for j in range(len(sums))]
+            added = [
+                (sum_.value, self.graph.make(Op.ADD, sum_, node)) for sum_, node in zip(sum_leaves, sums, strict=True)
+            ]
+            found = schedule(
+                [*written, *added],
+                {**place_of, **{n: n.value for n in sum_leaves}},
+                self.constants,
+                forward=forward,
+            )
+            self.registers = max(self.registers, found.registers)
+            self.sums = max(self.sums, len(sums))
+            ends = any(at == Operand(Kind.AFTER, 0) for at, _ in written)
+            phases.append(Phase(means, of_row, found.instructions, ends))
+            place_of = after
+        return tuple(phases)
+
+    def _values_of_rows(
+        self, phase: int, order: Sequence[Node], phase_of: Mapping[Node, int], place_of: dict[Node, Operand]
+    ) -> tuple[tuple[int, ...], tuple[Instruction, ...]]:
+        """The means that a phase begins with, and what it makes of them; both are in `place_of` then."""
+        of_row = [n for n in order if self.graph.is_of_a_row(n) and phase_of[n] == phase and n not in place_of]
+        means = [n for n in of_row if n.op is Across.MEAN]
+        readers = {a for n in order if not self.graph.is_of_a_row(n) or phase_of[n] > phase for a in n.args}
+        known = {n: at for n, at in place_of.items() if at.kind is Kind.ROW}
+        known |= {n: self._row(n) for n in means}
+        used = [(self._row(n), n) for n in of_row if n.op is not Across.MEAN and n in readers]
+        found = schedule(used, known, self.constants)
+        self.registers = max(self.registers, found.registers)
+        place_of |= known | {n: at for at, n in used}
+        return tuple([known[n].index for n in means]), found.instructions
+
+    def _before(
+        self,
+        later: Sequence[Node],
+        left: Sequence[Target],
+        place_of: dict[Node, Operand],
+        costs: _Costs,
+        coming: Sequence[Node],
+        ready: Sequence[Node],
+        forward: bool,
+    ) -> tuple[list[Target], dict[Node, Operand]]:
+        """What a phase writes besides its sums, of what is `ready`, so that later ones do less; and what they see where.
+
+        `later` is what means are of that do not come with the next phase, as those that are `coming` do.
+        """
+        written: list[Target] = []
+
+        def cost(*more: Node) -> float:
+            return costs.of([*later, *[node for _, node in left]], place_of, coming, more)
+
+        def take(target: Target, most: float) -> bool:
+            """Write it now, if the rest then costs no more than that."""
+            nonlocal left, place_of
+            at, node = target
+            before = left, place_of
+            lost = [at, Operand(Kind.BEFORE, at.index)] if forward and at.kind is Kind.AFTER and at.index else [at]
+            place_of = {n: its for n, its in place_of.items() if its not in lost}
+            if at.kind is Kind.SLOT or (at.kind is Kind.AFTER and at.index):
+                place_of[node] = at
+            left = [other for other in left if other != target]
+            if cost() > most:
+                left, place_of = before
+                return False
+            written.append(target)
+            return True
+
+        def take_targets(of_slots: bool) -> None:
+            for at, node in list(left):
+                if (at.kind is Kind.SLOT) == of_slots and (node in ready or node in place_of):
+                    take((at, node), cost())
+
+        take_targets(False)
+        wanted = {node: at for at, node in left if at.kind is Kind.SLOT}
+        candidates = [n for n in ready if n.op is not None and n.op not in _NO_MASKS and not self.graph.is_of_a_row(n)]
+        seen = {*place_of, *coming}
+        for best in costs.choose([*later, *[node for _, node in left]], seen, candidates):
+            most = cost(best)
+            for at in [*([wanted[best]] if best in wanted else []), *[Operand(Kind.SLOT, j) for j in range(self.slots)]]:
+                if take((at, best), most):
+                    seen.clear()
+                    seen.update(place_of, coming)
+                    break
+        take_targets(True)
+        return written, place_of
