@@ -948,7 +948,7 @@ class Recurrent(_Recurrent):
 
     def _choose(self) -> tuple[ModuleType, int]:
         """As of other modules, among the backends that run programs."""
-        return ops.choose_for_programs(self.backend, self.num_threads)
+        return ops.choose_for_programs(self.backend, self.num_threads, self.cell)
 
     def __repr__(self) -> str:
         return super().__repr__().replace("(", f"({self.cell.name}, ", 1)

@@ -257,14 +257,22 @@ def choose(backend: str | None, num_threads: int | None) -> tuple[ModuleType, in
     return resolve(backend), num_threads or allowed_threads()
 
 
-def choose_for_programs(backend: str | None, num_threads: int | None) -> tuple[ModuleType, int]:
-    """As `choose`, among the backends that run the programs of written cells."""
+def choose_for_programs(backend: str | None, num_threads: int | None, cell: Cell) -> tuple[ModuleType, int]:
+    """As `choose`, among the backends that run the program of a written cell."""
     module, threads = choose(backend, num_threads)
     if not hasattr(module, "RUNS_PROGRAMS"):
         wanted = backend or asked_for()
         if wanted:
             raise BackendError(
                 f"the {wanted} backend runs the built-in cells only; expected cython or numpy for a Recurrent: "
+                "backend='cython', or None to let fastrnn choose"
+            )
+        module = load("numpy")
+    if cell.program is not None and cell.program.phases and not hasattr(module, "RUNS_PHASES"):
+        wanted = backend or asked_for()
+        if wanted:
+            raise BackendError(
+                f"the {wanted} backend runs no means over units, which {cell.name} takes; expected cython or numpy: "
                 "backend='cython', or None to let fastrnn choose"
             )
         module = load("numpy")

@@ -21,6 +21,7 @@ from fastrnn.parameters import Array
 from fastrnn.steps import gradient_groups
 
 RUNS_PROGRAMS = True  # and not the built-in cells alone
+RUNS_PHASES = True  # also those with means over units
 
 __all__ = ["POINT_FUNCTIONS", "Tape", "backward", "describe", "forward", "gates", "sigmoid"]
 

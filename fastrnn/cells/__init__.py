@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from fastrnn.cells.language import WrittenCell, cell
+from fastrnn.cells.norms import layer_norm, rms_norm
 from fastrnn.cells.operations import (
     absolute,
     clip,
@@ -58,6 +59,7 @@ __all__ = [
     "gelu",
     "hard_sigmoid",
     "hard_tanh",
+    "layer_norm",
     "leaky_relu",
     "log",
     "log1p",
@@ -66,6 +68,7 @@ __all__ = [
     "minimum",
     "reciprocal",
     "relu",
+    "rms_norm",
     "selu",
     "sigmoid",
     "silu",

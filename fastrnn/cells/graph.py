@@ -224,9 +224,9 @@ class Graph:
     def mean(self, a: Node) -> Node:
         """The mean of a over the units of a row.
 
-        What is of a row is its own mean, and comes out of that of a product. Where it stands in terms of a sum, the mean
-        of that is a sum of means, one for each factor that is of a row: so those that a gradient takes do not wait for
-        one another. The mean of v - mean(v) is 0.
+        What is of a row is its own mean, and comes out of that of a product. Where it stands in terms of a sum, the
+        mean of that is a sum of means, one for each factor that is of a row: so those that a gradient takes do not wait
+        for one another. The mean of v - mean(v) is 0.
         """
         if a.number is not None or self.is_of_a_row(a):
             return a
@@ -240,7 +240,9 @@ class Graph:
                 else:
                     by_factor.setdefault(factor, []).append((sign, term))
             for factor, its in by_factor.items():
-                its.sort(key=lambda each: each[1].index)  # as equations have them, so that the mean may be one of theirs
+                its.sort(
+                    key=lambda each: each[1].index
+                )  # as equations have them, so that the mean may be one of theirs
                 (sign, whole), *rest = its
                 for each, term in rest:
                     whole = self.add(whole, term) if each == sign else self.sub(whole, term)

@@ -463,8 +463,8 @@ class _Definition:
             if any(node.op is Across.MEAN for node in reachable(roots)):
                 raise self.fault(
                     ValueError,
-                    f"gate {traced.of_middle[0]} is called, and there is a mean over units (which layer_norm and rms_norm "
-                    "take); expected one of the two: a step is not cut for both",
+                    f"gate {traced.of_middle[0]} is called, and there is a mean over units (layer_norm and rms_norm "
+                    "take some); expected one of the two: a step is not cut for both",
                 )
             for node in reachable([middle]):
                 if node.leaf is not None and node.leaf in self._middle_slots(traced.of_middle):
@@ -505,9 +505,7 @@ class _Writer:
         gate = {name: index for index, name in enumerate(d.gates)}
         S, zero = len(e.slots), graph.number(0.0)
         slot = [Operand(Kind.SLOT, j) for j in range(S)]
-        reads_h = any(
-            node.leaf == Operand(Kind.BEFORE, 0) for node in reachable([*e.after, *e.gradients.values()])
-        )
+        reads_h = any(node.leaf == Operand(Kind.BEFORE, 0) for node in reachable([*e.after, *e.gradients.values()]))
         back = [(at, e.gradients.get(at, zero)) for at in slot]
         for k in range(0 if reads_h else 1, len(d.states)):
             back.append((Operand(Kind.GRADIENT, k), e.gradients.get(Operand(Kind.BEFORE, k), zero)))
@@ -534,9 +532,7 @@ class _Writer:
         sums = {graph.leaf(at): at for at in slot}
         writer = PhaseWriter(graph, self.constants, room)
         forward = [(Operand(Kind.AFTER, k), node) for k, node in enumerate(e.after)]
-        phases = writer.write(
-            forward + [(at, node) for node, at in tape.items()], {**leaves, **sums}, forward=True
-        )
+        phases = writer.write(forward + [(at, node) for node, at in tape.items()], {**leaves, **sums}, forward=True)
         row_values = len(writer.rows)
         seen_back = {**leaves, **tape, **known_after}
         inside = self.write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from fastrnn.cells.operations import mean, sqrt
@@ -45,7 +46,7 @@ def _scaled(v: Any, centred: Any, gain: Any, bias: Any, eps: float) -> Any:
     """What is left to do: to divide by the root of the mean square, and to take in gain and bias."""
     r = 1 / sqrt(mean(_sum([value * value for value in centred])) / len(centred) + eps)
     found = tuple([value * r for value in centred])
-    for option, what, takes in (("gain", gain, lambda x, g: x * g), ("bias", bias, lambda x, b: x + b)):
+    for option, what, takes in (("gain", gain, operator.mul), ("bias", bias, operator.add)):
         if what is None:
             continue
         each = what if isinstance(v, tuple) else (what,)

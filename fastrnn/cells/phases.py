@@ -1,13 +1,13 @@
-"""Programs of cells that take means over the units of a row: they are cut into phases, between which rows are summed up.
+"""Programs of cells that take means over the units of a row, cut into phases between which rows are summed up.
 
-A mean waits for all units of its row. So what it is of is computed in one phase, and what is made of it in the next. What
-a phase has computed of a unit is lost at its end, save what it leaves in slots and states; what is cheap to compute
-again from these is computed again. What all units of a row share is computed once for the row.
+A mean waits for all units of its row. So what it is of is computed in one phase, and what is made of it in the next.
+What a phase has computed of a unit is lost at its end, save what it leaves in slots and states; what is cheap to
+compute again from these is computed again. What all units of a row share is computed once for the row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from fastrnn.cells.graph import Across, Graph, Node, reachable
@@ -105,7 +105,7 @@ class PhaseWriter:
     def __init__(self, graph: Graph, constants: Constants, slots: int) -> None:
         self.graph, self.constants, self.slots = graph, constants, slots
         self.rows: dict[Node, Operand] = {}  # the values of a row that have a place
-        self.sums = self.registers = 0
+        self.registers = 0
 
     def _row(self, node: Node) -> Operand:
         return self.rows.setdefault(node, Operand(Kind.ROW, len(self.rows)))
@@ -122,6 +122,7 @@ class PhaseWriter:
         for node in order:
             found = 0 if node in place_of else max((phase_of[a] for a in node.args), default=0)
             phase_of[node] = found + (node.op is Across.MEAN and node not in place_of)
+        final = {at for at, _ in targets}
         phases = []
         end = max(phase_of.values(), default=0)
         for phase in range(end + 1):
@@ -132,23 +133,26 @@ class PhaseWriter:
             if phase < end:
                 coming = [n for n in order if n.op is Across.MEAN and phase_of[n] == phase + 1]
                 ready = [n for n in order if phase_of[n] <= phase]
-                written, after = self._before([n.args[0] for n in later_means], left, place_of, costs, coming, ready, forward)
+                written, after = self._before(
+                    [n.args[0] for n in later_means], left, final, place_of, costs, coming, ready, forward
+                )
             left = [target for target in left if target not in written]
             sum_leaves = [self.graph.leaf(Operand(Kind.SUM, j)) for j in range(len(sums))]
             added = [
                 (sum_.value, self.graph.make(Op.ADD, sum_, node)) for sum_, node in zip(sum_leaves, sums, strict=True)
             ]
-            found = schedule(
+            code = schedule(
                 [*written, *added],
                 {**place_of, **{n: n.value for n in sum_leaves}},
                 self.constants,
                 forward=forward,
             )
-            self.registers = max(self.registers, found.registers)
-            self.sums = max(self.sums, len(sums))
-            ends = any(at == Operand(Kind.AFTER, 0) for at, _ in written)
-            phases.append(Phase(means, of_row, found.instructions, ends))
+            self.registers = max(self.registers, code.registers)
+            ends = any(at in (Operand(Kind.AFTER, 0), Operand(Kind.GRADIENT, 0)) for at, _ in written)
+            phases.append(Phase(means, of_row, code.instructions, ends))
             place_of = after
+        if not any(phase.ends for phase in phases):  # as h's gradient is that of the one before already
+            phases[-1] = phases[-1]._replace(ends=True)
         return tuple(phases)
 
     def _values_of_rows(
@@ -170,13 +174,14 @@ class PhaseWriter:
         self,
         later: Sequence[Node],
         left: Sequence[Target],
+        final: set[Operand],
         place_of: dict[Node, Operand],
         costs: _Costs,
         coming: Sequence[Node],
         ready: Sequence[Node],
         forward: bool,
     ) -> tuple[list[Target], dict[Node, Operand]]:
-        """What a phase writes besides its sums, of what is `ready`, so that later ones do less; and what they see where.
+        """What a phase writes besides its sums, of what is `ready`, so that later ones do less; and what they see.
 
         `later` is what means are of that do not come with the next phase, as those that are `coming` do.
         """
@@ -189,6 +194,8 @@ class PhaseWriter:
             """Write it now, if the rest then costs no more than that."""
             nonlocal left, place_of
             at, node = target
+            if at in final.difference([other for other, _ in left]):
+                return False  # it has its target's value
             before = left, place_of
             lost = [at, Operand(Kind.BEFORE, at.index)] if forward and at.kind is Kind.AFTER and at.index else [at]
             place_of = {n: its for n, its in place_of.items() if its not in lost}
@@ -198,7 +205,7 @@ class PhaseWriter:
             if cost() > most:
                 left, place_of = before
                 return False
-            written.append(target)
+            written[:] = [other for other in written if other[0] != at] + [target]
             return True
 
         def take_targets(of_slots: bool) -> None:
@@ -212,7 +219,10 @@ class PhaseWriter:
         seen = {*place_of, *coming}
         for best in costs.choose([*later, *[node for _, node in left]], seen, candidates):
             most = cost(best)
-            for at in [*([wanted[best]] if best in wanted else []), *[Operand(Kind.SLOT, j) for j in range(self.slots)]]:
+            for at in [
+                *([wanted[best]] if best in wanted else []),
+                *[Operand(Kind.SLOT, j) for j in range(self.slots)],
+            ]:
                 if take((at, best), most):
                     seen.clear()
                     seen.update(place_of, coming)

@@ -7,10 +7,10 @@ turns the tape into the gradients of the sums, in their slots, those of the cell
 them, and that part of the previous states' gradients which does not go through the products. The inside program turns
 the tape into what `trace` shows of each gate.
 
-A mean over the units of a row cuts a program into phases. A phase runs a program on the units, all of a row, which adds
-to the row's sums; these over H are values of the row, which every unit sees. The next phase first runs a program on such
-values alone, once for a row, and then one on the units again. What units need of an earlier phase it has left in slots
-or states. Values of a row are kept with the tape. The gradients of parameters are then not left in slots, but added up.
+A mean over the units of a row cuts a program into phases. A phase runs a program on the units, all of a row, which
+adds to the row's sums; these over H are values of the row, which every unit sees. The next phase first runs a program
+on such values alone, once for a row, and then one on the units again. What units need of an earlier phase is in slots
+or states. Values of a row are kept with the tape. The gradients of parameters are not left in slots then, but added up.
 
 Slots come in blocks of four. The values of a unit that all programs see are
 
@@ -122,7 +122,7 @@ class Phase(NamedTuple):
     means: tuple[int, ...]  # the sums of the phase before, over H, become ROW i of these
     of_row: tuple[Instruction, ...]  # on ROW alone
     of_units: tuple[Instruction, ...]
-    ends: bool  # whether of_units writes AFTER 0
+    ends: bool  # whether AFTER 0, in backward GRADIENT 0, has its value when of_units has run
 
 
 class Program(NamedTuple):

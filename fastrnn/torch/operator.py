@@ -149,10 +149,11 @@ class _Problem:
         cell: str | Written,
         backend: str | None = None,
     ) -> None:
-        written = not isinstance(cell, str)
-        choose = ops.choose_for_programs if written else ops.choose
-        self.backend, self.num_threads = choose(backend, torch.get_num_threads())
         self.cell: Cell = CELLS[cell] if isinstance(cell, str) else cell.cell
+        if isinstance(cell, str):
+            self.backend, self.num_threads = ops.choose(backend, torch.get_num_threads())
+        else:
+            self.backend, self.num_threads = ops.choose_for_programs(backend, torch.get_num_threads(), self.cell)
         self.x = _array(x, "x")
         # A copy: whoever writes to the caller's must not reach what is checked here and trusted in backward.
         self.batch_sizes: Array | None = None if batch_sizes is None else batch_sizes.numpy().copy()

@@ -95,6 +95,7 @@ INLINE ptrdiff_t FN(c_width)(const fastrnn_layer *l) {
 INLINE ptrdiff_t FN(carry_width)(const fastrnn_layer *l) {
     return FN(unit_width)(l) * (IS_PROGRAM ? l->program->states : 1);
 }
+INLINE int FN(has_phases)(const fastrnn_layer *l) { return IS_PROGRAM && l->program->phase_count; }
 INLINE int FN(has_c)(const fastrnn_layer *l) { return IS_PROGRAM ? l->program->states > 1 : HAS_C; }
 INLINE int FN(reads_h)(const fastrnn_layer *l) { return IS_PROGRAM ? l->program->reads_h : READS_H; }
 
@@ -424,7 +425,7 @@ INLINE void FN(step_row)(const fastrnn_layer *l, ptrdiff_t s, const FN(piece) *p
             }
         }
 #if IS_PROGRAM
-        if (!l->program->m_slots) {
+        if (!l->program->m_slots && !l->program->phase_count) {
             FN(finish)(l, acc, 1, piece, b, n, 1, count);
             continue;
         }
@@ -589,6 +590,7 @@ static void FN(step_back)(
     const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1) {
     enum { at_once = 48 }; /* rows whose accumulators stay in L1 over the chunks of k */
     const ptrdiff_t P = l->outputs, C = FN(carry_width)(l);
+    const int leaves = l->u || FN(has_phases)(l); /* dh to others */
     const ptrdiff_t here = fastrnn_step_count(l, s), after = fastrnn_step_count(l, s + 1);
     const ptrdiff_t row_after = after ? fastrnn_step_row(l, s + 1) : 0;
     const FN(moment) now = here ? FN(moment_of)(l, s) : (FN(moment)){0};
@@ -613,16 +615,16 @@ static void FN(step_back)(
                         continue;
                     }
                     if (l->dy) acc[r][v] += vec_load_part((const REAL *)l->dy + (now.row + n + r) * l->dy_row + at, left);
-                    if (l->u)
+                    if (leaves)
                         vec_store_part((REAL *)l->dh + (now.row + n + r) * P + at, acc[r][v], left);
                     else if (!IS_PROGRAM)
                         FN(gates_back)(l, &now, n + r, q, acc[r] + v, 1);
                 }
 #if IS_PROGRAM
-            if (rows == 1 && here > n && !l->u && !l->program->m_slots)
+            if (rows == 1 && here > n && !leaves && !l->program->m_slots)
                 FN(run_back)(l, &l->program->backward, &now, n, 4 * p, *acc, NULL, 1, vectors);
             else
-                for (int v = 0; !l->u && v < vectors; v++)
+                for (int v = 0; !leaves && v < vectors; v++)
                     FN(gates_back)(l, &now, n, 4 * p + v, *acc + v, least(rows, here - n));
 #endif
         }
@@ -735,7 +737,8 @@ INLINE vec FN(few_sum)(const REAL *z, ptrdiff_t rows) {
 INLINE REAL *FN(unit_at)(const fastrnn_layer *l, void *unit, ptrdiff_t b, int slot, ptrdiff_t *lanes) {
     const ptrdiff_t q = b / FN(strands)(l), m = 4 * (b % FN(strands)(l)) + slot - (IS_PROGRAM ? l->program->slots : 0);
     *lanes = FN(left)(l, q);
-    return IS_PROGRAM && m >= 0 && m < l->program->parameters ? (REAL *)unit + m * l->hidden + q * LANES : NULL;
+    const int its = IS_PROGRAM && !l->program->phase_count && m >= 0 && m < l->program->parameters;
+    return its ? (REAL *)unit + m * l->hidden + q * LANES : NULL;
 }
 
 static void FN(few_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
@@ -803,7 +806,7 @@ static void FN(bias_gradients)(const fastrnn_layer *l, ptrdiff_t b) {
     const FN(feed) x = FN(feed_of_x)(l, b), h = FN(feed_of_h)(l, b), m = FN(feed_of_m)(l, b);
     vec sums[4] = {{0}};
     ptrdiff_t lanes;
-    if (!l->dbias_ih && !(IS_PROGRAM && l->dunit)) return;
+    if (!l->dbias_ih && !(IS_PROGRAM && l->dunit && !l->program->phase_count)) return;
     /* of a slot that both products feed the two are the same */
     for (int slot = 0; l->dweight_add && l->dbias_ih && slot < x.fed; slot++) {
         const ptrdiff_t row = FN(weight_row)(l, b, slot, x.gates[slot], &lanes);
@@ -936,6 +939,8 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
         .block_units = NAME(cell##_units) * LANES, .measure = NAME(cell##_measure),                         \
         .pack = NAME(cell##_pack), .project = NAME(cell##_project), .step = NAME(cell##_step),              \
         .step_middle = cell##_MIDDLE(step_middle), .step_back_middle = cell##_MIDDLE(step_back_middle),      \
+        .step_phases = cell##_MIDDLE(step_phases), .step_back_phases = cell##_MIDDLE(step_back_phases),      \
+        .own_gradients = cell##_MIDDLE(own_gradients),                                                       \
         .read_tape = NAME(cell##_read_tape),                                                                \
         .pack_hidden = NAME(cell##_pack_hidden), .pack_input = NAME(cell##_pack_input),                     \
         .step_back = NAME(cell##_step_back), .step_back_gates = NAME(cell##_step_back_gates),               \

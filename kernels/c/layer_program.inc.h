@@ -50,7 +50,7 @@ static void FN(finish)(
     const fastrnn_program *p = l->program;
     const ptrdiff_t q = b / p->blocks, at = q * LANES, c_row = FN(c_width)(l);
     NAME(place) places[FASTRNN_PLACES];
-    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS][PROGRAM_UNITS];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_PARAMETERS][PROGRAM_UNITS];
     vec h_prev[PROGRAM_ROWS], h[PROGRAM_ROWS];
     FN(place_fixed)(l, places, registers, unit, q, units);
     for (ptrdiff_t first = 0; first < rows; first += PROGRAM_ROWS) {
@@ -77,6 +77,11 @@ static void FN(activate)(
     const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t plane, const FN(piece) *piece, ptrdiff_t b, ptrdiff_t n,
     ptrdiff_t rows) {
     const fastrnn_program *p = l->program;
+    if (p->phase_count) { /* which begin once all units of the row have come as far */
+        for (int j = 0; j < ceil_div(p->slots, 4); j++)
+            memcpy(FN(z_at)(l, b + j, piece->row + n), acc + j * plane, (size_t)rows * sizeof(*acc));
+        return;
+    }
     if (!p->m_slots) {
         FN(finish)(l, acc, plane, piece, b, n, rows, 1);
         return;
@@ -84,7 +89,7 @@ static void FN(activate)(
     const ptrdiff_t q = b / p->blocks, at = q * LANES, left = FN(left)(l, q), H = l->hidden;
     REAL *m_at = (REAL *)l->m + (l->keep ? piece->row + n : n) * H + at;
     NAME(place) places[FASTRNN_PLACES];
-    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS][PROGRAM_UNITS];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_PARAMETERS][PROGRAM_UNITS];
     vec h_prev[PROGRAM_ROWS], m[PROGRAM_ROWS];
     FN(place_fixed)(l, places, registers, unit, q, 1);
     places[FASTRNN_AT_MIDDLE] = (NAME(place)){m, 1};
@@ -128,7 +133,7 @@ static void FN(run_back)(
     const ptrdiff_t C = FN(unit_width)(l) / LANES, carry_row = units > 1 ? 1 : FN(carry_width)(l) / LANES;
     const ptrdiff_t d_row = units > 1 ? 1 : 4, end = FN(left)(l, q + units - 1); /* lanes of the last vector */
     NAME(place) places[FASTRNN_PLACES];
-    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS][PROGRAM_UNITS], h_prev[PROGRAM_ROWS];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_PARAMETERS][PROGRAM_UNITS], h_prev[PROGRAM_ROWS];
     FN(place_fixed)(l, places, registers, unit, q, units);
     for (ptrdiff_t r = 0; dm && r < rows; r++)
         dh[4 * r] = vec_load_part((const REAL *)l->dh + (m->row + n + r) * l->outputs + q * LANES, end);
@@ -166,13 +171,161 @@ INLINE void FN(middle_back)(
     FN(run_back)(l, &l->program->backward, m, n, q, *dh, dm, rows, 1);
 }
 
+/* ---- programs in phases ---- */
+
+/* What phases of up to PROGRAM_ROWS rows work on. */
+typedef struct {
+    NAME(place) places[FASTRNN_PLACES];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_PARAMETERS][PROGRAM_UNITS];
+    vec h_prev[PROGRAM_ROWS], h[PROGRAM_ROWS]; /* of a unit vector; in backward h is the gradient */
+    vec values[FASTRNN_ROW_VALUES][PROGRAM_ROWS], sums[FASTRNN_SUMS][PROGRAM_ROWS];
+} FN(phases);
+
+INLINE void FN(place_phases)(const fastrnn_layer *l, FN(phases) *w) {
+    FN(place_fixed)(l, w->places, w->registers, w->unit, 0, 1);
+    for (int k = 0; k < FASTRNN_ROW_VALUES; k++) w->places[FASTRNN_AT_ROW + k] = (NAME(place)){w->values[k], 1};
+    for (int j = 0; j < FASTRNN_SUMS; j++) w->places[FASTRNN_AT_SUM + j] = (NAME(place)){w->sums[j], 1};
+}
+
+/* A row's values that backward sees as well. */
+INLINE REAL *FN(row_values_at)(const fastrnn_layer *l, ptrdiff_t row) {
+    return (REAL *)l->z + FN(blocks)(l) * l->z_stride + (row - l->z_row) * l->program->row_values;
+}
+
+/* The sum of all lanes, in one order. */
+INLINE REAL FN(sum_of_lanes)(vec a) {
+    REAL lanes[LANES];
+    memcpy(lanes, &a, sizeof(a));
+    for (int width = LANES / 2; width; width /= 2)
+        for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
+    return lanes[0];
+}
+
+/* From the sums of the phase before to the row's values; sums := 0 */
+INLINE void FN(begin_phase)(const fastrnn_layer *l, FN(phases) *w, const fastrnn_phase *phase, ptrdiff_t rows, int sums) {
+    for (int j = 0; j < phase->mean_count; j++)
+        for (ptrdiff_t r = 0; r < rows; r++)
+            w->values[phase->means[j]][r] = vec_splat(FN(sum_of_lanes)(w->sums[j][r]) / (REAL)l->hidden);
+    NAME(run_program)(phase->of_row.instructions, phase->of_row.count, w->places, rows);
+    memset(w->sums, 0, (size_t)sums * sizeof(*w->sums));
+}
+
+/* The phase's program on unit vector q. Each lane of a sum is one chain, of units L apart, whatever rows share the loop;
+ * lanes beyond H leave it as it was. */
+INLINE void FN(run_phase)(
+    const fastrnn_layer *l, FN(phases) *w, const fastrnn_phase *phase, ptrdiff_t q, ptrdiff_t rows, int sums) {
+    const ptrdiff_t left = FN(left)(l, q);
+    vec before[FASTRNN_SUMS][PROGRAM_ROWS];
+    if (left < LANES) memcpy(before, w->sums, (size_t)sums * sizeof(*before));
+    NAME(run_program)(phase->of_units.instructions, phase->of_units.count, w->places, rows);
+    for (int j = 0; left < LANES && j < sums; j++)
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            memcpy(&before[j][r], &w->sums[j][r], (size_t)left * sizeof(REAL));
+            w->sums[j][r] = before[j][r];
+        }
+}
+
+static void FN(step_phases)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n0, ptrdiff_t n1) {
+    const fastrnn_program *p = l->program;
+    const fastrnn_phase *end = p->phases + p->phase_count;
+    FN(piece) pieces[2];
+    const int count = FN(cut_step)(l, s, n0, n1, pieces);
+    FN(phases) w;
+    FN(place_phases)(l, &w);
+    w.places[FASTRNN_AT_AFTER] = (NAME(place)){w.h, 1};
+    for (const FN(piece) *piece = pieces; piece < pieces + count; piece++)
+        for (ptrdiff_t n = piece->n0; n < piece->n1; n += PROGRAM_ROWS) {
+            const ptrdiff_t rows = least(PROGRAM_ROWS, piece->n1 - n), row = piece->row + n;
+            for (const fastrnn_phase *phase = p->phases; phase < end; phase++) {
+                const int sums = phase + 1 < end ? phase[1].mean_count : 0;
+                FN(begin_phase)(l, &w, phase, rows, sums);
+                for (ptrdiff_t q = 0; q < ceil_div(l->hidden, LANES); q++) {
+                    const ptrdiff_t at = q * LANES, c_at = n * FN(c_width)(l) + at;
+                    FN(place_fixed)(l, w.places, w.registers, w.unit, q, 1);
+                    for (int slot = 0; slot < 4 * p->blocks; slot++)
+                        w.places[FASTRNN_AT_SLOT + slot] =
+                            (NAME(place)){(vec *)FN(z_at)(l, q * p->blocks + slot / 4, row) + slot % 4, 4};
+                    FN(place_states)(l, w.places + FASTRNN_AT_BEFORE, piece->c_prev + c_at, 1);
+                    FN(place_states)(l, w.places + FASTRNN_AT_AFTER, piece->c + c_at, 1);
+                    FN(place_h)(l, w.places, w.h_prev, piece->h_prev + n * piece->h_row, piece->h_row, rows, q, 1);
+                    FN(run_phase)(l, &w, phase, q, rows, sums);
+                    for (ptrdiff_t r = 0; phase->ends && r < rows; r++)
+                        vec_store_part(piece->out + (n + r) * piece->out_row + at, w.h[r], FN(left)(l, q));
+                }
+            }
+            for (ptrdiff_t r = 0; l->keep && r < rows; r++) {
+                REAL *values = FN(row_values_at)(l, row + r);
+                for (int k = 0; k < p->row_values; k++) values[k] = w.values[k][r][0];
+            }
+        }
+}
+
+static void FN(step_back_phases)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n0, ptrdiff_t n1) {
+    const fastrnn_program *p = l->program;
+    const fastrnn_phase *end = p->phases_back + p->phase_back_count;
+    const FN(moment) m = FN(moment_of)(l, s);
+    const ptrdiff_t V = ceil_div(l->hidden, LANES), M = p->parameters, d_row = l->u ? l->hidden : l->outputs;
+    const REAL *d = l->u ? (const REAL *)l->du : (const REAL *)l->dh + m.row * d_row;
+    FN(phases) w;
+    FN(place_phases)(l, &w);
+    w.places[FASTRNN_AT_GRADIENT] = (NAME(place)){w.h, 1};
+    n1 = least(n1, fastrnn_step_count(l, s));
+    for (ptrdiff_t n = n0, rows; n < n1; n += rows) {
+        rows = least(PROGRAM_ROWS, n < m.carried ? least(n1, m.carried) - n : n1 - n); /* as many as place_tape takes */
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            const REAL *values = FN(row_values_at)(l, m.row + n + r);
+            for (int k = 0; k < p->row_values; k++) w.values[k][r] = vec_splat(values[k]);
+        }
+        for (const fastrnn_phase *phase = p->phases_back; phase < end; phase++) {
+            const int sums = phase + 1 < end ? phase[1].mean_count : 0;
+            FN(begin_phase)(l, &w, phase, rows, sums);
+            for (ptrdiff_t q = 0; q < V; q++) {
+                const ptrdiff_t left = FN(left)(l, q);
+                vec *carry = (vec *)l->carry + n * (FN(carry_width)(l) / LANES) + q;
+                FN(place_fixed)(l, w.places, w.registers, w.unit, q, 1);
+                FN(place_tape)(l, w.places, w.h_prev, &m, n, rows, q, 1);
+                for (int k = 1; k < p->states; k++)
+                    w.places[FASTRNN_AT_GRADIENT + k] = (NAME(place)){carry + k * V, FN(carry_width)(l) / LANES};
+                for (int i = 0; i < M; i++)
+                    w.places[FASTRNN_AT_OWN + i] = (NAME(place)){(vec *)l->own + (n * M + i) * V + q, M * V};
+                for (ptrdiff_t r = 0; r < rows; r++) w.h[r] = vec_load_part(d + (n + r) * d_row + q * LANES, left);
+                FN(run_phase)(l, &w, phase, q, rows, sums);
+                for (ptrdiff_t r = 0; p->reads_h && phase->ends && r < rows; r++) carry[r * p->states * V] = w.h[r];
+                /* Lanes beyond H must be zero, whatever they held: the products run over them. */
+                for (int slot = 0; phase + 1 == end && left < LANES && slot < p->slots; slot++)
+                    for (ptrdiff_t r = 0; r < rows; r++) {
+                        vec *z = w.places[FASTRNN_AT_SLOT + slot].at + 4 * r;
+                        *z = vec_load_part((const REAL *)z, left);
+                    }
+            }
+        }
+    }
+}
+
+static void FN(own_gradients)(const fastrnn_layer *l, ptrdiff_t q0, ptrdiff_t q1) {
+    const ptrdiff_t V = ceil_div(l->hidden, LANES), M = l->program->parameters;
+    for (ptrdiff_t i = 0; i < M; i++)
+        for (ptrdiff_t q = q0; q < q1; q++) {
+            REAL *dunit = (REAL *)l->dunit + i * l->hidden + q * LANES;
+            vec sum = {0};
+            for (ptrdiff_t n = 0; n < l->batch; n++) {
+                vec *own = (vec *)l->own + (n * M + i) * V + q;
+                sum += *own;
+                *own = (vec){0};
+            }
+            vec_store_part(dunit, vec_load_part(dunit, FN(left)(l, q)) + sum, FN(left)(l, q));
+        }
+}
+
 static void FN(read_tape)(
     const fastrnn_layer *l, void *gates, void *c, ptrdiff_t rows, const intptr_t *to, ptrdiff_t row0, ptrdiff_t row1) {
     const fastrnn_program *p = l->program;
     NAME(place) places[FASTRNN_PLACES];
-    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS][PROGRAM_UNITS], h_prev[PROGRAM_ROWS];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_PARAMETERS][PROGRAM_UNITS], h_prev[PROGRAM_ROWS];
     vec shown[FASTRNN_UNIT_SLOTS][PROGRAM_ROWS];
+    vec values[FASTRNN_ROW_VALUES][PROGRAM_ROWS];
     for (int g = 0; g < p->gates; g++) places[FASTRNN_AT_SHOWN + g] = (NAME(place)){shown[g], 1};
+    for (int k = 0; k < p->row_values; k++) places[FASTRNN_AT_ROW + k] = (NAME(place)){values[k], 1};
     for (ptrdiff_t s = 0; s < l->steps; s++) {
         const FN(moment) m = FN(moment_of)(l, s);
         const ptrdiff_t n1 = least(fastrnn_step_count(l, s), row1 - m.row);
@@ -181,6 +334,9 @@ static void FN(read_tape)(
                 const ptrdiff_t left = FN(left)(l, q);
                 FN(place_fixed)(l, places, registers, unit, q, 1);
                 count = FN(place_tape)(l, places, h_prev, &m, n, n1 - n, q, 1);
+                for (ptrdiff_t r = 0; p->row_values && r < count; r++)
+                    for (int k = 0; k < p->row_values; k++)
+                        values[k][r] = vec_splat(FN(row_values_at)(l, m.row + n + r)[k]);
                 NAME(run_program)(p->inside.instructions, p->inside.count, places, count);
                 for (ptrdiff_t r = 0; r < count; r++) {
                     const ptrdiff_t row = to ? to[m.row + n + r] : m.row + n + r, at = row * l->hidden + q * LANES;

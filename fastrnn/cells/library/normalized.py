@@ -8,7 +8,7 @@ from fastrnn.cells.language import cell
 from fastrnn.cells.norms import layer_norm, rms_norm
 from fastrnn.cells.operations import sigmoid, tanh
 
-__all__ = ["layer_norm_gru", "layer_norm_lstm", "norm_per_gate_lstm", "rms_norm_lstm"]
+__all__ = ["gatewise_layer_norm_lstm", "layer_norm_gru", "layer_norm_lstm", "rms_norm_lstm"]
 
 _GATES = ("i", "f", "g", "o")
 
@@ -22,9 +22,9 @@ _GATES = ("i", "f", "g", "o")
     | {"gain_c": 1.0, "bias_c": 0.0},
 )
 def layer_norm_lstm(a: Any, prev: Any, p: Any) -> Any:
-    """LSTM with layer normalization (Ba, Kiros and Hinton, 2016): of x's four sums, of h's, and of c before the output.
+    """LSTM with layer normalization (Ba, Kiros and Hinton, 2016): of x's sums, h's, and c before the output.
 
-    The biases of the two sums come to one, of each gate; haste's LayerNormLSTM is this cell, and has no others: bias=False.
+    A gate has one bias where the paper adds up three, so that haste's LayerNormLSTM is this cell with bias=False.
     """
     x = layer_norm((a.i.x, a.f.x, a.g.x, a.o.x), (p.gain_i_x, p.gain_f_x, p.gain_g_x, p.gain_o_x))
     h = layer_norm((a.i.h, a.f.h, a.g.h, a.o.h), (p.gain_i_h, p.gain_f_h, p.gain_g_h, p.gain_o_h))
@@ -41,10 +41,10 @@ def layer_norm_lstm(a: Any, prev: Any, p: Any) -> Any:
     | dict.fromkeys([f"bias_{g}" for g in _GATES], 0.0)
     | {"gain_c": 1.0, "bias_c": 0.0},
 )
-def norm_per_gate_lstm(a: Any, prev: Any, p: Any) -> Any:
-    """LSTM that normalizes the sum of each gate on its own, and c, which it keeps as it is (tf.contrib's LayerNormBasicLSTMCell).
+def gatewise_layer_norm_lstm(a: Any, prev: Any, p: Any) -> Any:
+    """LSTM that normalizes each gate's sum on its own, and the new c: tf.contrib's LayerNormBasicLSTMCell.
 
-    There the new c is what is normalized; here, as in the paper, only what goes into the output.
+    TensorFlow adds 1 to bias_f, and to the variance 1e-12.
     """
     i = sigmoid(layer_norm(a.i, p.gain_i, p.bias_i))
     f = sigmoid(layer_norm(a.f, p.gain_f, p.bias_f))
@@ -61,7 +61,7 @@ def norm_per_gate_lstm(a: Any, prev: Any, p: Any) -> Any:
     | dict.fromkeys([f"bias_{g}" for g in ("r", "z", "n", "n_h")], 0.0),
 )
 def layer_norm_gru(a: Any, prev: Any, p: Any) -> Any:
-    """GRU with layer normalization of x's three sums and of h's (Ba, Kiros and Hinton, 2016), torch.nn's and haste's form."""
+    """GRU with layer normalization of x's sums and of h's (Ba, Kiros and Hinton, 2016), in haste's form."""
     x = layer_norm((a.r.x, a.z.x, a.n.x), (p.gain_r_x, p.gain_z_x, p.gain_n_x))
     h = layer_norm((a.r.h, a.z.h, a.n.h), (p.gain_r_h, p.gain_z_h, p.gain_n_h))
     r, z = sigmoid(x[0] + h[0] + p.bias_r), sigmoid(x[1] + h[1] + p.bias_z)
@@ -71,7 +71,7 @@ def layer_norm_gru(a: Any, prev: Any, p: Any) -> Any:
 
 @cell(gates="i f g o", states="h c", parameters=dict.fromkeys([f"gain_{g}" for g in (*_GATES, "c")], 1.0))
 def rms_norm_lstm(a: Any, prev: Any, p: Any) -> Any:
-    """LSTM whose sums are scaled to a mean square of 1, each gate's on its own (Zhang and Sennrich, 2019), and c as well."""
+    """LSTM with each gate's sum, and c before the output, scaled to a mean square of 1 (Zhang and Sennrich, 2019)."""
     i, f = sigmoid(rms_norm(a.i, p.gain_i)), sigmoid(rms_norm(a.f, p.gain_f))
     g, o = tanh(rms_norm(a.g, p.gain_g)), sigmoid(rms_norm(a.o, p.gain_o))
     c = f * prev.c + i * g
