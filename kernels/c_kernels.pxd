@@ -91,6 +91,7 @@ cdef extern from "kernels.h" nogil:
         const void *weight_ih
         const void *weight_hh
         const void *unit
+        const void *units
         const void *bias_ih
         const void *bias_hh
         void *panels

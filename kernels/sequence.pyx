@@ -828,7 +828,7 @@ cdef class Packed:
 
     cdef Job job
     cdef object unit  # a copy: the layer reads the cell's own parameters as they are
-    cdef Buffer panels, bias, split, projection
+    cdef Buffer panels, bias, split, projection, units
 
 
 cdef void pack_task(void *context, int part) noexcept nogil:
@@ -872,6 +872,7 @@ def pack(cell, weights, *, num_threads=1):
     job.layer.weight_ih = job.layer.weight_hh = job.layer.bias_ih = job.layer.bias_hh = NULL  # they may go away
     packed.unit = None if weights[5] is None else weights[5].copy()
     job.layer.unit = pointer(packed.unit)
+    packed.units = units_of(&job)
     packed.job = job
     return packed
 
@@ -886,6 +887,18 @@ cdef inline bint has_middle(const fastrnn_layer *l) noexcept nogil:
 cdef inline bint has_phases(const fastrnn_layer *l) noexcept nogil:
     """Whether a step is done in phases, between which rows are summed up."""
     return l.program != NULL and l.program.phase_count > 0
+
+
+cdef Buffer units_of(Job *job):
+    """The cell's own parameters in whole vectors, as phases read them; the layer points to them. None without phases."""
+    cdef fastrnn_layer *l = &job.layer
+    if not has_phases(l) or l.unit == NULL:
+        return None
+    cdef size_t row = l.hidden * job.itemsize, units_row = round_up(l.hidden, job.lanes) * job.itemsize
+    cdef Buffer units = Buffer(l.program.parameters * units_row)
+    copy_rows(units.data, units_row, l.unit, row, l.program.parameters, row, units_row)
+    l.units = units.data
+    return units
 
 
 cdef ptrdiff_t size_of_z(const Job *job, ptrdiff_t stride, ptrdiff_t rows) noexcept:
@@ -1100,8 +1113,10 @@ def forward(
         c_size = c_row // others
     cdef size_t h_row = l.outputs * job.itemsize, y_row = l.y_row * job.itemsize
     cdef char *at
-    cdef Buffer z = None, c = None, u = None, scratch = None, projection = None
+    cdef Buffer z = None, c = None, u = None, scratch = None, projection = None, units = None
     try:
+        if packed is None:
+            units = units_of(&job)
         if others:
             if tape or c_row != row or l.program != NULL:  # programs want whole vectors that are aligned
                 c = Buffer(c_row * (l.batch + (l.rows if tape else 0)))
@@ -1148,6 +1163,7 @@ def forward(
     cdef Tape kept = Tape()
     kept.job = job
     kept.job.layer.panels = kept.job.layer.bias = kept.job.layer.split_panels = NULL
+    kept.job.layer.units = NULL
     kept.x, kept.y, kept.h_0, kept.weights, kept.cell = x, y_array, h_0, weights, cell
     kept.held = held, hold(y_array)
     kept.z, kept.c, kept.u, kept.offsets = z, c, u, offsets
@@ -1655,8 +1671,9 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
     cdef size_t carry_row = row * (1 if l.program == NULL else 1 + others), first = 0 if l.program == NULL else row
     cdef size_t h_row = l.outputs * job.itemsize
     cdef ptrdiff_t begun = fastrnn_step_count(l, l.steps - 1 if l.reverse else 0)  # sequences of a step or more
-    cdef Buffer carry, panels, split, scratch, panels_m, own, chunks = None, projection = None, dh = None, du = None
+    cdef Buffer carry, panels, split, scratch, panels_m, own, units, chunks = None, projection = None, dh = None, du = None
     try:
+        units = units_of(&job)
         carry = Buffer(l.batch * carry_row)
         l.carry = carry.data
         memset(l.carry, 0, l.batch * carry_row)

@@ -120,6 +120,7 @@ typedef struct {
     const void *weight_ih;         /* IN    (G*H, I) */
     const void *weight_hh;         /* IN    (G*H, P) */
     const void *unit;              /* IN    (M, H), of a program */
+    const void *units;             /* IN    the same in phases, (M, H rounded up to L), aligned to 64 bytes */
     const void *bias_ih, *bias_hh; /* IN    (G*H), or both NULL */
     void *panels;                  /* INOUT [block][I + P][panel slots][L], made by pack; NULL: step packs as it goes;
                                       with m [block][I + P + H][panel slots][L] */

@@ -807,6 +807,7 @@ static void FN(bias_gradients)(const fastrnn_layer *l, ptrdiff_t b) {
     vec sums[4] = {{0}};
     ptrdiff_t lanes;
     if (!l->dbias_ih && !(IS_PROGRAM && l->dunit && !l->program->phase_count)) return;
+    if (FN(has_phases)(l) && !x.fed && !h.fed) return; /* no sums, but what the tape has kept besides */
     /* of a slot that both products feed the two are the same */
     for (int slot = 0; l->dweight_add && l->dbias_ih && slot < x.fed; slot++) {
         const ptrdiff_t row = FN(weight_row)(l, b, slot, x.gates[slot], &lanes);

@@ -105,23 +105,30 @@ static void FN(activate)(
         memcpy(FN(z_at)(l, b + j, piece->row + n), acc + j * plane, (size_t)rows * sizeof(*acc));
 }
 
-/* The tape and the states of up to `rows` rows of a step, n and on, in unit vectors q and on. Returns of how many: those
- * that follow rows of the step before and those that begin with the initial state are looked at apart. */
-INLINE ptrdiff_t FN(place_tape)(
+/* The states, before and after, of up to `rows` rows of a step, n and on, in unit vectors q and on. Returns of how many:
+ * those that follow rows of the step before and those that begin with the initial state are looked at apart. */
+INLINE ptrdiff_t FN(place_before)(
     const fastrnn_layer *l, NAME(place) *places, vec *h, const FN(moment) *m, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t q,
     ptrdiff_t units) {
-    const int blocks = l->program->blocks;
     const int follows = n < m->carried;
     const ptrdiff_t count = least(PROGRAM_ROWS, follows ? least(rows, m->carried - n) : rows);
     const ptrdiff_t c_at = n * FN(c_width)(l) + q * LANES, h_row = follows ? l->y_row : l->outputs;
-    for (int slot = 0; slot < 4 * blocks; slot++)
-        places[FASTRNN_AT_SLOT + slot] = (NAME(place)){
-            (vec *)FN(z_at)(l, q * blocks + slot / 4, m->row + n) + slot % 4,
-            units > 1 ? blocks * l->z_stride / LANES : 4};
     FN(place_states)(l, places + FASTRNN_AT_BEFORE, (follows ? m->c_before : (const REAL *)l->c) + c_at, units);
     FN(place_states)(l, places + FASTRNN_AT_AFTER, m->c + c_at, units);
     FN(place_h)(l, places, h, (follows ? m->y_before : (const REAL *)l->h_0) + n * h_row, h_row, count, q, units);
     return count;
+}
+
+/* The same, and the tape. */
+INLINE ptrdiff_t FN(place_tape)(
+    const fastrnn_layer *l, NAME(place) *places, vec *h, const FN(moment) *m, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t q,
+    ptrdiff_t units) {
+    const int blocks = l->program->blocks;
+    for (int slot = 0; slot < 4 * blocks; slot++)
+        places[FASTRNN_AT_SLOT + slot] = (NAME(place)){
+            (vec *)FN(z_at)(l, q * blocks + slot / 4, m->row + n) + slot % 4,
+            units > 1 ? blocks * l->z_stride / LANES : 4};
+    return FN(place_before)(l, places, h, m, n, rows, q, units);
 }
 
 /* Z of a step's rows n and on, units q * L and on: from the tape to the gradients of the sums and of the cell's
@@ -173,18 +180,34 @@ INLINE void FN(middle_back)(
 
 /* ---- programs in phases ---- */
 
-/* What phases of up to PROGRAM_ROWS rows work on. */
+/* What phases of some rows work on. */
 typedef struct {
     NAME(place) places[FASTRNN_PLACES];
-    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_PARAMETERS][PROGRAM_UNITS];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS];
     vec h_prev[PROGRAM_ROWS], h[PROGRAM_ROWS]; /* of a unit vector; in backward h is the gradient */
     vec values[FASTRNN_ROW_VALUES][PROGRAM_ROWS], sums[FASTRNN_SUMS][PROGRAM_ROWS];
 } FN(phases);
 
+/* What is at the same place in all phases, and how far rows lie apart where that is not. */
 INLINE void FN(place_phases)(const fastrnn_layer *l, FN(phases) *w) {
-    FN(place_fixed)(l, w->places, w->registers, w->unit, 0, 1);
+    const fastrnn_program *p = l->program;
+    for (int i = 0; i < p->constant_count; i++)
+        w->places[FASTRNN_AT_CONSTANT + i] = (NAME(place)){(vec *)p->constants + i, 0};
+    for (int i = 0; i < p->registers; i++) w->places[FASTRNN_AT_REGISTER + i] = (NAME(place)){w->registers[i], 1};
     for (int k = 0; k < FASTRNN_ROW_VALUES; k++) w->places[FASTRNN_AT_ROW + k] = (NAME(place)){w->values[k], 1};
     for (int j = 0; j < FASTRNN_SUMS; j++) w->places[FASTRNN_AT_SUM + j] = (NAME(place)){w->sums[j], 1};
+    for (int i = 0; i < p->parameters; i++) w->places[FASTRNN_AT_UNIT + i].row = 0;
+    for (int slot = 0; slot < 4 * p->blocks; slot++) w->places[FASTRNN_AT_SLOT + slot].row = 4;
+}
+
+/* Slots and parameters of unit vector q, slots of rows from one on. */
+INLINE void FN(place_units)(const fastrnn_layer *l, FN(phases) *w, ptrdiff_t row, ptrdiff_t q) {
+    const fastrnn_program *p = l->program;
+    const ptrdiff_t V = ceil_div(l->hidden, LANES);
+    for (int j = 0; j < p->blocks; j++)
+        for (int slot = 0; slot < 4; slot++)
+            w->places[FASTRNN_AT_SLOT + 4 * j + slot].at = (vec *)FN(z_at)(l, q * p->blocks + j, row) + slot;
+    for (int i = 0; i < p->parameters; i++) w->places[FASTRNN_AT_UNIT + i].at = (vec *)l->units + i * V + q;
 }
 
 /* A row's values that backward sees as well. */
@@ -241,10 +264,7 @@ static void FN(step_phases)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n0, p
                 FN(begin_phase)(l, &w, phase, rows, sums);
                 for (ptrdiff_t q = 0; q < ceil_div(l->hidden, LANES); q++) {
                     const ptrdiff_t at = q * LANES, c_at = n * FN(c_width)(l) + at;
-                    FN(place_fixed)(l, w.places, w.registers, w.unit, q, 1);
-                    for (int slot = 0; slot < 4 * p->blocks; slot++)
-                        w.places[FASTRNN_AT_SLOT + slot] =
-                            (NAME(place)){(vec *)FN(z_at)(l, q * p->blocks + slot / 4, row) + slot % 4, 4};
+                    FN(place_units)(l, &w, row, q);
                     FN(place_states)(l, w.places + FASTRNN_AT_BEFORE, piece->c_prev + c_at, 1);
                     FN(place_states)(l, w.places + FASTRNN_AT_AFTER, piece->c + c_at, 1);
                     FN(place_h)(l, w.places, w.h_prev, piece->h_prev + n * piece->h_row, piece->h_row, rows, q, 1);
@@ -282,8 +302,8 @@ static void FN(step_back_phases)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t 
             for (ptrdiff_t q = 0; q < V; q++) {
                 const ptrdiff_t left = FN(left)(l, q);
                 vec *carry = (vec *)l->carry + n * (FN(carry_width)(l) / LANES) + q;
-                FN(place_fixed)(l, w.places, w.registers, w.unit, q, 1);
-                FN(place_tape)(l, w.places, w.h_prev, &m, n, rows, q, 1);
+                FN(place_units)(l, &w, m.row + n, q);
+                FN(place_before)(l, w.places, w.h_prev, &m, n, rows, q, 1);
                 for (int k = 1; k < p->states; k++)
                     w.places[FASTRNN_AT_GRADIENT + k] = (NAME(place)){carry + k * V, FN(carry_width)(l) / LANES};
                 for (int i = 0; i < M; i++)
