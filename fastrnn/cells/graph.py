@@ -114,6 +114,7 @@ class Graph:
         self._known: dict[_Key, Node] = {}
         self._lowered: dict[Node, Node] = {}
         self._of_a_row: dict[Node, bool] = {}
+        self._normalized: dict[Node, tuple[Node, Node]] = {}  # of v, where there is v * (1 / s) for an s of a row: it, s
 
     def _node(self, op: Any, args: tuple[Node, ...], value: Any) -> Node:
         # A number by its bits: 0.0 and -0.0 are two.
@@ -217,8 +218,17 @@ class Graph:
                 return self.mul(self.number(one.number * other.args[1].number), other.args[0])
             if (one.number is not None or self.is_of_a_row(one)) and other.op is Op.MUL and not self.is_of_a_row(other):
                 for u, v in (other.args, other.args[::-1]):
-                    if self.is_of_a_row(u):  # one product of every unit in place of two
+                    # One product of every unit in place of two.
+                    if self.is_of_a_row(u) and self._normalized.get(v, (None,))[0] is not other:
                         return self.mul(self.mul(one, u), v)
+            if self.is_of_a_row(one) and not self.is_of_a_row(other):
+                if one.op is Op.DIV and one.args[0].number == 1:
+                    found = self._plain(Op.MUL, a, b)
+                    self._normalized.setdefault(other, (found, one.args[1]))
+                    return found
+                if other in self._normalized:  # so that in derivatives nothing but this is needed of it
+                    found, s = self._normalized[other]
+                    return self.mul(self.mul(one, s), found)
         return self._plain(Op.MUL, a, b)
 
     def mean(self, a: Node) -> Node:

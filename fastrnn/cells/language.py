@@ -394,8 +394,10 @@ class _Definition:
 
     def cell(self) -> WrittenCell:
         """The cell."""
-        of_middle = tuple(n for n in self.gates if n in _Tracing(self, ()).called)
-        traced = _Tracing(self, of_middle)
+        traced = _Tracing(self, ())
+        of_middle = tuple(n for n in self.gates if n in traced.called)
+        if of_middle:
+            traced = _Tracing(self, of_middle)
         graph, result = traced.graph, as_states(traced.result)
         if len(result) != len(self.states):
             raise self.fault(

@@ -281,6 +281,15 @@ def _select_back(g: Graph, d: Node, y: Node, mask: Node, b: Node, c: Node) -> tu
     return None, g.make(Op.SELECT, mask, d, zero), g.make(Op.SELECT, mask, zero, d)
 
 
+def _mul_back(g: Graph, d: Node, y: Node, a: Node, b: Node) -> tuple[Node | None, ...]:
+    def part(one: Node, other: Node) -> Node:
+        if g.is_of_a_row(one) and one.op is Op.DIV and one.args[0].number == 1 and not g.is_of_a_row(other):
+            return g.make(Op.MUL, g.make(Op.MUL, d, y), one.args[1])  # other = y * s, where one = 1 / s
+        return g.make(Op.MUL, d, other)
+
+    return part(a, b), part(b, a)
+
+
 def _div_back(g: Graph, d: Node, y: Node, a: Node, b: Node) -> tuple[Node | None, ...]:
     da = g.make(Op.DIV, d, b)
     return da, g.make(Op.NEG, g.make(Op.MUL, da, y))
@@ -320,7 +329,7 @@ DERIVATIVES: dict[Op | Across, Callable[..., tuple[Node | None, ...]]] = {
     Across.MEAN: lambda g, d, y, a: (g.make(Across.MEAN, d),),
     Op.ADD: lambda g, d, y, a, b: (d, d),
     Op.SUB: lambda g, d, y, a, b: (d, g.make(Op.NEG, d)),
-    Op.MUL: lambda g, d, y, a, b: (g.make(Op.MUL, d, b), g.make(Op.MUL, d, a)),
+    Op.MUL: _mul_back,
     Op.DIV: _div_back,
     Op.NEG: lambda g, d, y, a: (g.make(Op.NEG, d),),
     Op.ABS: _abs_back,

@@ -18,7 +18,8 @@ __all__ = ["PhaseWriter", "keep"]
 
 Target: TypeAlias = tuple[Operand, Node]
 
-_WORTH_KEEPING = 2.5  # operations that are not done again
+_WORTH_A_SLOT = 2.5  # operations that are not done again
+_WORTH_KEEPING = 0.5  # in the place of another value, where it costs nothing
 _NO_MASKS = frozenset({Op.LESS, Op.LESS_EQUAL, Op.EQUAL})
 
 
@@ -42,8 +43,10 @@ class _Costs:
                 wanted.update([a for a in node.args if a not in left])
         return total
 
-    def choose(self, roots: Sequence[Node], seen: set[Node], candidates: Iterable[Node]) -> Iterator[Node]:
-        """Yield, best first, the candidates that save the most while `seen`, to which the caller adds, grows."""
+    def choose(
+        self, roots: Sequence[Node], seen: set[Node], candidates: Iterable[Node]
+    ) -> Iterator[tuple[Node, float]]:
+        """Yield, best first, candidates and what they save, while `seen`, to which the caller adds, grows."""
         whole = self.of(roots, seen)
         gains = {n: whole - self.of(roots, seen, (n,)) for n in candidates if n not in seen}
         while gains:
@@ -56,7 +59,7 @@ class _Costs:
                 gains[best] = now
                 continue
             del gains[best]
-            yield best
+            yield best, now
 
 
 def keep(
@@ -91,9 +94,9 @@ def keep(
     candidates = [n for n in made if n.op is not None and n.op not in _NO_MASKS and not graph.is_of_a_row(n)]
     kept = without_spare(kept)
     seen = always | set(kept)
-    for best in costs.choose(backward, seen, candidates):
+    for best, saved in costs.choose(backward, seen, candidates):
         more = without_spare([*kept, best])
-        if len(more) <= slots:
+        if len(more) <= (slots if saved > _WORTH_A_SLOT else len(kept)):
             kept = more
             seen.add(best)
     return place(kept, sums, slots, ()) if len(kept) <= slots else None
@@ -217,13 +220,11 @@ class PhaseWriter:
         wanted = {node: at for at, node in left if at.kind is Kind.SLOT}
         candidates = [n for n in ready if n.op is not None and n.op not in _NO_MASKS and not self.graph.is_of_a_row(n)]
         seen = {*place_of, *coming}
-        for best in costs.choose([*later, *[node for _, node in left]], seen, candidates):
+        for best, saved in costs.choose([*later, *[node for _, node in left]], seen, candidates):
             most = cost(best)
-            for at in [
-                *([wanted[best]] if best in wanted else []),
-                *[Operand(Kind.SLOT, j) for j in range(self.slots)],
-            ]:
-                if take((at, best), most):
+            places = [Operand(Kind.SLOT, j) for j in range(self.slots)]
+            for at in [wanted[best], *places] if best in wanted else places:
+                if (saved > _WORTH_A_SLOT or at in place_of.values()) and take((at, best), most):
                     seen.clear()
                     seen.update(place_of, coming)
                     break

@@ -28,8 +28,8 @@ def layer_norm_lstm(a: Any, prev: Any, p: Any) -> Any:
     """
     x = layer_norm((a.i.x, a.f.x, a.g.x, a.o.x), (p.gain_i_x, p.gain_f_x, p.gain_g_x, p.gain_o_x))
     h = layer_norm((a.i.h, a.f.h, a.g.h, a.o.h), (p.gain_i_h, p.gain_f_h, p.gain_g_h, p.gain_o_h))
-    i, f = sigmoid(x[0] + h[0] + p.bias_i), sigmoid(x[1] + h[1] + p.bias_f)
-    g, o = tanh(x[2] + h[2] + p.bias_g), sigmoid(x[3] + h[3] + p.bias_o)
+    i, f = sigmoid(p.bias_i + x[0] + h[0]), sigmoid(p.bias_f + x[1] + h[1])
+    g, o = tanh(p.bias_g + x[2] + h[2]), sigmoid(p.bias_o + x[3] + h[3])
     c = f * prev.c + i * g
     return o * tanh(layer_norm(c, p.gain_c, p.bias_c)), c
 
@@ -64,8 +64,8 @@ def layer_norm_gru(a: Any, prev: Any, p: Any) -> Any:
     """GRU with layer normalization of x's sums and of h's (Ba, Kiros and Hinton, 2016), in haste's form."""
     x = layer_norm((a.r.x, a.z.x, a.n.x), (p.gain_r_x, p.gain_z_x, p.gain_n_x))
     h = layer_norm((a.r.h, a.z.h, a.n.h), (p.gain_r_h, p.gain_z_h, p.gain_n_h))
-    r, z = sigmoid(x[0] + h[0] + p.bias_r), sigmoid(x[1] + h[1] + p.bias_z)
-    n = tanh(x[2] + p.bias_n + r * (h[2] + p.bias_n_h))
+    r, z = sigmoid(p.bias_r + x[0] + h[0]), sigmoid(p.bias_z + x[1] + h[1])
+    n = tanh(p.bias_n + x[2] + r * (p.bias_n_h + h[2]))
     return n + z * (prev.h - n)
 
 
