@@ -7,7 +7,7 @@ compute again from these is computed again. What all units of a row share is com
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from fastrnn.cells.graph import Across, Graph, Node, reachable
@@ -20,41 +20,51 @@ Target: TypeAlias = tuple[Operand, Node]
 
 _WORTH_A_SLOT = 2.5  # operations that are not done again
 _WORTH_KEEPING = 0.5  # in the place of another value, where it costs nothing
-_NO_MASKS = frozenset({Op.LESS, Op.LESS_EQUAL, Op.EQUAL})
+_MASKS = frozenset({Op.LESS, Op.LESS_EQUAL, Op.EQUAL})
 
 
 class _Costs:
-    """What it takes to compute roots from what is seen, of the same graph again and again."""
+    """What it takes to compute nodes of one graph from others; sets of them are bits, in the order of the graph."""
 
     def __init__(self, graph: Graph, roots: Iterable[Node]) -> None:
-        order = reachable(roots)
-        self.order = order[::-1]
-        self.cost = {n: 0.0 if n.op is None or graph.is_of_a_row(n) else cost_of(n.op) for n in order}
+        self.order = reachable(roots)
+        self.bit = {n: 1 << k for k, n in enumerate(self.order)}
+        self.args = [self.bits(n.args) for n in self.order]
+        self.cost = [0.0 if n.op is None or graph.is_of_a_row(n) else cost_of(n.op) for n in self.order]
+        self.leaves = self.bits(n for n in self.order if n.leaf is not None)
 
-    def of(self, roots: Iterable[Node], *seen: Iterable[Node]) -> float:
-        """The sum of its operations; infinite if that cannot be done."""
-        needed = set(roots).difference(*seen)
-        wanted, left, total = needed.copy(), set().union(*seen), 0.0
-        for node in self.order:
-            if node in wanted:
-                if node.leaf is not None:
-                    return float("inf")
-                total += self.cost[node]
-                wanted.update([a for a in node.args if a not in left])
-        return total
+    def bits(self, nodes: Iterable[Node]) -> int:
+        """A set of those of the nodes that count."""
+        found = 0
+        for node in nodes:
+            found |= self.bit.get(node, 0)
+        return found
 
-    def choose(
-        self, roots: Sequence[Node], seen: set[Node], candidates: Iterable[Node]
-    ) -> Iterator[tuple[Node, float]]:
-        """Yield, best first, candidates and what they save, while `seen`, to which the caller adds, grows."""
-        whole = self.of(roots, seen)
-        gains = {n: whole - self.of(roots, seen, (n,)) for n in candidates if n not in seen}
+    def of(self, roots: int, seen: int) -> tuple[float, int]:
+        """The sum of the operations, infinite if that cannot be done; and all that is needed, seen or computed."""
+        left, needed, total = roots & ~seen, roots, 0.0
+        while left:
+            if left & self.leaves:
+                return float("inf"), needed
+            k = left.bit_length() - 1  # no other needs this one
+            left ^= 1 << k
+            total += self.cost[k]
+            needed |= self.args[k]
+            left |= self.args[k] & ~seen
+        return total, needed
+
+    def choose(self, roots: int, seen: Callable[[], int], candidates: Iterable[Node]) -> Iterator[tuple[Node, float]]:
+        """Yield, best first, candidates and what they save, while the caller adds to what is seen."""
+        at_first = seen()
+        whole, needed = self.of(roots, at_first)
+        useful = [n for n in candidates if self.bit[n] & needed & ~at_first]
+        gains = {n: whole - self.of(roots, at_first | self.bit[n])[0] for n in useful}
         while gains:
             best = max(gains, key=lambda n: (gains[n], -n.index))
             if gains[best] < _WORTH_KEEPING:
                 return
             # Gains shrink as others are taken: the best one is the best still if its own is no less than the next.
-            now = self.of(roots, seen) - self.of(roots, seen, (best,))
+            now = self.of(roots, seen())[0] - self.of(roots, seen() | self.bit[best])[0]
             if now < gains[best]:
                 gains[best] = now
                 continue
@@ -81,24 +91,22 @@ def keep(
     made = reachable(forward)
     sums = [n for n in made if n.leaf is not None and n.leaf.kind is Kind.SLOT]
     costs = _Costs(graph, [*forward, *backward])
-    always = {n for n in costs.order if n.leaf is not None and n.leaf.kind is not Kind.SLOT} | set(after)
-    kept = [n for n in sums if n in costs.cost]
+    roots = costs.bits(backward)
+    always = costs.bits([*after, *[n for n in costs.order if n.leaf is not None and n.leaf.kind is not Kind.SLOT]])
 
     def without_spare(kept: list[Node]) -> list[Node]:
-        for n in list(kept):
-            rest = [other for other in kept if other is not n]
-            if costs.of(backward, always, rest) <= costs.of(backward, always, kept):
-                kept = rest
-        return kept
+        _, needed = costs.of(roots, always | costs.bits(kept))
+        return [n for n in kept if costs.bit[n] & needed]
 
-    candidates = [n for n in made if n.op is not None and n.op not in _NO_MASKS and not graph.is_of_a_row(n)]
-    kept = without_spare(kept)
-    seen = always | set(kept)
-    for best, saved in costs.choose(backward, seen, candidates):
+    def seen() -> int:
+        return always | costs.bits(kept)
+
+    kept = without_spare(sums)
+    candidates = [n for n in made if n.op is not None and n.op not in _MASKS and not graph.is_of_a_row(n)]
+    for best, saved in costs.choose(roots, seen, candidates):
         more = without_spare([*kept, best])
         if len(more) <= (slots if saved > _WORTH_A_SLOT else len(kept)):
             kept = more
-            seen.add(best)
     return place(kept, sums, slots, ()) if len(kept) <= slots else None
 
 
@@ -190,8 +198,14 @@ class PhaseWriter:
         """
         written: list[Target] = []
 
-        def cost(*more: Node) -> float:
-            return costs.of([*later, *[node for _, node in left]], place_of, coming, more)
+        def roots() -> int:
+            return costs.bits([*later, *[node for _, node in left]])
+
+        def seen() -> int:
+            return costs.bits(place_of) | costs.bits(coming)
+
+        def cost() -> float:
+            return costs.of(roots(), seen())[0]
 
         def take(target: Target, most: float) -> bool:
             """Write it now, if the rest then costs no more than that."""
@@ -218,15 +232,13 @@ class PhaseWriter:
 
         take_targets(False)
         wanted = {node: at for at, node in left if at.kind is Kind.SLOT}
-        candidates = [n for n in ready if n.op is not None and n.op not in _NO_MASKS and not self.graph.is_of_a_row(n)]
-        seen = {*place_of, *coming}
-        for best, saved in costs.choose([*later, *[node for _, node in left]], seen, candidates):
-            most = cost(best)
-            places = [Operand(Kind.SLOT, j) for j in range(self.slots)]
-            for at in [wanted[best], *places] if best in wanted else places:
+        candidates = [n for n in ready if n.op is not None and n.op not in _MASKS and not self.graph.is_of_a_row(n)]
+        for best, saved in costs.choose(roots(), seen, candidates):
+            most, needed = costs.of(roots(), seen() | costs.bit[best])
+            taken = {at for node, at in place_of.items() if costs.bits([node]) & needed}
+            free = [Operand(Kind.SLOT, j) for j in range(self.slots) if Operand(Kind.SLOT, j) not in taken]
+            for at in [wanted[best], *free] if best in wanted else free:
                 if (saved > _WORTH_A_SLOT or at in place_of.values()) and take((at, best), most):
-                    seen.clear()
-                    seen.update(place_of, coming)
                     break
         take_targets(True)
         return written, place_of
