@@ -40,6 +40,7 @@ SUITES = {
     "masks": "test_masks.py -k 'not numba'",
     "written": "test_recurrent.py",
     "language": "test_language.py",
+    "normalized": "test_normalized.py",
     "cells": "test_cells.py -k 'not numba'",
     "stream": "test_stream.py -k 'not numba'",
     "input": "test_bad_input.py -k 'not numba'",
