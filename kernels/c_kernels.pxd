@@ -32,6 +32,9 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_EXTRAS
         FASTRNN_CONSTANTS
         FASTRNN_REGISTERS
+        FASTRNN_PARAMETERS
+        FASTRNN_ROW_VALUES
+        FASTRNN_SUMS
         FASTRNN_AT_SLOT
         FASTRNN_AT_BEFORE
         FASTRNN_AT_AFTER
@@ -43,6 +46,9 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_AT_TAKEN
         FASTRNN_AT_CONSTANT
         FASTRNN_AT_REGISTER
+        FASTRNN_AT_ROW
+        FASTRNN_AT_SUM
+        FASTRNN_AT_OWN
         FASTRNN_F32
         FASTRNN_F64
         FASTRNN_CHUNKS_TO_LOOK
@@ -56,6 +62,11 @@ cdef extern from "kernels.h" nogil:
         const fastrnn_instruction *instructions
         ptrdiff_t count
 
+    ctypedef struct fastrnn_phase:
+        fastrnn_code of_row, of_units
+        int means[32]
+        int mean_count, ends
+
     ctypedef struct fastrnn_program:
         int units, blocks, slots, x_slots, h_slots, m_slots, states, parameters, gates, reads_h
         int x_gates[64]
@@ -64,6 +75,9 @@ cdef extern from "kernels.h" nogil:
         int extras, registers, constant_count
         const void *constants
         fastrnn_code forward, backward, inside, take, take_back, middle, middle_back
+        const fastrnn_phase *phases
+        const fastrnn_phase *phases_back
+        int phase_count, phase_back_count, row_values
 
     ctypedef struct fastrnn_extra:
         const void *at
@@ -89,6 +103,7 @@ cdef extern from "kernels.h" nogil:
         const void *weight_ih
         const void *weight_hh
         const void *unit
+        const void *units
         const void *bias_ih
         const void *bias_hh
         const fastrnn_extra *extras
@@ -107,6 +122,7 @@ cdef extern from "kernels.h" nogil:
         void *carry
         void *dh
         const void *du
+        void *own
         const void *dy
         const void *dh_n
         ptrdiff_t dy_row
@@ -133,6 +149,9 @@ cdef extern from "kernels.h" nogil:
         void (*step)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_take)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_middle)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*step_phases)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*step_back_phases)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*own_gradients)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*read_tape)(
             const fastrnn_layer *, void *, void *, ptrdiff_t, const intptr_t *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*pack_hidden)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil

@@ -28,9 +28,12 @@ from c_kernels cimport (
     FASTRNN_AT_TAKEN,
     FASTRNN_AT_GRADIENT,
     FASTRNN_AT_MIDDLE,
+    FASTRNN_AT_OWN,
     FASTRNN_AT_REGISTER,
+    FASTRNN_AT_ROW,
     FASTRNN_AT_SHOWN,
     FASTRNN_AT_SLOT,
+    FASTRNN_AT_SUM,
     FASTRNN_AT_UNIT,
     FASTRNN_CHUNKS_TO_LOOK,
     FASTRNN_CONSTANTS,
@@ -42,12 +45,15 @@ from c_kernels cimport (
     FASTRNN_GROUP_UNITS,
     FASTRNN_GRU,
     FASTRNN_LSTM,
+    FASTRNN_PARAMETERS,
     FASTRNN_PROGRAM,
     FASTRNN_RECYCLED,
     FASTRNN_REGISTERS,
     FASTRNN_RNN_RELU,
     FASTRNN_RNN_TANH,
+    FASTRNN_ROW_VALUES,
     FASTRNN_STATES,
+    FASTRNN_SUMS,
     FASTRNN_UNIT_SLOTS,
     fastrnn_cell,
     fastrnn_code,
@@ -62,6 +68,7 @@ from c_kernels cimport (
     fastrnn_layer,
     fastrnn_memory_watch_forks,
     fastrnn_parallel,
+    fastrnn_phase,
     fastrnn_pool_acquire,
     fastrnn_pool_barrier,
     fastrnn_pool_borrow,
@@ -363,13 +370,16 @@ cdef dict PLACES = {
     Kind.BEFORE: (FASTRNN_AT_BEFORE, FASTRNN_STATES),
     Kind.AFTER: (FASTRNN_AT_AFTER, FASTRNN_STATES),
     Kind.GRADIENT: (FASTRNN_AT_GRADIENT, FASTRNN_STATES),
-    Kind.UNIT: (FASTRNN_AT_UNIT, FASTRNN_UNIT_SLOTS),
+    Kind.UNIT: (FASTRNN_AT_UNIT, FASTRNN_PARAMETERS),
     Kind.MIDDLE: (FASTRNN_AT_MIDDLE, 1),
     Kind.EXTRA: (FASTRNN_AT_EXTRA, FASTRNN_EXTRAS),
     Kind.TAKEN: (FASTRNN_AT_TAKEN, 1),
     Kind.SHOWN: (FASTRNN_AT_SHOWN, FASTRNN_UNIT_SLOTS),
     Kind.CONSTANT: (FASTRNN_AT_CONSTANT, FASTRNN_CONSTANTS),
     Kind.REGISTER: (FASTRNN_AT_REGISTER, FASTRNN_REGISTERS),
+    Kind.ROW: (FASTRNN_AT_ROW, FASTRNN_ROW_VALUES),
+    Kind.SUM: (FASTRNN_AT_SUM, FASTRNN_SUMS),
+    Kind.OWN: (FASTRNN_AT_OWN, FASTRNN_PARAMETERS),
 }
 
 
@@ -386,22 +396,26 @@ cdef class Compiled:
     """A cell's program for the kernels, in one dtype."""
 
     cdef fastrnn_program program
-    cdef Buffer instructions, constants
+    cdef Buffer instructions, constants, phases
 
     def __init__(self, program, gates, int typenum, int units):
         cdef fastrnn_program *p = &self.program
         cdef ptrdiff_t i, k, lanes = kernels_of(typenum).lanes
         cdef fastrnn_instruction *at
+        cdef fastrnn_phase *phase
         x_gates, h_gates, m_gates = program.x_gates, program.h_gates, program.m_gates
         p.slots, p.x_slots, p.h_slots, p.m_slots = program.slots, len(x_gates), len(h_gates), len(m_gates)
         p.states, p.parameters, p.gates, p.reads_h = program.states, program.units, gates, program.reads_h
         p.registers, p.constant_count, p.extras = program.registers, len(program.constants), len(program.extras)
-        cdef ptrdiff_t room = max(p.slots + p.parameters, <int> program.room)
+        all_phases = program.phases + program.phases_back
+        cdef ptrdiff_t room = max(p.slots + (0 if all_phases else p.parameters), <int> program.room)
         p.units, p.blocks = units, (room * units + 3) // 4
         for name, count, most in (
                 ("sums, parameters and values to keep", room, FASTRNN_UNIT_SLOTS), ("gates", gates, FASTRNN_UNIT_SLOTS),
-                ("states", p.states, FASTRNN_STATES), ("values beside x", p.extras, FASTRNN_EXTRAS),
-                ("constants", p.constant_count, FASTRNN_CONSTANTS),
+                ("parameters", p.parameters, FASTRNN_PARAMETERS), ("states", p.states, FASTRNN_STATES),
+                ("values beside x", p.extras, FASTRNN_EXTRAS), ("constants", p.constant_count, FASTRNN_CONSTANTS),
+                ("values of a row", program.row_values, FASTRNN_ROW_VALUES),
+                ("means at once", max([len(each.means) for each in all_phases], default=0), FASTRNN_SUMS),
                 ("registers", p.registers, FASTRNN_REGISTERS)):
             if count > most:
                 raise ValueError(f"the cell has {count} {name}; expected {most} at the most for the C kernels")
@@ -412,15 +426,30 @@ cdef class Compiled:
             p.h_gates[i] = blocks_hh.index(h_gates[i // units])
         for i in range(p.m_slots * units):
             p.m_gates[i] = blocks_hh.index(m_gates[i // units])
-        codes = (
+        codes = [
             program.forward, program.backward, program.inside, program.middle, program.middle_back, program.take,
-            program.take_back)
+            program.take_back]
+        for each in all_phases:
+            codes += [each.of_row, each.of_units]
         self.instructions = Buffer(sum(map(len, codes)) * sizeof(fastrnn_instruction))
         at = <fastrnn_instruction *> self.instructions.data
         cdef fastrnn_code **compiled = [
             &p.forward, &p.backward, &p.inside, &p.middle, &p.middle_back, &p.take, &p.take_back]
+        cdef fastrnn_code *code
+        self.phases = Buffer(len(all_phases) * sizeof(fastrnn_phase))
+        phase = <fastrnn_phase *> self.phases.data
+        p.phase_count, p.phase_back_count = len(program.phases), len(program.phases_back)
+        p.phases, p.phases_back, p.row_values = phase, phase + p.phase_count, program.row_values
+        for i, (means, _, _, ends) in enumerate(all_phases):
+            phase[i].mean_count, phase[i].ends = len(means), ends
+            for k in range(phase[i].mean_count):
+                phase[i].means[k] = place((Kind.ROW, means[k])) - FASTRNN_AT_ROW
         for i, instructions in enumerate(codes):
-            compiled[i].instructions, compiled[i].count = at, len(instructions)
+            if i < 7:
+                code = compiled[i]
+            else:
+                code = &phase[(i - 7) // 2].of_units if (i - 7) % 2 else &phase[(i - 7) // 2].of_row
+            code.instructions, code.count = at, len(instructions)
             for op, out, a, b, c in instructions:
                 at.op, at.out, at.a, at.b, at.c = op, place(out), place(a), place(b), place(c)
                 at += 1
@@ -754,7 +783,7 @@ cdef void split_over(Job *job, int threads) noexcept:
     cdef bint large = job.itemsize * job.blocks * job.layer.panel_stride > LARGE_BYTES
     job.threads = threads
     job.by_hidden = job.layer.batch < threads * (ROWS_WORTH_LARGE_WEIGHTS if large else ROWS_WORTH_A_THREAD)
-    job.apart = is_scan(&job.layer) and job.projection.b == NULL
+    job.apart = is_scan(&job.layer) and job.projection.b == NULL and not has_phases(&job.layer)
     if job.apart and job.blocks // job.strands % threads == 0:
         job.by_hidden = True  # without a barrier
 
@@ -846,7 +875,7 @@ cdef class Packed:
 
     cdef Job job
     cdef object unit  # a copy: the layer reads the cell's own parameters as they are
-    cdef Buffer panels, bias, split, projection
+    cdef Buffer panels, bias, split, projection, units
 
 
 cdef void pack_task(void *context, int part) noexcept nogil:
@@ -890,6 +919,7 @@ def pack(cell, weights, *, num_threads=1):
     job.layer.weight_ih = job.layer.weight_hh = job.layer.bias_ih = job.layer.bias_hh = NULL  # they may go away
     packed.unit = None if weights[5] is None else weights[5].copy()
     job.layer.unit = pointer(packed.unit)
+    packed.units = whole_units_of(&job)
     packed.job = job
     return packed
 
@@ -911,6 +941,28 @@ cdef inline bint takes_other(const fastrnn_layer *l) noexcept nogil:
     return l.program != NULL and l.program.take.count > 0
 
 
+cdef inline bint has_phases(const fastrnn_layer *l) noexcept nogil:
+    """Whether a step is done in phases, between which rows are summed up."""
+    return l.program != NULL and l.program.phase_count > 0
+
+
+cdef Buffer whole_units_of(Job *job):
+    """The cell's own parameters in whole vectors, as phases read them; the layer points to them. None without phases."""
+    cdef fastrnn_layer *l = &job.layer
+    if not has_phases(l) or l.unit == NULL:
+        return None
+    cdef size_t row = l.hidden * job.itemsize, units_row = round_up(l.hidden, job.lanes) * job.itemsize
+    cdef Buffer units = Buffer(l.program.parameters * units_row)
+    copy_rows(units.data, units_row, l.unit, row, l.program.parameters, row, units_row)
+    l.units = units.data
+    return units
+
+
+cdef ptrdiff_t size_of_z(const Job *job, ptrdiff_t stride, ptrdiff_t rows) noexcept:
+    """Elements of Z with what lies behind it, of so many rows."""
+    return job.blocks * stride + (rows * job.layer.program.row_values if job.layer.program != NULL else 0)
+
+
 cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
     """Choose how a forward call runs that knows its sizes and threads, on weights that are packed already or not."""
     cdef fastrnn_layer *l = &job.layer
@@ -927,7 +979,7 @@ cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
         job.steps = max(1, PROJECTION_BYTES // max(1, of_a_step))
         if l.split_x:
             job.steps = max(job.steps, SPLIT_ROWS // max(1, l.batch))
-    if tape or l.projected or has_middle(l):
+    if tape or l.projected or has_middle(l) or has_phases(l):
         l.z_stride = stride_of_blocks(
             job, l.rows if tape else min(l.rows, job.steps * l.batch) if l.projected else l.batch)
 
@@ -984,6 +1036,11 @@ cdef void project_rows(
         job.cell.project(l, b0, b1, row0 + rows * i // job.pieces, row0 + rows * (i + 1) // job.pieces)
 
 
+cdef inline ptrdiff_t first_row(const Job *job, int part, ptrdiff_t n) noexcept nogil:
+    """The first batch row of a part in what is done of whole rows: n, or where threads share the units one of its own."""
+    return start(job.layer.batch, job.threads, part) if job.by_hidden else n
+
+
 cdef void forward_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
     cdef fastrnn_layer layer = job.layer
@@ -1018,7 +1075,7 @@ cdef void forward_task(void *context, int part) noexcept nogil:
                 n0 = batch_start(job, part, s, last)
                 n1 = batch_start(job, part + 1, s, last)
         if not stopped:
-            if layer.m != NULL and not layer.keep and not layer.projected:
+            if (layer.m != NULL or has_phases(&layer)) and not layer.keep and not layer.projected:
                 layer.z_row = fastrnn_step_row(&layer, s)
             if layer.taken != NULL:
                 in_pieces(job, job.cell.step_take, &layer, s, b0, b1, n0, n1, job.strands)
@@ -1029,6 +1086,10 @@ cdef void forward_task(void *context, int part) noexcept nogil:
                 if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # m is of all threads
                     return
                 in_pieces(job, job.cell.step_middle, &layer, s, b0, b1, n0, n1, job.strands)
+            if has_phases(&layer):
+                if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # the sums are of all threads
+                    return
+                job.cell.step_phases(&layer, s, first_row(job, part, n0), first_row(job, part + 1, n1))
             if layer.u != NULL and project_step(job, &layer, s, part, n0, n1):
                 return
         to_look -= 1
@@ -1117,8 +1178,10 @@ def forward(
         c_size = c_row // others
     cdef size_t h_row = l.outputs * job.itemsize, y_row = l.y_row * job.itemsize
     cdef char *at
-    cdef Buffer z = None, c = None, u = None, taken = None, scratch = None, projection = None
+    cdef Buffer z = None, c = None, u = None, taken = None, scratch = None, projection = None, units = None
     try:
+        if packed is None:
+            units = whole_units_of(&job)
         if others:
             if tape or c_row != row or l.program != NULL:  # programs want whole vectors that are aligned
                 c = Buffer(c_row * (l.batch + (l.rows if tape else 0)))
@@ -1142,7 +1205,7 @@ def forward(
             projection = panels_of_projection(&job)
             run(pack_projection_task, &job)
         if l.z_stride:
-            z = Buffer(job.itemsize * job.blocks * l.z_stride)
+            z = Buffer(job.itemsize * size_of_z(&job, l.z_stride, l.rows if tape else 0))
             l.z = z.data
         if l.split_x and l.projected:
             scratch = Buffer(job.itemsize * job.sizes.forward_scratch * job.threads)
@@ -1168,6 +1231,7 @@ def forward(
     cdef Tape kept = Tape()
     kept.job = job
     kept.job.layer.panels = kept.job.layer.bias = kept.job.layer.split_panels = NULL
+    kept.job.layer.units = NULL
     kept.x, kept.y, kept.h_0, kept.weights, kept.cell = x, y_array, h_0, weights, cell
     kept.held = held, hold(y_array)
     kept.z, kept.c, kept.u, kept.taken, kept.offsets, kept.extras, kept.extra = z, c, u, taken, offsets, extras, extra
@@ -1217,7 +1281,7 @@ cdef class Stepper:
                 l.taken = self.take(l.hidden * job.itemsize)
             if l.split_x:
                 l.scratch = self.take(self.threads * job.sizes.forward_scratch * job.itemsize)
-            if l.split_x or has_middle(l):
+            if l.split_x or has_middle(l) or has_phases(l):
                 l.x = l.h_0  # anything but NULL: a step of tokens needs no more
                 plan_forward(job, False, True)
                 self.memory.append(Buffer(job.blocks * l.z_stride * job.itemsize))
@@ -1383,7 +1447,8 @@ def kept_sizes(cell, ptrdiff_t steps, ptrdiff_t batch, ptrdiff_t rows, ptrdiff_t
     memset(&job, 0, sizeof(Job))
     job.typenum, job.layer.hidden = typenum, hidden
     choose_cell(&job, cell, hidden)
-    sizes = [blocks_of(&job, hidden) * stride_of_blocks(&job, rows)]
+    job.blocks = blocks_of(&job, hidden)
+    sizes = [size_of_z(&job, stride_of_blocks(&job, rows), rows)]
     if job.others:
         sizes.append((batch + rows) * c_width(&job))
     if proj_size or has_middle(&job.layer):
@@ -1484,8 +1549,21 @@ cdef bint unproject_step(Job *job, fastrnn_layer *l, ptrdiff_t s, int part, ptrd
     multiply_in_pieces(job, &m, p0, p1, n0, max(n0, min(n1, fastrnn_step_count(l, s))))
     if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # du is of all threads
         return True
-    job.cell.step_back_gates(l, s, b0, b1, n0, n1)
+    if not has_phases(l):
+        job.cell.step_back_gates(l, s, b0, b1, n0, n1)
     return False
+
+
+cdef bint sum_own(Job *job, fastrnn_layer *l, int part) noexcept nogil:
+    """dunit += what the steps since the last time gave, of all threads' rows, for a part of the units.
+
+    Returns whether to leave.
+    """
+    cdef ptrdiff_t units = round_up(l.hidden, job.lanes) // job.lanes
+    if fastrnn_pool_barrier(job.threads, &job.watch):
+        return True
+    job.cell.own_gradients(l, start(units, job.threads, part), start(units, job.threads, part + 1))
+    return fastrnn_pool_barrier(job.threads, &job.watch)
 
 
 cdef void backward_task(void *context, int part) noexcept nogil:
@@ -1493,6 +1571,7 @@ cdef void backward_task(void *context, int part) noexcept nogil:
     cdef fastrnn_layer layer = layer_of_part(job, part)
     cdef ptrdiff_t s, p0 = 0, p1 = job.sizes.hidden_panels, n0 = 0, n1 = layer.batch, to_look = job.steps_to_look
     cdef bint by_step = job.by_hidden and not job.apart
+    cdef ptrdiff_t group = 0  # rows of the steps since the gradients of the cell's own parameters were added up
     if job.by_hidden:
         p0 = start(job.sizes.hidden_panels, job.threads, part)
         p1 = start(job.sizes.hidden_panels, job.threads, part + 1)
@@ -1507,10 +1586,20 @@ cdef void backward_task(void *context, int part) noexcept nogil:
             if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # what m feeds is of all threads
                 return
             in_pieces(job, job.cell.step_back_middle, &layer, s, p0, p1, n0, n1)
+        if has_phases(&layer) and s >= 0:
+            if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # dh is of all threads
+                return
+            job.cell.step_back_phases(&layer, s, first_row(job, part, n0), first_row(job, part + 1, n1))
+            group += fastrnn_step_count(&layer, s)
+            if layer.own != NULL and (
+                    s == 0 or group + fastrnn_step_count(&layer, s - 1) > FASTRNN_GRADIENT_ROWS):  # as `cut_chunks`
+                if sum_own(job, &layer, part):
+                    return
+                group = 0
         to_look -= 1
         if to_look == 0:
             to_look = job.steps_to_look
-            if fastrnn_stopped(&job.watch) and not by_step:
+            if fastrnn_stopped(&job.watch) and not by_step and layer.own == NULL:
                 return
         if by_step and fastrnn_pool_barrier(job.threads, &job.watch):
             return
@@ -1648,7 +1737,9 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
             dbias_ih = empty(1, weight_ih.shape, typenum)
         if l.bias_hh != NULL:
             dbias_hh = empty(1, (<cnp.ndarray> tape.weights[3]).shape, typenum)
-        if l.unit != NULL:
+        if l.unit != NULL and has_phases(l):
+            dunit = cnp.PyArray_ZEROS(2, (<cnp.ndarray> tape.weights[5]).shape, typenum, 0)
+        elif l.unit != NULL:
             dunit = empty(2, (<cnp.ndarray> tape.weights[5]).shape, typenum)
         if l.u != NULL:
             dweight_hr = cnp.PyArray_ZEROS(2, hr_shape, typenum, 0)
@@ -1666,8 +1757,9 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
     cdef size_t carry_row = row * (1 if l.program == NULL else 1 + others), first = 0 if l.program == NULL else row
     cdef size_t h_row = l.outputs * job.itemsize
     cdef ptrdiff_t begun = fastrnn_step_count(l, l.steps - 1 if l.reverse else 0)  # sequences of a step or more
-    cdef Buffer carry, panels, split, scratch, panels_m, chunks = None, projection = None, dh = None, du = None
+    cdef Buffer carry, panels, split, scratch, panels_m, own, units, chunks = None, projection = None, dh = None, du = None
     try:
+        units = whole_units_of(&job)
         carry = Buffer(l.batch * carry_row)
         l.carry = carry.data
         memset(l.carry, 0, l.batch * carry_row)
@@ -1689,6 +1781,10 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
         if l.m != NULL:
             panels_m = Buffer(job.itemsize * job.sizes.backward_panel * job.sizes.hidden_panels)
             l.panels_m = panels_m.data
+        if has_phases(l) and l.unit != NULL:
+            own = Buffer(l.batch * l.program.parameters * row)
+            memset(own.data, 0, own.size)
+            l.own = own.data
         split = Buffer(job.itemsize * job.sizes.input_panels * job.sizes.split_backward)
         l.split_panels = split.data
         scratch = Buffer(job.itemsize * job.sizes.backward_scratch * job.threads)
@@ -1699,7 +1795,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
             dh, du = Buffer(l.rows * h_row), Buffer(l.batch * packed_row)
             l.dh, l.du = dh.data, du.data
         run(pack_hidden_task, &job)
-        run(backward_task, &job, job.by_hidden)
+        run(backward_task, &job, job.by_hidden or l.own != NULL)
         run(weight_task, &job)
         if l.dx != NULL:
             run(pack_input_task, &job)

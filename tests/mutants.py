@@ -45,6 +45,7 @@ SUITES = {
     "onnx": "test_onnx.py",
     "onnx_session": "test_onnx_session.py",
     "onnx_export": "test_onnx_export.py",
+    "normalized": "test_normalized.py",
     "cells": "test_cells.py -k 'not numba'",
     "stream": "test_stream.py -k 'not numba'",
     "input": "test_bad_input.py -k 'not numba'",

@@ -309,6 +309,16 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "(REAL *)piece->taken;",
             "extra",
         ),
+        Mutant(
+            "lanes_beyond_h_are_summed",
+            "memcpy(&before[j][r], &w->sums[j][r], (size_t)left",
+            "memcpy(&before[j][r], &w->sums[j][r], (size_t)LANES",
+            "normalized",
+        ),
+        Mutant("means_are_sums", "(w->sums[j][r]) / (REAL)l->hidden)", "(w->sums[j][r]))", "normalized"),
+        Mutant("values_of_the_first_row", "FN(row_values_at)(l, row + r)", "FN(row_values_at)(l, row)", "normalized"),
+        Mutant("own_gradients_pile_up", "*own = (vec){0};", "", "normalized"),
+        Mutant("own_gradients_of_one_sequence", "(n * M + i) * C + q * LANES, M * C}", "(n * M + i) * C + q * LANES, 0}", "normalized"),
     ],
     ("fastrnn/extra.py", "extra"): [
         Mutant("pieces_draw_from_the_beginning", "self.first + start * math.prod(self.shape[1:])", "self.first"),
@@ -320,6 +330,20 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ("fastrnn/cells/noise.py", "extra"): [
         Mutant("zoneout_keeps_the_new", "where(draw > 0.5, old, new)", "where(draw > 0.5, new, old)"),
         Mutant("expectation_the_other_way", "new + p * (old - new)", "old + p * (new - old)"),
+    ],
+    ("fastrnn/cells/phases.py", "normalized"): [
+        Mutant("sums_begin_again_in_each_phase", "place_of = {**seen, **self.rows}", "place_of = {**seen}"),
+        Mutant("targets_are_overwritten", "if at in final.difference([other for other, _ in left]):", "if not at:"),
+        Mutant("a_state_before_outlives_the_new_one", "lost = [at, Operand(Kind.BEFORE, at.index)]", "lost = [at]"),
+        Mutant("h_is_never_written", "at in (Operand(Kind.AFTER, 0), Operand(Kind.GRADIENT, 0))", "at in ()"),
+    ],
+    ("fastrnn/cells/graph.py", "normalized"): [
+        Mutant("means_of_differences_are_of_sums", "found if factor is None else self.mul(factor, found)", "found"),
+        Mutant("terms_lose_their_sign", "sign if a.op is Op.ADD else -sign)", "sign)"),
+    ],
+    ("fastrnn/cells/norms.py", "normalized"): [
+        Mutant("epsilon_outside", " / len(centred) + eps)", " / len(centred)) + eps"),
+        Mutant("rows_of_tuples_are_apart", "m = mean(_sum(values)) / len(values)", "m = mean(values[0])"),
     ],
     ("kernels/c/program.inc.h", "activations written"): [
         Mutant("lerp_starts_elsewhere", "vec_fma(a, b - c, c)", "vec_fma(a, b - c, b)"),

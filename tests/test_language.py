@@ -15,7 +15,7 @@ import fastrnn
 from fastrnn import cells
 from fastrnn.cells import BESIDE, LIBRARY, WrittenCell, cell, sigmoid, tanh, where
 from fastrnn.cells.graph import EVALUATE
-from fastrnn.cells.program import Instruction, Kind, Op, Operand, Program
+from fastrnn.cells.program import Instruction, Kind, Op, Operand, Phase, Program
 
 Values = dict[Operand, Any]
 ROWS = 6
@@ -61,6 +61,20 @@ def run(code: tuple[Instruction, ...], values: Values, constants: tuple[float, .
             values[at(out)] = EVALUATE[op](*of[: TAKES[op]])
 
 
+def run_phases(phases: tuple[Phase, ...], values: Values, constants: tuple[float, ...], *, one_memory: bool) -> None:
+    """Interpret a program in phases, for which the values are those of ROWS units of one row."""
+    for phase in phases:
+        sums = {at.index: value for at, value in values.items() if at.kind is Kind.SUM}
+        values |= {Operand(Kind.ROW, k): np.full(ROWS, sums[j].mean()) for j, k in enumerate(phase.means)}
+        run(phase.of_row, values, constants, one_memory=one_memory)
+        for at in [at for at in values if at.kind is Kind.REGISTER]:
+            del values[at]  # what a program has in registers is lost
+        values |= {Operand(Kind.SUM, j): np.zeros(ROWS) for j in range(32)}
+        run(phase.of_units, values, constants, one_memory=one_memory)
+        for at in [at for at in values if at.kind is Kind.REGISTER]:
+            del values[at]
+
+
 def program_of(of: WrittenCell) -> Program:
     assert of.program is not None
     return of.program
@@ -104,6 +118,7 @@ def by_program(of: WrittenCell, values: Values) -> tuple[list[Any], Values]:
     known.pop(middle, None)
     known = without_registers(known)
     run(program.forward, known, constants, one_memory=True)
+    run_phases(program.phases, known, constants, one_memory=True)
     states = [known[Operand(Kind.BEFORE if k else Kind.AFTER, k)] for k in range(K)]
 
     tape = {at: v for at, v in known.items() if at.kind is Kind.SLOT and at.index < max(program.room, 4 * -(-S // 4))}
@@ -119,19 +134,29 @@ def by_program(of: WrittenCell, values: Values) -> tuple[list[Any], Values]:
     seen = without_registers(seen) | {Operand(Kind.SLOT, j): np.full(ROWS, np.nan) for j in range(Q)}
     if Q:
         seen[middle] = WEIGHT * sum(first)
+    seen |= {at: value for at, value in known.items() if at.kind is Kind.ROW}
+    seen |= {Operand(Kind.OWN, m): np.zeros(ROWS) for m in range(program.units if program.phases else 0)}
     run(program.backward, seen, constants, one_memory=False)
+    run_phases(program.phases_back, seen, constants, one_memory=False)
     grads = {Operand(Kind.SLOT, j): first[j] if j < Q else seen[Operand(Kind.SLOT, j)] for j in range(S)}
     start = 0 if program.reads_h else 1
     grads |= {Operand(Kind.BEFORE, k): seen[Operand(Kind.GRADIENT, k)] for k in range(start, K)}
-    return states, grads | {Operand(Kind.UNIT, m): seen[Operand(Kind.SLOT, S + m)] for m in range(program.units)}
+    own = [Operand(Kind.OWN, m) if program.phases else Operand(Kind.SLOT, S + m) for m in range(program.units)]
+    return states, grads | {Operand(Kind.UNIT, m): seen[at] for m, at in enumerate(own)}
 
 
 def differences(of: WrittenCell, values: Values, operand: Operand, step: float = 1e-6) -> Any:
-    ends = [by_function(of, values | {operand: values[operand] + sign * step}) for sign in (1, -1)]
-    return sum(
-        values[Operand(Kind.GRADIENT, k)] * (up - down) / (2 * step)
-        for k, (up, down) in enumerate(zip(*ends, strict=True))
-    )
+    """The gradient of an operand: where units see one another of each on its own."""
+    moves = np.eye(ROWS) if program_of(of).phases else np.ones((1, ROWS))
+    found = np.zeros(ROWS)
+    for moved in moves:
+        ends = [by_function(of, values | {operand: values[operand] + sign * step * moved}) for sign in (1, -1)]
+        each = sum(
+            values[Operand(Kind.GRADIENT, k)] * np.subtract(up, down) / (2 * step)
+            for k, (up, down) in enumerate(zip(*ends, strict=True))
+        )
+        found += each if len(moves) == 1 else moved * np.sum(each)
+    return found
 
 
 @names
@@ -157,7 +182,13 @@ def test_a_program_stays_within_what_kernels_hold(name: str) -> None:
     assert program.registers <= 32
     assert len(program.constants) <= 32
     assert program.states <= 8
-    assert max(program.room, program.slots + program.units) <= 16
+    assert max(program.room, program.slots + (0 if program.phases else program.units)) <= 16
+    for phase in (*program.phases, *program.phases_back):
+        assert len(phase.means) <= 32
+        assert (
+            max([*phase.means, *[at.index for i in phase.of_row for at in i[1:] if at.kind is Kind.ROW]], default=0)
+            < 96
+        )
 
 
 @cell(gates="i f g o", states="h c")

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from fastrnn.cells.language import WrittenCell, cell
+from fastrnn.cells.norms import layer_norm, rms_norm
 from fastrnn.cells.operations import (
     absolute,
     clip,
@@ -25,6 +26,7 @@ from fastrnn.cells.operations import (
     log,
     log1p,
     maximum,
+    mean,
     minimum,
     reciprocal,
     relu,
@@ -58,13 +60,16 @@ __all__ = [
     "gelu",
     "hard_sigmoid",
     "hard_tanh",
+    "layer_norm",
     "leaky_relu",
     "log",
     "log1p",
     "maximum",
+    "mean",
     "minimum",
     "reciprocal",
     "relu",
+    "rms_norm",
     "selu",
     "sigmoid",
     "silu",

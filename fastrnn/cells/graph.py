@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +16,13 @@ import numpy as np
 from fastrnn.cells.program import Op, Operand
 from fastrnn.parameters import Array
 
-__all__ = ["EVALUATE", "Function", "Graph", "Node", "erf", "evaluate", "reachable", "sigmoid"]
+__all__ = ["EVALUATE", "Across", "Function", "Graph", "Node", "erf", "evaluate", "reachable", "sigmoid"]
+
+
+class Across(Enum):
+    """Operations over the units of a row. No program has them: it ends where one begins, and another goes on after."""
+
+    MEAN = "mean"
 
 
 class Node:
@@ -25,7 +32,7 @@ class Node:
 
     def __init__(self, index: int, op: Any, args: tuple[Node, ...], value: Any) -> None:
         self.index = index  # in the graph
-        self.op = op  # an Op, a Function, or None of leaves and numbers
+        self.op = op  # an Op, a Function, Across.MEAN, or None of leaves and numbers
         self.args = args
         self.value = value  # of a leaf the Operand, a number's float, a Function's options
 
@@ -62,7 +69,8 @@ def erf(a: Array) -> Array:
     return np.fromiter(map(math.erf, a.ravel().tolist()), np.float64, a.size).reshape(a.shape).astype(a.dtype)
 
 
-EVALUATE: Mapping[Op, Callable[..., Any]] = {
+EVALUATE: Mapping[Op | Across, Callable[..., Any]] = {
+    Across.MEAN: lambda a: np.mean(a, axis=-1, keepdims=True),
     Op.COPY: lambda a: a,
     Op.ADD: np.add,
     Op.SUB: np.subtract,
@@ -105,6 +113,10 @@ class Graph:
         self.nodes: list[Node] = []
         self._known: dict[_Key, Node] = {}
         self._lowered: dict[Node, Node] = {}
+        self._of_a_row: dict[Node, bool] = {}
+        self._normalized: dict[
+            Node, tuple[Node, Node]
+        ] = {}  # of v, where there is v * (1 / s) for an s of a row: it, s
 
     def _node(self, op: Any, args: tuple[Node, ...], value: Any) -> Node:
         # A number by its bits: 0.0 and -0.0 are two.
@@ -127,12 +139,21 @@ class Graph:
         """The node of a function of x."""
         return self._node(function, (x,), options)
 
-    def make(self, op: Op, *args: Node) -> Node:
+    def is_of_a_row(self, node: Node) -> bool:
+        """Whether all units of a row have the same value: it is made of means, and perhaps of numbers."""
+        found = self._of_a_row.get(node)
+        if found is None:
+            args = [a for a in node.args if a.number is None]
+            found = node.op is Across.MEAN or (bool(args) and all(map(self.is_of_a_row, args)))
+            self._of_a_row[node] = found
+        return found
+
+    def make(self, op: Op | Across, *args: Node) -> Node:
         """The node of an operation."""
         simpler = getattr(self, _SIMPLER.get(op, ""), None)
         return self._plain(op, *args) if simpler is None else simpler(*args)
 
-    def _plain(self, op: Op, *args: Node) -> Node:
+    def _plain(self, op: Any, *args: Node) -> Node:
         numbers = [a.number for a in args]
         if None not in numbers and op not in (Op.LESS, Op.LESS_EQUAL, Op.EQUAL, Op.SELECT):
             with np.errstate(all="ignore"):
@@ -180,6 +201,8 @@ class Graph:
             return self.add(a, b.args[0])
         if a.op is Op.NEG:
             return self.neg(self.add(a.args[0], b))
+        if a.op is Op.SUB and a.args[1] is b and any(map(self.is_of_a_row, b.args)):
+            return self.sub(a.args[0], self.mul(self.number(2.0), b))
         return self._plain(Op.SUB, a, b)
 
     def mul(self, a: Node, b: Node) -> Node:
@@ -195,7 +218,80 @@ class Graph:
                 return self.mul(self.number(one.number * other.args[0].number), other.args[1])
             if one.number is not None and other.op is Op.MUL and other.args[1].number is not None:
                 return self.mul(self.number(one.number * other.args[1].number), other.args[0])
+            if (one.number is not None or self.is_of_a_row(one)) and other.op is Op.MUL and not self.is_of_a_row(other):
+                for u, v in (other.args, other.args[::-1]):
+                    # One product of every unit in place of two.
+                    if self.is_of_a_row(u) and self._normalized.get(v, (None,))[0] is not other:
+                        return self.mul(self.mul(one, u), v)
+            if self.is_of_a_row(one) and not self.is_of_a_row(other):
+                if one.op is Op.DIV and one.args[0].number == 1:
+                    found = self._plain(Op.MUL, a, b)
+                    self._normalized.setdefault(other, (found, one.args[1]))
+                    return found
+                if other in self._normalized:  # so that in derivatives nothing but this is needed of it
+                    found, s = self._normalized[other]
+                    return self.mul(self.mul(one, s), found)
         return self._plain(Op.MUL, a, b)
+
+    def mean(self, a: Node) -> Node:
+        """The mean of a over the units of a row.
+
+        What is of a row is its own mean, and comes out of that of a product. Where it stands in terms of a sum, the
+        mean of that is a sum of means, one for each factor that is of a row: so those that a gradient takes do not wait
+        for one another. The mean of v - mean(v) is 0.
+        """
+        if a.number is not None or self.is_of_a_row(a):
+            return a
+        terms = self._terms_of_a_row(a)
+        if len(terms) > 1:
+            alone: list[tuple[int, Node]] = []
+            by_factor: dict[Node | None, list[tuple[int, Node]]] = {}
+            for sign, factor, term in terms:
+                if self.is_of_a_row(term):
+                    alone.append((sign, term))
+                else:
+                    by_factor.setdefault(factor, []).append((sign, term))
+            for factor, its in by_factor.items():
+                its.sort(
+                    key=lambda each: each[1].index
+                )  # as equations have them, so that the mean may be one of theirs
+                (sign, whole), *rest = its
+                for each, term in rest:
+                    whole = self.add(whole, term) if each == sign else self.sub(whole, term)
+                found = self.mean(whole)
+                if found.number != 0:
+                    alone.append((sign, found if factor is None else self.mul(factor, found)))
+            result = self.number(0.0)
+            for sign, term in alone:
+                if (-sign, term) not in alone:
+                    result = self.add(result, term) if sign > 0 else self.sub(result, term)
+            return result
+        if a.op is Op.NEG:
+            return self.neg(self.mean(a.args[0]))
+        if a.op is Op.MUL:
+            for u, v in (a.args, a.args[::-1]):
+                if u.number is not None or self.is_of_a_row(u):
+                    inner = self.mean(v)
+                    return inner if inner.number == 0 else self.mul(u, inner)
+        if a.op is Op.DIV and self.is_of_a_row(a.args[1]):
+            return self.div(self.mean(a.args[0]), a.args[1])
+        return self._plain(Across.MEAN, a)
+
+    def _terms_of_a_row(self, a: Node, sign: int = 1) -> list[tuple[int, Node | None, Node]]:
+        """What a is the sum of: sign, a factor of a row or None, the rest. A sum without such factors is one term."""
+        if a.op is Op.NEG:
+            return self._terms_of_a_row(a.args[0], -sign)
+        if a.op in (Op.ADD, Op.SUB):
+            one, other = a.args
+            terms = self._terms_of_a_row(one, sign)
+            terms += self._terms_of_a_row(other, sign if a.op is Op.ADD else -sign)
+            if any(factor is not None or self.is_of_a_row(term) for _, factor, term in terms):
+                return terms
+        if a.op is Op.MUL and not self.is_of_a_row(a):
+            for u, v in (a.args, a.args[::-1]):
+                if self.is_of_a_row(u):
+                    return [(sign, u, v)]
+        return [(sign, None, a)]
 
     def div(self, a: Node, b: Node) -> Node:
         """a / b."""
@@ -231,7 +327,8 @@ class Graph:
         return done[root]
 
 
-_SIMPLER = {
+_SIMPLER: Mapping[Op | Across, str] = {
+    Across.MEAN: "mean",
     Op.NEG: "neg",
     Op.ADD: "add",
     Op.SUB: "sub",

@@ -16,15 +16,18 @@ from types import FrameType, SimpleNamespace
 from typing import Any
 
 from fastrnn.cells.derivative import differentiate
-from fastrnn.cells.graph import Graph, Node, evaluate, reachable
+from fastrnn.cells.graph import Across, Graph, Node, evaluate, reachable
 from fastrnn.cells.noise import Noise, named_noise
 from fastrnn.cells.operations import Traced
+from fastrnn.cells.phases import PhaseWriter, keep
 from fastrnn.cells.program import Instruction, Kind, Op, Operand, Program
 from fastrnn.cells.schedule import Constants, choose_tape, schedule
 from fastrnn.cells.table import Cell
 from fastrnn.parameters import Array
 
 __all__ = ["Equations", "WrittenCell", "cell"]
+
+_SLOTS = 16  # of a unit, that kernels have
 
 
 @dataclass(frozen=True)
@@ -578,7 +581,9 @@ class _Definition:
             {operand: graph.lowered(node) for operand, node in into_h.items() if operand.kind is not Kind.EXTRA},
             tuple(map(graph.lowered, shown)),
         )
-        program = _Writer(self, equations).program(graph)
+        writer = _Writer(self, equations)
+        has_means = any(node.op is Across.MEAN for node in reachable(equations.after))
+        program = writer.program_in_phases(graph) if has_means else writer.program(graph)
         additive = not self.apart and not of_middle and not self.x_only and not self.h_only
         return WrittenCell(
             self.function.__name__, self.gates, self.states, additive, program, equations, definition=self
@@ -600,6 +605,12 @@ class _Definition:
         for k, name in enumerate([*self.extra, *[noise.name for noise in traced.noise]]):
             if Operand(Kind.EXTRA, k) not in leaves:
                 raise self.fault(ValueError, f"e.{name} is not used; expected every one in the new states")
+        if products and any(node.op is Across.MEAN for node in reachable(roots)):
+            raise self.fault(
+                ValueError,
+                "a gate is called, and there is a mean over units (layer_norm and rms_norm take some); expected one of "
+                "the two: a step is not cut for both",
+            )
         for node in reachable(products):
             if node.leaf is not None and node.leaf in self._middle_slots(traced.of_middle):
                 raise self.fault(
@@ -632,6 +643,64 @@ class _Writer:
         found = schedule(targets, seen, self.constants, forward=forward)
         self.registers = max(self.registers, found.registers)
         return found.instructions
+
+    def program_in_phases(self, graph: Graph) -> Program:
+        """All of it, where there are means over the units of a row."""
+        d, e = self.definition, self.equations
+        gate = {name: index for index, name in enumerate(d.gates)}
+        S, zero = len(e.slots), graph.number(0.0)
+        slot = [Operand(Kind.SLOT, j) for j in range(S)]
+        reads_h = any(node.leaf == Operand(Kind.BEFORE, 0) for node in reachable([*e.after, *e.gradients.values()]))
+        back = [(at, e.gradients.get(at, zero)) for at in slot]
+        for k in range(0 if reads_h else 1, len(d.states)):
+            back.append((Operand(Kind.GRADIENT, k), e.gradients.get(Operand(Kind.BEFORE, k), zero)))
+        for m in range(len(d.parameters)):
+            if (gradient := e.gradients.get(Operand(Kind.UNIT, m))) is not None:
+                own = Operand(Kind.OWN, m)
+                back.append((own, graph.make(Op.ADD, graph.leaf(own), gradient)))
+        means = {node for node in reachable(e.after) if node.op is Across.MEAN}
+        shown = [
+            node if all(n in means for n in reachable([node]) if n.op is Across.MEAN) else graph.leaf(slot[0])
+            for node in e.shown
+        ]
+
+        known_after = {node: Operand(Kind.AFTER, k) for k, node in enumerate(e.after) if k and node.op is not None}
+        needed = [*[node for _, node in back], *shown]
+        tape = keep(graph, e.after, needed, [*known_after, *means], _SLOTS)
+        if tape is None:
+            raise d.fault(
+                ValueError,
+                f"the cell has {S} sums and keeps more values than there is room for; expected {_SLOTS} at the most",
+            )
+        room = -(-max([S, *[at.index + 1 for at in tape.values()]]) // 4) * 4
+        leaves = {node: node.value for node in graph.nodes if node.leaf is not None and node.leaf.kind is not Kind.SLOT}
+        sums = {graph.leaf(at): at for at in slot}
+        writer = PhaseWriter(graph, self.constants, room)
+        forward = [(Operand(Kind.AFTER, k), node) for k, node in enumerate(e.after)]
+        phases = writer.write(forward + [(at, node) for node, at in tape.items()], {**leaves, **sums}, forward=True)
+        row_values = len(writer.rows)
+        seen_back = {**leaves, **tape, **known_after}
+        inside = self.write(
+            [(Operand(Kind.SHOWN, g), node) for g, node in enumerate(shown)], {**seen_back, **writer.rows}
+        )
+        phases_back = writer.write(back, seen_back)
+        return Program(
+            tuple(gate[name.removesuffix(".x")] for name in [*e.slots][: S - len(e.h_only) - len(e.apart)]),
+            tuple(gate[name.removesuffix(".h")] for name in [*e.slots][len(e.x_only) + len(e.apart) :]),
+            S,
+            len(d.states),
+            len(d.parameters),
+            reads_h,
+            forward=(),
+            backward=(),
+            inside=inside,
+            constants=tuple(self.constants.values),
+            registers=max(self.registers, writer.registers),
+            room=room,
+            phases=phases,
+            phases_back=phases_back,
+            row_values=row_values,
+        )
 
     def program(self, graph: Graph) -> Program:
         """All of it."""

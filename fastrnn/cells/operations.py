@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn.cells import graph
-from fastrnn.cells.graph import Function, Graph, Node
+from fastrnn.cells.graph import Across, Function, Graph, Node
 from fastrnn.cells.program import Op
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "log",
     "log1p",
     "maximum",
+    "mean",
     "minimum",
     "reciprocal",
     "relu",
@@ -255,7 +256,7 @@ def _node_of(of: Graph, value: Any) -> Node:
 _MASKS = frozenset({Op.LESS, Op.LESS_EQUAL, Op.EQUAL})
 
 
-def _apply(op: Op, *values: Any) -> Any:
+def _apply(op: Op | Across, *values: Any) -> Any:
     """An operation on traced values and numbers."""
     (of, *_) = [value.graph for value in values if isinstance(value, _Value)]
     node = of.make(op, *[_node_of(of, value) for value in values])
@@ -278,6 +279,15 @@ def _no(*_: Any) -> tuple[None, ...]:
 def _select_back(g: Graph, d: Node, y: Node, mask: Node, b: Node, c: Node) -> tuple[Node | None, ...]:
     zero = g.number(0.0)
     return None, g.make(Op.SELECT, mask, d, zero), g.make(Op.SELECT, mask, zero, d)
+
+
+def _mul_back(g: Graph, d: Node, y: Node, a: Node, b: Node) -> tuple[Node | None, ...]:
+    def part(one: Node, other: Node) -> Node:
+        if g.is_of_a_row(one) and one.op is Op.DIV and one.args[0].number == 1 and not g.is_of_a_row(other):
+            return g.make(Op.MUL, g.make(Op.MUL, d, y), one.args[1])  # other = y * s, where one = 1 / s
+        return g.make(Op.MUL, d, other)
+
+    return part(a, b), part(b, a)
 
 
 def _div_back(g: Graph, d: Node, y: Node, a: Node, b: Node) -> tuple[Node | None, ...]:
@@ -315,10 +325,11 @@ def _erf_back(g: Graph, d: Node, y: Node, a: Node) -> tuple[Node | None, ...]:
     return (g.make(Op.MUL, g.make(Op.MUL, g.number(2 / math.sqrt(math.pi)), bell), d),)
 
 
-DERIVATIVES: dict[Op, Callable[..., tuple[Node | None, ...]]] = {
+DERIVATIVES: dict[Op | Across, Callable[..., tuple[Node | None, ...]]] = {
+    Across.MEAN: lambda g, d, y, a: (g.make(Across.MEAN, d),),
     Op.ADD: lambda g, d, y, a, b: (d, d),
     Op.SUB: lambda g, d, y, a, b: (d, g.make(Op.NEG, d)),
-    Op.MUL: lambda g, d, y, a, b: (g.make(Op.MUL, d, b), g.make(Op.MUL, d, a)),
+    Op.MUL: _mul_back,
     Op.DIV: _div_back,
     Op.NEG: lambda g, d, y, a: (g.make(Op.NEG, d),),
     Op.ABS: _abs_back,
@@ -428,6 +439,11 @@ def where(condition: Any, a: Any, b: Any) -> Any:
         raise TypeError("where chooses between conditions; expected numbers: & | ~ combine conditions")
     one, two = _node_of(of, a), _node_of(of, b)
     return Traced(of, of.make(Op.SELECT, condition.node, *((two, one) if condition.inverse else (one, two))))
+
+
+def mean(x: Any) -> Any:
+    """The mean of x over the units of a row (one sequence at one step): a value that all of them see."""
+    return _apply(Across.MEAN, x) if _is_traced(x) else graph.EVALUATE[Across.MEAN](x)
 
 
 def reciprocal(x: Any) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastrnn.cells.graph import Function, Node, reachable
+from fastrnn.cells.graph import Across, Function, Node, reachable
 from fastrnn.cells.language import Equations, WrittenCell, source_of
-from fastrnn.cells.program import Instruction, Kind, Op, Operand, Program
+from fastrnn.cells.program import Instruction, Kind, Op, Operand, Phase, Program
 
 __all__ = ["describe"]
 
@@ -33,6 +33,7 @@ _TWO = {Op.ADD, Op.SUB, Op.MUL, Op.DIV, Op.MIN, Op.MAX, Op.LESS, Op.LESS_EQUAL, 
 _FLOPS = {Op.COPY: 0, Op.FMA: 2, Op.FNMA: 2, Op.LERP: 3, Op.SIGMOID_BACK: 3, Op.TANH_BACK: 3, Op.SQRT: 1, Op.RELU: 1}
 _FLOPS |= {Op.NEG: 1, Op.ABS: 1, Op.SELECT: 1} | dict.fromkeys(_TWO - {Op.SIGMOID_BACK, Op.TANH_BACK}, 1)
 _LONG = 20
+_LETTERS = {Kind.SLOT: "s", Kind.ROW: "w", Kind.SUM: "sum "}
 
 
 def describe(cell: WrittenCell) -> str:
@@ -48,10 +49,28 @@ def describe(cell: WrittenCell) -> str:
     for operand, node in equations.gradients.items():
         lines.append(f"  d {_named(operand, names)} = {known.get(node) or _leaf(node, names)}")
     for title, code in _codes(program):
-        flops = sum(_FLOPS.get(instruction.op, _LONG) for instruction in code)
-        lines += ["", f"{title}: {len(code)} instructions, {_registers(code)} registers, {flops} flops a unit"]
+        lines += ["", f"{title}: {_size(code)}"]
         lines += [f"  {_instruction(instruction, names, program.constants)}" for instruction in code]
+    for title, phases in (("forward", program.phases), ("backward", program.phases_back)):
+        if phases:
+            lines += ["", f"{title}: {len(phases)} phases, between which each row's sums are made"]
+        for k, phase in enumerate(phases):
+            lines += _phase(f"{title}, phase {k + 1}", phase, names, program.constants)
     return "\n".join(lines)
+
+
+def _phase(title: str, phase: Phase, names: dict[Operand, str], constants: Sequence[float]) -> list[str]:
+    """What a phase does: once for a row, and of every unit."""
+    lines = ["", f"{title}, of a row: {_size(phase.of_row)}"] if phase.means or phase.of_row else []
+    lines += [f"  w{i} = mean: sum {j} / H" for j, i in enumerate(phase.means)]
+    lines += [f"  {_instruction(instruction, names, constants)}" for instruction in phase.of_row]
+    lines += ["", f"{title}: {_size(phase.of_units)}"]
+    return lines + [f"  {_instruction(instruction, names, constants)}" for instruction in phase.of_units]
+
+
+def _size(code: Sequence[Instruction]) -> str:
+    flops = sum(_FLOPS.get(instruction.op, _LONG) for instruction in code)
+    return f"{len(code)} instructions, {_registers(code)} registers, {flops} flops a unit"
 
 
 def _codes(program: Program) -> list[tuple[str, Sequence[Instruction]]]:
@@ -79,11 +98,12 @@ def _names(cell: WrittenCell) -> dict[Operand, str]:
     beside = [*equations.extra, *[noise.name for noise in equations.noise]]
     names |= {Operand(Kind.EXTRA, k): f"e.{name}" for k, name in enumerate(beside)}
     names |= {Operand(Kind.MIDDLE, 0): "m", Operand(Kind.TAKEN, 0): "taken"}
+    names |= {Operand(Kind.OWN, m): f"d p.{name}" for m, name in enumerate(equations.parameters)}
     return names
 
 
 def _named(operand: Operand, names: dict[Operand, str]) -> str:
-    return names.get(operand, f"{'s' if operand.kind is Kind.SLOT else 'r'}{operand.index}")
+    return names.get(operand, f"{_LETTERS.get(operand.kind, 'r')}{operand.index}")
 
 
 def _leaf(node: Node, names: dict[Operand, str]) -> str:
@@ -97,8 +117,10 @@ def _expression(node: Node, known: dict[Node, str], names: dict[Operand, str]) -
     return _words(node.op, parts)
 
 
-def _words(op: Op, parts: Sequence[str]) -> str:
-    return _SIGNS[op].format(*parts) if op in _SIGNS else f"{op.name.lower()}({', '.join(parts)})"
+def _words(op: Op | Across, parts: Sequence[str]) -> str:
+    return (
+        _SIGNS[op].format(*parts) if isinstance(op, Op) and op in _SIGNS else f"{op.name.lower()}({', '.join(parts)})"
+    )
 
 
 def _instruction(instruction: Instruction, names: dict[Operand, str], constants: Sequence[float]) -> str:

@@ -7,6 +7,11 @@ turns the tape into the gradients of the sums, in their slots, those of the cell
 them, and that part of the previous states' gradients which does not go through the products. The inside program turns
 the tape into what `trace` shows of each gate.
 
+A mean over the units of a row cuts a program into phases. A phase runs a program on the units, all of a row, which
+adds to the row's sums; these over H are values of the row, which every unit sees. The next phase first runs a program
+on such values alone, once for a row, and then one on the units again. What units need of an earlier phase is in slots
+or states. Values of a row are kept with the tape. The gradients of parameters are not left in slots then, but added up.
+
 Slots come in blocks of four. The values of a unit that all programs see are
 
     SLOT j      forward: the sum, until it is overwritten; backward: what forward has left there
@@ -21,6 +26,9 @@ Slots come in blocks of four. The values of a unit that all programs see are
     MIDDLE 0    see below
     TAKEN 0       see below
     EXTRA e     what the row is given beside x: read-only, and not differentiated
+    ROW i       in phases: a value of the row, the same for all units
+    SUM j       in phases: what the unit adds to sum j of its row, which it does by SUM j := SUM j + a
+    OWN m       in phases, backward: likewise the gradient of the cell's own parameter m
 
 A cell may have a second recurrent product, of a middle value m (N, H) that is made of sums and states, in place of h:
 GRU's r * h as in the paper. The gates it feeds are x's too, and have the first slots. Then a step runs the middle
@@ -44,7 +52,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-__all__ = ["Instruction", "Kind", "Op", "Operand", "Program"]
+__all__ = ["Instruction", "Kind", "Op", "Operand", "Phase", "Program"]
 
 
 class Kind(IntEnum):
@@ -61,6 +69,9 @@ class Kind(IntEnum):
     MIDDLE = 8
     EXTRA = 9
     TAKEN = 10
+    ROW = 11
+    SUM = 12
+    OWN = 13
 
 
 class Operand(NamedTuple):
@@ -114,6 +125,15 @@ class Instruction(NamedTuple):
     c: Operand
 
 
+class Phase(NamedTuple):
+    """A part of a program whose cell has means over the units of a row."""
+
+    means: tuple[int, ...]  # the sums of the phase before, over H, become ROW i of these
+    of_row: tuple[Instruction, ...]  # on ROW alone
+    of_units: tuple[Instruction, ...]
+    ends: bool  # whether AFTER 0, in backward GRADIENT 0, has its value when of_units has run
+
+
 class Program(NamedTuple):
     """All that a kernel needs to know of a cell."""
 
@@ -135,3 +155,6 @@ class Program(NamedTuple):
     take: tuple[Instruction, ...] = ()
     take_back: tuple[Instruction, ...] = ()
     room: int = 0  # how many slots there are at the least, S and those of parameters' gradients among them
+    phases: tuple[Phase, ...] = ()  # in place of forward, if there are means
+    phases_back: tuple[Phase, ...] = ()  # in place of backward
+    row_values: int = 0  # ROW i of forward, which backward and inside see as well

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 from fastrnn.cells.graph import Node, reachable
 from fastrnn.cells.program import Instruction, Kind, Op, Operand
 
-__all__ = ["Constants", "Scheduled", "choose_tape", "schedule"]
+__all__ = ["Constants", "Scheduled", "choose_tape", "cost_of", "place", "schedule"]
 
 _CHEAP = 1.0
 _COST = dict.fromkeys((Op.EXP, Op.EXPM1, Op.LOG, Op.LOG1P, Op.SIN, Op.COS, Op.ERF, Op.SIGMOID, Op.TANH), 12.0)
@@ -17,6 +17,11 @@ _FREE = {Kind.UNIT, Kind.BEFORE, Kind.AFTER, Kind.GRADIENT}  # that backward see
 
 
 # ---- the tape
+
+
+def cost_of(op: Op) -> float:
+    """What an operation takes, by that of an addition."""
+    return _COST.get(op, _CHEAP)
 
 
 class _Cost:
@@ -115,13 +120,13 @@ def choose_tape(
     whole = dict.fromkeys(n for n in sums if n in needed)
     if best == float("inf") and len(whole) <= slots - len(lost):  # several lost sums: one value is not enough for them
         best, kept = improved(whole)
-    return _place(kept, sums, slots, lost) if best < float("inf") else None
+    return place(kept, sums, slots, lost) if best < float("inf") else None
 
 
 _MASKS = frozenset({Op.LESS, Op.LESS_EQUAL, Op.EQUAL})
 
 
-def _place(kept: Iterable[Node], sums: Sequence[Node], slots: int, lost: Sequence[Operand]) -> dict[Node, Operand]:
+def place(kept: Iterable[Node], sums: Sequence[Node], slots: int, lost: Sequence[Operand]) -> dict[Node, Operand]:
     """A slot for each kept value: a sum's is its own, others take that of a sum they are made of, if it is free."""
     placed: dict[Node, Operand] = {n: n.value for n in kept if n.leaf is not None and n.value not in lost}
     free = [Operand(Kind.SLOT, j) for j in range(slots)]

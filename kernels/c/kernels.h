@@ -50,6 +50,9 @@ enum {
     FASTRNN_EXTRAS = 8,                             /* values that are given beside x */
     FASTRNN_CONSTANTS = 32,
     FASTRNN_REGISTERS = 32,
+    FASTRNN_PARAMETERS = 32,                        /* of a program, M */
+    FASTRNN_ROW_VALUES = 96,                        /* of a program in phases */
+    FASTRNN_SUMS = 32,                              /* of a phase */
 };
 /* The places of an instruction's operands: where each kind of them begins. */
 enum {
@@ -58,19 +61,29 @@ enum {
     FASTRNN_AT_AFTER = FASTRNN_AT_BEFORE + FASTRNN_STATES,
     FASTRNN_AT_GRADIENT = FASTRNN_AT_AFTER + FASTRNN_STATES,
     FASTRNN_AT_UNIT = FASTRNN_AT_GRADIENT + FASTRNN_STATES,
-    FASTRNN_AT_SHOWN = FASTRNN_AT_UNIT + FASTRNN_UNIT_SLOTS,
+    FASTRNN_AT_SHOWN = FASTRNN_AT_UNIT + FASTRNN_PARAMETERS,
     FASTRNN_AT_MIDDLE = FASTRNN_AT_SHOWN + FASTRNN_UNIT_SLOTS,
     FASTRNN_AT_EXTRA = FASTRNN_AT_MIDDLE + 1,
     FASTRNN_AT_TAKEN = FASTRNN_AT_EXTRA + FASTRNN_EXTRAS,
     FASTRNN_AT_CONSTANT = FASTRNN_AT_TAKEN + 1,
     FASTRNN_AT_REGISTER = FASTRNN_AT_CONSTANT + FASTRNN_CONSTANTS,
-    FASTRNN_PLACES = FASTRNN_AT_REGISTER + FASTRNN_REGISTERS,
+    FASTRNN_AT_ROW = FASTRNN_AT_REGISTER + FASTRNN_REGISTERS,
+    FASTRNN_AT_SUM = FASTRNN_AT_ROW + FASTRNN_ROW_VALUES,
+    FASTRNN_AT_OWN = FASTRNN_AT_SUM + FASTRNN_SUMS,
+    FASTRNN_PLACES = FASTRNN_AT_OWN + FASTRNN_PARAMETERS,
 };
 
 typedef struct {
     const fastrnn_instruction *instructions;
     ptrdiff_t count;
 } fastrnn_code;
+
+/* A part of a program between two sums over the units of a row: fastrnn.cells.program.Phase. */
+typedef struct {
+    fastrnn_code of_row, of_units;
+    int means[FASTRNN_SUMS], mean_count; /* the row's values that sums of the phase before become */
+    int ends;                            /* whether this phase writes h, in backward what goes around the product of h */
+} fastrnn_phase;
 
 /* A cell as a program: fastrnn.cells.program.Program. */
 typedef struct {
@@ -86,6 +99,9 @@ typedef struct {
     fastrnn_code forward, backward, inside;
     fastrnn_code take, take_back; /* of h what the recurrent product takes, and back; take is empty if that is h itself */
     fastrnn_code middle, middle_back; /* before the product of m: from the other sums to m; back from there */
+    const fastrnn_phase *phases, *phases_back; /* in place of forward and backward, if there are any */
+    int phase_count, phase_back_count;
+    int row_values;                            /* of each row that are kept, behind Z */
 } fastrnn_program;
 
 /* Whether a program has no recurrent product: its units have nothing to do with one another. */
@@ -111,7 +127,8 @@ typedef struct {
     void *u;                       /* INOUT (R, H), (N, H) unless kept: h before its projection; NULL without one */
     void *m;                       /* INOUT likewise: what a second recurrent product takes in place of h; or NULL */
     void *taken;                   /* INOUT (R, H), (N, H) unless kept: what the recurrent product takes; NULL if it is h */
-    void *z;                       /* INOUT [block][row - z_row][4 * L], or NULL: nothing is kept */
+    void *z;                       /* INOUT [block][row - z_row][4 * L], or NULL: nothing is kept; behind it, of a program
+                                      in phases, [row - z_row][row value] */
     void *c;                       /* INOUT (N + R, C), the initial state first, C = H rounded up to L; (N, C) unless
                                       kept; lstm; of a program (..., K - 1, C), or NULL with one state */
     const void *x;                 /* IN    (R, I), or NULL when tokens are given */
@@ -121,6 +138,7 @@ typedef struct {
     const void *weight_ih;         /* IN    (G*H, I) */
     const void *weight_hh;         /* IN    (G*H, P) */
     const void *unit;              /* IN    (M, H), of a program */
+    const void *units;             /* IN    the same in phases, (M, H rounded up to L), aligned to 64 bytes */
     const void *bias_ih, *bias_hh; /* IN    (G*H), or both NULL */
     const fastrnn_extra *extras;   /* IN    of a program, as many as it says */
     void *panels;                  /* INOUT [block][I + P][panel slots][L], made by pack; NULL: step packs as it goes;
@@ -146,6 +164,8 @@ typedef struct {
                                             states */
     void *dh;                            /* INOUT (R, P), the gradient of y and of what follows from it; with u */
     const void *du;                      /* IN    (N, H), dh of a step times weight_hr */
+    void *own;                           /* INOUT (N, M, H rounded up to L), of a program in phases: the gradients of the
+                                            parameters from the steps of a group, which own_gradients adds up */
     const void *dy;                      /* IN    (R, P), or NULL for zero */
     const void *dh_n;                    /* IN    (N, P), or NULL for zero */
     ptrdiff_t dy_row;                    /* from row to row of dy */
@@ -197,6 +217,12 @@ typedef struct {
     void (*step_take)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
     /* the same step from m on, which step has made of all units of its rows; NULL where cells have none */
     void (*step_middle)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
+
+    /* the same step in phases, of which step leaves the sums in Z, and step_back dh: all units of batch rows n0 .. n1 - 1 */
+    void (*step_phases)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t n0, ptrdiff_t n1);
+    void (*step_back_phases)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t n0, ptrdiff_t n1);
+    /* dunit += own, summed over the batch, unit vectors q0 .. q1 - 1; own := 0 */
+    void (*own_gradients)(const fastrnn_layer *, ptrdiff_t q0, ptrdiff_t q1);
 
     /* gates [gate](rows, H), c (rows, H) := what forward has kept of rows row0 .. row1-1, row r in row to[r], in r where
      * to is NULL; c is lstm's, and a program's [K - 1](rows, H) */

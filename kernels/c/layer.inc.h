@@ -104,6 +104,7 @@ INLINE ptrdiff_t FN(c_width)(const fastrnn_layer *l) {
 INLINE ptrdiff_t FN(carry_width)(const fastrnn_layer *l) {
     return FN(unit_width)(l) * (IS_PROGRAM ? l->program->states : 1);
 }
+INLINE int FN(has_phases)(const fastrnn_layer *l) { return IS_PROGRAM && l->program->phase_count; }
 INLINE int FN(has_c)(const fastrnn_layer *l) { return IS_PROGRAM ? l->program->states > 1 : HAS_C; }
 INLINE int FN(takes)(const fastrnn_layer *l) { return IS_PROGRAM && l->taken; } /* whether h goes through a program first */
 INLINE int FN(reads_h)(const fastrnn_layer *l) { return IS_PROGRAM ? l->program->reads_h : READS_H; }
@@ -707,7 +708,7 @@ static void FN(step_back)(
                     else
                         FN(gates_back)(l, &now, n + r, q, acc[r] + v, 1);
                 }
-            if (IS_PROGRAM && !l->u) FN(gates_back)(l, &now, n, 4 * p, NULL, least(rows, here - n));
+            if (IS_PROGRAM && !l->u && !FN(has_phases)(l)) FN(gates_back)(l, &now, n, 4 * p, NULL, least(rows, here - n));
         }
     }
 }
@@ -823,7 +824,8 @@ INLINE REAL *FN(unit_at)(const fastrnn_layer *l, void *unit, ptrdiff_t b, int sl
     const ptrdiff_t at = 4 * (b % FN(strands)(l)) + slot, q = b / FN(strands)(l) * FN(group)(l) + at % FN(group)(l);
     const ptrdiff_t m = at / FN(group)(l) - (IS_PROGRAM ? l->program->slots : 0);
     *lanes = FN(left)(l, q);
-    return IS_PROGRAM && m >= 0 && m < l->program->parameters && *lanes > 0 ? (REAL *)unit + m * l->hidden + q * LANES : NULL;
+    const int its = IS_PROGRAM && !FN(has_phases)(l) && m >= 0 && m < l->program->parameters && *lanes > 0;
+    return its ? (REAL *)unit + m * l->hidden + q * LANES : NULL;
 }
 
 static void FN(few_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
@@ -891,7 +893,7 @@ static void FN(bias_gradients)(const fastrnn_layer *l, ptrdiff_t b) {
     const FN(feed) x = FN(feed_of_x)(l, b), h = FN(feed_of_h)(l, b), m = FN(feed_of_m)(l, b);
     vec sums[4] = {{0}};
     ptrdiff_t lanes;
-    if (!l->dbias_ih && !(IS_PROGRAM && l->dunit)) return;
+    if (!l->dbias_ih && !(IS_PROGRAM && l->dunit && !FN(has_phases)(l))) return;
     if (IS_PROGRAM && !FN(is_fed)(l, b) && !FN(unit_at)(l, l->dunit, b, 0, &lanes)) return; /* what the tape keeps besides */
     /* of a slot that both products feed the two are the same */
     for (int slot = 0; l->dweight_add && l->dbias_ih && slot < x.fed; slot++) {
@@ -1025,7 +1027,9 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
         .block_units = NAME(cell##_units) * LANES, .measure = NAME(cell##_measure),                         \
         .pack = NAME(cell##_pack), .project = NAME(cell##_project), .step = NAME(cell##_step),              \
         .step_take = cell##_MIDDLE(step_take), .step_middle = cell##_MIDDLE(step_middle),                   \
-        .step_back_middle = cell##_MIDDLE(step_back_middle),                                                \
+        .step_back_middle = cell##_MIDDLE(step_back_middle), .step_phases = cell##_MIDDLE(step_phases),     \
+        .step_back_phases = cell##_MIDDLE(step_back_phases),                                                \
+        .own_gradients = cell##_MIDDLE(own_gradients),                                                      \
         .read_tape = NAME(cell##_read_tape),                                                                \
         .pack_hidden = NAME(cell##_pack_hidden), .pack_input = NAME(cell##_pack_input),                     \
         .step_back = NAME(cell##_step_back), .step_back_gates = NAME(cell##_step_back_gates),               \

@@ -304,7 +304,9 @@ static void FN(split_input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptr
     {                                                                                                                   \
         .block_units = NAME(cell##_units) * LANES, .measure = NAME(cell##_split_measure),                               \
         .pack = NAME(cell##_split_pack), .project = NAME(cell##_split_project), .step = NAME(cell##_step),              \
-        .step_middle = cell##_MIDDLE(step_middle), .step_back_middle = cell##_MIDDLE(step_back_middle),                 \
+        .step_take = cell##_MIDDLE(step_take), .step_middle = cell##_MIDDLE(step_middle),                               \
+        .step_back_middle = cell##_MIDDLE(step_back_middle), .step_phases = cell##_MIDDLE(step_phases),                 \
+        .step_back_phases = cell##_MIDDLE(step_back_phases), .own_gradients = cell##_MIDDLE(own_gradients),             \
         .read_tape = NAME(cell##_read_tape),                                                                            \
         .pack_hidden = NAME(cell##_pack_hidden), .pack_input = NAME(cell##_split_pack_input),                           \
         .step_back = NAME(cell##_step_back), .step_back_gates = NAME(cell##_step_back_gates),                           \

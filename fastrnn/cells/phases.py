@@ -1,0 +1,244 @@
+"""Programs of cells that take means over the units of a row, cut into phases between which rows are summed up.
+
+A mean waits for all units of its row. So what it is of is computed in one phase, and what is made of it in the next.
+What a phase has computed of a unit is lost at its end, save what it leaves in slots and states; what is cheap to
+compute again from these is computed again. What all units of a row share is computed once for the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+from fastrnn.cells.graph import Across, Graph, Node, reachable
+from fastrnn.cells.program import Instruction, Kind, Op, Operand, Phase
+from fastrnn.cells.schedule import Constants, cost_of, place, schedule
+
+__all__ = ["PhaseWriter", "keep"]
+
+Target: TypeAlias = tuple[Operand, Node]
+
+_WORTH_A_SLOT = 2.5  # operations that are not done again
+_WORTH_KEEPING = 0.5  # in the place of another value, where it costs nothing
+_MASKS = frozenset({Op.LESS, Op.LESS_EQUAL, Op.EQUAL})
+
+
+class _Costs:
+    """What it takes to compute nodes of one graph from others; sets of them are bits, in the order of the graph."""
+
+    def __init__(self, graph: Graph, roots: Iterable[Node]) -> None:
+        self.order = reachable(roots)
+        self.bit = {n: 1 << k for k, n in enumerate(self.order)}
+        self.args = [self.bits(n.args) for n in self.order]
+        self.cost = [0.0 if n.op is None or graph.is_of_a_row(n) else cost_of(n.op) for n in self.order]
+        self.leaves = self.bits(n for n in self.order if n.leaf is not None)
+
+    def bits(self, nodes: Iterable[Node]) -> int:
+        """A set of those of the nodes that count."""
+        found = 0
+        for node in nodes:
+            found |= self.bit.get(node, 0)
+        return found
+
+    def of(self, roots: int, seen: int) -> tuple[float, int]:
+        """The sum of the operations, infinite if that cannot be done; and all that is needed, seen or computed."""
+        left, needed, total = roots & ~seen, roots, 0.0
+        while left:
+            if left & self.leaves:
+                return float("inf"), needed
+            k = left.bit_length() - 1  # no other needs this one
+            left ^= 1 << k
+            total += self.cost[k]
+            needed |= self.args[k]
+            left |= self.args[k] & ~seen
+        return total, needed
+
+    def choose(self, roots: int, seen: Callable[[], int], candidates: Iterable[Node]) -> Iterator[tuple[Node, float]]:
+        """Yield, best first, candidates and what they save, while the caller adds to what is seen."""
+        at_first = seen()
+        whole, needed = self.of(roots, at_first)
+        useful = [n for n in candidates if self.bit[n] & needed & ~at_first]
+        gains = {n: whole - self.of(roots, at_first | self.bit[n])[0] for n in useful}
+        while gains:
+            best = max(gains, key=lambda n: (gains[n], -n.index))
+            if gains[best] < _WORTH_KEEPING:
+                return
+            # Gains shrink as others are taken: the best one is the best still if its own is no less than the next.
+            now = self.of(roots, seen())[0] - self.of(roots, seen() | self.bit[best])[0]
+            if now < gains[best]:
+                gains[best] = now
+                continue
+            del gains[best]
+            yield best, now
+
+
+def keep(
+    graph: Graph, forward: Sequence[Node], backward: Sequence[Node], after: Iterable[Node], slots: int
+) -> dict[Node, Operand] | None:
+    """The values that forward leaves in the slots for backward, and where; None if the slots are too few.
+
+    Parameters
+    ----------
+    forward
+        The new states.
+    backward
+        What is to be computed of these values.
+    after
+        What backward sees in any case.
+    slots
+        How many there are.
+    """
+    made = reachable(forward)
+    sums = [n for n in made if n.leaf is not None and n.leaf.kind is Kind.SLOT]
+    costs = _Costs(graph, [*forward, *backward])
+    roots = costs.bits(backward)
+    always = costs.bits([*after, *[n for n in costs.order if n.leaf is not None and n.leaf.kind is not Kind.SLOT]])
+
+    def without_spare(kept: list[Node]) -> list[Node]:
+        _, needed = costs.of(roots, always | costs.bits(kept))
+        return [n for n in kept if costs.bit[n] & needed]
+
+    def seen() -> int:
+        return always | costs.bits(kept)
+
+    kept = without_spare(sums)
+    candidates = [n for n in made if n.op is not None and n.op not in _MASKS and not graph.is_of_a_row(n)]
+    for best, saved in costs.choose(roots, seen, candidates):
+        more = without_spare([*kept, best])
+        if len(more) <= (slots if saved > _WORTH_A_SLOT else len(kept)):
+            kept = more
+    return place(kept, sums, slots, ()) if len(kept) <= slots else None
+
+
+class PhaseWriter:
+    """Writes programs in phases, which share the numbering of ROW values."""
+
+    def __init__(self, graph: Graph, constants: Constants, slots: int) -> None:
+        self.graph, self.constants, self.slots = graph, constants, slots
+        self.rows: dict[Node, Operand] = {}  # the values of a row that have a place
+        self.registers = 0
+
+    def _row(self, node: Node) -> Operand:
+        return self.rows.setdefault(node, Operand(Kind.ROW, len(self.rows)))
+
+    def write(
+        self, targets: Sequence[Target], seen: Mapping[Node, Operand], *, forward: bool = False
+    ) -> tuple[Phase, ...]:
+        """The phases that write each node to its target, from the values that are seen and where these are."""
+        place_of = {**seen, **self.rows}
+        left = [(at, node) for at, node in targets if place_of.get(node) != at]
+        order = reachable([node for _, node in left], place_of.__contains__)
+        costs = _Costs(self.graph, [node for _, node in left])
+        phase_of: dict[Node, int] = {}
+        for node in order:
+            found = 0 if node in place_of else max((phase_of[a] for a in node.args), default=0)
+            phase_of[node] = found + (node.op is Across.MEAN and node not in place_of)
+        final = {at for at, _ in targets}
+        phases = []
+        end = max(phase_of.values(), default=0)
+        for phase in range(end + 1):
+            means, of_row = self._values_of_rows(phase, order, phase_of, place_of)
+            later_means = [n for n in order if n.op is Across.MEAN and phase_of[n] > phase + 1]
+            sums = [n.args[0] for n in order if n.op is Across.MEAN and phase_of[n] == phase + 1 and n not in place_of]
+            written, after = list(left), place_of
+            if phase < end:
+                coming = [n for n in order if n.op is Across.MEAN and phase_of[n] == phase + 1]
+                ready = [n for n in order if phase_of[n] <= phase]
+                written, after = self._before(
+                    [n.args[0] for n in later_means], left, final, place_of, costs, coming, ready, forward
+                )
+            left = [target for target in left if target not in written]
+            sum_leaves = [self.graph.leaf(Operand(Kind.SUM, j)) for j in range(len(sums))]
+            added = [
+                (sum_.value, self.graph.make(Op.ADD, sum_, node)) for sum_, node in zip(sum_leaves, sums, strict=True)
+            ]
+            code = schedule(
+                [*written, *added],
+                {**place_of, **{n: n.value for n in sum_leaves}},
+                self.constants,
+                forward=forward,
+            )
+            self.registers = max(self.registers, code.registers)
+            ends = any(at in (Operand(Kind.AFTER, 0), Operand(Kind.GRADIENT, 0)) for at, _ in written)
+            phases.append(Phase(means, of_row, code.instructions, ends))
+            place_of = after
+        if not any(phase.ends for phase in phases):  # as h's gradient is that of the one before already
+            phases[-1] = phases[-1]._replace(ends=True)
+        return tuple(phases)
+
+    def _values_of_rows(
+        self, phase: int, order: Sequence[Node], phase_of: Mapping[Node, int], place_of: dict[Node, Operand]
+    ) -> tuple[tuple[int, ...], tuple[Instruction, ...]]:
+        """The means that a phase begins with, and what it makes of them; both are in `place_of` then."""
+        of_row = [n for n in order if self.graph.is_of_a_row(n) and phase_of[n] == phase and n not in place_of]
+        means = [n for n in of_row if n.op is Across.MEAN]
+        readers = {a for n in order if not self.graph.is_of_a_row(n) or phase_of[n] > phase for a in n.args}
+        known = {n: at for n, at in place_of.items() if at.kind is Kind.ROW}
+        known |= {n: self._row(n) for n in means}
+        used = [(self._row(n), n) for n in of_row if n.op is not Across.MEAN and n in readers]
+        found = schedule(used, known, self.constants)
+        self.registers = max(self.registers, found.registers)
+        place_of |= known | {n: at for at, n in used}
+        return tuple([known[n].index for n in means]), found.instructions
+
+    def _before(
+        self,
+        later: Sequence[Node],
+        left: Sequence[Target],
+        final: set[Operand],
+        place_of: dict[Node, Operand],
+        costs: _Costs,
+        coming: Sequence[Node],
+        ready: Sequence[Node],
+        forward: bool,
+    ) -> tuple[list[Target], dict[Node, Operand]]:
+        """What a phase writes besides its sums, of what is `ready`, so that later ones do less; and what they see.
+
+        `later` is what means are of that do not come with the next phase, as those that are `coming` do.
+        """
+        written: list[Target] = []
+
+        def roots() -> int:
+            return costs.bits([*later, *[node for _, node in left]])
+
+        def seen() -> int:
+            return costs.bits(place_of) | costs.bits(coming)
+
+        def cost() -> float:
+            return costs.of(roots(), seen())[0]
+
+        def take(target: Target, most: float) -> bool:
+            """Write it now, if the rest then costs no more than that."""
+            nonlocal left, place_of
+            at, node = target
+            if at in final.difference([other for other, _ in left]):
+                return False  # it has its target's value
+            before = left, place_of
+            lost = [at, Operand(Kind.BEFORE, at.index)] if forward and at.kind is Kind.AFTER and at.index else [at]
+            place_of = {n: its for n, its in place_of.items() if its not in lost}
+            if at.kind is Kind.SLOT or (at.kind is Kind.AFTER and at.index):
+                place_of[node] = at
+            left = [other for other in left if other != target]
+            if cost() > most:
+                left, place_of = before
+                return False
+            written[:] = [other for other in written if other[0] != at] + [target]
+            return True
+
+        def take_targets(of_slots: bool) -> None:
+            for at, node in list(left):
+                if (at.kind is Kind.SLOT) == of_slots and (node in ready or node in place_of):
+                    take((at, node), cost())
+
+        take_targets(False)
+        wanted = {node: at for at, node in left if at.kind is Kind.SLOT}
+        candidates = [n for n in ready if n.op is not None and n.op not in _MASKS and not self.graph.is_of_a_row(n)]
+        for best, saved in costs.choose(roots(), seen, candidates):
+            most, needed = costs.of(roots(), seen() | costs.bit[best])
+            taken = {at for node, at in place_of.items() if costs.bits([node]) & needed}
+            free = [Operand(Kind.SLOT, j) for j in range(self.slots) if Operand(Kind.SLOT, j) not in taken]
+            for at in [wanted[best], *free] if best in wanted else free:
+                if (saved > _WORTH_A_SLOT or at in place_of.values()) and take((at, best), most):
+                    break
+        take_targets(True)
+        return written, place_of
