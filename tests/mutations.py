@@ -318,7 +318,12 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("means_are_sums", "(w->sums[j][r]) / (REAL)l->hidden)", "(w->sums[j][r]))", "normalized"),
         Mutant("values_of_the_first_row", "FN(row_values_at)(l, row + r)", "FN(row_values_at)(l, row)", "normalized"),
         Mutant("own_gradients_pile_up", "*own = (vec){0};", "", "normalized"),
-        Mutant("own_gradients_of_one_sequence", "(n * M + i) * C + q * LANES, M * C}", "(n * M + i) * C + q * LANES, 0}", "normalized"),
+        Mutant(
+            "own_gradients_of_one_sequence",
+            "(n * M + i) * C + q * LANES, M * C}",
+            "(n * M + i) * C + q * LANES, 0}",
+            "normalized",
+        ),
     ],
     ("fastrnn/extra.py", "extra"): [
         Mutant("pieces_draw_from_the_beginning", "self.first + start * math.prod(self.shape[1:])", "self.first"),
