@@ -40,6 +40,7 @@ _ATTRIBUTES = {
     "GRU": _KNOWN | {"linear_before_reset", "output_sequence"},
     "RNN": _KNOWN | {"output_sequence"},
 }
+_NEWEST = 22  # the opset of the operators' last change
 _FLOATS = {"float16": "float32", "float32": "float32", "float64": "float64"}  # of the file, and computed in
 
 
@@ -278,9 +279,6 @@ bias=False, dtype='float64'))
         (y_forward, forward), (y_reverse, reverse_) = found
         together = tuple(np.concatenate(pair) for pair in zip(forward, reverse_, strict=True))
         return np.concatenate((y_forward, y_reverse), axis=2), together
-
-
-_NEWEST = 22
 
 
 def _reversed(x: Array, lengths: Array | None, layout: int) -> Array:
