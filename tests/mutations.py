@@ -311,7 +311,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("places_are_written_too_early", "any(self.uses[node] > (node in args) for node in content)", "False"),
         Mutant("lost_slots_are_used", "n.leaf is not None and n.value not in lost}", "n.leaf is not None}"),
         Mutant("difference_the_other_way", "Op.FNMA, (*product.args, c)", "Op.FMA, (*product.args, c)"),
-        Mutant("what_is_seen_is_computed", "needed |= args & ~seen", "needed |= args", "language"),
+        Mutant("dear_tapes_cost_nothing", "return found if found >= limit", "return 0.0 if found >= limit", "language"),
     ],
     ("fastrnn/cells/library/variants.py", "variants"): [
         Mutant("output_gate_sees_the_old_memory", "a.o + p.p_o * c)", "a.o + p.p_o * prev.c)"),
