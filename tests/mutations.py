@@ -351,9 +351,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ],
     ("fastrnn/onnx/node.py", "onnx"): [
         Mutant("gates_stay_in_onnx_order", "by_gate[gate] for gate in order", "by_gate[gate] for gate in by_gate"),
-        Mutant(
-            "padding_is_reversed_too", "np.where(steps < lengths, lengths - 1 - steps, steps)", "(lengths - 1 - steps)"
-        ),
+        Mutant("padding_comes_first", "lengths - 1 - np.arange", "0 * lengths + x.shape[axis] - 1 - np.arange"),
         Mutant("no_steps_leave_the_state", "s[:, lengths == 0] = 0", "s[:, lengths < 0] = 0"),
         Mutant("peepholes_in_the_order_of_gates", "p_i, p_o, p_f = np.split", "p_i, p_f, p_o = np.split"),
     ],

@@ -243,7 +243,10 @@ bias=False, dtype='float64'))
         x = arrays["X"]
         lengths = None if sequence_lens is None else take_integers("sequence_lens", sequence_lens)
         names = ("initial_h", "initial_c")[: len(self.modules[0]._cell.states)]
-        H, N, D = self.modules[0].hidden_size, x.shape[1 - self.layout], 2 if self.direction == "bidirectional" else 1
+        T, N = x.shape[self.layout], x.shape[1 - self.layout]
+        H, D = self.modules[0].hidden_size, 2 if self.direction == "bidirectional" else 1
+        if lengths is not None and (lengths.shape != (N,) or ((lengths < 0) | (lengths > T)).any()):
+            raise self._fault(f"sequence_lens is {lengths.tolist()}; expected N = {N} numbers from 0 to T = {T}")
         states = None
         if any(name in arrays for name in names):
             zeros = np.zeros((N, D, H) if self.layout else (D, N, H), inside)
@@ -286,7 +289,6 @@ def _reversed(x: Array, lengths: Array | None, layout: int) -> Array:
     axis = layout
     if lengths is None:
         return np.ascontiguousarray(np.flip(x, axis))
-    steps = np.arange(x.shape[axis])[:, None]
-    order = np.where(steps < lengths, lengths - 1 - steps, steps)  # (T, N)
+    order = lengths - 1 - np.arange(x.shape[axis])[:, None]  # (T, N); below 0, from the end, where there is padding
     order = (order.T if layout else order)[:, :, None]
     return np.take_along_axis(x, order, axis)
