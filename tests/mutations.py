@@ -330,7 +330,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("places_are_written_too_early", "any(self.uses[node] > (node in args) for node in content)", "False"),
         Mutant("lost_slots_are_used", "n.leaf is not None and n.value not in lost}", "n.leaf is not None}"),
         Mutant("difference_the_other_way", "Op.FNMA, (*product.args, c)", "Op.FMA, (*product.args, c)"),
-        Mutant("what_is_seen_is_computed", "needed |= args & ~seen", "needed |= args", "language"),
+        Mutant("dear_tapes_cost_nothing", "return found if found >= limit", "return 0.0 if found >= limit", "language"),
     ],
     ("fastrnn/cells/library/variants.py", "variants"): [
         Mutant("output_gate_sees_the_old_memory", "a.o + p.p_o * c)", "a.o + p.p_o * prev.c)"),
@@ -377,9 +377,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ],
     ("fastrnn/onnx/node.py", "onnx"): [
         Mutant("gates_stay_in_onnx_order", "by_gate[gate] for gate in order", "by_gate[gate] for gate in by_gate"),
-        Mutant(
-            "padding_is_reversed_too", "np.where(steps < lengths, lengths - 1 - steps, steps)", "(lengths - 1 - steps)"
-        ),
+        Mutant("padding_comes_first", "lengths - 1 - np.arange", "0 * lengths + x.shape[axis] - 1 - np.arange"),
         Mutant("no_steps_leave_the_state", "s[:, lengths == 0] = 0", "s[:, lengths < 0] = 0"),
         Mutant("peepholes_in_the_order_of_gates", "p_i, p_o, p_f = np.split", "p_i, p_f, p_o = np.split"),
     ],
