@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from fastrnn.bench.cells import BUILT_IN, MEASURED, built_in_like
-from fastrnn.cells import LIBRARY, Cell
+from fastrnn.cells import LIBRARY
 from fastrnn.parameters import Array
 
 __all__ = ["ALL", "KINDS", "SETS", "Case", "Kind", "select"]
@@ -61,8 +61,8 @@ class Case:
         return self.proj_size or self.H
 
     @property
-    def definition(self) -> Cell:
-        """The cell itself."""
+    def definition(self) -> Any:
+        """The cell itself, a `Cell`, and a `WrittenCell` where it is `written`."""
         return MEASURED[self.cell]
 
     @property
@@ -78,7 +78,7 @@ class Case:
     @property
     def states(self) -> tuple[str, ...]:
         """What is carried from step to step: h, for lstm h and c."""
-        return self.definition.states
+        return tuple(self.definition.states)
 
     def most(self, kind: str) -> float | None:
         """How many times as long as its yardstick a written cell may take; None where nothing is asked of it.

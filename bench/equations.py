@@ -49,7 +49,7 @@ class Library:
     def call(self, function: Function, x: Any, *options: float) -> Any:
         """Do a function of x."""
         known = self.functions.get(function.name)
-        return function.expand(self, x, *options) if known is None else known(x, *options)  # type: ignore[arg-type]
+        return function.expand(self, x, *options) if known is None else known(x, *options)
 
     def number(self, value: float) -> float:
         """A number is one."""
@@ -64,10 +64,10 @@ def torch_library() -> Library:
     """PyTorch."""
     import torch
 
-    def extreme(of_two: Any, bound: str) -> Callable[[Any, Any], Any]:
+    def of_two_or_a_number(of_two: Callable[..., Any], of_number: Callable[..., Any]) -> Callable[..., Any]:
         def operation(a: Any, b: Any) -> Any:
             a, b = (b, a) if isinstance(a, float) else (a, b)
-            return torch.clamp(a, **{bound: b}) if isinstance(b, float) else of_two(a, b)
+            return of_number(a, b) if isinstance(b, float) else of_two(a, b)
 
         return operation
 
@@ -75,8 +75,8 @@ def torch_library() -> Library:
         {
             **PYTHON,
             Op.ABS: torch.abs,
-            Op.MIN: extreme(torch.minimum, "max"),
-            Op.MAX: extreme(torch.maximum, "min"),
+            Op.MIN: of_two_or_a_number(torch.minimum, torch.clamp_max),
+            Op.MAX: of_two_or_a_number(torch.maximum, torch.clamp_min),
             Op.SQRT: torch.sqrt,
             Op.EXP: torch.exp,
             Op.EXPM1: torch.expm1,
@@ -88,7 +88,7 @@ def torch_library() -> Library:
             Op.SIGMOID: torch.sigmoid,
             Op.TANH: torch.tanh,
             Op.RELU: torch.relu,
-            Op.SELECT: torch.where,
+            Op.SELECT: lambda mask, a, b: torch.where(mask.bool(), a, b),  # of two masks a number may be made before
         },
         {
             "softplus": torch.nn.functional.softplus,
@@ -97,7 +97,7 @@ def torch_library() -> Library:
         },
         torch.addmm,
         lambda a, sizes: torch.split(a, list(sizes), dim=-1),
-        torch.cat,
+        lambda arrays: torch.cat(list(arrays)),
     )
 
 

@@ -85,7 +85,7 @@ def named(case: Case, y: Any, state_n: Iterable[Any], *gradients: Any) -> Outcom
 def _module(problem: Problem, threads: int, backend: str) -> Any:
     """The problem's module of fastrnn."""
     case = problem.case
-    made = partial(fastrnn.Recurrent, case.definition) if case.written else getattr(fastrnn, case.cell.upper())
+    made: Any = partial(fastrnn.Recurrent, case.definition) if case.written else getattr(fastrnn, case.cell.upper())
     why_not = getattr(load(backend), "why_not_program", None)
     if case.written and why_not and (reason := why_not(case.definition)):
         raise UnsupportedError(reason)
@@ -308,8 +308,11 @@ def _torch(
     return Prepared(train if training else infer, outcome, nullcontext if training else torch.inference_mode)
 
 
+UNROLLED = 10  # steps that are compiled as one
+
+
 def prepare_torch_loop(problem: Problem, kind: str, threads: int, *, compiled: bool = False) -> Prepared:
-    """A written cell as a loop over steps; the step itself may be compiled, as the whole loop would take minutes."""
+    """A written cell as a loop over steps; `UNROLLED` of them may be compiled, as all would take minutes."""
     import torch
 
     compiler = os.environ.get("CXX", "g++")
@@ -336,7 +339,17 @@ def prepare_torch_loop(problem: Problem, kind: str, threads: int, *, compiled: b
         graph.output(tuple(value.node for value in state))
         return torch.fx.GraphModule(torch.nn.Module(), graph).forward
 
-    step = torch.compile(traced(), fullgraph=True, dynamic=False) if compiled else traced()
+    step = traced()
+
+    def block(sums_x: Any, state: Any, taken: Any) -> Any:
+        ys = []
+        for sums in sums_x.unbind():
+            state = step(sums, *state, *taken)
+            ys.append(state[0])
+        return torch.stack(ys), state
+
+    run: Any = torch.compile(block, fullgraph=True, dynamic=False) if compiled else block
+    size = UNROLLED if compiled else case.T
 
     class Loop(torch.nn.Module):
         def __init__(self) -> None:
@@ -348,10 +361,10 @@ def prepare_torch_loop(problem: Problem, kind: str, threads: int, *, compiled: b
             parameters = {name.removesuffix("_l0"): value for name, value in self.named_parameters()}
             weight_ih, bias_ih, taken = layer.ahead(parameters)
             states, ys = tuple([s[0] for s in _as_tuple(state)]), []
-            for sums_x in torch.nn.functional.linear(x, weight_ih, bias_ih).unbind():
-                states = step(sums_x, *states, *taken.values())
-                ys.append(states[0])
-            return torch.stack(ys), _as_given(tuple([s[None] for s in states]))
+            for sums_x in torch.split(torch.nn.functional.linear(x, weight_ih, bias_ih), size):
+                y, states = run(sums_x, states, tuple(taken.values()))
+                ys.append(y)
+            return torch.cat(ys) if len(ys) > 1 else y, _as_given(tuple([s[None] for s in states]))
 
     module = Loop()
     return _torch(problem, kind, threads, module, module, axis=None)
@@ -540,7 +553,9 @@ PEERS: dict[str, Peer] = {
         Peer("torch", prepare_torch, ("torch",), applies=is_built_in),
         Peer("torch-cell", prepare_torch_cell, ("torch",), applies=is_single_step),
         Peer("torch-loop", prepare_torch_loop, ("torch",), applies=is_written),
-        Peer("torch-compile", partial(prepare_torch_loop, compiled=True), ("torch",), applies=is_written, compiles=True),
+        Peer(
+            "torch-compile", partial(prepare_torch_loop, compiled=True), ("torch",), applies=is_written, compiles=True
+        ),
         Peer("onnxruntime", prepare_onnxruntime, ("onnxruntime", "onnx"), applies=is_built_in),
         Peer("jax", prepare_jax, ("jax",)),
     )

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 MISSING = "\N{EN DASH}"  # stands where there is no figure
-NAME_WIDTH = len("lstm-50-128-1024-1024-")  # of the names where there is little room
+NAME_WIDTH = len("lstm-50-128-1024-1024-")  # of the names where there is little room, unless a cell's name is longer
 STYLES = {"lost": "red", "won": "green", "doubtful": "yellow", "": ""}
 
 
@@ -89,6 +89,7 @@ class Report:
     facts: dict[str, str]  # the machine, the versions, the settings
     limits: Sheet
     tables: tuple[Table, ...]
+    cells: Sheet  # written cells, the means of their rows
     yardsticks: Sheet  # written cells beside what they are held to
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -101,6 +102,7 @@ def report(results: Results) -> Report:
         _facts(results),
         _limits(results),
         tuple(_table(results, *table) for table in results.tables()),
+        _cells(results),
         _yardsticks(results.rows),
         tuple(_notes(results.rows)),
         tuple(_warnings(results.rows)),
@@ -116,6 +118,9 @@ def print_results(console: Console, results: Results) -> None:
     _print_sheet(console, "limits of the machine", told.limits)
     for table in told.tables:
         _print_table(console, table)
+    _print_sheet(
+        console, "written cells: geometric means of the best peer's time over ours, and of each peer's", told.cells
+    )
     _print_sheet(console, "written cells beside what they are held to", told.yardsticks)
     console.print()
     for note in told.notes:
@@ -134,7 +139,9 @@ def print_grid(console: Console, title: str, columns: Sequence[str], rows: Seque
     lines = _grid(title, columns, rows)
     left = list(range(1, len(columns)))
     if not _fits(console, lines):
-        rows = [[_break_name(console, name), *figures] for name, *figures in rows]
+        shortest = [len(found[0]) for name, *_ in rows if (found := re.match(r"\w+(-\d+){4}-?", name.plain))]
+        width = max([NAME_WIDTH, *shortest])
+        rows = [[_break_name(console, name, width), *figures] for name, *figures in rows]
         columns = [column.replace(", ", ",\n") for column in columns]
     while left:
         count = len(left)
@@ -169,11 +176,11 @@ def _fits(console: Console, lines: Grid) -> bool:
     return Measurement.get(console, console.options.update(width=10_000), lines).maximum <= console.width
 
 
-def _break_name(console: Console, name: Text) -> Text:
+def _break_name(console: Console, name: Text, width: int) -> Text:
     """Break a name between words, and a case's before what is special about it."""
-    if len(name) > NAME_WIDTH and (special := re.search(r"(?<=\d-)(?=\d*[a-z])", name.plain)):
+    if len(name) > width and (special := re.search(r"(?<=\d-)(?=\d*[a-z])", name.plain)):
         name = Text("\n").join(name.divide([special.start()]))
-    return Text("\n").join(name.wrap(console, NAME_WIDTH))
+    return Text("\n").join(name.wrap(console, width))
 
 
 def time_text(seconds: float) -> str:
@@ -275,6 +282,21 @@ def _line(results: Results, row: Row) -> Line:
     verdict = "" if math.isnan(row.ratio) else "doubtful" if row.doubt else "lost" if row.ratio < 1 else "won"
     times = {peer: time_text(row.seconds(peer)) for peer, samples in row.samples.items() if samples}
     return Line(row.case.name, remark, ours, times, row.best_peer, ratio_text(row.ratio), verdict, limit)
+
+
+def _cells(results: Results) -> Sheet:
+    """A line for each written cell, the worst first: the mean ratio in each table, and that to each peer in all."""
+    written = [row for row in results.rows if row.case.written and row.counts]
+    tables = [(kind, threads) for kind, threads, _ in results.tables()]
+    peers = sorted({peer for row in written for peer in row.samples} - {*OWN, REFERENCE})
+    lines = []
+    for cell in {row.case.cell for row in written}:
+        its = [row for row in written if row.case.cell == cell]
+        of_tables = [mean_ratio(row for row in its if (row.kind, row.threads) == table) for table in tables]
+        figures = [*of_tables, *(mean_ratio(its, peer) for peer in peers)]
+        lines.append((mean_ratio(its), (cell, *map(ratio_text, figures))))
+    columns = (*(f"{kind}, {threads_text(threads)}" for kind, threads in tables), *peers)
+    return Sheet(("cell", *columns), tuple(line for _, line in sorted(lines)))
 
 
 def _yardsticks(rows: Iterable[Row]) -> Sheet:

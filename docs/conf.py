@@ -1,10 +1,12 @@
 """How Sphinx builds this site: `sphinx-build -W docs build/docs`."""
 
+import os
 import sys
 from pathlib import Path
 
 import fastrnn
 
+os.environ.setdefault("KERAS_BACKEND", "torch")  # what the reference of fastrnn.keras is imported with
 sys.path.insert(0, str(Path(__file__).with_name("_extensions")))
 
 project = "fastrnn"

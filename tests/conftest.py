@@ -72,15 +72,21 @@ def torch(require: Require) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def keras(require: Require, torch: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """Keras on torch, in float64 on the CPU, whatever the user's settings are: it reads them when it is imported."""
+def keras(require: Require, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """Keras in float64 on the CPU, on torch or what FASTRNN_TEST_KERAS says, whatever the user's settings are.
+
+    It reads them when it is imported: a process has one backend.
+    """
     require(importlib.util.find_spec("keras") is not None, "keras is not installed")
+    backend = os.environ.get("FASTRNN_TEST_KERAS", "torch")
+    if backend == "torch":
+        request.getfixturevalue("torch")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
-        environment.setenv("KERAS_BACKEND", "torch")
+        environment.setenv("KERAS_BACKEND", backend)
         environment.setenv("KERAS_TORCH_DEVICE", "cpu")
         keras = importlib.import_module("keras")
-    assert keras.config.backend() == "torch"
+    assert keras.config.backend() == backend
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")  # which another test that made layers has fixed
     # Where types meet, Keras takes float64 for float32, as JAX does by default: even float64 products were rounded.

@@ -1,19 +1,20 @@
 """S21: LSTM, GRU and SimpleRNN against Keras, on torch's autograd: outputs, states and every gradient.
 
-The same against torch.nn is in test_modules.py. Keras' GRU is that of `reset_after=True`, its default; the other one is
-not a cell of fastrnn.
+The same against torch.nn is in test_modules.py. Keras' GRU is that of `reset_after=True`, its default, but where it is
+said.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from calls import Call, kinds, make, named_states, train
+from calls import Call, Refusals, kinds, make, named_states, train
 from tolerances import Outcome, assert_close, tolerance
 
 import fastrnn
@@ -201,3 +202,123 @@ BAD_WEIGHTS: dict[str, tuple[Callable[[], Any], str]] = {
 def test_weights_that_do_not_fit_are_named(call: Callable[[], Any], text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(text)):
         call()
+
+
+def stacked(keras: ModuleType, module: Any) -> Any:
+    """A model of a Bidirectional GRU, and an LSTM."""
+    layers = [
+        keras.Input((6, 3)),
+        keras.layers.Bidirectional(module.GRU(4, return_sequences=True, dropout=0.1), name="both"),
+        module.LSTM(5, return_sequences=True, name="last"),
+    ]
+    model = keras.Sequential(layers)
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(-1, 1, w.shape) for w in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("source", ["layers", ".keras", ".h5"])
+def test_layers_and_files_are_read(keras: ModuleType, tmp_path: Path, source: str) -> None:
+    model, x = stacked(keras, keras.layers), np.random.default_rng(1).uniform(-1, 1, (2, 6, 3))
+    gru = fastrnn.GRU(3, 4, bidirectional=True, batch_first=True, dtype="float64")
+    lstm = fastrnn.LSTM(8, 5, batch_first=True, dtype="float64")
+    if source == "layers":
+        gru.load_state_dict(from_keras_weights(gru, model.layers[0]))
+        lstm.load_state_dict(from_keras_weights(lstm, [model.layers[1]]))
+    else:
+        path = tmp_path / f"model{source}"
+        model.save(path)
+        gru.load_state_dict(from_keras_weights(gru, path, layers="both"))
+        lstm.load_state_dict(from_keras_weights(lstm, str(path), layers=["last"]))
+    assert_close("y", lstm(gru(x)[0])[0], model(x).detach().numpy(), 1e-13)
+
+
+def test_a_gru_with_its_reset_before_is_a_recurrent(keras: ModuleType) -> None:
+    layer = keras.layers.GRU(4, reset_after=False, return_sequences=True)
+    x = np.random.default_rng(1).uniform(-1, 1, (2, 6, 3))
+    layer.build(x.shape)
+    rnn = fastrnn.Recurrent(fastrnn.cells.reset_before_gru, 3, 4, batch_first=True, dtype="float64")
+    rnn.load_state_dict(from_keras_weights(rnn, layer))
+    assert_close("y", rnn(x)[0], layer(x).detach().numpy(), 1e-13)
+
+
+OTHERS: dict[str, tuple[Any, str, dict[str, Any], str]] = {
+    "hard_sigmoid": (
+        fastrnn.LSTM(3, 4),
+        "LSTM",
+        {"recurrent_activation": "hard_sigmoid"},
+        "it has recurrent_activation='hard_sigmoid'; expected recurrent_activation='sigmoid'",
+    ),
+    "relu": (
+        fastrnn.LSTM(3, 4),
+        "LSTM",
+        {"activation": "relu"},
+        "it has activation='relu'; expected activation='tanh'",
+    ),
+    "relu into tanh": (
+        fastrnn.RNN(3, 4),
+        "SimpleRNN",
+        {"activation": "relu"},
+        "it has activation='relu'; expected activation='tanh'",
+    ),
+    "linear": (fastrnn.GRU(3, 4), "GRU", {"activation": None}, "it has activation='linear'; expected"),
+    "backwards": (fastrnn.GRU(3, 4), "GRU", {"go_backwards": True}, "it has go_backwards=True; expected"),
+    "reset_after": (
+        fastrnn.GRU(3, 4, bias=False),
+        "GRU",
+        {"use_bias": False, "reset_after": False},
+        "it has reset_after=False; expected reset_after=True: for False use fastrnn.Recurrent(fastrnn.cells.reset",
+    ),
+    "kind": (fastrnn.GRU(3, 4), "LSTM", {}, "it is a LSTM; expected a GRU, for a fastrnn.GRU"),
+    "units": (fastrnn.LSTM(3, 5), "LSTM", {}, "it has units=4; expected units=5"),
+    "directions": (fastrnn.LSTM(3, 4, bidirectional=True), "LSTM", {}, "a layer is no Bidirectional; expected one"),
+}
+
+
+@pytest.mark.parametrize(("rnn", "kind", "options", "text"), OTHERS.values(), ids=OTHERS)
+def test_a_layer_that_computes_something_else_is_refused(
+    keras: ModuleType, rnn: Any, kind: str, options: dict[str, Any], text: str
+) -> None:
+    layer = getattr(keras.layers, kind)(4, name="it", **options)
+    layer.build((2, 6, 3))
+    with pytest.raises(ValueError, match=re.escape(text)):
+        from_keras_weights(rnn, layer)
+    if kind != "LSTM" or options:  # the arrays beside its configuration, which does not say the class
+        with pytest.raises(ValueError, match=re.escape(text)):
+            from_keras_weights(rnn, layer.get_weights(), layer.get_config())
+
+
+def test_files_and_configurations_that_do_not_serve_are_named(keras: ModuleType, tmp_path: Path) -> None:
+    model, gru = stacked(keras, keras.layers), fastrnn.GRU(3, 4, bidirectional=True)
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    (tmp_path / "text.keras").write_text("no file of Keras")
+    merged = keras.layers.Bidirectional(keras.layers.GRU(4), merge_mode="sum")
+    merged.build((2, 6, 3))
+    config = keras.layers.GRU(4).get_config() | {"warmth": 3}
+    calls: list[tuple[Any, ...]] = [
+        (gru, tmp_path / "model.keras"),
+        (gru, tmp_path / "model.keras", None, "boht"),
+        (gru, tmp_path / "model.weights.h5"),
+        (gru, tmp_path / "text.keras"),
+        (gru, merged),
+        (fastrnn.GRU(3, 4), [np.zeros((3, 12))], config),
+        (fastrnn.GRU(3, 4), [np.zeros((3, 12))], None, "both"),
+        (fastrnn.GRU(3, 4), model.layers[0], config),
+    ]
+    refusals = Refusals(ValueError)
+    for rnn, weights, *more in calls:
+        given = dict(zip(("config", "layers"), more, strict=False))
+        with refusals:
+            from_keras_weights(rnn, weights, **given)
+    wanted = [
+        "model.keras has the recurrent layers ['both', 'last']; expected layers= to name one, or several",
+        "layers names 'boht'; expected names of ['both', 'last']",
+        "model.weights.h5 has weights without a configuration; expected a whole model's file, from model.save",
+        "text.keras is neither a zip nor an HDF5 file; expected a .keras or .h5 file of Keras",
+        "a Bidirectional has merge_mode='sum'; expected 'concat', which is what y is here",
+        "has warmth=3; expected settings that are known",
+        "layers is given; expected it with a path only",
+        "config is given beside layers, which have their own; expected None",
+    ]
+    assert [end in text for end, text in zip(wanted, refusals, strict=True)] == [True] * len(wanted)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import fastrnn
 from fastrnn import cells
-from fastrnn.cells import LIBRARY, WrittenCell, cell, sigmoid, tanh, where
+from fastrnn.cells import BESIDE, LIBRARY, WrittenCell, cell, sigmoid, tanh, where
 from fastrnn.cells.graph import EVALUATE
 from fastrnn.cells.program import Instruction, Kind, Op, Operand, Program
 
@@ -39,7 +39,7 @@ def constant_state(a: Any, prev: Any) -> Any:
 
 
 OWN = {each.name: each for each in (swapping, every_feed, constant_state)}
-ALL = OWN | dict(LIBRARY)
+ALL = OWN | LIBRARY | BESIDE
 names = pytest.mark.parametrize("name", ALL)
 
 TAKES = dict.fromkeys(Op, 1) | dict.fromkeys(
@@ -71,7 +71,11 @@ def problem(of: WrittenCell, seed: int = 0) -> Values:
     values: Values = {Operand(Kind.SLOT, j): rng.normal(size=ROWS) for j in range(program.slots)}
     values |= {Operand(Kind.BEFORE, k): rng.uniform(0.5, 2, ROWS) for k in range(program.states)}
     values |= {Operand(Kind.GRADIENT, k): rng.normal(size=ROWS) for k in range(program.states)}
-    return values | {Operand(Kind.UNIT, m): rng.normal(size=ROWS) for m in range(program.units)}
+    values |= {Operand(Kind.UNIT, m): rng.normal(size=ROWS) for m in range(program.units)}
+    for k in range(len(program.extras)):
+        given = rng.uniform(0.5, 2, ROWS)
+        values[Operand(Kind.EXTRA, k)] = given if k < len(of.extra) else (given > 1) * 1.0
+    return values
 
 
 def by_function(of: WrittenCell, values: Values) -> tuple[Any, ...]:
@@ -80,7 +84,8 @@ def by_function(of: WrittenCell, values: Values) -> tuple[Any, ...]:
     sums = {name: values[Operand(Kind.SLOT, j)] for name, j in equations.slots.items()}
     before = {name: values[Operand(Kind.BEFORE, k)] for k, name in enumerate(of.states)}
     unit = np.array([values[Operand(Kind.UNIT, m)] for m in range(program_of(of).units)])
-    return equations.run(sums, before, unit, lambda gate, value: WEIGHT * value)  # type: ignore[no-any-return]
+    extra = [values[Operand(Kind.EXTRA, k)] for k in range(len(program_of(of).extras))]
+    return equations.run(sums, before, unit, lambda gate, value: WEIGHT * value, extra)  # type: ignore[no-any-return]
 
 
 def by_program(of: WrittenCell, values: Values) -> tuple[list[Any], Values]:

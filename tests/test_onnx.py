@@ -1,7 +1,7 @@
 """`fastrnn.onnx.load`: the operators' complete semantics, and weights wherever they are in a file.
 
-Numbers are ONNX Runtime's where it has them (no layout 1, no float16, no double of most), else those of ONNX' own cases,
-or of the same weights in a module.
+Numbers are ONNX Runtime's where it has them (no layout 1, no float16, no double of most), else those of ONNX' own
+cases, or of the same weights in a module.
 """
 
 from __future__ import annotations

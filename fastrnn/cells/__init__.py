@@ -1,8 +1,9 @@
 """Cells: the table of built-in ones; the language in which others are written, with its operations; and a library.
 
 The operations (`sigmoid`, `tanh`, `where`, ...) work on what a cell's equations are made of, and on NumPy arrays. The
-cells of the library (`peephole_lstm`, `min_gru`, ...) are defined when they are first asked for; ``LIBRARY`` has all of
-them by name. `lstm_with`, `gru_with` and `rnn_with` make cells with other activations.
+cells of the library (`peephole_lstm`, `min_gru`, ...) are defined when they are first asked for; by name ``LIBRARY``
+has those that take x alone, and ``BESIDE`` those that are given more, or have dropout or zoneout. `lstm_with`,
+`gru_with` and `rnn_with` make cells with other activations.
 """
 
 from importlib import import_module

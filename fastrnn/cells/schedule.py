@@ -93,22 +93,28 @@ def choose_tape(
         found = of_backward(seen)
         return found if found >= limit else found + 0.02 * of_inside(seen)
 
-    best = cost(kept)
-    improved = True
-    while improved:
-        improved = False
-        for candidate in candidates:
-            if candidate in kept:
-                continue
-            trials = [[n for n in kept if n is not other] for other in kept]
-            if len(kept) < slots - len(lost):
-                trials.append(list(kept))
-            for trial in trials:
-                found = cost([*trial, candidate], best)
-                # A value of a slot of its own is written besides: it must save something.
-                if found + (2.0 if len(trial) == len(kept) else 0.01) < best:
-                    kept, best, improved = dict.fromkeys([*trial, candidate]), found, True
-                    break
+    def improved(kept: dict[Node, None]) -> tuple[float, dict[Node, None]]:
+        best, better = cost(kept), True
+        while better:
+            better = False
+            for candidate in candidates:
+                if candidate in kept:
+                    continue
+                trials = [[n for n in kept if n is not other] for other in kept]
+                if len(kept) < slots - len(lost):
+                    trials.append(list(kept))
+                for trial in trials:
+                    found = cost([*trial, candidate], best)
+                    # A value of a slot of its own is written besides: it must save something.
+                    if found + (2.0 if len(trial) == len(kept) else 0.01) < best:
+                        kept, best, better = dict.fromkeys([*trial, candidate]), found, True
+                        break
+        return best, kept
+
+    best, kept = improved(kept)
+    whole = dict.fromkeys(n for n in sums if n in needed)
+    if best == float("inf") and len(whole) <= slots - len(lost):  # several lost sums: one value is not enough for them
+        best, kept = improved(whole)
     return _place(kept, sums, slots, lost) if best < float("inf") else None
 
 

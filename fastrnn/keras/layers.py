@@ -48,7 +48,7 @@ class OnKernels(keras.layers.RNN):  # type: ignore[misc]
 
     @property
     def supports_jit(self) -> bool:
-        """Whether Keras may have TensorFlow's XLA compile a model with the layer: that cannot call the kernels."""
+        """Whether TensorFlow's XLA may compile a model with the layer. It cannot call the kernels."""
         theirs: bool = self.__dict__.get("supports_jit", True)
         return theirs and (keras.backend.backend() != "tensorflow" or self.why_not() is not None)
 
@@ -66,7 +66,7 @@ class OnKernels(keras.layers.RNN):  # type: ignore[misc]
         if self._kernel_cell() is None:
             names = [name for name in ("activation", "recurrent_activation") if hasattr(cell, name)]
             return f"have no cell with {', '.join(f'{name}={_name(getattr(cell, name))}' for name in names)}"
-        if not cell.compute_dtype == cell.variable_dtype or cell.compute_dtype not in ("float32", "float64"):
+        if cell.compute_dtype != cell.variable_dtype or cell.compute_dtype not in ("float32", "float64"):
             return f"compute in float32 or float64, not by the dtype policy {cell.dtype_policy.name}"
         reason: str | None = _backend().why_not()
         return reason
@@ -100,7 +100,7 @@ class OnKernels(keras.layers.RNN):  # type: ignore[misc]
             weights += self._biases(ops.convert_to_tensor(cell.bias))
         known = self._kernel_cell()
         assert known is not None  # as `why_not` has seen
-        spec = Spec(known, self.go_backwards, self.return_sequences, not self.zero_output_for_mask)
+        spec = Spec(known, self.go_backwards, self.return_sequences, bool(training), not self.zero_output_for_mask)
         y, states_n = _backend().run(spec, x, mask, states, weights, self._warn)
         return *self._outputs(y, states[0], states_n[0], mask), states_n
 
@@ -183,7 +183,25 @@ def _name(activation: Any) -> str:
 
 @keras.saving.register_keras_serializable("fastrnn")
 class LSTM(OnKernels, keras.layers.LSTM):  # type: ignore[misc]
-    """keras.layers.LSTM on fastrnn's kernels."""
+    """keras.layers.LSTM on fastrnn's kernels.
+
+    Arguments, variables, calls, results and files are those of keras.layers.LSTM, which it is a subclass of. The
+    kernels run float32 and float64 on the CPU, with tanh and sigmoid, masks anywhere in the sequence, any state,
+    dropout, in either direction, forward and backward; on Keras' torch, JAX and TensorFlow backends, eager and
+    compiled. All else (other activations, recurrent_dropout while training, other dtypes, a GPU) runs on Keras' own
+    path, and a warning says why, once a layer.
+
+    On TensorFlow, XLA cannot compile a model with it: Keras then takes jit_compile=False. On TensorFlow and JAX there
+    is no second derivative. ``use_cudnn`` and ``implementation`` make no difference but in how dropout is drawn.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn.keras
+    >>> lstm = fastrnn.keras.LSTM(20, return_state=True)
+    >>> y, h_n, c_n = lstm(np.zeros((3, 5, 10), np.float32))
+    >>> tuple(y.shape), tuple(c_n.shape)
+    ((3, 20), (3, 20))
+    """
 
     def _kernel_cell(self) -> Cell | None:
         usual = self.cell.activation in TANH and self.cell.recurrent_activation in SIGMOID
@@ -192,7 +210,15 @@ class LSTM(OnKernels, keras.layers.LSTM):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable("fastrnn")
 class GRU(OnKernels, keras.layers.GRU):  # type: ignore[misc]
-    """keras.layers.GRU on fastrnn's kernels."""
+    """keras.layers.GRU on fastrnn's kernels, with reset_after or without; see `LSTM`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn.keras
+    >>> gru = fastrnn.keras.GRU(20, return_sequences=True)
+    >>> tuple(gru(np.zeros((3, 5, 10), np.float32)).shape)
+    (3, 5, 20)
+    """
 
     def _kernel_cell(self) -> Cell | None:
         if self.cell.activation not in TANH or self.cell.recurrent_activation not in SIGMOID:
@@ -206,7 +232,15 @@ class GRU(OnKernels, keras.layers.GRU):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable("fastrnn")
 class SimpleRNN(OnKernels, keras.layers.SimpleRNN):  # type: ignore[misc]
-    """keras.layers.SimpleRNN on fastrnn's kernels."""
+    """keras.layers.SimpleRNN on fastrnn's kernels, with tanh or relu; see `LSTM`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn.keras
+    >>> rnn = fastrnn.keras.SimpleRNN(20, activation="relu")
+    >>> tuple(rnn(np.zeros((3, 5, 10), np.float32)).shape)
+    (3, 20)
+    """
 
     def _kernel_cell(self) -> Cell | None:
         activation = self.cell.activation

@@ -1,26 +1,29 @@
-"""The kernels under Keras' JAX backend: a call back from XLA, with a derivative of its own, also under jit and vmap."""
+"""The kernels under Keras' JAX backend: a call from XLA, with a derivative of its own, under jit, grad and vmap."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from fastrnn.cells import Cell
-from fastrnn.keras import arrays
+from fastrnn.keras import arrays, xla
 from fastrnn.keras.arrays import Given
 from fastrnn.keras.spec import Spec
+from fastrnn.parameters import Array
 
 __all__ = ["run", "why_not", "why_not_this_call"]
+
+FORWARD, GRADIENTS = "fastrnn_keras_forward", "fastrnn_keras_gradients"
 
 
 def why_not() -> str | None:
     """Why the kernels do not run here, or None."""
     platform = jax.default_backend()
-    return None if platform == "cpu" else f"run on the CPU, and JAX's default backend is {platform}"
+    return xla.why_not() if platform == "cpu" else f"run on the CPU, and JAX's default backend is {platform}"
 
 
 def why_not_this_call(cell: Cell, x: Any) -> str | None:
@@ -38,25 +41,29 @@ def run(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _layer(spec: Spec, given: Given) -> list[Any]:
+    """y, if it is wanted, and the final states."""
+    return _run(spec._replace(keep=False), given)[1:]
+
+
+def _run(spec: Spec, given: Given) -> list[Any]:
     """What `arrays.forward` computes."""
     x, _, states, _ = given
-    H = states[0].shape[1]
-    like = [jax.ShapeDtypeStruct((*x.shape[:2], H), x.dtype)] if spec.sequences else []
+    like = [jax.ShapeDtypeStruct((), arrays.NUMBER)]
+    like += [jax.ShapeDtypeStruct((*x.shape[:2], states[0].shape[1]), x.dtype)] * spec.sequences
     like += [jax.ShapeDtypeStruct(state.shape, x.dtype) for state in states]
-    return jax.pure_callback(functools.partial(_call, arrays.forward, spec), like, given, vmap_method="sequential")
+    return _call(FORWARD, spec, given, (), like)
 
 
-def _forward(spec: Spec, given: Given) -> tuple[list[Any], Given]:
-    return _layer(spec, given), given
+def _forward(spec: Spec, given: Given) -> tuple[list[Any], tuple[Given, Any]]:
+    number, *results = _run(spec._replace(keep=True), given)
+    return results, (given, number)
 
 
-def _backward(spec: Spec, given: Given, incoming: Sequence[Any]) -> tuple[Given]:
+def _backward(spec: Spec, saved: tuple[Given, Any], incoming: Sequence[Any]) -> tuple[Given]:
+    given, number = saved
     x, mask, states, weights = given
     like = [jax.ShapeDtypeStruct(array.shape, x.dtype) for array in (x, *states, *weights)]
-    found = jax.pure_callback(
-        functools.partial(_call, arrays.gradients, spec), like, given, incoming, vmap_method="sequential"
-    )
-    dx, *others = found
+    dx, *others = _call(GRADIENTS, spec, given, (number, *incoming), like)
     no_mask = None if mask is None else np.zeros(mask.shape, jax.dtypes.float0)
     return (Given(dx, no_mask, others[: len(states)], others[len(states) :]),)
 
@@ -64,6 +71,40 @@ def _backward(spec: Spec, given: Given, incoming: Sequence[Any]) -> tuple[Given]
 _layer.defvjp(_forward, _backward)
 
 
-def _call(function: Callable[..., list[Any]], spec: Spec, given: Given, *incoming: Any) -> list[Any]:
-    """The function on arrays that share JAX's memory."""
-    return function(spec, *jax.tree.map(np.asarray, (given, *incoming)))
+class _Kind(NamedTuple):
+    """What a call's flat arrays are."""
+
+    spec: Spec
+    masked: bool
+    states: int
+    weights: int
+
+
+_KINDS: dict[bytes, _Kind] = {}  # by what XLA has of them, a text
+
+
+def _call(target: str, spec: Spec, given: Given, incoming: Sequence[Any], like: Sequence[Any]) -> list[Any]:
+    _register()
+    x, mask, states, weights = given
+    kind = _Kind(spec, mask is not None, len(states), len(weights))
+    text = ",".join(map(str, (spec.cell.name, *spec[1:], *kind[1:])))
+    _KINDS[text.encode()] = kind
+    flat = [x, *([] if mask is None else [mask]), *states, *weights, *incoming]
+    return list(jax.ffi.ffi_call(target, like, vmap_method="sequential")(*flat, kind=text))
+
+
+def _on_arrays(text: bytes, flat: Sequence[Array], results: Sequence[Array], gradients: bool) -> None:
+    kind, rest = _KINDS[text], iter(flat)
+    x, mask = next(rest), next(rest) if kind.masked else None
+    given = Given(x, mask, [next(rest) for _ in range(kind.states)], [next(rest) for _ in range(kind.weights)])
+    found = (
+        arrays.gradients(kind.spec, given, next(rest), list(rest)) if gradients else arrays.forward(kind.spec, given)
+    )
+    for result, array in zip(results, found, strict=True):
+        np.copyto(result, array)
+
+
+@functools.cache
+def _register() -> None:
+    xla.register(FORWARD, functools.partial(_on_arrays, gradients=False))
+    xla.register(GRADIENTS, functools.partial(_on_arrays, gradients=True))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from fastrnn.cells import Cell
 from fastrnn.keras import arrays
-from fastrnn.keras.arrays import Given
+from fastrnn.keras.arrays import NUMBER, Given
 from fastrnn.keras.spec import Spec
+from fastrnn.parameters import Array
 
 __all__ = ["run", "why_not", "why_not_this_call"]
 
@@ -40,37 +42,46 @@ def run(
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def layer(*tensors: Any) -> Any:
-        """What `arrays.forward` computes."""
-        like = [like_y] * spec.sequences + [state.shape for state in states]
-        return _call(arrays.forward, spec, given(tensors), (), like), lambda *incoming: gradients(*tensors, *incoming)
+        """What `arrays.forward` computes, without the number of the tape."""
+        like = [(x.dtype, like_y)] * spec.sequences + [(x.dtype, state.shape) for state in states]
+        number, *results = _call(arrays.forward, spec, given(tensors), (), [(NUMBER, ()), *like])
+        return results, lambda *incoming: gradients(number, *tensors, *incoming)
 
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def gradients(*tensors: Any) -> Any:
-        """What `arrays.gradients` computes."""
-        its, incoming = tensors[: 1 + count + len(weights)], tensors[1 + count + len(weights) :]
-        return _call(arrays.gradients, spec, given(its), incoming, [t.shape for t in its]), _refuse
+    def gradients(number: Any, *tensors: Any) -> Any:
+        @tf.custom_gradient  # type: ignore[untyped-decorator]
+        def of_tensors(*tensors: Any) -> Any:
+            """What `arrays.gradients` computes."""
+            its, incoming = tensors[: 1 + len(others)], tensors[1 + len(others) :]
+            like = [(x.dtype, t.shape) for t in its]
+            return _call(arrays.gradients, spec, given(its), (number, incoming), like), _refuse
 
-    y, *states_n = [None] * (not spec.sequences) + list(layer(x, *states, *weights))
+        return of_tensors(*tensors)
+
+    y, *states_n = [None] * (not spec.sequences) + list(layer(x, *others))
     return y, states_n
 
 
 def _call(
-    function: Callable[..., list[Any]], spec: Spec, given: Given, incoming: Sequence[Any], shapes: Sequence[Any]
+    function: Callable[..., list[Array]], spec: Spec, given: Given, more: tuple[Any, ...], like: Sequence[Any]
 ) -> list[Any]:
-    """The function on arrays, as an operation whose results have the shapes, as far as these are known."""
-    given = Given(*[tuple(its) if isinstance(its, Sequence) else its for its in given])
-    flat = [tensor for tensor in tf.nest.flatten((given, tuple(incoming))) if tensor is not None]
+    """The function on arrays, as an operation, with what is known of its results: dtypes and shapes."""
+    arguments = (tuple(map(_tuple, given)), more)
+    flat = [tensor for tensor in tf.nest.flatten(arguments) if tensor is not None]
 
-    def on_arrays(*flat_arrays: Any) -> list[Any]:
+    def on_arrays(*flat_arrays: Array) -> list[Array]:
         rest = iter(flat_arrays)
-        packed = tf.nest.map_structure(lambda tensor: None if tensor is None else next(rest), (given, tuple(incoming)))
-        its, its_incoming = packed
-        return function(spec, its, its_incoming) if incoming else function(spec, its)
+        its, its_more = tf.nest.map_structure(lambda tensor: None if tensor is None else next(rest), arguments)
+        # Copies, since TensorFlow may use arrays as its own, and write to them.
+        return [np.array(result, order="C") for result in function(spec, Given(*its), *its_more)]
 
-    results = tf.nest.flatten(tf.numpy_function(on_arrays, flat, [given.x.dtype] * len(shapes), stateful=False))
-    for result, shape in zip(results, shapes, strict=True):
+    results = tf.nest.flatten(tf.numpy_function(on_arrays, flat, [dtype for dtype, _ in like], stateful=False))
+    for result, (_, shape) in zip(results, like, strict=True):
         result.set_shape(shape)
     return list(results)
+
+
+def _tuple(its: Any) -> Any:
+    return tuple(its) if isinstance(its, (list, tuple)) else its
 
 
 def _refuse(*_: Any) -> Any:

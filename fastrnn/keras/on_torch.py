@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fastrnn.cells import Cell, WrittenCell
@@ -14,6 +13,7 @@ from fastrnn.torch.modules import Layers, why_not_here
 from fastrnn.torch.operator import Written, is_traced, layer, why_no_tapes
 
 __all__ = ["run", "why_not", "why_not_this_call"]
+
 
 def why_not() -> str | None:
     """Why the kernels do not run here, or None."""
@@ -49,9 +49,7 @@ def run(
         y, states_n = layer(x.transpose(0, 1).contiguous(), None, initial, weights, named, warn)
         return y.transpose(0, 1), [state[0] for state in states_n]
     one = _OneLayer(named, len(initial), weights, warn)
-    y, states_n = one._forward_runs(
-        x, one.pair(initial), mask, "last" if spec.hold else "zero", None, None
-    )
+    y, states_n = one._forward_runs(x, one.pair(initial), mask, "last" if spec.hold else "zero", None, None)
     return y, [state[0] for state in one.states_of(states_n)]
 
 

@@ -15,6 +15,7 @@ class Spec(NamedTuple):
     cell: Cell
     go_backwards: bool  # the steps are taken from the last to the first, and y has them in the order they are taken
     sequences: bool  # whether y is wanted, and not the final states alone
+    keep: bool  # whether a backward is to be expected
     hold: bool  # at masked steps y has the output of the step taken before (zero before all), else zero
 
 

@@ -4,7 +4,9 @@
 rest in onnxruntime, and `export` writes a module or model.
 """
 
+from fastrnn.onnx.exporting import export
 from fastrnn.onnx.loading import load
 from fastrnn.onnx.node import Node
+from fastrnn.onnx.session import InferenceSession
 
-__all__ = ["Node", "load"]
+__all__ = ["InferenceSession", "Node", "export", "load"]

@@ -1,7 +1,7 @@
 """One LSTM, GRU or RNN of an ONNX file as fastrnn's modules, with the operator's complete semantics.
 
-An operator's weights have a direction's block each, first axis D, and biases of both products in one B. Its gates come in
-another order::
+An operator's weights have a block for each direction, first axis D, and the biases of both products in one B. Its gates
+come in another order::
 
     ONNX                          here
     LSTM  W (D, 4*H, I)  i o f c  weight_ih (4*H, I)  i f g o
@@ -69,8 +69,8 @@ class Node:
     name, operator
         The node's name, and "LSTM", "GRU" or "RNN".
     modules
-        The fastrnn modules that run it: one; or two, forward and reverse, where the directions differ in more than their
-        weights. That of a node of direction "reverse" is run from the last step to the first.
+        The fastrnn modules that run it: one; or two, forward and reverse, where the directions differ in more than
+        their weights. That of a node of direction "reverse" is run from the last step to the first.
     direction, layout
         As in the file.
     dtype
@@ -174,7 +174,7 @@ bias=False, dtype='float64'))
         plain = clip is None and of == onnx_activations(ACTIVATIONS[self.operator])
         if self.operator == "RNN":
             if clip is None and of[0].name in ("tanh", "relu"):
-                return lambda *sizes, **others: RNN(*sizes, nonlinearity=of[0].name, **others)
+                return lambda I, H, **others: RNN(I, H, nonlinearity=of[0].name, **others)
             cell = rnn_with(*of, clip=clip)
         elif self.operator == "GRU":
             after = bool(options.get("linear_before_reset", 0))

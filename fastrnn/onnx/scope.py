@@ -16,10 +16,10 @@ from onnx.reference import ReferenceEvaluator
 from fastrnn.checks import check_path
 from fastrnn.parameters import Array
 
-__all__ = ["Scope", "is_recurrent", "opset_of", "read_model"]
+__all__ = ["DRAWN", "Scope", "is_recurrent", "opset_of", "read_model"]
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
-_DRAWN = frozenset(
+DRAWN = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
 
@@ -87,7 +87,7 @@ class Scope:
         self._known: dict[str, Array] = {}
 
     def all(self) -> Iterator[Scope]:
-        """This one, and those of the branches and bodies in it, from outside to inside."""
+        """The scope itself, and those of the branches and bodies in it, from outside to inside."""
         yield self
         for node in self.graph.node:
             for attribute in node.attribute:
@@ -104,7 +104,8 @@ class Scope:
 
     def _find(self, name: str) -> Array:
         if name in self.initializers:
-            return numpy_helper.to_array(self.initializers[name])
+            value: Array = numpy_helper.to_array(self.initializers[name])
+            return value
         if name in self.sparse:
             raise ValueError(f"{name} is a sparse initializer; expected a dense one")
         if name in self.makers:
@@ -119,7 +120,7 @@ class Scope:
         """What a node makes of constants."""
         of = f"{name}, which {node.op_type} {node.name!r} makes,"
         graphs = any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute)
-        if is_recurrent(node) or graphs or node.op_type in _DRAWN or node.domain not in ("", "ai.onnx"):
+        if is_recurrent(node) or graphs or node.op_type in DRAWN or node.domain not in ("", "ai.onnx"):
             raise ValueError(f"{of} is known at run time only; expected a constant")
         feeds: Mapping[str, Array] = {used: self.value(used) for used in node.input if used}
         # NumPy's rounding is that of the reference; nobody has to hear of an overflow in a file's weights.

@@ -9,9 +9,18 @@ from typing import Any
 from fastrnn import GRU, LSTM, RNN
 from fastrnn.cells import WrittenCell
 from fastrnn.checks import check_choice, shown
-from fastrnn.modules import Recurrent
+from fastrnn.modules import Recurrent, Runnable
 
-__all__ = ["CELLS", "cell_name", "check_cell_name", "describe_cell", "make_layers", "restore_cell", "written"]
+__all__ = [
+    "CELLS",
+    "cell_name",
+    "check_cell_name",
+    "describe_cell",
+    "make_layers",
+    "name_of",
+    "restore_cell",
+    "written",
+]
 
 CELLS: dict[str, type[LSTM] | type[GRU] | type[RNN]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 
@@ -49,6 +58,12 @@ def make_layers(
     if isinstance(cell, str) and cell in CELLS:
         return CELLS[cell](input_size, hidden_size, num_layers, **options)
     return Recurrent(written(cell), input_size, hidden_size, num_layers, **options)
+
+
+def name_of(rnn: Runnable) -> str | WrittenCell:
+    """Return the cell of layers: its name, or a user's own."""
+    cell: str | WrittenCell = cell_name(rnn.cell) if isinstance(rnn, Recurrent) else type(rnn).__name__.lower()
+    return cell
 
 
 def describe_cell(cell: str | WrittenCell) -> str | dict[str, str]:

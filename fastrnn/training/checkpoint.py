@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ __all__ = [
     "Groups",
     "check_arrays",
     "check_sizes",
+    "describe_file",
     "load_model",
     "not_finite",
     "read_checkpoint",
@@ -80,8 +82,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Groups, dict[str, Any
         metadata = json.loads(header["__metadata__"]["fastrnn"])
         if not isinstance(metadata, dict):
             raise TypeError(f"its metadata is a {type(metadata).__name__}; expected an object with names")
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"its format is {metadata.get('format')!r}; expected {FORMAT}")
+        if (found := metadata.get("format")) != FORMAT:
+            later = isinstance(found, int) and found > FORMAT
+            raise ValueError(
+                f"its format is {found!r}, of a later version of fastrnn; expected {FORMAT} or less: upgrade fastrnn"
+                if later
+                else f"its format is {found!r}; expected {FORMAT}"
+            )
     return groups, metadata
 
 
@@ -122,6 +129,54 @@ def load_model(
         check_arrays("best", groups["best"], model.parameters)
         model.load_state_dict(groups["best"])
     return model, tokenizer
+
+
+def describe_file(path: str | os.PathLike[str]) -> list[str]:
+    """Return what is in a file, a model's or a checkpoint of a training run, in lines; no cell is needed for that.
+
+    Raises
+    ------
+    OSError, CheckpointError
+        As for `read_checkpoint`.
+    """
+    groups, metadata = read_checkpoint(path)
+    with usable_checkpoint(path):
+        lines = []
+        if "architecture" in metadata:
+            lines += ["a model that fastrnn.save wrote", *_outline(metadata["architecture"])]
+        else:
+            steps = take(groups, "history")["loss"].size
+            settings = take(metadata, "settings")
+            lines += [f"a checkpoint of fastrnn train after {steps:,} steps"]
+            lines += [f"  {name}: {_plain(value)}" for name, value in settings.items()]
+            held_out = groups["history"]["held_out_loss"]
+            if held_out.size:
+                best = int(groups["history"]["evaluated_after"][held_out.argmin()])
+                bits = held_out.min() / math.log(2)
+                lines.append(f"best: {bits:.3f} bits per token, held out, after step {best:,}")
+        arrays = take(groups, "model")
+        count, size = sum(a.size for a in arrays.values()), sum(a.nbytes for a in arrays.values())
+        lines.append(f"{count:,} parameters in {len(arrays)} arrays, {size:,} bytes")
+        lines += [f"  {name}  {array.shape}  {array.dtype}" for name, array in sorted(arrays.items())]
+    return lines
+
+
+def _outline(description: Any, name: str = "", depth: int = 1) -> list[str]:
+    """What an architecture is, a line a layer; the layers within one below it."""
+    options, below = [], []
+    for key, value in description.items():
+        if isinstance(value, Mapping) and "class" in value:
+            below += _outline(value, f"{key}: ", depth + 1)
+        elif key == "layers":
+            below += [line for each, layer in value for line in _outline(layer, f"{each}: ", depth + 1)]
+        elif key != "class":
+            options.append(f"{key}={_plain(value)}")
+    return [f"{'  ' * depth}{name}{description['class']}({', '.join(options)})", *below]
+
+
+def _plain(value: Any) -> str:
+    """A setting in words: a cell that is somebody's own by its name."""
+    return f"{value['own']} (a cell of one's own)" if isinstance(value, Mapping) and "own" in value else str(value)
 
 
 def take(found: Mapping[str, Any], name: str) -> Any:
@@ -167,8 +222,8 @@ def check_sizes(settings: Settings, groups: Groups) -> None:
         )
 
 
-def check_arrays(group: str, found: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
-    """KeyError, TypeError or ValueError unless arrays have the names, shapes and dtypes of others, and are finite."""
+def check_arrays(group: str, found: Mapping[str, Array], expected: Mapping[str, Array], *, finite: bool = True) -> None:
+    """KeyError, TypeError or ValueError unless arrays have the names, shapes and dtypes of others, and are `finite`."""
     missing, unexpected = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     if missing or unexpected:
         raise KeyError(f"{group}: missing {missing}, unexpected {unexpected}")
@@ -177,7 +232,7 @@ def check_arrays(group: str, found: Mapping[str, Array], expected: Mapping[str, 
             raise TypeError(f"{group}.{name} has dtype {found[name].dtype}; expected {array.dtype}")
         if found[name].shape != array.shape:
             raise ValueError(f"{group}.{name} has shape {found[name].shape}; expected {array.shape}")
-    if spoilt := not_finite({group: found}):
+    if finite and (spoilt := not_finite({group: found})):
         raise ValueError(f"{spoilt} holds NaN or infinity; expected numbers")
 
 

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastrnn import GRU, LSTM, RNN, modules, ops
-from fastrnn.checks import check_instance, shown, take_array
+from fastrnn.checks import check_instance, check_mapping, shown, take_array
 from fastrnn.modules import Tape
 from fastrnn.parameters import Array, NamedArrays, fill
+from fastrnn.training.architecture import written_as
 from fastrnn.training.names import join_names
 
 __all__ = ["Composed", "Last", "Recurrent", "Sequential", "clear", "given_steps", "padding_of"]
@@ -49,11 +50,41 @@ class Composed:
         """
         fill(self.parameters, state_dict)
 
+    def __repr__(self) -> str:
+        return written_as(self)
 
-class _EveryStep(Composed):
-    """A recurrent module as a layer: y of every step; the state is zero at first and nobody asks for the last one."""
+
+class _Stateful(Composed):
+    """What has states that a sequence begins with and ends in.
+
+    The three methods take them all by name; the name "" is of the only one. `which` are lengths, mask and resets.
+    """
 
     takes_lengths = takes_masks = True
+
+    def _state_names(self) -> list[str]:
+        """The names of its states."""
+        raise NotImplementedError
+
+    def _infer_from(self, x: Any, which: Mapping[str, Any], states: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return y and the final states."""
+        raise NotImplementedError
+
+    def _forward_from(
+        self, x: Any, which: Mapping[str, Any], states: Mapping[str, Any]
+    ) -> tuple[Any, dict[str, Any], Any]:
+        """Return y, the final states and the tape."""
+        raise NotImplementedError
+
+    def _backward_from(
+        self, tape: Any, dy: Any, dstates: Mapping[str, Any]
+    ) -> tuple[Array | None, dict[str, Any], dict[str, Array]]:
+        """Return dx, the gradients of the initial states, and those of the parameters."""
+        raise NotImplementedError
+
+
+class _EveryStep(_Stateful):
+    """A recurrent module as a layer: y of every step."""
 
     def __init__(self, rnn: Recurrent) -> None:
         self.rnn = check_instance(
@@ -68,16 +99,24 @@ class _EveryStep(Composed):
     def batch_first(self) -> bool:
         return self.rnn.batch_first
 
-    def __call__(self, x: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None) -> Array:
-        return self.rnn(x, lengths=lengths, mask=mask, resets=resets)[0]
+    def _state_names(self) -> list[str]:
+        return [""]
 
-    def forward(self, x: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None) -> tuple[Array, Any]:
-        y, _, tape = self.rnn.forward(x, lengths=lengths, mask=mask, resets=resets)
-        return y, tape
+    def _infer_from(self, x: Any, which: Mapping[str, Any], states: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        y, state_n = self.rnn(x, states.get(""), **which)
+        return y, {"": state_n}
 
-    def backward(self, tape: Any, dy: Any) -> tuple[Array | None, dict[str, Array]]:
-        dx, _, grads = self.rnn.backward(tape, dy)
-        return dx, grads
+    def _forward_from(
+        self, x: Any, which: Mapping[str, Any], states: Mapping[str, Any]
+    ) -> tuple[Any, dict[str, Any], Any]:
+        y, state_n, tape = self.rnn.forward(x, states.get(""), **which)
+        return y, {"": state_n}, tape
+
+    def _backward_from(
+        self, tape: Any, dy: Any, dstates: Mapping[str, Any]
+    ) -> tuple[Array | None, dict[str, Any], dict[str, Array]]:
+        dx, dstate_0, grads = self.rnn.backward(tape, dy, dstates.get(""))
+        return dx, {"": dstate_0}, grads
 
 
 class LastTape(NamedTuple):
@@ -115,25 +154,53 @@ class Last(_EveryStep):
 
     def __call__(self, x: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None) -> Array:
         """Return h (N, D*P), or (D*P,) for a single sequence; all arguments are as for the module."""
-        return self._h(self.rnn(x, lengths=lengths, mask=mask, resets=resets)[1])
+        h: Array = self._infer_from(x, given_steps(lengths, mask, resets), {})[0]
+        return h
 
     def forward(self, x: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None) -> tuple[Array, LastTape]:
         """Return what calling returns, and the tape, which serves once."""
-        _, state_n, tape = self.rnn.forward(x, lengths=lengths, mask=mask, resets=resets)
-        h = self._h(state_n)
-        return h, LastTape(tape, h.shape)
+        h, _, tape = self._forward_from(x, given_steps(lengths, mask, resets), {})
+        return h, tape
 
     def backward(self, tape: LastTape, dh: Any) -> tuple[Array | None, dict[str, Array]]:
         """Return dx, None for tokens, and the gradients by parameter name, for dh of h's shape."""
+        dx, _, grads = self._backward_from(tape, dh, {})
+        return dx, grads
+
+    def _infer_from(self, x: Any, which: Mapping[str, Any], states: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return h and the final state."""
+        state_n = self.rnn(x, states.get(""), **which)[1]
+        return self._h(state_n), {"": state_n}
+
+    def _forward_from(
+        self, x: Any, which: Mapping[str, Any], states: Mapping[str, Any]
+    ) -> tuple[Any, dict[str, Any], Any]:
+        """Return h, the final state and the tape."""
+        _, state_n, tape = self.rnn.forward(x, states.get(""), **which)
+        h = self._h(state_n)
+        return h, {"": state_n}, LastTape(tape, h.shape)
+
+    def _backward_from(
+        self, tape: Any, dy: Any, dstates: Mapping[str, Any]
+    ) -> tuple[Array | None, dict[str, Any], dict[str, Array]]:
+        """Return dx and the other gradients, for dh of h's shape and that of the final state, of which h is a part."""
         check_instance("tape", tape, LastTape, "the tape that forward returned")
         rnn, (rnn_tape, shape) = self.rnn, tape
-        dh = ops.as_real("dh", dh, rnn.dtype, shape, "the shape of h")
+        dh = ops.as_real("dh", dy, rnn.dtype, shape, "the shape of h")
         D, P = rnn.directions, shape[-1] // rnn.directions
         dh_n = np.zeros((rnn.num_layers * D, *shape[:-1], P), rnn.dtype)
         dh_n[-D:] = np.moveaxis(dh.reshape(*shape[:-1], D, P), -2, 0)
-        others = len(rnn._cell.states) - 1
-        dx, _, grads = rnn.backward(rnn_tape, None, (dh_n, *[None] * others) if others else dh_n)
-        return dx, grads
+        others: tuple[Any, ...] = (None,) * (len(rnn._cell.states) - 1)
+        given = dstates.get("")
+        if given is not None:
+            of_h, *others_given = given if isinstance(given, (tuple, list)) else (given,)
+            if len(others_given) != len(others):
+                raise ValueError(f"dstate has {1 + len(others_given)} arrays; expected {1 + len(others)}")
+            if of_h is not None:
+                dh_n += ops.as_real("dstate of h", of_h, rnn.dtype, dh_n.shape, "the shape of the final h")
+            others = tuple(others_given)
+        dx, dstate_0, grads = rnn.backward(rnn_tape, None, (dh_n, *others) if others else dh_n)
+        return dx, {"": dstate_0}, grads
 
     def _h(self, state_n: Any) -> Array:
         """The last layer's h of a final state, (L*D, N, P) of it, with its directions side by side."""
@@ -159,7 +226,7 @@ def _by_name(first: Any, more: tuple[Any, ...]) -> Mapping[str, Any]:
     return {str(k): layer for k, layer in enumerate((first, *more))}
 
 
-class Sequential(Composed):
+class Sequential(_Stateful):
     """Layers one after the other.
 
     Parameters
@@ -231,8 +298,8 @@ class Sequential(Composed):
         """The live parameter arrays by name; write into them (``p -= ...``) to train."""
         return NamedArrays(join_names({name: layer.parameters for name, layer in self.layers.items()}))
 
-    def __call__(self, x: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None) -> Any:
-        """Return y, without dropout.
+    def __call__(self, x: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None, state: Any = None) -> Any:
+        """Return y, without dropout; with a state also the final one.
 
         Parameters
         ----------
@@ -248,47 +315,111 @@ class Sequential(Composed):
         resets
             The same, of the steps before which the state begins anew, from zero. Layers that are not recurrent do not
             know of them.
+        state
+            None for zeros, or a mapping of the names of recurrent layers, "lower.rnn" of one in a Sequential within, to
+            the states that these begin with, as the modules take them; those that are left out begin with zeros. Then
+            the result is a pair, y and the final states of all of them, which is what the next call takes: begin with
+            ``state={}``.
 
         Raises
         ------
         ValueError
             If one of these is given and no layer takes it, or a layer that takes lengths does not take the others.
         """
-        given = self._given(lengths, mask, resets)
-        for name, layer in self._steps.items():
-            x = layer(clear(x, self._padding(name, x, given)), **_taken(layer, given))
-        return x
+        y, state_n = self._infer_from(x, self._given(lengths, mask, resets), self._take_states("state", state))
+        return y if state is None else (y, state_n)
 
-    def forward(
-        self, x: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None
-    ) -> tuple[Any, list[tuple[Any, Array | None]]]:
-        """Return y, with dropout, and the tape: those of the layers. Parameters and errors are those of a call."""
-        given = self._given(lengths, mask, resets)
-        tapes = []
-        for name, layer in self._steps.items():
-            padding = self._padding(name, x, given)
-            x, tape = layer.forward(clear(x, padding), **_taken(layer, given))
-            tapes.append((tape, padding))
-        return x, tapes
+    def forward(self, x: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None, state: Any = None) -> Any:
+        """Return what a call does, but with dropout, and the tape as well: those of the layers."""
+        y, state_n, tape = self._forward_from(x, self._given(lengths, mask, resets), self._take_states("state", state))
+        return (y, tape) if state is None else (y, state_n, tape)
 
-    def backward(self, tape: list[tuple[Any, Array | None]], dy: Any) -> tuple[Array | None, dict[str, Array]]:
+    def backward(self, tape: list[tuple[Any, Array | None]], dy: Any, dstate: Any = None) -> Any:
         """Return dx, None for tokens, and the gradients by parameter name, for the gradient of y.
 
         The tape serves once if a layer's does, as those of recurrent modules.
 
+        Parameters
+        ----------
+        tape
+            From `forward`.
+        dy
+            Of y's shape.
+        dstate
+            A mapping of the names of recurrent layers to the gradients of their final states, as the modules take
+            them; then the result has the gradients of the initial states, by the same names, between the others.
+
         Raises
         ------
         TypeError, ValueError
-            If the tape or the gradient of y is not one of this model's.
+            If the tape or a gradient is not one of this model's.
         """
+        dx, dstate_0, grads = self._backward_from(tape, dy, self._take_states("dstate", dstate))
+        return (dx, grads) if dstate is None else (dx, dstate_0, grads)
+
+    def _state_names(self) -> list[str]:
+        """Return the names of recurrent layers, as `state` has them."""
+        stateful = {name: layer for name, layer in self._steps.items() if isinstance(layer, _Stateful)}
+        return [_joined(name, each) for name, layer in stateful.items() for each in layer._state_names()]
+
+    def _infer_from(self, x: Any, which: Mapping[str, Any], states: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return y and the final states, by name."""
+        states_n: dict[str, Any] = {}
+        for name, layer in self._steps.items():
+            x = clear(x, self._padding(name, x, which))
+            if isinstance(layer, _Stateful):
+                x, ended = layer._infer_from(x, _taken(layer, which), _within(name, states))
+                states_n |= {_joined(name, each): state for each, state in ended.items()}
+            else:
+                x = layer(x, **_taken(layer, which))
+        return x, states_n
+
+    def _forward_from(
+        self, x: Any, which: Mapping[str, Any], states: Mapping[str, Any]
+    ) -> tuple[Any, dict[str, Any], list[tuple[Any, Array | None]]]:
+        """Return y, the final states, by name, and the tape."""
+        states_n: dict[str, Any] = {}
+        tapes = []
+        for name, layer in self._steps.items():
+            padding = self._padding(name, x, which)
+            x = clear(x, padding)
+            if isinstance(layer, _Stateful):
+                x, ended, tape = layer._forward_from(x, _taken(layer, which), _within(name, states))
+                states_n |= {_joined(name, each): state for each, state in ended.items()}
+            else:
+                x, tape = layer.forward(x, **_taken(layer, which))
+            tapes.append((tape, padding))
+        return x, states_n, tapes
+
+    def _backward_from(
+        self, tape: Any, dy: Any, dstates: Mapping[str, Any]
+    ) -> tuple[Array | None, dict[str, Any], dict[str, Array]]:
+        """Return dx, the gradients of the initial states, and those of the parameters, each by name."""
         if not isinstance(tape, list) or len(tape) != len(self._steps):
             raise TypeError(f"tape is not of this model; expected the list of {len(self._steps)} that forward returned")
-        grads = {}
+        grads: dict[str, dict[str, Array]] = {}
+        dstates_0: dict[str, Any] = {}
         for (name, layer), (its_tape, padding) in zip(reversed(self._steps.items()), reversed(tape), strict=True):
-            dy, grads[name] = layer.backward(its_tape, dy)
+            if isinstance(layer, _Stateful):
+                dy, dstarted, grads[name] = layer._backward_from(its_tape, dy, _within(name, dstates))
+                dstates_0 |= {_joined(name, each): dstate for each, dstate in dstarted.items()}
+            else:
+                dy, grads[name] = layer.backward(its_tape, dy)
             if dy is not None:
                 dy = clear(dy, padding)  # zeros were put there, whatever x was
-        return dy, join_names({name: grads[name] for name in self.layers})
+        names = [name for name in self._state_names() if name in dstates_0]
+        return dy, {name: dstates_0[name] for name in names}, join_names({name: grads[name] for name in self.layers})
+
+    def _take_states(self, argument: str, states: Any) -> Mapping[str, Any]:
+        """Validate the names of states that a caller gives."""
+        if states is None:
+            return {}
+        names = self._state_names()
+        for name in check_mapping(argument, states, "names of recurrent layers to states"):
+            if name not in names:
+                wanted = f"some of {', '.join(names)}" if names else "none: no layer is recurrent"
+                raise ValueError(f"{argument} has {shown(name)}; expected {wanted}")
+        return dict(states)
 
     def _given(self, lengths: Any, mask: Any, resets: Any) -> dict[str, Any]:
         """What a call is given of these, by name; ValueError if a layer does not take what it should."""
@@ -314,6 +445,16 @@ def given_steps(lengths: Any, mask: Any, resets: Any) -> dict[str, Any]:
     """What of these a call is given, by name, to be handed on."""
     given = {"lengths": lengths, "mask": mask, "resets": resets}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _joined(name: str, inner: str) -> str:
+    """The name of a state of a layer, which has none of its own if it is the only one."""
+    return f"{name}.{inner}" if inner else name
+
+
+def _within(name: str, states: Mapping[str, Any]) -> dict[str, Any]:
+    """Of states by name those of one layer, by the names that these have in it."""
+    return {key[len(name) + 1 :]: state for key, state in states.items() if key == name or key.startswith(f"{name}.")}
 
 
 def padding_of(x: Any, lengths: Any, mask: Any, batch_first: bool) -> Array | None:

@@ -13,7 +13,7 @@ from fastrnn.checks import check_instance, check_positive, check_share, make_gen
 from fastrnn.modules import Tape
 from fastrnn.parameters import Array, NamedArrays, Parametrized
 from fastrnn.training.adaptive import AdaptiveSoftmax
-from fastrnn.training.cells import check_cell_name, make_layers
+from fastrnn.training.cells import check_cell_name, make_layers, name_of
 from fastrnn.training.composition import Composed, Recurrent, clear, given_steps, padding_of
 from fastrnn.training.layers import Embedding, Linear
 from fastrnn.training.losses import cross_entropy
@@ -76,6 +76,31 @@ class LanguageModel(Composed):
         parts: dict[str, Parametrized] = {} if self.embedding is None else {"embedding": self.embedding}
         parts |= {"rnn": self.rnn, "head": self.head}
         return NamedArrays(join_names({name: part.parameters for name, part in parts.items()}))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V, the number of tokens."""
+        return self.head.num_classes if isinstance(self.head, AdaptiveSoftmax) else self.head.out_features
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the units of a layer."""
+        return self.rnn.hidden_size
+
+    @property
+    def num_layers(self) -> int:
+        """L, the number of layers."""
+        return self.rnn.num_layers
+
+    @property
+    def cell(self) -> str | WrittenCell:
+        """The cell: its name, or one's own."""
+        return name_of(self.rnn)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the parameters."""
+        return self.rnn.dtype
 
     def seed_dropout(self, seed: Any) -> None:
         """Have dropout draw from `seed` on, anything `numpy.random.default_rng` takes."""
@@ -354,6 +379,11 @@ class WordModel(LanguageModel):
             else AdaptiveSoftmax(hidden_size, vocabulary_size, cutoffs, **options)
         )
         super().__init__(rnn, head, embedding, dropout, rng)
+
+    @property
+    def cutoffs(self) -> list[int] | None:
+        """Those of the adaptive output; None where it is linear."""
+        return self.head.cutoffs if isinstance(self.head, AdaptiveSoftmax) else None
 
 
 def _stack(

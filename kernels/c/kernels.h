@@ -47,6 +47,7 @@ enum {
     FASTRNN_GROUP_UNITS = 4,                        /* unit vectors of a group, at the most */
     FASTRNN_GROUP_BLOCKS = FASTRNN_UNIT_SLOTS * FASTRNN_GROUP_UNITS / 4, /* and its blocks */
     FASTRNN_STATES = 8,                             /* states of a program */
+    FASTRNN_EXTRAS = 8,                             /* values that are given beside x */
     FASTRNN_CONSTANTS = 32,
     FASTRNN_REGISTERS = 32,
 };
@@ -59,7 +60,9 @@ enum {
     FASTRNN_AT_UNIT = FASTRNN_AT_GRADIENT + FASTRNN_STATES,
     FASTRNN_AT_SHOWN = FASTRNN_AT_UNIT + FASTRNN_UNIT_SLOTS,
     FASTRNN_AT_MIDDLE = FASTRNN_AT_SHOWN + FASTRNN_UNIT_SLOTS,
-    FASTRNN_AT_CONSTANT = FASTRNN_AT_MIDDLE + 1,
+    FASTRNN_AT_EXTRA = FASTRNN_AT_MIDDLE + 1,
+    FASTRNN_AT_TAKEN = FASTRNN_AT_EXTRA + FASTRNN_EXTRAS,
+    FASTRNN_AT_CONSTANT = FASTRNN_AT_TAKEN + 1,
     FASTRNN_AT_REGISTER = FASTRNN_AT_CONSTANT + FASTRNN_CONSTANTS,
     FASTRNN_PLACES = FASTRNN_AT_REGISTER + FASTRNN_REGISTERS,
 };
@@ -78,14 +81,22 @@ typedef struct {
     int reads_h;                    /* whether the equations read the state before that is h */
     int x_gates[4 * FASTRNN_GROUP_BLOCKS]; /* blocks of the weights, by vector of the group's slots that are fed */
     int h_gates[4 * FASTRNN_GROUP_BLOCKS], m_gates[4 * FASTRNN_GROUP_BLOCKS];
-    int registers, constant_count;
+    int extras, registers, constant_count;
     const void *constants;          /* [constant][units][L], aligned to 64 bytes */
     fastrnn_code forward, backward, inside;
+    fastrnn_code take, take_back; /* of h what the recurrent product takes, and back; take is empty if that is h itself */
     fastrnn_code middle, middle_back; /* before the product of m: from the other sums to m; back from there */
 } fastrnn_program;
 
 /* Whether a program has no recurrent product: its units have nothing to do with one another. */
 static inline int fastrnn_is_scan(const fastrnn_program *p) { return !p->h_slots && !p->m_slots; }
+
+/* What a program is given beside x, by row or by sequence: one value for all units, or one for each. */
+typedef struct {
+    const void *at;  /* IN    (R, W), or by sequence (N, W) */
+    ptrdiff_t width; /* W: 1 or H */
+    int of_sequence; /* whether all steps of a sequence have the same */
+} fastrnn_extra;
 
 /* One layer over one sequence. void * are float or double arrays, C-contiguous; strides count elements.
  * The caller owns all memory; panels, bias, Z, c and carry are aligned to 64 bytes. */
@@ -99,6 +110,7 @@ typedef struct {
     void *y;                       /* OUT   (R, P) */
     void *u;                       /* INOUT (R, H), (N, H) unless kept: h before its projection; NULL without one */
     void *m;                       /* INOUT likewise: what a second recurrent product takes in place of h; or NULL */
+    void *taken;                   /* INOUT (R, H), (N, H) unless kept: what the recurrent product takes; NULL if it is h */
     void *z;                       /* INOUT [block][row - z_row][4 * L], or NULL: nothing is kept */
     void *c;                       /* INOUT (N + R, C), the initial state first, C = H rounded up to L; (N, C) unless
                                       kept; lstm; of a program (..., K - 1, C), or NULL with one state */
@@ -110,6 +122,7 @@ typedef struct {
     const void *weight_hh;         /* IN    (G*H, P) */
     const void *unit;              /* IN    (M, H), of a program */
     const void *bias_ih, *bias_hh; /* IN    (G*H), or both NULL */
+    const fastrnn_extra *extras;   /* IN    of a program, as many as it says */
     void *panels;                  /* INOUT [block][I + P][panel slots][L], made by pack; NULL: step packs as it goes;
                                       with m [block][I + P + H][panel slots][L] */
     void *bias;                    /* INOUT [block][4][L], made by pack */
@@ -179,6 +192,9 @@ typedef struct {
     /* y (or u), c, Z := step s of fastrnn.reference.forward without its projection, batch rows n0 .. n1-1 */
     void (*step)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
 
+    /* taken := what the recurrent product of step s takes, made before step, of all units of its rows; NULL where cells
+     * take h */
+    void (*step_take)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
     /* the same step from m on, which step has made of all units of its rows; NULL where cells have none */
     void (*step_middle)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
 

@@ -105,6 +105,7 @@ INLINE ptrdiff_t FN(carry_width)(const fastrnn_layer *l) {
     return FN(unit_width)(l) * (IS_PROGRAM ? l->program->states : 1);
 }
 INLINE int FN(has_c)(const fastrnn_layer *l) { return IS_PROGRAM ? l->program->states > 1 : HAS_C; }
+INLINE int FN(takes)(const fastrnn_layer *l) { return IS_PROGRAM && l->taken; } /* whether h goes through a program first */
 INLINE int FN(reads_h)(const fastrnn_layer *l) { return IS_PROGRAM ? l->program->reads_h : READS_H; }
 
 static void FN(measure)(const fastrnn_layer *l, fastrnn_sizes *sizes) {
@@ -124,8 +125,8 @@ static void FN(measure)(const fastrnn_layer *l, fastrnn_sizes *sizes) {
  * belong to n = 0. */
 typedef struct {
     ptrdiff_t n0, n1, row; /* the row of n = 0 */
-    const REAL *h_prev, *c_prev;
-    ptrdiff_t h_row, out_row;
+    const REAL *h_prev, *c_prev, *taken; /* taken: what the recurrent product takes, h_prev or what is made of it */
+    ptrdiff_t h_row, taken_row, out_row;
     REAL *out, *c; /* y, or u where that is projected to y */
 } FN(piece);
 
@@ -143,6 +144,8 @@ INLINE int FN(cut_step)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n0, ptrdi
         piece.h_prev = follows ? (const REAL *)l->y + row_before * l->y_row : l->h_0;
         piece.h_row = follows ? l->y_row : l->outputs;
         piece.c_prev = FN(has_c)(l) ? (REAL *)l->c + (l->keep && follows ? (N + row_before) * C : 0) : NULL;
+        piece.taken = FN(takes)(l) ? (const REAL *)l->taken + (l->keep ? row * l->hidden : 0) : piece.h_prev;
+        piece.taken_row = FN(takes)(l) ? l->hidden : piece.h_row;
         if (piece.n0 < piece.n1) pieces[count++] = piece;
     }
     return count;
@@ -162,10 +165,14 @@ INLINE FN(moment) FN(moment_of)(const fastrnn_layer *l, ptrdiff_t s) {
         .c_before = (const REAL *)l->c + (l->batch + before) * C, .c = (const REAL *)l->c + (l->batch + row) * C};
 }
 
-/* rows[i] := what h was before row first + i */
+/* rows[i] := what h was before row first + i, as the recurrent product took it */
 INLINE void FN(rows_before)(const fastrnn_layer *l, const REAL **rows, ptrdiff_t first, ptrdiff_t count) {
     const ptrdiff_t N = l->batch, P = l->outputs;
     const REAL *y = l->y, *h_0 = l->h_0;
+    if (FN(takes)(l)) {
+        for (ptrdiff_t i = 0; i < count; i++) rows[i] = (const REAL *)l->taken + (first + i) * l->hidden;
+        return;
+    }
     if (!l->offsets) {
         for (ptrdiff_t i = 0; i < count; i++) {
             const ptrdiff_t row = first + i, start = l->reverse ? row - (l->rows - N) : row; /* n, of the first step */
@@ -412,8 +419,8 @@ INLINE void FN(step_unpacked)(const fastrnn_layer *l, const FN(piece) *piece, pt
                 else if (!IS_PROGRAM)
                     memcpy(sums, FN(z_at)(l, b, row), (size_t)rows * sizeof(*sums));
                 FN(unpacked_product)(
-                    l, (FN(row) *)(*sums + feed.first), rows, piece->h_prev + n * piece->h_row, piece->h_row, l->weight_hh,
-                    feed, l->outputs, b + j);
+                    l, (FN(row) *)(*sums + feed.first), rows, piece->taken + n * piece->taken_row, piece->taken_row,
+                    l->weight_hh, feed, l->outputs, b + j);
             }
             FN(activate)(l, acc, plane, piece, b, n, rows);
         }
@@ -435,7 +442,7 @@ INLINE void FN(step_row)(const fastrnn_layer *l, ptrdiff_t s, const FN(piece) *p
             const FN(feed) feed = FN(feed_of_h)(l, b + j), next = FN(feed_of_h)(l, b + least(j + 1, count - 1));
             const int x_width = FN(feed_of_x)(l, b + j).width;
             const NAME(product) m = {
-                .a = piece->h_prev + n * piece->h_row, .a_k = 1,
+                .a = piece->taken + n * piece->taken_row, .a_k = 1,
                 .p = (const REAL *)l->panels + (b + j) * l->panel_stride + l->inputs * x_width * LANES,
                 .p_k = feed.width * LANES, .K = l->outputs, .segments = 1};
             vec sums[3][4]; /* one more than there are, as the compiler does not know that first + fed <= 4 */
@@ -465,7 +472,7 @@ INLINE void FN(step_row)(const fastrnn_layer *l, ptrdiff_t s, const FN(piece) *p
     for (ptrdiff_t i = 0; i < groups; i++) {
         const ptrdiff_t b = b0 + 2 * (s % 2 ? groups - 1 - i : i), count = least(2, b1 - b); /* turns as FN(step) does */
         const NAME(product) m = {
-            .a = piece->h_prev + n * piece->h_row, .a_k = 1,
+            .a = piece->taken + n * piece->taken_row, .a_k = 1,
             .p = (const REAL *)l->panels + b * l->panel_stride + l->inputs * PANEL_SLOTS * LANES,
             .p_k = PANEL_SLOTS * LANES, .K = l->outputs, .segments = 1};
         vec acc[3][4]; /* one more than there are, as the compiler does not know that first + fed <= 4 */
@@ -531,7 +538,7 @@ static void FN(step)(
                     const ptrdiff_t p_k = feed.width * LANES, x_k = FN(feed_of_x)(l, b + j).width * LANES;
                     const REAL *next = (const REAL *)l->panels + (after + j) * l->panel_stride;
                     const NAME(product) m = {
-                        .a = piece->h_prev + n * piece->h_row, .a_row = piece->h_row, .a_k = 1,
+                        .a = piece->taken + n * piece->taken_row, .a_row = piece->taken_row, .a_k = 1,
                         .p = (const REAL *)l->panels + (b + j) * l->panel_stride + l->inputs * x_k, .p_k = p_k, .K = P,
                         .segments = 1, .next = next + l->inputs * x_k, .next_size = fetch_next ? P * p_k : 0};
                     if (!l->projected)
@@ -548,6 +555,14 @@ static void FN(step)(
 }
 
 #if IS_PROGRAM
+static void FN(step_take)(
+    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
+    FN(piece) pieces[2];
+    const int count = FN(cut_step)(l, s, n0, n1, pieces), strands = FN(strands)(l);
+    for (ptrdiff_t b = b0; b < b1; b += strands)
+        for (int i = 0; i < count; i++) FN(take_rows)(l, pieces + i, b / strands * FN(group)(l));
+}
+
 static void FN(step_middle)(
     const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
     const ptrdiff_t H = l->hidden, strands = FN(strands)(l), at_once = l->panels ? TILE_ROWS : UNPACKED_ROWS;
@@ -671,6 +686,9 @@ static void FN(step_back)(
                 for (int v = 0; v < vectors; v++) acc[r][v] = (vec){0};
             if (going_on && !(IS_PROGRAM && fastrnn_is_scan(l->program)))
                 FN(z_product)(l, vectors, acc, row_after + n, going_on, FN(of_h), l->panels_hh, l->weight_hh, P, p);
+#if IS_PROGRAM
+            if (l->taken && going_on) FN(take_back)(l, s + 1, n, 4 * p, *acc, going_on);
+#endif
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) {
                     const ptrdiff_t q = 4 * p + v, left = P - q * LANES, at = q * LANES;
@@ -1006,7 +1024,8 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
     {                                                                                                       \
         .block_units = NAME(cell##_units) * LANES, .measure = NAME(cell##_measure),                         \
         .pack = NAME(cell##_pack), .project = NAME(cell##_project), .step = NAME(cell##_step),              \
-        .step_middle = cell##_MIDDLE(step_middle), .step_back_middle = cell##_MIDDLE(step_back_middle),      \
+        .step_take = cell##_MIDDLE(step_take), .step_middle = cell##_MIDDLE(step_middle),                   \
+        .step_back_middle = cell##_MIDDLE(step_back_middle),                                                \
         .read_tape = NAME(cell##_read_tape),                                                                \
         .pack_hidden = NAME(cell##_pack_hidden), .pack_input = NAME(cell##_pack_input),                     \
         .step_back = NAME(cell##_step_back), .step_back_gates = NAME(cell##_step_back_gates),               \

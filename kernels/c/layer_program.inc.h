@@ -29,6 +29,24 @@ INLINE void FN(place_fixed)(
     }
 }
 
+/* What is given beside x to rows n and on, of the step whose first row is `row`; `given` is for what does not lie there in
+ * whole vectors. */
+INLINE void FN(place_extras)(
+    const fastrnn_layer *l, NAME(place) *places, vec (*given)[PROGRAM_VECTORS], ptrdiff_t row, ptrdiff_t n, ptrdiff_t rows,
+    ptrdiff_t q, ptrdiff_t units) {
+    for (int i = 0; i < l->program->extras; i++) {
+        const fastrnn_extra extra = l->extras[i];
+        const REAL *at = (const REAL *)extra.at + (extra.of_sequence ? n : row + n) * extra.width;
+        const int alike = extra.width == 1, whole = !alike && FN(are_whole)(l, q, units); /* alike: in all units */
+        for (ptrdiff_t r = 0; !whole && r < rows; r++)
+            for (ptrdiff_t u = 0; u < units; u++)
+                given[i][r * units + u] = alike ? vec_splat(at[r])
+                                                : vec_load_part(at + r * extra.width + (q + u) * LANES, FN(left)(l, q + u));
+        places[FASTRNN_AT_EXTRA + i] =
+            whole ? (NAME(place)){(REAL *)at + q * LANES, extra.width} : FN(own_rows)(given[i], units);
+    }
+}
+
 /* The states other than h from c on, which is that of the first row and unit vector. */
 INLINE void FN(place_states)(const fastrnn_layer *l, NAME(place) *places, const REAL *c) {
     for (int k = 1; k < l->program->states; k++)
@@ -40,7 +58,7 @@ INLINE void FN(place_h)(
     const fastrnn_layer *l, NAME(place) *places, vec *h, const REAL *h_prev, ptrdiff_t h_row, ptrdiff_t rows, ptrdiff_t q,
     ptrdiff_t units) {
     const int whole = FN(are_whole)(l, q, units);
-    for (ptrdiff_t r = 0; !whole && l->program->reads_h && r < rows; r++)
+    for (ptrdiff_t r = 0; !whole && (l->program->reads_h || l->taken) && r < rows; r++)
         for (ptrdiff_t u = 0; u < units; u++)
             h[r * units + u] = vec_load_part(h_prev + r * h_row + (q + u) * LANES, FN(left)(l, q + u));
     places[FASTRNN_AT_BEFORE] = whole ? (NAME(place)){(REAL *)h_prev + q * LANES, h_row} : FN(own_rows)(h, units);
@@ -67,6 +85,25 @@ INLINE void FN(store_out)(
             vec_store_part(to + r * to_row + (q + u) * LANES, from[r * units + u], FN(left)(l, q + u));
 }
 
+/* l->taken of all rows of a piece in the group that begins with unit vector q: what the recurrent product takes, of h. */
+static void FN(take_rows)(const fastrnn_layer *l, const FN(piece) *piece, ptrdiff_t q) {
+    const fastrnn_program *p = l->program;
+    const ptrdiff_t units = FN(units_from)(l, q);
+    NAME(place) places[FASTRNN_PLACES];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
+    vec h_prev[PROGRAM_VECTORS], taken[PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
+    FN(place_fixed)(l, places, registers, unit, q, units);
+    for (ptrdiff_t n = piece->n0, count; n < piece->n1; n += count) {
+        REAL *const out = (REAL *)piece->taken + n * piece->taken_row; /* which is this function's to write */
+        count = least(PROGRAM_VECTORS / units, piece->n1 - n);
+        FN(place_h)(l, places, h_prev, piece->h_prev + n * piece->h_row, piece->h_row, count, q, units);
+        FN(place_extras)(l, places, given, piece->row, n, count, q, units);
+        places[FASTRNN_AT_TAKEN] = FN(place_out)(l, out, piece->taken_row, taken, q, units);
+        NAME(run_program)(p->take.instructions, p->take.count, places, count, units);
+        FN(store_out)(l, out, piece->taken_row, taken, count, q, units);
+    }
+}
+
 /* Rows n .. n + rows - 1 of a piece in the group that begins with block b: from the sums acc, block by block `plane` rows
  * apart, to y (or u), c, and the tape in the sums' place. */
 static void FN(finish)(
@@ -75,7 +112,7 @@ static void FN(finish)(
     const ptrdiff_t q = b / p->blocks * p->units, units = FN(units_from)(l, q), c_row = FN(c_width)(l);
     NAME(place) places[FASTRNN_PLACES];
     vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
-    vec h_prev[PROGRAM_VECTORS], h[PROGRAM_VECTORS];
+    vec h_prev[PROGRAM_VECTORS], h[PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
     FN(place_fixed)(l, places, registers, unit, q, units);
     for (ptrdiff_t first = 0, count; first < rows; first += count) {
         const ptrdiff_t c_at = (n + first) * c_row + q * LANES;
@@ -85,6 +122,7 @@ static void FN(finish)(
         FN(place_states)(l, places + FASTRNN_AT_BEFORE, piece->c_prev + c_at);
         FN(place_states)(l, places + FASTRNN_AT_AFTER, piece->c + c_at);
         FN(place_h)(l, places, h_prev, piece->h_prev + (n + first) * piece->h_row, piece->h_row, count, q, units);
+        FN(place_extras)(l, places, given, piece->row, n + first, count, q, units);
         places[FASTRNN_AT_AFTER] = FN(place_out)(l, out, piece->out_row, h, q, units);
         NAME(run_program)(p->forward.instructions, p->forward.count, places, count, units);
         FN(store_out)(l, out, piece->out_row, h, count, q, units);
@@ -103,24 +141,25 @@ static void FN(activate)(
     REAL *m_at = (REAL *)l->m + (l->keep ? piece->row + n : n) * H;
     NAME(place) places[FASTRNN_PLACES];
     vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
-    vec h_prev[PROGRAM_VECTORS], m[PROGRAM_VECTORS];
+    vec h_prev[PROGRAM_VECTORS], m[PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
     FN(place_fixed)(l, places, registers, unit, q, units);
     for (ptrdiff_t first = 0, count; first < rows; first += count) {
         count = least(PROGRAM_VECTORS / units, rows - first);
         FN(place_slots)(l, places, acc + first, plane, q);
         FN(place_states)(l, places + FASTRNN_AT_BEFORE, piece->c_prev + (n + first) * FN(c_width)(l) + q * LANES);
         FN(place_h)(l, places, h_prev, piece->h_prev + (n + first) * piece->h_row, piece->h_row, count, q, units);
+        FN(place_extras)(l, places, given, piece->row, n + first, count, q, units);
         places[FASTRNN_AT_MIDDLE] = FN(place_out)(l, m_at + first * H, H, m, q, units);
         NAME(run_program)(p->middle.instructions, p->middle.count, places, count, units);
         FN(store_out)(l, m_at + first * H, H, m, count, q, units);
     }
 }
 
-/* The tape and the states of up to `rows` rows of a step, n and on, in unit vectors q and on. Returns of how many: those
- * that follow rows of the step before and those that begin with the initial state are looked at apart. */
+/* The tape, the states and what is beside x of up to `rows` rows of a step, n and on, in unit vectors q and on. Returns of
+ * how many: those that follow rows of the step before and those that begin with the initial state are looked at apart. */
 INLINE ptrdiff_t FN(place_tape)(
-    const fastrnn_layer *l, NAME(place) *places, vec *h, const FN(moment) *m, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t q,
-    ptrdiff_t units) {
+    const fastrnn_layer *l, NAME(place) *places, vec *h, vec (*given)[PROGRAM_VECTORS], const FN(moment) *m, ptrdiff_t n,
+    ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
     const int follows = n < m->carried;
     const ptrdiff_t count = least(PROGRAM_VECTORS / units, follows ? least(rows, m->carried - n) : rows);
     const ptrdiff_t c_at = n * FN(c_width)(l) + q * LANES, h_row = follows ? l->y_row : l->outputs;
@@ -129,6 +168,7 @@ INLINE ptrdiff_t FN(place_tape)(
     FN(place_states)(l, places + FASTRNN_AT_BEFORE, (follows ? m->c_before : (const REAL *)l->c) + c_at);
     FN(place_states)(l, places + FASTRNN_AT_AFTER, m->c + c_at);
     FN(place_h)(l, places, h, (follows ? m->y_before : (const REAL *)l->h_0) + n * h_row, h_row, count, q, units);
+    FN(place_extras)(l, places, given, m->row, n, count, q, units);
     return count;
 }
 
@@ -142,11 +182,11 @@ static void FN(run_back)(
     const ptrdiff_t carry_row = FN(carry_width)(l);
     NAME(place) places[FASTRNN_PLACES];
     vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
-    vec h_prev[PROGRAM_VECTORS];
+    vec h_prev[PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
     FN(place_fixed)(l, places, registers, unit, q, units);
     for (ptrdiff_t first = 0, count; first < rows; first += count) {
         REAL *const carry = (REAL *)l->carry + (n + first) * carry_row + q * LANES;
-        count = FN(place_tape)(l, places, h_prev, m, n + first, rows - first, q, units);
+        count = FN(place_tape)(l, places, h_prev, given, m, n + first, rows - first, q, units);
         places[FASTRNN_AT_MIDDLE] = FN(own_rows)(dm + 4 * first, 4);
         for (int k = 0; k < p->states; k++)
             places[FASTRNN_AT_GRADIENT + k] = (NAME(place)){carry + k * FN(unit_width)(l), carry_row};
@@ -158,6 +198,24 @@ static void FN(run_back)(
                 REAL *const last = places[FASTRNN_AT_SLOT + slot].at + r * Z_WIDTH + (units - 1) * LANES;
                 vec_store(last, vec_load_part(last, end));
             }
+    }
+}
+
+/* Rows n and on of step s in the group that begins with unit vector q: from the gradient of what the recurrent product took
+ * to that of h, INOUT [row][4]; adds to those of parameters, which the step's backward program has left. */
+static void FN(take_back)(
+    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n, ptrdiff_t q, vec *dtaken, ptrdiff_t rows) {
+    const fastrnn_code *code = &l->program->take_back;
+    const FN(moment) m = FN(moment_of)(l, s);
+    const ptrdiff_t units = FN(units_from)(l, q);
+    NAME(place) places[FASTRNN_PLACES];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
+    vec h_prev[PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
+    FN(place_fixed)(l, places, registers, unit, q, units);
+    for (ptrdiff_t first = 0, count; first < rows; first += count) {
+        count = FN(place_tape)(l, places, h_prev, given, &m, n + first, rows - first, q, units);
+        places[FASTRNN_AT_TAKEN] = FN(own_rows)(dtaken + 4 * first, 4);
+        NAME(run_program)(code->instructions, code->count, places, count, units);
     }
 }
 
@@ -177,7 +235,7 @@ static void FN(read_tape)(
     const fastrnn_program *p = l->program;
     NAME(place) places[FASTRNN_PLACES];
     vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
-    vec h_prev[PROGRAM_VECTORS], shown[FASTRNN_UNIT_SLOTS][PROGRAM_VECTORS];
+    vec h_prev[PROGRAM_VECTORS], shown[FASTRNN_UNIT_SLOTS][PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
     for (int g = 0; g < p->gates; g++) places[FASTRNN_AT_SHOWN + g] = FN(own_rows)(shown[g], 1);
     for (ptrdiff_t s = 0; s < l->steps; s++) {
         const FN(moment) m = FN(moment_of)(l, s);
@@ -186,7 +244,7 @@ static void FN(read_tape)(
             for (ptrdiff_t q = 0; q < ceil_div(l->hidden, LANES); q++) {
                 const ptrdiff_t left = FN(left)(l, q);
                 FN(place_fixed)(l, places, registers, unit, q, 1);
-                count = FN(place_tape)(l, places, h_prev, &m, n, n1 - n, q, 1);
+                count = FN(place_tape)(l, places, h_prev, given, &m, n, n1 - n, q, 1);
                 NAME(run_program)(p->inside.instructions, p->inside.count, places, count, 1);
                 for (ptrdiff_t r = 0; r < count; r++) {
                     const ptrdiff_t row = to ? to[m.row + n + r] : m.row + n + r, at = row * l->hidden + q * LANES;

@@ -137,20 +137,20 @@ KERAS: Mapping[str, tuple[Any, ...]] = {
     "leaky_relu": ("leaky_relu", 0.2),
 }
 
-#: ONNX' name in lower case, ours, and the numbers alpha and beta as far as it has them, where none are given: those of
-#: ONNX Runtime. The specification has 1 for ThresholdedRelu, and none for Affine and ScaledTanh.
+#: ONNX' name, in which case does not count; ours; and the numbers alpha and beta, as far as it has them, where none are
+#: given: those of ONNX Runtime. The specification has 1 for ThresholdedRelu, and none for Affine and ScaledTanh.
 ONNX: Mapping[str, tuple[Any, ...]] = {
-    "relu": ("relu",),
-    "tanh": ("tanh",),
-    "sigmoid": ("sigmoid",),
-    "affine": ("affine", 0.0, 0.0),
-    "leakyrelu": ("leaky_relu", 0.01),
-    "thresholdedrelu": ("thresholded_relu", 0.0),
-    "scaledtanh": ("scaled_tanh", 0.0, 0.0),
-    "hardsigmoid": ("hard_sigmoid", 0.2, 0.5),
-    "elu": ("elu", 1.0),
-    "softsign": ("softsign",),
-    "softplus": ("softplus",),
+    "Relu": ("relu",),
+    "Tanh": ("tanh",),
+    "Sigmoid": ("sigmoid",),
+    "Affine": ("affine", 0.0, 0.0),
+    "LeakyRelu": ("leaky_relu", 0.01),
+    "ThresholdedRelu": ("thresholded_relu", 0.0),
+    "ScaledTanh": ("scaled_tanh", 0.0, 0.0),
+    "HardSigmoid": ("hard_sigmoid", 0.2, 0.5),
+    "Elu": ("elu", 1.0),
+    "Softsign": ("softsign",),
+    "Softplus": ("softplus",),
 }
 
 
@@ -181,11 +181,12 @@ def onnx_activations(
         If ONNX has no activation of a name.
     """
     left: tuple[Iterator[float], ...] = iter(alpha), iter(beta)
+    known = {name.lower(): entry for name, entry in ONNX.items()}
     found = []
     for name in names:
-        if name.lower() not in ONNX:
+        if name.lower() not in known:
             raise ValueError(f"the activation is {name!r}; expected one of ONNX': {', '.join(ONNX)}")
-        ours, *defaults = ONNX[name.lower()]
+        ours, *defaults = known[name.lower()]
         numbers = [next(of, default) for of, default in zip(left, defaults, strict=False)]
         found.append(activation("the activation", (ours, *numbers)))
     return tuple(found)

@@ -39,7 +39,7 @@ def _limit(clip: Any) -> float | None:
 
 def _of_clipped(function: Activation, clip: float | None) -> Callable[[Any], Any]:
     """An activation of its input within -clip to clip."""
-    return function if clip is None else lambda x: function(clipped(x, -clip, clip))
+    return lambda x: function(x if clip is None else clipped(x, -clip, clip))
 
 
 def lstm_with(
@@ -191,10 +191,11 @@ def rnn_with(function: Any = "tanh", *, clip: float | None = None) -> WrittenCel
     >>> fastrnn.Recurrent(fastrnn.cells.rnn_with("softsign"), 8, 32)
     Recurrent(rnn_with(function='softsign'), 8, 32)
     """
-    options = {"function": activation("function", function), "clip": _limit(clip)}
-    of_sum = _of_clipped(options["function"], options["clip"])
+    of_sum = activation("function", function)
+    clip = _limit(clip)
+    of_clipped = _of_clipped(of_sum, clip)
 
     def rnn(a: Any, prev: Any) -> Any:
-        return of_sum(a.h)
+        return of_clipped(a.h)
 
-    return _once(rnn_with, options, lambda: cell(gates="h")(rnn))
+    return _once(rnn_with, {"function": of_sum, "clip": clip}, lambda: cell(gates="h")(rnn))
