@@ -817,8 +817,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "torch's_threads_are_ignored",
-            "(self.cell, backend, torch.get_num_threads())",
-            "(self.cell, backend, None)",
+            "ops.choose_for_cell(self.cell, backend, torch.get_num_threads())",
+            "ops.choose_for_cell(self.cell, backend, None)",
             "torch torch_threads",
         ),
         Mutant(
