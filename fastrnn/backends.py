@@ -17,7 +17,8 @@ why in `why_not_runnable()`. Functions it may have besides, that `fastrnn` does 
   are given values beside x, its `forward`, `recall` and stepper's `step` take these as `extra`;
 - `sample(x)`, which is `fastrnn.ops.sample`;
 - `new_array(shape, dtype)`, a new array on memory that it recycles;
-- `multiply(a, b, bias)` for dense layers, `softmax(z, scale)` for losses;
+- `multiply(a, b, bias)` for dense layers, `softmax(z, scale)` for losses, `scatter_add(rows, tokens, count)` for
+  embeddings, `adam(p, grad, mean, square, ...)` for the optimizer;
 - `explain(...)`, which says what it would choose for a call;
 - `Stepper(cell, weights, batch_size, dtype, num_threads, validate)`, a class that takes single steps without allocating
   anything, from a list of each layer's weights, from the first on, and a zero state. Arrays have no axis N where

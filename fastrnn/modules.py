@@ -983,7 +983,8 @@ class Recurrent(_Recurrent):
         self.cell = self._cell = cell
         self._rates = as_rates(cell, noise)
         self.noise = dict(zip(cell.noise, self._rates, strict=True)) or None
-        if proj_size and (cell.program.reads_h or cell.program.m_gates or cell.program.take):
+        reads_h = cell.program.reads_h or cell.program.m_gates or cell.program.take
+        if isinstance(proj_size, (int, np.integer)) and proj_size and reads_h:
             raise ValueError(
                 f"proj_size is {shown(proj_size)}, but the equations of {cell.name} read its output "
                 f"prev.{cell.states[0]}, of H columns; expected 0"

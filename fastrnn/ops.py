@@ -20,6 +20,7 @@ from fastrnn.threads import allowed_threads
 __all__ = [
     "LayerWeights",
     "Tape",
+    "adam",
     "are_ready",
     "as_input",
     "as_lengths",
@@ -41,6 +42,7 @@ __all__ = [
     "recall",
     "run",
     "sample",
+    "scatter_add",
     "softmax",
 ]
 
@@ -525,6 +527,31 @@ def multiply(
         product: Array = module.multiply(a, b, bias, num_threads=threads)
         return product
     return a @ b if bias is None else a @ b + bias
+
+
+def scatter_add(rows: Array, tokens: Array, count: int) -> Array:
+    """Return (count, E) with the sum of the rows (R, E) of each of the tokens (R,), in order; both are contiguous.
+
+    A backend with a kernel of its own for it takes 17 us for 2048 characters of 65 x 64, where a product with one-hot
+    rows takes 184, numpy.add.at 1025; and 0.7 ms for 3200 words of 10,000 x 256, where the loop below takes 2.9.
+    """
+    module, _ = choose(None, None)
+    if hasattr(module, "scatter_add"):
+        sums: Array = module.scatter_add(rows, tokens, count)
+        return sums
+    sums = np.zeros((count, rows.shape[1]), rows.dtype)
+    for token, row in zip(tokens.tolist(), rows, strict=True):
+        sums[token] += row
+    return sums
+
+
+def adam(p: Array, grad: Array, mean: Array, square: Array, **by: float) -> bool:
+    """Take a step of Adam in one pass, where a backend has that and the arrays are as it takes them; else do nothing.
+
+    For `by` see the Cython backend's function of the same name.
+    """
+    module, _ = choose(None, None)
+    return bool(hasattr(module, "adam") and module.adam(p, grad, mean, square, **by))
 
 
 def softmax(z: Array, scale: float) -> tuple[Array, Array, Array]:

@@ -15,6 +15,7 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_Occurred
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.weakref cimport PyWeakref_NewRef
+from libc.math cimport sqrt, sqrtf
 from libc.stddef cimport size_t
 from libc.stdint cimport intptr_t
 from libc.string cimport memcpy, memset
@@ -1877,6 +1878,92 @@ def softmax(cnp.ndarray z, double scale, *, num_threads=1):
             fastrnn_pool_release()
     check(&job.watch)
     return p, top, total
+
+
+# ---- what training does besides: gradients of embeddings, steps of Adam
+
+ctypedef fused real:
+    float
+    double
+
+
+cdef bint add_rows(real *out, const cnp.npy_intp *tokens, const real *rows, ptrdiff_t R, ptrdiff_t V, ptrdiff_t E) noexcept:
+    """out[tokens[r]] += rows[r], in order; whether all tokens were in 0..V-1."""
+    cdef ptrdiff_t r, e
+    cdef real *row
+    for r in range(R):
+        if not 0 <= tokens[r] < V:
+            return False
+        row = out + tokens[r] * E
+        for e in range(E):
+            row[e] += rows[r * E + e]
+    return True
+
+
+def scatter_add(cnp.ndarray rows, cnp.ndarray tokens, ptrdiff_t count):
+    """Return (count, E) with the sum of the rows (R, E) of each of tokens (R,), which are of intp; both C-contiguous."""
+    cdef ptrdiff_t R = rows.shape[0], E = rows.shape[1]
+    cdef int typenum = cnp.PyArray_TYPE(rows)
+    cdef bint single = is_array(rows, cnp.NPY_FLOAT32, 2, R, E)
+    if not (single or is_array(rows, cnp.NPY_FLOAT64, 2, R, E)) or not is_array(tokens, cnp.NPY_INTP, 1, R):
+        raise ValueError("rows and tokens are no contiguous arrays (R, E) of float32 or float64 and (R,) of intp")
+    cdef cnp.npy_intp *shape = [count, E]
+    cdef cnp.ndarray out = cnp.PyArray_ZEROS(2, shape, typenum, 0)
+    cdef const cnp.npy_intp *at = <const cnp.npy_intp *> cnp.PyArray_DATA(tokens)
+    cdef bint fit
+    if single:
+        fit = add_rows(<float *> cnp.PyArray_DATA(out), at, <const float *> cnp.PyArray_DATA(rows), R, count, E)
+    else:
+        fit = add_rows(<double *> cnp.PyArray_DATA(out), at, <const double *> cnp.PyArray_DATA(rows), R, count, E)
+    if not fit:
+        raise ValueError(f"tokens has one that is not in 0..{count - 1}")
+    return out
+
+
+cdef void step_of_adam(
+    real *p, const real *grad, real *mean, real *square, ptrdiff_t n, const double *by) noexcept:
+    """One pass over all four, in the order of operations of `fastrnn.training.optimizers`, so that the bits are its."""
+    cdef real beta1 = <real> by[0], beta2 = <real> by[1], rest1 = <real> (1 - by[0]), rest2 = <real> (1 - by[1])
+    cdef real correction = <real> by[2], eps = <real> by[3], rate = <real> by[4], kept = <real> by[5]
+    cdef real m, v
+    cdef ptrdiff_t i
+    for i in range(n):
+        m = mean[i] * beta1 + grad[i] * rest1
+        v = square[i] * beta2 + grad[i] * grad[i] * rest2
+        mean[i] = m
+        square[i] = v
+        if real is float:
+            p[i] = p[i] * kept - m / (sqrtf(v) / correction + eps) * rate
+        else:
+            p[i] = p[i] * kept - m / (sqrt(v) / correction + eps) * rate
+
+
+def adam(cnp.ndarray p, cnp.ndarray grad, cnp.ndarray mean, cnp.ndarray square, *, double beta1, double beta2,
+         double correction, double eps, double rate, double kept):
+    """Take a step of Adam in place; False, and nothing done, unless all arrays are contiguous, of one dtype and size.
+
+    mean := beta1 mean + (1 - beta1) grad; square := beta2 square + (1 - beta2) grad^2;
+    p := kept p - rate mean / (sqrt(square) / correction + eps).
+    """
+    cdef int typenum = cnp.PyArray_TYPE(p)
+    cdef ptrdiff_t n = cnp.PyArray_SIZE(p)
+    if typenum != cnp.NPY_FLOAT32 and typenum != cnp.NPY_FLOAT64:
+        return False
+    for a in (p, grad, mean, square):
+        if not cnp.PyArray_ISCARRAY_RO(a) or not (a is grad or cnp.PyArray_ISWRITEABLE(a)):
+            return False
+        if cnp.PyArray_TYPE(a) != typenum or cnp.PyArray_SIZE(a) != n:
+            return False
+    cdef double *by = [beta1, beta2, correction, eps, rate, kept]
+    if typenum == cnp.NPY_FLOAT32:
+        step_of_adam(
+            <float *> cnp.PyArray_DATA(p), <const float *> cnp.PyArray_DATA(grad), <float *> cnp.PyArray_DATA(mean),
+            <float *> cnp.PyArray_DATA(square), n, by)
+    else:
+        step_of_adam(
+            <double *> cnp.PyArray_DATA(p), <const double *> cnp.PyArray_DATA(grad), <double *> cnp.PyArray_DATA(mean),
+            <double *> cnp.PyArray_DATA(square), n, by)
+    return True
 
 
 # ---- operations of programs, for the tests

@@ -839,8 +839,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("adam_corrects_as_at_the_first_step", "math.sqrt(1 - beta2**self.steps)", "math.sqrt(1 - beta2)"),
         Mutant(
             "decay_ignores_the_learning_rate",
-            "p *= 1 - self.learning_rate * self.weight_decay",
-            "p *= 1 - self.weight_decay",
+            "return 1 - self.learning_rate * self.weight_decay",
+            "return 1 - self.weight_decay",
         ),
         Mutant("momentum_is_forgotten", "velocity *= self.momentum", "velocity *= 0"),
         Mutant(
@@ -873,7 +873,75 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ],
     ("fastrnn/training/layers.py", "layers"): [
         Mutant("padding_learns", "dweight[self.padding_idx] = 0", "dweight[self.padding_idx] += 0"),
-        Mutant("embedding_counts_a_token_once", "dweight[token] += row", "dweight[token] = row"),
+    ],
+    ("kernels/sequence.pyx", "layers"): [
+        Mutant("embedding_counts_a_token_once", "row[e] += rows[r * E + e]", "row[e] = rows[r * E + e]"),
+        Mutant("embedding_takes_any_token", "if not 0 <= tokens[r] < V:", "if not tokens[r] < V:"),
+        Mutant(
+            "adam_forgets_eps_in_float",
+            "p[i] = p[i] * kept - m / (sqrtf(v) / correction + eps)",
+            "p[i] = p[i] * kept - m / (sqrtf(v) / correction)",
+        ),
+        Mutant(
+            "adam_writes_what_is_read_only",
+            "or not (a is grad or cnp.PyArray_ISWRITEABLE(a))",
+            "or not (a is not None)",
+        ),
+    ],
+    ("fastrnn/training/composition.py", "composition"): [
+        Mutant(
+            "resets_are_not_handed_on",
+            "y, _, tape = self.rnn.forward(x, lengths=lengths, mask=mask, resets=resets)",
+            "y, _, tape = self.rnn.forward(x, lengths=lengths, mask=mask)",
+        ),
+        Mutant("masked_steps_are_seen", "        padding = ~mask\n", "        padding = np.zeros_like(mask)\n"),
+        Mutant("gradients_of_padding_come_back", "dy = clear(dy, padding)", "dy = clear(dy, None)", "pooling"),
+    ],
+    ("fastrnn/training/pooling.py", "pooling"): [
+        Mutant(
+            "mean_is_of_all_steps",
+            "count = np.maximum(counted.sum(0), 1)[:, None].astype(x.dtype)",
+            "count = np.full((x.shape[1], 1), len(x), x.dtype)",
+        ),
+        Mutant("resets_begin_a_step_late", "counted[:-1] &= begun[1:] == 0", "counted &= begun == 0"),
+        Mutant(
+            "masked_resets_do_not_count", '(("resets", resets), ("mask", mask))', '(("mask", mask), ("resets", resets))'
+        ),
+        Mutant(
+            "shares_have_no_gradient_of_their_sum",
+            'dscores = shares * (dshares - np.einsum("tn,tn->n", shares, dshares))',
+            "dscores = shares * dshares",
+        ),
+    ],
+    ("fastrnn/training/convolution.py", "pooling"): [
+        Mutant("even_kernels_see_one_step_earlier", "else (self.kernel_size - 1) // 2", "else self.kernel_size // 2"),
+        Mutant(
+            "weights_gradient_has_its_axes_swapped",
+            "np.ascontiguousarray(dweight.swapaxes(1, 2))",
+            "dweight.reshape(O, I, k)",
+        ),
+    ],
+    ("fastrnn/training/normalization.py", "pooling"): [
+        Mutant("mean_has_no_gradient", "(d - d.mean(-1, keepdims=True) - standard * along)", "(d - standard * along)"),
+    ],
+    ("fastrnn/training/activations.py", "pooling"): [
+        Mutant(
+            "softmax_has_a_diagonal_derivative", "y * (dy - np.sum(y * dy, axis=-1, keepdims=True))", "y * dy * (1 - y)"
+        ),
+    ],
+    ("fastrnn/training/model.py", "training_cells"): [
+        Mutant("masked_targets_count", '        counts &= np.asarray(which["mask"])\n', ""),
+    ],
+    ("fastrnn/training/cells.py", "training_cells"): [
+        Mutant("any_cell_of_ones_own_is_taken", "or given.name != name:", "or False:"),
+    ],
+    ("fastrnn/training/architecture.py", "saving"): [
+        Mutant("sizes_of_a_file_are_believed", "and value > largest:", "and value < 0:"),
+        Mutant(
+            "subclasses_are_saved_as_what_they_are_not",
+            "if _classes().get(kind) is not type(module):",
+            "if kind not in _classes() and not isinstance(module, Parametrized):",
+        ),
     ],
     ("fastrnn/training/batches.py", "text"): [
         Mutant(

@@ -20,21 +20,29 @@ from fastrnn import cli
 from fastrnn.cells import LIBRARY, sigmoid, tanh
 from fastrnn.training import (
     AdaptiveSoftmax,
+    AttentionPool,
     CharModel,
     CheckpointError,
+    Conv1d,
     Dropout,
     Embedding,
     LanguageModel,
     Last,
+    LayerNorm,
     Linear,
+    Pool,
+    ReLU,
     Sequential,
     Settings,
+    Sigmoid,
+    Softmax,
+    Tanh,
     Trainer,
     WordModel,
 )
 
 
-@fastrnn.cell(gates="f n", parameters="rate")
+@fastrnn.cell(gates="f n", parameters={"rate": 0.5})
 def own(a: Any, prev: Any, p: Any) -> Any:
     return prev.h + sigmoid(a.f) * (tanh(a.n) - p.rate * prev.h)
 
@@ -52,6 +60,10 @@ MODELS: dict[str, Callable[[], Any]] = {
     "characters": lambda: CharModel(7, 8, 2, "gru", dropout=0.1),
     "words": lambda: WordModel(100, 32, 1, "slstm", cutoffs=[5, 20]),
     "own language model": lambda: LanguageModel(fastrnn.LSTM(5, 6), Linear(6, 9), Embedding(9, 5), 0.2),
+    "norm": lambda: LayerNorm(3, eps=1e-3, bias=False),
+    "convolution": lambda: Conv1d(3, 4, 5, causal=True, dtype="float64"),
+    "attention": lambda: AttentionPool(3, 20, batch_first=True),
+    "pooled": lambda: Sequential(Linear(3, 3), ReLU(), Sigmoid(), Tanh(), Softmax(), Pool("max", batch_first=True)),
     "nested": lambda: Sequential(
         {
             "embedding": Embedding(9, 5),
@@ -156,7 +168,7 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         "its format is 2, of a later version of fastrnn; expected 1 or less: upgrade fastrnn",
     ),
     "no architecture": (altered(lambda arrays, metadata: metadata.pop("architecture")), "it has no architecture"),
-    "a kind of a later version": (architecture(kind="Transformer"), "which this version does not know"),
+    "a kind of a later version": (architecture(**{"class": "Transformer"}), "which this version does not know"),
     "a part that is none": (
         altered(lambda arrays, metadata: metadata.update(architecture=3)),
         "a part of it is 3; expected the description of a layer",

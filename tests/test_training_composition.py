@@ -397,7 +397,7 @@ BAD_CALLS = {
         TypeError,
         "tape is not of this model; expected",
     ),
-    "last": (lambda: Last(Linear(3, 2)), TypeError, "rnn is a Linear; expected fastrnn.RNN, LSTM or GRU"),
+    "last": (lambda: Last(Linear(3, 2)), TypeError, "rnn is Linear(3, 2); expected fastrnn.RNN, LSTM or GRU"),
     "dh": (
         lambda: (last := Last(fastrnn.GRU(3, 4))).backward(
             last.forward(np.zeros((5, 2, 3), "f"))[1], np.zeros((2, 3), "f")

@@ -48,7 +48,7 @@ class OnKernels(keras.layers.RNN):  # type: ignore[misc]
 
     @property
     def supports_jit(self) -> bool:
-        """Whether Keras may have TensorFlow's XLA compile a model with the layer: that cannot call the kernels."""
+        """Whether TensorFlow's XLA may compile a model with the layer. It cannot call the kernels."""
         theirs: bool = self.__dict__.get("supports_jit", True)
         return theirs and (keras.backend.backend() != "tensorflow" or self.why_not() is not None)
 

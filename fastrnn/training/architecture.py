@@ -22,20 +22,29 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "fastrnn": ("RNN", "LSTM", "GRU", "Recurrent", "RNNCell", "LSTMCell", "GRUCell"),
     "fastrnn.training": (
         "AdaptiveSoftmax",
+        "AttentionPool",
         "CharModel",
+        "Conv1d",
         "Dropout",
         "Embedding",
         "LanguageModel",
         "Last",
+        "LayerNorm",
         "Linear",
+        "Pool",
+        "ReLU",
         "Sequential",
+        "Sigmoid",
+        "Softmax",
+        "Tanh",
         "WordModel",
     ),
 }
 
 # Of arguments those that say of what size arrays are.
 SIZES = {"input_size", "hidden_size", "proj_size", "num_layers", "num_embeddings", "embedding_dim", "in_features"}
-SIZES |= {"out_features", "num_classes", "vocabulary_size"}
+SIZES |= {"out_features", "num_classes", "vocabulary_size", "normalized_shape", "units", "in_channels", "out_channels"}
+SIZES |= {"kernel_size"}
 
 NOT_SHOWN = ("seed", "backend", "num_threads")  # which say how something is drawn or run, and not what it is
 
@@ -95,7 +104,7 @@ def describe(module: Any, name: str = "model") -> dict[str, Any]:
             f"{name} is {shown(module)}; expected a module of fastrnn, or a layer or model of fastrnn.training: keep "
             "the state_dict of one's own"
         )
-    return {"kind": kind} | {key: _value(value, f"{name}.{key}") for key, value in arguments(module).items()}
+    return {"class": kind} | {key: _value(value, f"{name}.{key}") for key, value in arguments(module).items()}
 
 
 def _value(value: Any, name: str) -> Any:
@@ -130,7 +139,7 @@ def restore(description: Any, arrays: Mapping[str, Array], cells: Iterable[Writt
     KeyError, TypeError, ValueError
         If the description is none, or a cell is missing.
     """
-    if not isinstance(description, Mapping) or not isinstance(kind := description.get("kind"), str):
+    if not isinstance(description, Mapping) or not isinstance(kind := description.get("class"), str):
         raise TypeError(f"a part of it is {shown(description)}; expected the description of a layer")
     cls = _classes().get(kind)
     if cls is None:
@@ -147,7 +156,7 @@ def restore(description: Any, arrays: Mapping[str, Array], cells: Iterable[Writt
         elif name == "layers":
             value = {key: restore(each, arrays, cells) for key, each in value}
         options[name] = value
-    del options["kind"]
+    del options["class"]
     return cls(**options)
 
 

@@ -165,13 +165,13 @@ def _outline(description: Any, name: str = "", depth: int = 1) -> list[str]:
     """What an architecture is, a line a layer; the layers within one below it."""
     options, below = [], []
     for key, value in description.items():
-        if isinstance(value, Mapping) and "kind" in value:
+        if isinstance(value, Mapping) and "class" in value:
             below += _outline(value, f"{key}: ", depth + 1)
         elif key == "layers":
             below += [line for each, layer in value for line in _outline(layer, f"{each}: ", depth + 1)]
-        elif key != "kind":
+        elif key != "class":
             options.append(f"{key}={_plain(value)}")
-    return [f"{'  ' * depth}{name}{description['kind']}({', '.join(options)})", *below]
+    return [f"{'  ' * depth}{name}{description['class']}({', '.join(options)})", *below]
 
 
 def _plain(value: Any) -> str:

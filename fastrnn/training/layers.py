@@ -93,18 +93,7 @@ class Embedding(Layer):
         tape = ops.as_tokens("tape", take_integers("tape", tape), self.num_embeddings, "num_embeddings")
         shape = (*tape.shape, self.embedding_dim)
         tokens, rows = tape.ravel(), ops.as_real("dy", dy, self.dtype, shape, "the shape of y").reshape(-1, shape[-1])
-        few = self.num_embeddings <= 256
-        if few:
-            # y = one_hot @ weight. For 2048 characters of 65 x 64 this takes 0.15 ms, numpy.add.at 1.1 ms.
-            one_hot = np.zeros((self.num_embeddings, tokens.size), self.dtype)
-            one_hot[tokens, np.arange(tokens.size)] = 1
-            with np.errstate(invalid="ignore"):
-                dweight = one_hot @ rows
-        if not few or not np.isfinite(dweight).all():  # 0 times NaN would reach the other tokens
-            # Row by row: 1.8 ms for 3200 words of 10,000 x 256, numpy.add.at 5.9 ms.
-            dweight = np.zeros((self.num_embeddings, self.embedding_dim), self.dtype)
-            for token, row in zip(tokens.tolist(), rows, strict=True):
-                dweight[token] += row
+        dweight = ops.scatter_add(np.ascontiguousarray(rows), np.ascontiguousarray(tokens), self.num_embeddings)
         if self.padding_idx is not None:
             dweight[self.padding_idx] = 0
         return None, {"weight": dweight}
