@@ -1098,6 +1098,23 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "numba numba_threads",
         ),
     ],
+    ("bench/equations.py", "bench"): [
+        Mutant(
+            "bench_adds_recurrent_biases_twice",
+            "early = e.of_middle if self.alone else (*self.added, *e.of_middle)",
+            "early = (*self.added, *e.of_middle)",
+        ),
+    ],
+    ("bench/measure.py", "bench"): [
+        Mutant("bench_times_wrong_numbers", "if prepared.outcome:", "if prepared.outcome is None:"),
+    ],
+    ("bench/results.py", "bench"): [
+        Mutant(
+            "bench_takes_yardsticks_for_peers",
+            "if name not in (*OWN, REFERENCE)]",
+            "if name not in (*OURS, REFERENCE)]",
+        ),
+    ],
 }
 
 MUTANTS = [
