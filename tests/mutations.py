@@ -282,6 +282,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "sizes->backward_panel = LANES * (Z_WIDTH - 1) *",
             "checked kernels",
         ),
+        Mutant(
+            "parts_of_groups_are_multiplied_as_whole_ones",
+            "if (feed.fed < feed.width || !FN(alike)",
+            "if (!FN(alike)",
+            "written",
+        ),
+        Mutant("gates_of_the_groups_first_slot", "gates + first - start * units}", "gates}", "written"),
     ],
     ("kernels/c/layer_program.inc.h", "written"): [
         Mutant(
