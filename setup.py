@@ -71,6 +71,13 @@ EXTENSIONS = [
         extra_link_args=[] if WINDOWS else ["-pthread", "-lm"],
     ),
     Extension(
+        "fastrnn.kernels.xla",
+        ["kernels/xla.pyx"],
+        include_dirs=["kernels/c"],
+        depends=["kernels/c/xla_ffi.h"],
+        extra_compile_args=spelled(CFLAGS),
+    ),
+    Extension(
         "fastrnn.bench.loops",
         ["bench/loops.pyx", "bench/limit_loops.c"],
         include_dirs=["bench", "kernels/c"],

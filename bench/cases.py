@@ -10,25 +10,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from fastrnn.cells import CELLS
+from fastrnn.bench.cells import BUILT_IN, MEASURED, built_in_like
+from fastrnn.cells import LIBRARY
 from fastrnn.parameters import Array
 
 __all__ = ["ALL", "KINDS", "SETS", "Case", "Kind", "select"]
 
 Kind = Literal["inference", "training"]
 KINDS: tuple[Kind, ...] = ("inference", "training")
-TABLE_NAMES = {"lstm": "lstm", "gru": "gru", "rnn": "rnn_tanh"}  # a case's cell -> its row in fastrnn.cells.CELLS
 
 
 @dataclass(frozen=True)
 class Case:
     """One problem: a module and the input it gets."""
 
-    cell: Literal["lstm", "gru", "rnn"]
+    cell: str  # a name of fastrnn.bench.cells.MEASURED
     T: int
     N: int
     I: int
@@ -61,14 +61,36 @@ class Case:
         return self.proj_size or self.H
 
     @property
+    def definition(self) -> Any:
+        """The cell itself, a `Cell`, and a `WrittenCell` where it is `written`."""
+        return MEASURED[self.cell]
+
+    @property
+    def written(self) -> bool:
+        """Whether the cell is written in the language."""
+        return self.cell not in BUILT_IN
+
+    @property
     def gates(self) -> int:
-        """G, the gate blocks of a weight matrix."""
-        return len(CELLS[TABLE_NAMES[self.cell]].gates)
+        """G, how many gates there are."""
+        return len(self.definition.gates)
 
     @property
     def states(self) -> tuple[str, ...]:
         """What is carried from step to step: h, for lstm h and c."""
-        return CELLS[TABLE_NAMES[self.cell]].states
+        return tuple(self.definition.states)
+
+    def most(self, kind: str) -> float | None:
+        """How many times as long as its yardstick a written cell may take; None where nothing is asked of it.
+
+        Yardsticks are the built-in cell that it is a variant of, and for a scan, its matrix products alone.
+        """
+        shape, training = (self.T, self.N, self.I, self.H), kind == "training"
+        if self.cell in ("written_lstm", "written_gru"):
+            return 1.5 if self.N == 1 else 1.15 if self.N >= 8 and self.H >= 64 else None
+        if built_in_like(self.cell):
+            return 1.25 if training and shape == VARIANT_OF else None
+        return 1.3 if training and shape == SCAN and not self.definition.gates_hh else None
 
     def lengths(self) -> Array | None:
         """The length of each sequence, (N,) ints of T/2 .. T with T among them; None when all have T steps."""
@@ -86,11 +108,12 @@ class Case:
     def input_weights(self) -> list[int]:
         """How many elements weight_ih has, for every layer and direction."""
         columns = [self.I] + [self.outputs * self.directions] * (self.num_layers - 1)
-        return [self.gates * self.H * inputs for inputs in columns for _ in range(self.directions)]
+        rows = len(self.definition.gates_ih) * self.H
+        return [rows * inputs for inputs in columns for _ in range(self.directions)]
 
     def recurrent_weights(self) -> int:
         """How many elements weight_hh and weight_hr of a layer and direction have."""
-        return self.gates * self.H * self.outputs + self.proj_size * self.H
+        return len(self.definition.gates_hh) * self.H * self.outputs + self.proj_size * self.H
 
     def weights(self) -> int:
         """How many elements all weights have."""
@@ -145,10 +168,27 @@ VARIANT = ((50, 1, 64, 64), (100, 32, 64, 64), (100, 32, 256, 256))
 STEPS = ((1, 1, 64, 64), (1, 1, 256, 256), (1, 16, 128, 128))
 LONG = ((100, 8, 64, 64), (1_000, 8, 64, 64), (10_000, 8, 64, 64))
 SMOKE = ((1, 1, 8, 8), (7, 5, 9, 17), (20, 16, 32, 32))
+SMOKE_CELLS = ("written_gru", "peephole_lstm", "reset_before_gru", "min_gru")  # a kind of product each
+VARIANT_OF = (100, 32, 128, 128)  # of written cells that are variants of built-in ones
+WRITTEN = ((1, 1, 64, 64), (50, 1, 64, 64), VARIANT_OF, (100, 64, 256, 256))
+SCAN = (1_000, 8, 128, 128)  # of cells without a recurrent product
 
 
-def _every_cell(shapes: Sequence[tuple[int, int, int, int]], **options: object) -> tuple[Case, ...]:
-    return tuple(replace(Case(cell, *shape), **options) for shape in shapes for cell in TABLE_NAMES)  # type: ignore[arg-type]
+def _every_cell(
+    shapes: Sequence[tuple[int, int, int, int]], cells: Iterable[str] = BUILT_IN, **options: object
+) -> tuple[Case, ...]:
+    return tuple(replace(Case(cell, *shape), **options) for shape in shapes for cell in cells)  # type: ignore[arg-type]
+
+
+def _beside_yardsticks() -> tuple[Case, ...]:
+    """Written cells where something else that fastrnn or the machine does says how fast they should be."""
+    variants = [name for name in LIBRARY if built_in_like(name)]
+    scans = [name for name, cell in LIBRARY.items() if not cell.gates_hh]
+    return (
+        *_every_cell(WRITTEN, ("written_lstm", "written_gru")),
+        *_every_cell((VARIANT_OF,), variants),
+        *_every_cell((SCAN,), scans),
+    )
 
 
 SETS: dict[str, tuple[Case, ...]] = {
@@ -161,7 +201,9 @@ SETS: dict[str, tuple[Case, ...]] = {
     "projection": tuple(Case("lstm", *shape, proj_size=shape[-1] // 2) for shape in VARIANT),
     "step": _every_cell(STEPS),
     "long": _every_cell(LONG),
-    "smoke": _every_cell(SMOKE),
+    "cells": _every_cell(QUICK, LIBRARY),
+    "yardsticks": _beside_yardsticks(),
+    "smoke": _every_cell(SMOKE) + _every_cell(SMOKE[1:2], SMOKE_CELLS),
 }
 ALL: dict[str, Case] = {case.name: case for cases in SETS.values() for case in cases}
 

@@ -55,6 +55,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             for case in select(cases(metafunc.config))
             for kind in KINDS
             for name, peer in PEERS.items()
-            if peer.applies(case)
+            if peer.applies(case) and not (metafunc.config.option.smoke and peer.compiles)
         ],
     )

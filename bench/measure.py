@@ -58,7 +58,9 @@ def prepare(
                 reason = str(error)
             else:
                 with prepared.context():
-                    reason = difference(problem.case, prepared.outcome(prepared.call()), want)
+                    result = prepared.call()
+                if prepared.outcome:
+                    reason = difference(problem.case, prepared.outcome(result), want)
                 reason = reason and f"{WRONG}: {reason}"
         if reason is None:
             ready[name] = prepared

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,9 @@ import numpy as np
 import fastrnn
 from fastrnn.backends import load
 from fastrnn.bench.cases import Case
-from fastrnn.bench.problems import Outcome, Problem, suffixes
+from fastrnn.bench.cells import built_in_like
+from fastrnn.bench.equations import Layer, jax_library, torch_library
+from fastrnn.bench.problems import Outcome, Problem, make, suffixes
 from fastrnn.errors import BackendError
 from fastrnn.parameters import Array
 
@@ -37,7 +40,7 @@ class Prepared:
     """A problem in a peer's hands."""
 
     call: Callable[[], Any]  # what is timed
-    outcome: Callable[[Any], Outcome]  # what `call` returned, as named arrays
+    outcome: Callable[[Any], Outcome] | None  # what `call` returned, as named arrays; None where it is other work
     context: Callable[[], AbstractContextManager[Any]] = nullcontext  # what calls run in
 
 
@@ -50,6 +53,7 @@ class Peer:
     modules: tuple[str, ...] = ()  # that have to be installed
     backend: str = "numpy"  # of fastrnn, that has to run
     applies: Callable[[Case], bool] = lambda case: True  # cases that it is there for
+    compiles: bool = False  # for some seconds, each problem
 
     def why_absent(self) -> str | None:
         """Why the peer cannot run here, or None."""
@@ -81,7 +85,11 @@ def named(case: Case, y: Any, state_n: Iterable[Any], *gradients: Any) -> Outcom
 def _module(problem: Problem, threads: int, backend: str) -> Any:
     """The problem's module of fastrnn."""
     case = problem.case
-    module = getattr(fastrnn, case.cell.upper())(
+    made: Any = partial(fastrnn.Recurrent, case.definition) if case.written else getattr(fastrnn, case.cell.upper())
+    why_not = getattr(load(backend), "why_not_program", None)
+    if case.written and why_not and (reason := why_not(case.definition)):
+        raise UnsupportedError(reason)
+    module = made(
         case.I,
         case.H,
         case.num_layers,
@@ -100,11 +108,20 @@ def _projection(case: Case) -> dict[str, int]:
     return {"proj_size": case.proj_size} if case.proj_size else {}
 
 
+def _as_given(state: tuple[Any, ...]) -> Any:
+    """A state as modules take it, here and in torch: a tuple, or h where there is nothing else."""
+    return state if len(state) > 1 else state[0]
+
+
+def _as_tuple(state: Any) -> tuple[Any, ...]:
+    return state if isinstance(state, tuple) else (state,)
+
+
 def prepare_fastrnn(problem: Problem, kind: str, threads: int, *, backend: str) -> Prepared:
     """A fastrnn module on one backend."""
-    case, lstm = problem.case, problem.case.cell == "lstm"
+    case = problem.case
     options: dict[str, Any] = {} if problem.lengths is None else {"lengths": problem.lengths}
-    state, dstate = (problem.state, problem.dstate) if lstm else (problem.state[0], problem.dstate[0])
+    state, dstate = _as_given(problem.state), _as_given(problem.dstate)
     module = _module(problem, threads, backend)
 
     def infer() -> Any:
@@ -116,9 +133,9 @@ def prepare_fastrnn(problem: Problem, kind: str, threads: int, *, backend: str) 
 
     def outcome(result: Any) -> Outcome:
         y, state_n, *gradients = result
-        if gradients and not lstm:
-            gradients[1] = (gradients[1],)
-        return named(case, y, state_n if lstm else (state_n,), *gradients)
+        if gradients:
+            gradients[1] = _as_tuple(gradients[1])
+        return named(case, y, _as_tuple(state_n), *gradients)
 
     return Prepared(train if kind == "training" else infer, outcome)
 
@@ -134,13 +151,51 @@ def prepare_stream(problem: Problem, kind: str, threads: int) -> Prepared:
     if kind == "training":
         raise UnsupportedError("does inference only")
     stream = _module(problem, threads, "cython").stream(case.N)
-    stream.state = problem.state if case.cell == "lstm" else problem.state[0]
+    stream.state = _as_given(problem.state)
     out = np.empty((case.N, case.outputs), case.dtype)
 
     def outcome(y: Array) -> Outcome:
-        return named(case, y[None], stream.state if case.cell == "lstm" else (stream.state,))
+        return named(case, y[None], _as_tuple(stream.state))
 
     return Prepared(partial(stream.step, problem.x[0], out), outcome)
+
+
+# --- yardsticks: what else fastrnn or the machine does with as many products
+
+
+def is_variant(case: Case) -> bool:
+    """Whether the case's cell is a built-in one with other equations between the same products."""
+    return case.written and built_in_like(case.cell) is not None
+
+
+def prepare_built_in(problem: Problem, kind: str, threads: int) -> Prepared:
+    """The built-in cell that a written one is a variant of; what is the same cell has to return the same."""
+    case = problem.case
+    like = str(built_in_like(case.cell))
+    prepared = prepare_fastrnn(make(replace(case, cell=like)), kind, threads, backend="cython")
+    return prepared if case.cell == f"written_{like}" else replace(prepared, outcome=None)
+
+
+def is_scan(case: Case) -> bool:
+    """Whether the case's cell has no recurrent product."""
+    return case.written and not case.definition.gates_hh
+
+
+def prepare_products(problem: Problem, kind: str, threads: int) -> Prepared:
+    """The matrix products of all steps, by NumPy into arrays that are there."""
+    x, weight = problem.x.reshape(-1, problem.case.I), problem.parameters["weight_ih_l0"]
+    sums = np.empty((len(x), len(weight)), x.dtype)
+    dx, dweight = np.empty_like(x), np.empty_like(weight)
+
+    def infer() -> None:
+        np.matmul(x, weight.T, out=sums)
+
+    def train() -> None:
+        infer()
+        np.matmul(sums, weight, out=dx)
+        np.matmul(sums.T, x, out=dweight)
+
+    return Prepared(train if kind == "training" else infer, None)
 
 
 # --- PyTorch
@@ -152,7 +207,9 @@ def prepare_torch(problem: Problem, kind: str, threads: int, *, library: str = "
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
     case = problem.case
-    module = getattr(importlib.import_module(library), case.cell.upper())(
+    modules = importlib.import_module(library)
+    made = partial(modules.Recurrent, case.definition) if case.written else getattr(modules, case.cell.upper())
+    module = made(
         case.I,
         case.H,
         case.num_layers,
@@ -171,9 +228,19 @@ def prepare_torch(problem: Problem, kind: str, threads: int, *, library: str = "
     return _torch(problem, kind, threads, module, run, axis=None)
 
 
+def is_built_in(case: Case) -> bool:
+    """Whether the case's cell is one that others have too."""
+    return not case.written
+
+
 def is_single_step(case: Case) -> bool:
     """Whether a cell can do the case."""
-    return (case.T, case.num_layers, case.directions, case.proj_size) == (1, 1, 1, 0)
+    return not case.written and (case.T, case.num_layers, case.directions, case.proj_size) == (1, 1, 1, 0)
+
+
+def is_written(case: Case) -> bool:
+    """Whether the case's cell is written in the language; here in one layer and direction, and steps of all rows."""
+    return case.written and (case.num_layers, case.directions, case.proj_size, case.ragged) == (1, 1, 0, False)
 
 
 def prepare_torch_cell(problem: Problem, kind: str, threads: int) -> Prepared:
@@ -197,7 +264,7 @@ def _torch(
     import torch
 
     torch.set_num_threads(threads)
-    case, lstm = problem.case, problem.case.cell == "lstm"
+    case = problem.case
     ends = {name: name if axis is None else name.removesuffix("_l0") for name in problem.parameters}
     module.load_state_dict({ends[name]: torch.from_numpy(value) for name, value in problem.parameters.items()})
     parameters = dict(module.named_parameters())
@@ -207,7 +274,7 @@ def _torch(
 
     x, dy = tensor(problem.x), tensor(problem.dy)
     states, dstates = [tensor(s) for s in problem.state], [tensor(d) for d in problem.dstate]
-    state = tuple(states) if lstm else states[0]
+    state = _as_given(tuple(states))
     training = kind == "training"
     for leaf in (x, *states):
         leaf.requires_grad_(training)
@@ -222,8 +289,7 @@ def _torch(
 
     def train() -> Any:
         y, state_n = run(x, state)
-        outputs = [y, *(state_n if lstm else (state_n,))]
-        return y, state_n, torch.autograd.grad(outputs, leaves, [dy, *dstates])
+        return y, state_n, torch.autograd.grad([y, *_as_tuple(state_n)], leaves, [dy, *dstates], materialize_grads=True)
 
     def outcome(result: Any) -> Outcome:
         def array(value: Any) -> Array:
@@ -237,9 +303,71 @@ def _torch(
             n = len(states)
             of_parameters = {name: others[n + list(parameters).index(end)].numpy() for name, end in ends.items()}
             gradients = [array(dx), [array(d) for d in others[:n]], of_parameters]
-        return named(case, array(y), [array(s) for s in (state_n if lstm else (state_n,))], *gradients)
+        return named(case, array(y), [array(s) for s in _as_tuple(state_n)], *gradients)
 
     return Prepared(train if training else infer, outcome, nullcontext if training else torch.inference_mode)
+
+
+UNROLLED = 10  # steps that are compiled as one
+
+
+def prepare_torch_loop(problem: Problem, kind: str, threads: int, *, compiled: bool = False) -> Prepared:
+    """A written cell as a loop over steps; `UNROLLED` of them may be compiled, as all would take minutes."""
+    import torch
+
+    compiler = os.environ.get("CXX", "g++")
+    if compiled and shutil.which(compiler) is None:
+        raise UnsupportedError(f"needs a C++ compiler; there is no {compiler}")
+    case = problem.case
+    layer = Layer(case.definition, case.H, torch_library())
+
+    def traced() -> Any:
+        """The step as a function of tensors, of which nothing is left but torch's own calls."""
+        graph = torch.fx.Graph()
+        tracer = torch.fx.proxy.GraphAppendingTracer(graph)
+
+        def argument(name: str) -> Any:
+            return torch.fx.Proxy(graph.placeholder(name), tracer)
+
+        its = {name.removesuffix("_l0"): torch.from_numpy(value) for name, value in problem.parameters.items()}
+        _, _, taken = layer.ahead(its)
+        state = layer.step(
+            argument("sums_x"),
+            [argument(name) for name in case.states],
+            {name: argument(f"taken_{k}") for k, name in enumerate(taken)},
+        )
+        graph.output(tuple(value.node for value in state))
+        return torch.fx.GraphModule(torch.nn.Module(), graph).forward
+
+    step = traced()
+
+    def block(sums_x: Any, state: Any, taken: Any) -> Any:
+        ys = []
+        for sums in sums_x.unbind():
+            state = step(sums, *state, *taken)
+            ys.append(state[0])
+        return torch.stack(ys), state
+
+    run: Any = torch.compile(block, fullgraph=True, dynamic=False) if compiled else block
+    size = UNROLLED if compiled else case.T
+
+    class Loop(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for name, value in problem.parameters.items():
+                self.register_parameter(name, torch.nn.Parameter(torch.from_numpy(value).clone()))
+
+        def forward(self, x: Any, state: Any) -> Any:
+            parameters = {name.removesuffix("_l0"): value for name, value in self.named_parameters()}
+            weight_ih, bias_ih, taken = layer.ahead(parameters)
+            states, ys = tuple([s[0] for s in _as_tuple(state)]), []
+            for sums_x in torch.split(torch.nn.functional.linear(x, weight_ih, bias_ih), size):
+                y, states = run(sums_x, states, tuple(taken.values()))
+                ys.append(y)
+            return torch.cat(ys) if len(ys) > 1 else y, _as_given(tuple([s[None] for s in states]))
+
+    module = Loop()
+    return _torch(problem, kind, threads, module, module, axis=None)
 
 
 # --- ONNX Runtime
@@ -347,35 +475,18 @@ def prepare_jax(problem: Problem, kind: str, threads: int) -> Prepared:
         within = jnp.arange(case.T)[:, None, None] < jnp.asarray(problem.lengths)[None, :, None]  # (T, N, 1)
 
     def layer(x: Any, state: Any, parameters: Any, suffix: str) -> Any:
-        weight_ih, weight_hh, bias_ih, bias_hh = (
-            parameters[f"{field}{suffix}"] for field in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
-        a_x = x @ weight_ih.T + bias_ih + (0 if case.cell == "gru" else bias_hh)
-        transposed, weight_hr = weight_hh.T, parameters.get(f"weight_hr{suffix}")
+        own = {name.removesuffix(suffix): value for name, value in parameters.items() if name.endswith(suffix)}
+        sums_x, step = (_jax_written if case.written else _jax_built_in)(case, x, own)
 
-        def step(state: Any, given: Any) -> Any:
-            a_x, real = given
-            h_prev, *c_prev = state
-            a_h = h_prev @ transposed
-            after: tuple[Any, ...]
-            if case.cell == "lstm":
-                i, f, g, o = jnp.split(a_x + a_h, 4, axis=1)
-                c = jax.nn.sigmoid(f) * c_prev[0] + jax.nn.sigmoid(i) * jnp.tanh(g)
-                h = jax.nn.sigmoid(o) * jnp.tanh(c)
-                after = (h if weight_hr is None else h @ weight_hr.T, c)
-            elif case.cell == "gru":
-                (r_x, z_x, n_x), (r_h, z_h, n_h) = jnp.split(a_x, 3, axis=1), jnp.split(a_h + bias_hh, 3, axis=1)
-                z = jax.nn.sigmoid(z_x + z_h)
-                n = jnp.tanh(n_x + jax.nn.sigmoid(r_x + r_h) * n_h)
-                after = (n + z * (h_prev - n),)
-            else:
-                after = (jnp.tanh(a_x + a_h),)
+        def masked(state: Any, given: Any) -> Any:
+            sums_x, real = given
+            after = step(sums_x, state)
             if real is None:
                 return after, after[0]
             after = tuple(jnp.where(real, new, old) for new, old in zip(after, state, strict=True))
             return after, jnp.where(real, after[0], 0)
 
-        return jax.lax.scan(step, state, (a_x, within), reverse=suffix.endswith("reverse"))
+        return jax.lax.scan(masked, state, (sums_x, within), reverse=suffix.endswith("reverse"))
 
     def forward(x: Any, state: Any, parameters: Any) -> Any:
         ends, states_n = suffixes(case), []
@@ -398,15 +509,54 @@ def prepare_jax(problem: Problem, kind: str, threads: int) -> Prepared:
     return Prepared(lambda: jax.block_until_ready(function(*arrays)), lambda result: named(case, *result))
 
 
+def _jax_built_in(case: Case, x: Any, parameters: Any) -> tuple[Any, Callable[[Any, Any], tuple[Any, ...]]]:
+    """The product of x for all steps, and a step from its rows of that and the state; of a built-in cell."""
+    import jax
+    import jax.numpy as jnp
+
+    weight_hr, transposed = parameters.get("weight_hr"), parameters["weight_hh"].T
+    bias_hh = parameters["bias_hh"]
+
+    def step(a_x: Any, state: Any) -> tuple[Any, ...]:
+        h_prev, *c_prev = state
+        a_h = h_prev @ transposed
+        if case.cell == "lstm":
+            i, f, g, o = jnp.split(a_x + a_h, 4, axis=1)
+            c = jax.nn.sigmoid(f) * c_prev[0] + jax.nn.sigmoid(i) * jnp.tanh(g)
+            h = jax.nn.sigmoid(o) * jnp.tanh(c)
+            return (h if weight_hr is None else h @ weight_hr.T, c)
+        if case.cell == "gru":
+            (r_x, z_x, n_x), (r_h, z_h, n_h) = jnp.split(a_x, 3, axis=1), jnp.split(a_h + bias_hh, 3, axis=1)
+            z = jax.nn.sigmoid(z_x + z_h)
+            n = jnp.tanh(n_x + jax.nn.sigmoid(r_x + r_h) * n_h)
+            return (n + z * (h_prev - n),)
+        return (jnp.tanh(a_x + a_h),)
+
+    return x @ parameters["weight_ih"].T + parameters["bias_ih"] + (0 if case.cell == "gru" else bias_hh), step
+
+
+def _jax_written(case: Case, x: Any, parameters: Any) -> tuple[Any, Callable[[Any, Any], tuple[Any, ...]]]:
+    """As `_jax_built_in`, of a written cell."""
+    layer = Layer(case.definition, case.H, jax_library())
+    weight_ih, bias_ih, taken = layer.ahead(parameters)
+    return x @ weight_ih.T + bias_ih, lambda sums_x, state: layer.step(sums_x, state, taken)
+
+
 PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
         *(Peer(name, partial(prepare_fastrnn, backend=name), backend=name) for name in ("cython", "numba", "numpy")),
         Peer("stream", prepare_stream, backend="cython", applies=can_stream),
+        Peer("built-in", prepare_built_in, backend="cython", applies=is_variant),
+        Peer("products", prepare_products, applies=is_scan),
         Peer("fastrnn.torch", partial(prepare_torch, library="fastrnn.torch"), ("torch",), backend="cython"),
-        Peer("torch", prepare_torch, ("torch",)),
+        Peer("torch", prepare_torch, ("torch",), applies=is_built_in),
         Peer("torch-cell", prepare_torch_cell, ("torch",), applies=is_single_step),
-        Peer("onnxruntime", prepare_onnxruntime, ("onnxruntime", "onnx")),
+        Peer("torch-loop", prepare_torch_loop, ("torch",), applies=is_written),
+        Peer(
+            "torch-compile", partial(prepare_torch_loop, compiled=True), ("torch",), applies=is_written, compiles=True
+        ),
+        Peer("onnxruntime", prepare_onnxruntime, ("onnxruntime", "onnx"), applies=is_built_in),
         Peer("jax", prepare_jax, ("jax",)),
     )
 }

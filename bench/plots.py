@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastrnn.bench.cases import KINDS, SETS, TABLE_NAMES
-from fastrnn.bench.results import Results, Row, mean_ratio, threads_text
+from fastrnn.bench.cases import KINDS, SETS
+from fastrnn.bench.cells import BUILT_IN
+from fastrnn.bench.results import YARDSTICKS, Results, Row, mean_ratio, threads_text
 from fastrnn.training.files import write_atomically
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def save_pngs(folder: str | os.PathLike[str], results: Results) -> list[Path]:
 
 def speedups(results: Results) -> Figure | None:
     """Draw the best peer's time over ours for hidden sizes and batches, per cell, kind of work and threads."""
-    rows = [row for row in results.rows if row.counts]
+    rows = [row for row in results.rows if row.counts and not row.case.written]
     if not rows:
         return None
     sizes, batches = sorted({row.case.H for row in rows}), sorted({row.case.N for row in rows})
@@ -234,7 +235,7 @@ def _figure(width: float, height: float) -> Figure:
 def _panel_per_cell(rows: Sequence[Row], width: float, height: float) -> tuple[Figure, list[tuple[Axes, list[Row]]]]:
     """Return a figure with a line of panels per kind of work and threads, and the rows that belong into each."""
     lines = sorted({(KINDS.index(row.kind), row.threads) for row in rows})
-    cells = [cell for cell in TABLE_NAMES if any(row.case.cell == cell for row in rows)]
+    cells = [cell for cell in BUILT_IN if any(row.case.cell == cell for row in rows)]
     figure = _figure(width * len(cells), height * len(lines))
     panels = []
     for (kind, threads), line in zip(lines, figure.subplots(len(lines), len(cells), squeeze=False), strict=True):
@@ -259,7 +260,7 @@ def _legend_below(figure: Figure) -> None:
 
 def _times(row: Row) -> dict[str, float]:
     """Seconds by the name in legends: ours is fastrnn, whichever backend that is."""
-    names = [name for name, samples in row.samples.items() if samples]
+    names = [name for name, samples in row.samples.items() if samples and name not in YARDSTICKS]
     return {"fastrnn" if name == row.ours else name: row.seconds(name) for name in names}
 
 

@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn import reference
-from fastrnn.bench.cases import TABLE_NAMES, Case
-from fastrnn.cells import CELLS, Weights
+from fastrnn.bench.cases import Case
+from fastrnn.cells import Weights, WrittenCell
 from fastrnn.parameters import Array
 
 __all__ = ["Outcome", "Problem", "difference", "make", "solve", "suffixes"]
 
 FIELDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "unit")  # of a layer and direction
+
+POSITIVE = {"slstm": ("n",)}  # states of a cell by which it divides
 
 Outcome = dict[str, Array]  # y, h_n, c_n; in training also dx, dh_0, dc_0 and d + every parameter's name
 
@@ -32,10 +34,10 @@ class Problem:
     case: Case
     x: Array  # (T, N, I)
     lengths: Array | None  # (N,)
-    state: tuple[Array, ...]  # h_0 (L*D, N, P), for lstm also c_0 (L*D, N, H)
+    state: tuple[Array, ...]  # h_0 (L*D, N, P), and a cell's other states, (L*D, N, H)
     parameters: dict[str, Array]  # by torch's names
     dy: Array  # (T, N, D*P)
-    dstate: tuple[Array, ...]  # dh_n, for lstm also dc_n, shaped like state
+    dstate: tuple[Array, ...]  # dh_n and the others, shaped like state
 
 
 class Part(NamedTuple):
@@ -54,7 +56,7 @@ def make(case: Case) -> Problem:
     """Draw a case's arrays: inputs, states and gradients O(1), weights such that pre-activations are O(1) too."""
     rng = np.random.default_rng([case.T, case.N, case.I, case.H])
     T, N, I, H, P, D = case.T, case.N, case.I, case.H, case.outputs, case.directions
-    rows = case.gates * H
+    cell, positive = case.definition, POSITIVE.get(case.cell, ())
 
     def uniform(bound: float, *shape: int) -> Array:
         return rng.uniform(-bound, bound, shape).astype(case.dtype)
@@ -62,18 +64,27 @@ def make(case: Case) -> Problem:
     parameters: dict[str, Array] = {}
     for index, suffix in enumerate(suffixes(case)):
         columns = I if index < D else P * D
-        parameters[f"weight_ih{suffix}"] = uniform(1.5 / columns**0.5, rows, columns)
-        parameters[f"weight_hh{suffix}"] = uniform(1.5 / P**0.5, rows, P)
-        parameters[f"bias_ih{suffix}"] = uniform(0.5, rows)
-        parameters[f"bias_hh{suffix}"] = uniform(0.5, rows)
+        rows_ih, rows_hh = len(cell.gates_ih) * H, len(cell.gates_hh) * H
+        parameters[f"weight_ih{suffix}"] = uniform(1.5 / columns**0.5, rows_ih, columns)
+        if rows_hh:
+            parameters[f"weight_hh{suffix}"] = uniform(1.5 / P**0.5, rows_hh, P)
+        parameters[f"bias_ih{suffix}"] = uniform(0.5, rows_ih)
+        if rows_hh:
+            parameters[f"bias_hh{suffix}"] = uniform(0.5, rows_hh)
         if case.proj_size:
             parameters[f"weight_hr{suffix}"] = uniform(2 / H**0.5, P, H)
-    states = [(case.num_layers * D, N, H if name == "c" else P) for name in case.states]
+        if isinstance(cell, WrittenCell) and cell.parameters:
+            centres = [[initial or 0.0] for initial in cell.parameters.values()]
+            parameters[f"unit{suffix}"] = (uniform(0.5, len(centres), H) + centres).astype(case.dtype)
+    states = [(case.num_layers * D, N, P if name == case.states[0] else H) for name in case.states]
     return Problem(
         case,
         uniform(1, T, N, I),
         case.lengths(),
-        tuple(uniform(1, *shape) for shape in states),
+        tuple(
+            abs(value) + 1 if name in positive else value
+            for name, value in zip(case.states, [uniform(1, *shape) for shape in states], strict=True)
+        ),
         parameters,
         uniform(1, T, N, D * P),
         tuple(uniform(1, *shape) for shape in states),
@@ -82,7 +93,7 @@ def make(case: Case) -> Problem:
 
 def solve(problem: Problem, kind: str) -> Outcome:
     """Return what every peer has to return: `fastrnn.reference` in float64, one direction and length at a time."""
-    case, cell = problem.case, CELLS[TABLE_NAMES[problem.case.cell]]
+    case, cell = problem.case, problem.case.definition
     D, P = case.directions, case.outputs
     state = [s.astype("float64") for s in problem.state]
     state_n = [np.empty(s.shape) for s in problem.state]
@@ -109,7 +120,7 @@ def solve(problem: Problem, kind: str) -> Outcome:
 
 def _differentiate(problem: Problem, tapes: dict[int, list[tuple[Part, Any]]]) -> Outcome:
     """The gradients of everything that went into `solve`'s forward."""
-    case, cell = problem.case, CELLS[TABLE_NAMES[problem.case.cell]]
+    case, cell = problem.case, problem.case.definition
     D, P = case.directions, case.outputs
     dstate_n = [d.astype("float64") for d in problem.dstate]
     dstate_0 = [np.empty(d.shape) for d in dstate_n]

@@ -18,8 +18,10 @@ from fastrnn.training.files import write_atomically
 
 __all__ = [
     "OURS",
+    "OWN",
     "REFERENCE",
     "WRONG",
+    "YARDSTICKS",
     "Bound",
     "Footprint",
     "Memory",
@@ -32,7 +34,8 @@ __all__ = [
 ]
 
 OURS = ("cython", "numba")  # in the order in which fastrnn prefers them
-OWN = (*OURS, "stream", "fastrnn.torch")  # nobody's peers
+YARDSTICKS = ("built-in", "products")  # what written cells are held to: see `Case.most`
+OWN = (*OURS, *YARDSTICKS, "stream", "fastrnn.torch")  # nobody's peers
 REFERENCE = "numpy"
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 BUSY = 0.2  # CPUs that other processes may keep busy while a row is measured that counts
@@ -94,11 +97,23 @@ class Row:
         return self.seconds(self.best_peer) / self.seconds(self.ours)
 
     @property
+    def yardstick(self) -> str | None:
+        """What a written cell is held to, if that was measured."""
+        return next((name for name in YARDSTICKS if self.samples.get(name)), None)
+
+    @property
+    def cost(self) -> float:
+        """Our time over that of the yardstick; NaN when one of the two is missing."""
+        if self.ours is None or self.yardstick is None:
+            return math.nan
+        return self.seconds(self.ours) / self.seconds(self.yardstick)
+
+    @property
     def doubt(self) -> str:
         """Why the row counts for no mean, or ""."""
         if self.others > BUSY:
             return "the machine was busy"
-        compared = [name for name in (self.ours, self.best_peer) if name]
+        compared = [name for name in (self.ours, self.best_peer, self.yardstick) if name]
         if (scatter := max(map(self.spread, compared), default=0.0)) > SCATTER:
             return f"times ±{scatter:.0%}"
         return ""
@@ -195,9 +210,10 @@ def threads_text(count: int) -> str:
     return f"{count} thread{'s' * (count > 1)}"
 
 
-def mean_ratio(rows: Iterable[Row]) -> float:
-    """The geometric mean of the ratios of the rows that count; NaN when none does."""
-    ratios = [row.ratio for row in rows if row.counts]
+def mean_ratio(rows: Iterable[Row], peer: str | None = None) -> float:
+    """The geometric mean of the ratios of the rows that count, to a peer or to the best; NaN when none does."""
+    counted = [row for row in rows if row.counts and (peer is None or row.samples.get(peer))]
+    ratios = [row.ratio if peer is None else row.seconds(peer) / row.seconds(str(row.ours)) for row in counted]
     return geometric_mean(ratios) if ratios else math.nan
 
 

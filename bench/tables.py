@@ -14,8 +14,20 @@ from rich.measure import Measurement
 from rich.table import Table as Grid
 from rich.text import Text
 
-from fastrnn.bench.cases import TABLE_NAMES
-from fastrnn.bench.results import BUSY, OURS, SCATTER, Footprint, Results, Row, mean_ratio, threads_text
+from fastrnn.bench.cells import BUILT_IN
+from fastrnn.bench.results import (
+    BUSY,
+    OURS,
+    OWN,
+    REFERENCE,
+    SCATTER,
+    YARDSTICKS,
+    Footprint,
+    Results,
+    Row,
+    mean_ratio,
+    threads_text,
+)
 
 __all__ = [
     "MISSING",
@@ -31,7 +43,7 @@ __all__ = [
 ]
 
 MISSING = "\N{EN DASH}"  # stands where there is no figure
-NAME_WIDTH = len("lstm-50-128-1024-1024-")  # of the names where there is little room
+NAME_WIDTH = len("lstm-50-128-1024-1024-")  # of the names where there is little room, unless a cell's name is longer
 STYLES = {"lost": "red", "won": "green", "doubtful": "yellow", "": ""}
 
 
@@ -56,7 +68,8 @@ class Table:
     title: str
     peers: tuple[str, ...]  # the columns beside ours
     lines: tuple[Line, ...]
-    means: dict[str, str]  # the geometric mean of the ratios by cell, and of "all"
+    means: dict[str, str]  # the geometric mean of the ratios by cell, of all "written" ones, and of "all"
+    beside: dict[str, str]  # the geometric mean of a peer's time over ours, by peer, over the rows that it is in
     lost: str  # how many rows we lose, and the worst row
     doubtful: str  # how many rows count neither for the means nor there, or ""
 
@@ -76,6 +89,8 @@ class Report:
     facts: dict[str, str]  # the machine, the versions, the settings
     limits: Sheet
     tables: tuple[Table, ...]
+    cells: Sheet  # written cells, the means of their rows
+    yardsticks: Sheet  # written cells beside what they are held to
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     footprints: Sheet
@@ -87,6 +102,8 @@ def report(results: Results) -> Report:
         _facts(results),
         _limits(results),
         tuple(_table(results, *table) for table in results.tables()),
+        _cells(results),
+        _yardsticks(results.rows),
         tuple(_notes(results.rows)),
         tuple(_warnings(results.rows)),
         _footprints(results.footprints),
@@ -101,6 +118,10 @@ def print_results(console: Console, results: Results) -> None:
     _print_sheet(console, "limits of the machine", told.limits)
     for table in told.tables:
         _print_table(console, table)
+    _print_sheet(
+        console, "written cells: geometric means of the best peer's time over ours, and of each peer's", told.cells
+    )
+    _print_sheet(console, "written cells beside what they are held to", told.yardsticks)
     console.print()
     for note in told.notes:
         console.print(Text(note, "dim"))
@@ -118,7 +139,9 @@ def print_grid(console: Console, title: str, columns: Sequence[str], rows: Seque
     lines = _grid(title, columns, rows)
     left = list(range(1, len(columns)))
     if not _fits(console, lines):
-        rows = [[_break_name(console, name), *figures] for name, *figures in rows]
+        shortest = [len(found[0]) for name, *_ in rows if (found := re.match(r"\w+(-\d+){4}-?", name.plain))]
+        width = max([NAME_WIDTH, *shortest])
+        rows = [[_break_name(console, name, width), *figures] for name, *figures in rows]
         columns = [column.replace(", ", ",\n") for column in columns]
     while left:
         count = len(left)
@@ -153,11 +176,11 @@ def _fits(console: Console, lines: Grid) -> bool:
     return Measurement.get(console, console.options.update(width=10_000), lines).maximum <= console.width
 
 
-def _break_name(console: Console, name: Text) -> Text:
+def _break_name(console: Console, name: Text, width: int) -> Text:
     """Break a name between words, and a case's before what is special about it."""
-    if len(name) > NAME_WIDTH and (special := re.search(r"(?<=\d-)(?=\d*[a-z])", name.plain)):
+    if len(name) > width and (special := re.search(r"(?<=\d-)(?=\d*[a-z])", name.plain)):
         name = Text("\n").join(name.divide([special.start()]))
-    return Text("\n").join(name.wrap(console, NAME_WIDTH))
+    return Text("\n").join(name.wrap(console, width))
 
 
 def time_text(seconds: float) -> str:
@@ -215,7 +238,8 @@ def _limits(results: Results) -> Sheet:
 
 def _table(results: Results, kind: str, threads: int, rows: list[Row]) -> Table:
     ours = [name for name in OURS if any(row.ours == name for row in rows)]
-    peers = sorted({peer for row in rows for peer, samples in row.samples.items() if samples and peer != row.ours})
+    measured = {peer for row in rows for peer, samples in row.samples.items() if samples and peer != row.ours}
+    peers = sorted(measured.difference(YARDSTICKS))
     ratios = [row for row in rows if row.counts]
     doubted = sum(not row.counts and not math.isnan(row.ratio) for row in rows)
     doubtful = (
@@ -224,15 +248,22 @@ def _table(results: Results, kind: str, threads: int, rows: list[Row]) -> Table:
     lost = f"lost {sum(row.ratio < 1 for row in ratios)} of {len(ratios)} rows"
     if ratios:
         lost += f", the worst is {ratios[0].case.name} at {ratio_text(ratios[0].ratio)}"
-    means = {cell: mean_ratio(row for row in rows if row.case.cell == cell) for cell in TABLE_NAMES}
+    means = {cell: mean_ratio(row for row in rows if row.case.cell == cell) for cell in BUILT_IN}
+    means |= {"written": mean_ratio(row for row in rows if row.case.written), "all": mean_ratio(rows)}
+    others = [peer for peer in peers if peer not in (*OWN, REFERENCE)]
     return Table(
         f"{kind} on {threads_text(threads)}" + f"; ours is {' or '.join(ours)}" * bool(ours),
         tuple(peers),
         tuple(_line(results, row) for row in rows),
-        {cell: ratio_text(mean) for cell, mean in (means | {"all": mean_ratio(rows)}).items() if not math.isnan(mean)},
+        _known(means),
+        _known({peer: mean_ratio(rows, peer) for peer in others}),
         lost,
         doubtful * bool(doubted),
     )
+
+
+def _known(means: dict[str, float]) -> dict[str, str]:
+    return {name: ratio_text(mean) for name, mean in means.items() if not math.isnan(mean)}
 
 
 def _line(results: Results, row: Row) -> Line:
@@ -251,6 +282,40 @@ def _line(results: Results, row: Row) -> Line:
     verdict = "" if math.isnan(row.ratio) else "doubtful" if row.doubt else "lost" if row.ratio < 1 else "won"
     times = {peer: time_text(row.seconds(peer)) for peer, samples in row.samples.items() if samples}
     return Line(row.case.name, remark, ours, times, row.best_peer, ratio_text(row.ratio), verdict, limit)
+
+
+def _cells(results: Results) -> Sheet:
+    """A line for each written cell, the worst first: the mean ratio in each table, and that to each peer in all."""
+    written = [row for row in results.rows if row.case.written and row.counts]
+    tables = [(kind, threads) for kind, threads, _ in results.tables()]
+    peers = sorted({peer for row in written for peer in row.samples} - {*OWN, REFERENCE})
+    lines = []
+    for cell in {row.case.cell for row in written}:
+        its = [row for row in written if row.case.cell == cell]
+        of_tables = [mean_ratio(row for row in its if (row.kind, row.threads) == table) for table in tables]
+        figures = [*of_tables, *(mean_ratio(its, peer) for peer in peers)]
+        lines.append((mean_ratio(its), (cell, *map(ratio_text, figures))))
+    columns = (*(f"{kind}, {threads_text(threads)}" for kind, threads in tables), *peers)
+    return Sheet(("cell", *columns), tuple(line for _, line in sorted(lines)))
+
+
+def _yardsticks(rows: Iterable[Row]) -> Sheet:
+    """Rows with a yardstick, those first that are furthest beyond what is asked of them, and last those of no claim."""
+    lines = []
+    held = [(row, row.case.most(row.kind)) for row in rows if not math.isnan(row.cost)]
+    for row, most in sorted(held, key=lambda pair: (pair[1] is None, -pair[0].cost / (pair[1] or 1))):
+        kept = MISSING if most is None else "yes" if row.cost <= most else "no"
+        lines.append(
+            (
+                row.name,
+                time_text(row.seconds(str(row.ours))),
+                f"{time_text(row.seconds(str(row.yardstick)))} {row.yardstick}",
+                ratio_text(row.cost),
+                MISSING if most is None else ratio_text(most),
+                kept if row.doubt == "" else f"{kept}, but {row.doubt}",
+            )
+        )
+    return Sheet(("row", "ours", "yardstick", "ours / yardstick", "at most", "kept"), tuple(lines))
 
 
 def _notes(rows: list[Row]) -> list[str]:
@@ -308,8 +373,10 @@ def _print_table(console: Console, table: Table) -> None:
         print_grid(console, table.title, ["case", "ours", "best peer", "ratio", "of limit"], rows)
         rows = [[Text(line.name), *its] for line, its in zip(lines, times, strict=True)]
         print_grid(console, "times of all others", ["case", *table.peers], rows)
-    means = ", ".join(f"{cell} {mean}" for cell, mean in table.means.items())
+    means, beside = (", ".join(f"{name} {mean}" for name, mean in each.items()) for each in (table.means, table.beside))
     console.print(Text(f"geometric mean of the ratios: {means or MISSING}; {table.lost}"))
+    if beside:
+        console.print(Text(f"geometric mean of a peer's time over ours: {beside}"))
     if table.doubtful:
         console.print(Text(table.doubtful, "yellow"))
 

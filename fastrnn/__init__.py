@@ -8,6 +8,7 @@ from fastrnn.cell_modules import GRUCell, LSTMCell, RNNCell
 from fastrnn.cells import cell
 from fastrnn.cells.checking import check_cell
 from fastrnn.modules import GRU, LSTM, RNN, Recurrent
+from fastrnn.saving import load, save
 from fastrnn.threads import get_num_threads, set_num_threads
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "errors",
     "get_num_threads",
     "info",
+    "load",
+    "save",
     "set_num_threads",
     "use_backend",
 ]

@@ -13,20 +13,23 @@ why in `why_not_runnable()`. Functions it may have besides, that `fastrnn` does 
 - `pack(cell, weights)`, whose result `forward(..., tape=False, packed=...)` takes in place of the weights, then None;
 - `keep(tape)`, `recall(...)` and `kept_sizes(...)`, which take a tape apart into arrays and put it together again;
 - `LOOKS_ITSELF`, if it makes sure that arrays fit one another, as `fastrnn.fits` does for the others;
+- `why_not_program(cell)`, which says what in a written cell's program it does not run, or None. If it runs those that
+  are given values beside x, its `forward`, `recall` and stepper's `step` take these as `extra`;
 - `sample(x)`, which is `fastrnn.ops.sample`;
 - `new_array(shape, dtype)`, a new array on memory that it recycles;
-- `multiply(a, b, bias)` for dense layers, `softmax(z, scale)` for losses;
+- `multiply(a, b, bias)` for dense layers, `softmax(z, scale)` for losses, `scatter_add(rows, tokens, count)` for
+  embeddings, `adam(p, grad, mean, square, ...)` for the optimizer;
 - `explain(...)`, which says what it would choose for a call;
 - `Stepper(cell, weights, batch_size, dtype, num_threads, validate)`, a class that takes single steps without allocating
   anything, from a list of each layer's weights, from the first on, and a zero state. Arrays have no axis N where
   batch_size is None, but in `states`. It has
 
-  - `step(x, out=None)`, which takes one step of all layers and returns `out`, or a new array where that is None, with
-    the last layer's outputs (N, P). x is used as it is where it is a C-contiguous and aligned ndarray (N, I) of dtype,
-    and out where it is such an array (N, P) that can be written. Anything else, so token indices too, goes through
-    `validate(x, out)`, before the state is touched: that raises what is to be raised, or returns x as an array that can
-    be used, real or intp tokens (N,) within range, and says by returning that out is None or can be written. out may
-    overlap x: it is written last;
+  - `step(x, out=None, extra=())`, which takes one step of all layers and returns `out`, or a new array where that is
+    None, with the last layer's outputs (N, P); `extra` is as of `forward`. x is used as it is where it is a
+    C-contiguous and aligned ndarray (N, I) of dtype, and out where it is such an array (N, P) that can be written.
+    Anything else, so token indices too, goes through `validate(x, out)`, before the state is touched: that raises what
+    is to be raised, or returns x as an array that can be used, real or intp tokens (N,) within range, and says by
+    returning that out is None or can be written. out may overlap x: it is written last;
   - `states`, a list of each layer's (h,) or (h, c), h (N, P) and c (N, H), with N = 1 where batch_size is None: arrays
     of its own that every step writes in place, and that others write to between steps;
   - `load(weights)`, which replaces the weights. They are copied or packed: no reference to a parameter stays.

@@ -7,6 +7,7 @@ The compiled driver looks for itself and comes here only to say what does not fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,6 +83,7 @@ def check_call(
     sizes: tuple[int, int, int],
     dtype: np.dtype[Any],
     batch_sizes: Array | None = None,
+    extra: Sequence[Array] = (),
 ) -> None:
     """ValueError unless x and the initial state fit a layer of sizes I, H, P and a dtype; see `check_weights`."""
     I, H, P = sizes
@@ -101,6 +103,13 @@ def check_call(
         _check("x", x, dtype, (*leading, I), f"{letters}, I)")
     else:
         _check("x", x, np.dtype(np.intp), leading, f"{letters})")
+    wanted = () if cell.program is None else cell.program.extras
+    if len(extra) != len(wanted):
+        raise ValueError(f"the cell is given {len(extra)} values beside x; expected {len(wanted)}")
+    for array, of_sequence in zip(extra, wanted, strict=True):
+        rows = N if of_sequence else math.prod(leading)
+        W = 1 if array.shape[-1:] == (1,) else H
+        _check("a value beside x", array, dtype, (rows, W), f"({'N' if of_sequence else 'R'}, 1 or H)")
 
 
 def check_gradients(

@@ -23,6 +23,7 @@ from fastrnn.checks import (
     check_share,
     shown,
 )
+from fastrnn.extra import Beside, Given, Masks, Random, as_rates
 from fastrnn.parameters import Array, Parametrized, uniform
 from fastrnn.rows import Entrance, Rows
 from fastrnn.stream import Stream
@@ -37,9 +38,13 @@ class Tape:
     ----------
     dreset_state
         The gradient of the `reset_state` that forward was given, once backward has run; None if it was given none.
+    noise
+        What forward has drawn for whole sequences, where a cell has such dropout or zoneout: the next call of forward
+        takes it to go on with these sequences.
     """
 
     dreset_state: Any = None
+    noise: Masks | None = None
 
     def __init__(
         self,
@@ -161,7 +166,11 @@ def check_nonlinearity(nonlinearity: Any) -> str:
 class _Recurrent(Runnable):
     """Everything that RNN, LSTM and GRU share."""
 
-    _CACHES = ("_weights", "_entrance")
+    _CACHES = ("_weights", "_entrance", "_quiet", "_extra_names")
+    _rates: tuple[float, ...] = ()  # of its cell's noise
+    _random: Random | None = None  # where that comes from
+    _quiet: Cell  # its cell in inference, without noise
+    _extra_names: tuple[str, ...]  # what its cell is given beside x
     _FIXED = Runnable._FIXED | {"num_layers", "dropout", "bidirectional", "directions", "proj_size"}
     _DEFAULTS: Mapping[str, Any] = {
         "num_layers": 1,
@@ -212,6 +221,8 @@ class _Recurrent(Runnable):
         self._dropout: stack.Dropout | None = None
         if self.dropout and self.num_layers > 1:
             self._dropout = stack.Dropout(self.dropout, tuple(rng.spawn(self.num_layers - 1)))
+        if any(self._rates) and isinstance(self._cell, WrittenCell):
+            self._random = Random(self._cell, self._rates, self.num_layers * self.directions, rng.spawn(1)[0])
 
     def _shapes(self, layer: int) -> dict[str, tuple[int, ...]]:
         """The shapes of a layer's weights, by field of `Weights`."""
@@ -246,6 +257,9 @@ class _Recurrent(Runnable):
             [ops.LayerWeights(self._parameters, self._names(layer, reverse)) for reverse in range(self.directions)]
             for layer in range(self.num_layers)
         ]
+        self._quiet, self._extra_names = self._cell, ()
+        if isinstance(self._cell, WrittenCell):
+            self._quiet, self._extra_names = self._cell.without_noise(self._rates), self._cell.extra
         sizes = [self._output_size] + [self.hidden_size] * (len(self._cell.states) - 1)
         self._entrance = Entrance(
             self._cell, self.dtype, self.input_size, sizes, self.num_layers, self.directions, self.proj_size > 0
@@ -261,6 +275,7 @@ class _Recurrent(Runnable):
         masked: str = "zero",
         resets: Any = None,
         reset_state: Any = None,
+        extra: Any = None,
     ) -> tuple[Array, Any]:
         """Run the sequence for its outputs only.
 
@@ -293,6 +308,10 @@ class _Recurrent(Runnable):
         reset_state
             What the state begins anew with: None for zeros, "initial" for `state`, or a state of its own for each
             sequence, shaped like `state`.
+        extra
+            What a cell of one's own is given beside x, a dict by name: each (T, N), one value for all units, or
+            (T, N, H), with the axes of x and the module's dtype. All layers and directions are given the same. There
+            is no gradient with respect to it.
 
         Returns
         -------
@@ -318,7 +337,7 @@ class _Recurrent(Runnable):
         (True, True)
         """
         x, states, rows = self._entrance.take(x, state, self.batch_first, lengths, mask, masked, resets, reset_state)
-        setting = self._setting(x, rows, training=False)
+        setting = self._setting(x, rows, extra, training=False)
         stamp = self._stamp()  # before weights are taken: they count as held
         y, states_n = stack.infer(setting, self._weights, x, states, stamp)
         return rows.back(y, states_n, setting.empty)
@@ -333,6 +352,8 @@ class _Recurrent(Runnable):
         masked: str = "zero",
         resets: Any = None,
         reset_state: Any = None,
+        extra: Any = None,
+        noise: Masks | None = None,
         checkpoint_every: int | None = None,
     ) -> tuple[Array, Any, Tape]:
         """Run the sequence and keep what `backward` needs; with dropout between the layers, if the module has it.
@@ -341,6 +362,9 @@ class _Recurrent(Runnable):
 
         Parameters
         ----------
+        noise
+            Of a sequence that comes in pieces, the `noise` of the tape of the piece before: dropout and zoneout that
+            are the same for a whole sequence go on with their masks. None draws new ones.
         checkpoint_every
             Keep the state every so many steps (at least: where sums over steps may be cut, about every 128 rows of
             them), and not everything of every step: backward then runs forward again piece by piece. For T steps the
@@ -359,19 +383,48 @@ class _Recurrent(Runnable):
         x, states, rows = self._entrance.take(x, state, self.batch_first, lengths, mask, masked, resets, reset_state)
         if state is not None and rows.batch_sizes is None:
             states = [tuple([s.copy() for s in state_0]) for state_0 in states]  # the tape outlives the caller's arrays
-        setting = self._setting(x, rows, training=True)
+        setting = self._setting(x, rows, extra, training=True)
+        masks = None
+        if self._random is not None:
+            setting, masks = self._draw_noise(self._random, setting, x, rows, noise)
+        elif noise is not None:
+            raise ValueError("noise is given, but the module has none that is the same for a sequence; expected None")
         y, states_n, kept = stack.forward(setting, self._weights, x, states, self._dropout, checkpoint_every)
         y.flags.writeable = False
         y, state_n = rows.back(y, states_n, setting.empty)
         y.flags.writeable = False
-        return y, state_n, Tape(self, setting.backend, x, kept, y.shape, rows)
+        tape = Tape(self, setting.backend, x, kept, y.shape, rows)
+        tape.noise = masks
+        return y, state_n, tape
 
-    def _setting(self, x: Array, rows: Rows, *, training: bool) -> stack.Setting:
-        """What all layers of a call share."""
+    def _setting(self, x: Array, rows: Rows, extra: Any, *, training: bool) -> stack.Setting:
+        """What all layers of a call without noise share."""
         backend, num_threads = self._choose()
         if explain.WANTED and rows.batch_sizes is None:
             explain.say_once(self._explanation(x.shape[0], x.shape[1], tokens=x.dtype.kind != "f", training=training))
-        return stack.Setting(backend, self._cell, num_threads, rows.batch_sizes)
+        setting = stack.Setting(backend, self._quiet, num_threads, rows.batch_sizes)
+        names = self._extra_names
+        if not names and extra is None:
+            return setting
+        given = self._entrance.take_extra(names, extra, x, rows, self.hidden_size)
+        return setting._replace(extra=[Beside([*map(Given, given)])] * self.num_layers * self.directions)
+
+    def _draw_noise(
+        self, random: Random, setting: stack.Setting, x: Array, rows: Rows, masks: Any
+    ) -> tuple[stack.Setting, Masks]:
+        """The same with noise, and what it has for whole sequences."""
+        N, H, sequence = rows.steps_of(x)[1], self.hidden_size, None
+        if masks is not None and not isinstance(masks, Masks):
+            raise TypeError(f"noise is {shown(masks)}; expected None, or the noise of the tape of a call before")
+        if masks is not None and masks.batch != N:
+            raise ValueError(f"noise is of a batch of N = {masks.batch}; expected that of x, {N}")
+        leading = x.shape[: 2 if rows.ragged is None else 1]
+        if rows.ragged is not None:
+            sequence = rows.ragged.sources[0] % N
+        draws, drawn = random.draw((*leading, H), N, self.dtype, sequence, masks)
+        values = setting.extra or [Beside([])] * len(draws)
+        extra = [its.add(more) for its, more in zip(values, draws, strict=True)]
+        return setting._replace(cell=self._cell, extra=extra), drawn
 
     def backward(self, tape: Tape, dy: Any = None, dstate: Any = None) -> tuple[Array | None, Any, dict[str, Array]]:
         """Back-propagate through time: the exact gradients of everything that went into `forward`.
@@ -420,6 +473,7 @@ class _Recurrent(Runnable):
         mask: Any = None,
         resets: Any = None,
         reset_state: Any = None,
+        extra: Any = None,
     ) -> dict[str, Array]:
         """Run the sequence as `forward` does, without dropout, and show every gate and every state of every step.
 
@@ -444,7 +498,7 @@ class _Recurrent(Runnable):
         (5, 3, 20)
         """
         x, states, rows = self._entrance.take(x, state, self.batch_first, lengths, mask, "zero", resets, reset_state)
-        setting = self._setting(x, rows, training=True)
+        setting = self._setting(x, rows, extra, training=True)
         inside: dict[str, Array] = {}
         for index, arrays in enumerate(stack.trace(setting, self._weights, x, states, rows.ragged)):
             layer, reverse = divmod(index, self.directions)
@@ -476,7 +530,8 @@ class _Recurrent(Runnable):
         if batch_size is not None:
             batch_size = check_positive("batch_size", batch_size)
         backend, num_threads = self._choose()
-        return Stream(backend, self._cell, [layer for (layer,) in self._weights], batch_size, num_threads)
+        layers = [layer for (layer,) in self._weights]
+        return Stream(backend, self._quiet, layers, batch_size, num_threads, self._extra_names)
 
     def explain(self, shape: Sequence[int], *, tokens: bool = False, training: bool = False) -> str:
         """Say how a call on x of a shape would run here: what the backend chooses, how much work it is, what bounds it.
@@ -523,7 +578,7 @@ class _Recurrent(Runnable):
             lines.append(
                 explain.explain_layer(
                     backend,
-                    self._cell,
+                    self._cell if training and self._random is not None else self._quiet,
                     directions[0].arrays(),
                     steps,
                     batch,
@@ -866,11 +921,14 @@ class Recurrent(_Recurrent):
     proj_size
         P, less than H: the output is projected to so many columns by weight_hr, for cells whose equations do not read
         it. 0 means no projection.
+    noise
+        Of a cell with dropout or zoneout of its own: how often that strikes, from 0 to 1, for all of it or a dict by
+        name. `forward` draws it, by layer and direction; inference and `trace` have none.
     dtype
         float32 or float64, of the parameters and of everything that goes in and out.
     seed
-        Of the initial parameters and of dropout, anything `numpy.random.default_rng` takes. Parameters are drawn from
-        U(-1/sqrt(H), 1/sqrt(H)), as torch.nn's, but for those to which the cell gives a value.
+        Of the initial parameters, of dropout and of noise, anything `numpy.random.default_rng` takes. Parameters are
+        drawn from U(-1/sqrt(H), 1/sqrt(H)), as torch.nn's, but for those to which the cell gives a value.
     backend
         "cython" or "numpy"; None leaves the choice to `fastrnn.use_backend`.
     num_threads
@@ -896,7 +954,8 @@ class Recurrent(_Recurrent):
     ((100, 16, 32), (1, 16, 32), ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0', 'unit_l0'])
     """
 
-    _FIXED = _Recurrent._FIXED | {"cell"}
+    _FIXED = _Recurrent._FIXED | {"cell", "noise"}
+    _DEFAULTS: Mapping[str, Any] = {**_Recurrent._DEFAULTS, "noise": None}
 
     def __init__(
         self,
@@ -910,6 +969,7 @@ class Recurrent(_Recurrent):
         bidirectional: bool = False,
         proj_size: int = 0,
         *,
+        noise: Any = None,
         dtype: Any = "float32",
         seed: Any = None,
         backend: str | None = None,
@@ -921,7 +981,10 @@ class Recurrent(_Recurrent):
                 "fastrnn.LSTM, GRU and RNN have cells of their own"
             )
         self.cell = self._cell = cell
-        if proj_size and (cell.program.reads_h or cell.program.m_gates):
+        self._rates = as_rates(cell, noise)
+        self.noise = dict(zip(cell.noise, self._rates, strict=True)) or None
+        reads_h = cell.program.reads_h or cell.program.m_gates or cell.program.take
+        if isinstance(proj_size, (int, np.integer)) and proj_size and reads_h:
             raise ValueError(
                 f"proj_size is {shown(proj_size)}, but the equations of {cell.name} read its output "
                 f"prev.{cell.states[0]}, of H columns; expected 0"
@@ -947,8 +1010,8 @@ class Recurrent(_Recurrent):
                         row[...] = initial
 
     def _choose(self) -> tuple[ModuleType, int]:
-        """As of other modules, among the backends that run programs."""
-        return ops.choose_for_programs(self.backend, self.num_threads)
+        """As of other modules, among the backends that run the cell's program."""
+        return ops.choose_for_cell(self.cell, self.backend, self.num_threads)
 
     def __repr__(self) -> str:
         return super().__repr__().replace("(", f"({self.cell.name}, ", 1)

@@ -20,8 +20,6 @@ from fastrnn.cells.program import Kind, Operand
 from fastrnn.parameters import Array
 from fastrnn.steps import gradient_groups
 
-RUNS_PROGRAMS = True  # and not the built-in cells alone
-
 __all__ = ["POINT_FUNCTIONS", "Tape", "backward", "describe", "forward", "gates", "sigmoid"]
 
 
@@ -135,6 +133,20 @@ class Written(NamedTuple):
 
     cell: Cell
     weights: Weights
+    extra: tuple[Array, ...] = ()  # (N, 1) or (N, H), what the rows of a step are given beside x
+
+    def at(self, step: slice, extra: tuple[Array, ...]) -> Written:
+        """The same at a step, given the extras of all of them, (R, W), or by sequence (N, W)."""
+        assert self.cell.program is not None
+        rows = step.stop - step.start
+        return self._replace(
+            extra=tuple(
+                [
+                    array[:rows] if of_sequence else array[step]
+                    for array, of_sequence in zip(extra, self.cell.program.extras, strict=True)
+                ]
+            )
+        )
 
     @property
     def units(self) -> int:
@@ -175,7 +187,7 @@ class Written(NamedTuple):
 
         whole = dict(sums)
         before = dict(zip(self.cell.states, state_prev, strict=True))
-        state = equations.run(sums, before, self.weights.unit, product)
+        state = equations.run(sums, before, self.weights.unit, product, self.extra)
         state = tuple([np.broadcast_to(s, (len(a_x), self.units)).astype(a_x.dtype) for s in state])
         return state, (*whole.values(), *middle)
 
@@ -187,7 +199,28 @@ class Written(NamedTuple):
         known |= {Operand(Kind.BEFORE, k): s for k, s in enumerate(state_prev)}
         if self.weights.unit is not None:
             known |= {Operand(Kind.UNIT, m): p for m, p in enumerate(self.weights.unit)}
+        known |= {Operand(Kind.EXTRA, k): e for k, e in enumerate(self.extra)}
         return known
+
+    def taken(self, h: Array) -> Array:
+        """What the recurrent product takes, of h before the step."""
+        taken = equations_of(self.cell).taken
+        if taken is None:
+            return h
+        (value,) = equations_of(self.cell).values([taken], self.known((), (h,)))
+        return np.broadcast_to(value, h.shape).astype(h.dtype)
+
+    def take_back(self, dtaken: Array, h: Array) -> tuple[Array, list[Array]]:
+        """The gradient of h from that of what the product took, and by row what is added to those of parameters."""
+        equations = equations_of(self.cell)
+        if equations.taken is None:
+            return dtaken, []
+        known = self.known((), (h,)) | {Operand(Kind.TAKEN, 0): dtaken}
+        operands = [Operand(Kind.BEFORE, 0), *[Operand(Kind.UNIT, m) for m in range(len(equations.parameters))]]
+        there = [operand for operand in operands if operand in equations.taken_gradients]
+        found = dict(zip(there, equations.values([equations.taken_gradients[o] for o in there], known), strict=True))
+        dh, *own = [np.broadcast_to(found.get(o, 0), h.shape).astype(h.dtype) for o in operands]
+        return dh, own
 
     def shown(self, gates: Gates, state_prev: State) -> Gates:
         """What `trace` shows of each gate."""
@@ -246,6 +279,7 @@ class Tape(NamedTuple):
     state_n: State
     states: list[tuple[State, State]]  # before and after each step, of its rows
     gates: list[Gates]
+    extra: tuple[Array, ...]
 
 
 def forward(
@@ -259,6 +293,7 @@ def forward(
     batch_sizes: Array | None = None,
     reverse: bool = False,
     y: Array | None = None,
+    extra: tuple[Array, ...] = (),
 ) -> tuple[Array, State, Tape | None]:
     """Run a cell over a sequence.
 
@@ -284,13 +319,17 @@ def forward(
         Whether to start at the last step and to end at the first.
     y
         OUT where to write the outputs: contiguous in its last axis, rows evenly apart. None makes a new array.
+    extra
+        What a written cell is given beside x, each (R, 1) or (R, H), or by sequence (N, 1) or (N, H), as its program
+        says. Nobody else may write to them as long as there is a tape.
 
     Returns
     -------
     tuple
         y (T, N, P) or (R, P), the final states, and the tape or None.
     """
-    point_forward = POINT_FUNCTIONS[cell.name][0] if cell.program is None else Written(cell, weights).forward
+    written = None if cell.program is None else Written(cell, weights)
+    point_forward = POINT_FUNCTIONS[cell.name][0] if written is None else written.forward
     bias_ih, bias_hh = (0, 0) if weights.bias_ih is None else (weights.bias_ih, weights.bias_hh)
     steps = _steps(len(x) if batch_sizes is None else batch_sizes, len(state[0]), reverse)
     tokens = x.dtype.kind == "i"
@@ -306,10 +345,11 @@ def forward(
     states, gates = [], []
     for step in steps:
         before = tuple(s[: step.stop - step.start].copy() for s in state)
-        if weights.hh is None:
-            a_h = np.empty((len(before[0]), 0), weights.ih.dtype)
-        else:
-            a_h = before[0] @ weights.hh.T + bias_hh
+        taken = before[0]
+        if written is not None:
+            written = written.at(step, extra)
+            point_forward, taken = written.forward, written.taken(before[0])
+        a_h = np.empty((len(taken), 0), taken.dtype) if weights.hh is None else taken @ weights.hh.T + bias_hh
         after, step_gates = point_forward(a_x[step], a_h, before)
         h = after[0] if weights.hr is None else after[0] @ weights.hr.T
         h_of_rows[step] = h
@@ -318,7 +358,7 @@ def forward(
         if tape:
             states.append((before, after))
             gates.append(step_gates)
-    return y, state, Tape(rows, x.shape, weights, steps, state, states, gates) if tape else None
+    return y, state, Tape(rows, x.shape, weights, steps, state, states, gates, extra) if tape else None
 
 
 def _steps(batch_sizes: Array | int, batch: int, reverse: bool) -> list[slice]:
@@ -389,6 +429,7 @@ def backward(
         if written is None:
             da_x[step], da_h[step], bypass = POINT_FUNCTIONS[cell.name][1](gates, before, after, (du, *others))
         else:
+            written = written.at(step, tape.extra)
             da_x[step], da_h[step], bypass, own, into_m = written.backward(gates, before, after, (du, *others))
             if own is not None:
                 d_own = d_own if d_own.size else np.empty((len(tape.x), *own.shape[1:]), own.dtype)
@@ -396,7 +437,11 @@ def backward(
             if into_m is not None:
                 da_m = da_m if da_m.size else np.empty((len(tape.x), into_m.shape[1]), into_m.dtype)
                 da_m[step] = into_m
-        into_h = 0 if weights.hh is None else da_h[step] @ weights.hh  # a_h = h_prev @ hh.T
+        into_h = np.zeros_like(dh) if weights.hh is None else da_h[step] @ weights.hh  # a_h = h_prev @ hh.T
+        if written is not None:
+            into_h, more = written.take_back(into_h, before[0])
+            for at, part in enumerate(more):
+                d_own[step, at] += part
         dh[...] = into_h if weights.hr is not None else bypass[0] + into_h
         for whole, part in zip(others, bypass[1:], strict=True):
             whole[...] = part
@@ -404,11 +449,13 @@ def backward(
         dweights = Weights._make(None if w is None else np.zeros_like(w) for w in weights)
     if dx is None and tape.x.dtype.kind == "f":
         dx = np.zeros(tape.shape, weights.ih.dtype)
-    h_prev = np.empty_like(dh_of_rows)
+    h_prev = np.empty_like(dh_of_rows)  # as the recurrent product took it
     u = np.empty((len(tape.x), weights.ih.shape[0] // len(cell.gates_ih)), weights.ih.dtype)
     m = np.empty_like(u)  # what a second recurrent product takes
     for step, (before, after), gates in zip(tape.steps, tape.states, tape.gates, strict=True):
         h_prev[step], u[step] = before[0], after[0]
+        if written is not None:
+            h_prev[step] = written.at(step, tape.extra).taken(before[0])
         if da_m.size:
             m[step] = gates[-1]
     for group in _groups(tape.steps):
@@ -462,7 +509,7 @@ def gates(
     found = [np.empty(shape, ih.dtype) for _ in (*cell.gates, *cell.states[1:])]
     for step, (before, after), step_gates in zip(tape.steps, tape.states, tape.gates, strict=True):
         if isinstance(cell, WrittenCell):
-            step_gates = Written(cell, tape.weights).shown(step_gates, before)
+            step_gates = Written(cell, tape.weights).at(step, tape.extra).shown(step_gates, before)
         for whole, part in zip(found, (*step_gates[:names], *after[1:]), strict=True):
             whole[step if to is None else to[step]] = part
     return tuple(found)

@@ -15,6 +15,7 @@ import numpy as np
 from fastrnn import ops
 from fastrnn.cells import Cell, State
 from fastrnn.checks import check_choice, shown, take_array
+from fastrnn.extra import named
 from fastrnn.parameters import Array
 from fastrnn.steps import Empty, Ragged
 
@@ -42,6 +43,14 @@ class Rows:
         if self.batch_first:
             return array.swapaxes(0, 1)
         return array if self.batched else array[:, 0]
+
+    def steps_of(self, x: Array) -> tuple[int, int]:
+        """The caller's T and N, of x as `Entrance.take` returned it."""
+        return x.shape[0], x.shape[1]
+
+    def pack(self, array: Array) -> Array:
+        """Of an array (T, N, K) what is run."""
+        return array
 
     def back(self, y: Array, states_n: Sequence[State], empty: Empty) -> tuple[Array, Any]:
         """y and the final states as the caller has them; `empty` makes arrays."""
@@ -94,6 +103,12 @@ class _NoSequences(Rows):
         super().__init__(True, batch_first)
         self._steps = steps
 
+    def steps_of(self, x: Array) -> tuple[int, int]:
+        return self._steps, 0
+
+    def pack(self, array: Array) -> Array:
+        return array[:0]
+
     def form(self, array: Array) -> Array:
         return super().form(np.empty((self._steps, *array.shape[1:]), array.dtype))
 
@@ -133,6 +148,12 @@ class _Runs(Rows):
         self.ragged = self._ragged = ragged
         self.batch_sizes = ragged.batch_sizes
         self._pools, self._anew, self._last, self._directions = pools, anew, last, directions
+
+    def steps_of(self, x: Array) -> tuple[int, int]:
+        return self._ragged.shape
+
+    def pack(self, array: Array) -> Array:
+        return self._ragged.pack(array)
 
     def begin(self) -> list[State]:
         """The states that the runs begin with, by layer and direction."""
@@ -289,6 +310,27 @@ class Entrance:
             ]
         runs = _Runs(rows, ragged, states, anew, last, self._directions)
         return x, runs.begin(), runs
+
+    def take_extra(self, names: Sequence[str], extra: Any, x: Array, rows: Rows, hidden_size: int) -> list[Array]:
+        """Validate what a call is given beside x, by name.
+
+        Returns of each a copy, (T, N, 1) or (T, N, H), or the rows of it that are run; x and `rows` are from `take`.
+        """
+        steps, N = rows.steps_of(x)
+        axes, letters = ((steps, N), "T, N") if rows.batched else ((steps,), "T")
+        if rows.batch_first:
+            axes, letters = (N, steps), "N, T"
+        taken = []
+        for what, value in named(self._cell.name, names, extra):
+            array = take_array(what, value)
+            if array.ndim <= len(axes):
+                array = ops.as_real(what, array, self._dtype, axes, f"({letters}) or ({letters}, H)")[..., None]
+            W = 1 if array.shape[-1] == 1 else hidden_size
+            array = ops.as_real(what, array, self._dtype, (*axes, W), f"({letters}, H)")
+            if rows.batch_first:
+                array = array.swapaxes(0, 1)
+            taken.append(rows.pack(array.reshape(steps, N, W)).copy())
+        return taken
 
     def take_gradients(
         self, rows: Rows, y_shape: tuple[int, ...], dy: Any, dstate: Any

@@ -17,6 +17,7 @@ import numpy as np
 
 from fastrnn import ops
 from fastrnn.cells import Cell, State, Weights
+from fastrnn.extra import Beside
 from fastrnn.parameters import Array
 from fastrnn.steps import Ragged, cuts
 
@@ -34,6 +35,11 @@ class Setting(NamedTuple):
     cell: Cell
     num_threads: int
     batch_sizes: Array | None = None  # of sequences of different lengths
+    extra: Sequence[Beside] = ()  # by layer and direction, what its cell is given beside x, if anything
+
+    def extra_of(self, place: int) -> tuple[Array, ...]:
+        """What the cell of a layer and direction is given beside x."""
+        return self.extra[place].arrays() if self.extra else ()
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """A new array, on the backend's recycled memory if it has such."""
@@ -95,18 +101,21 @@ def infer(
     tuple
         y (T, N, D*P), or its rows, and the final states.
     """
-    backend, cell, num_threads, batch_sizes = setting
+    backend, cell, num_threads, batch_sizes, _ = setting
     states_n = []
     for layer, directions in enumerate(layers):
         if len(directions) == 1:
-            x, state_n = ops.infer(backend, cell, x, states[layer], directions[0], stamp, num_threads, batch_sizes)
+            extra = setting.extra_of(layer)
+            x, state_n = ops.infer(
+                backend, cell, x, states[layer], directions[0], stamp, num_threads, batch_sizes, extra=extra
+            )
             states_n.append(state_n)
             continue
         y, halves = _halves(setting, x, states[2 * layer][0])
         for reverse, weights in enumerate(directions):
-            state = states[2 * layer + reverse]
+            state, extra = states[2 * layer + reverse], setting.extra_of(2 * layer + reverse)
             _, state_n = ops.infer(
-                backend, cell, x, state, weights, stamp, num_threads, batch_sizes, reverse == 1, halves[reverse]
+                backend, cell, x, state, weights, stamp, num_threads, batch_sizes, reverse == 1, halves[reverse], extra
             )
             states_n.append(state_n)
         x = y
@@ -129,26 +138,36 @@ def trace(
     Parameters are those of `infer`, and if x is rows, what puts them into steps. h is (T, N, P) and everything else
     (T, N, H).
     """
-    backend, cell, num_threads, batch_sizes = setting
-    only_h = cell.gates == cell.states  # which is y, and need not be copied
+    backend, cell, num_threads, batch_sizes, _ = setting
+    output = cell.states[0]
+    only_h = cell.gates == cell.states == (output,)  # which is y, and need not be copied
     found = []
     for layer, directions in enumerate(layers):
         both, halves = x, list[Array]()
         if len(directions) == 2:
             both, halves = _halves(setting, x, states[2 * layer][0])
         for reverse, weights in enumerate(directions):
-            state, y = states[layer * len(directions) + reverse], halves[reverse] if halves else None
+            at, y = layer * len(directions) + reverse, halves[reverse] if halves else None
             h, _, tape = ops.forward(
-                backend, cell, x, state, weights.arrays(), num_threads, batch_sizes, reverse == 1, y
+                backend,
+                cell,
+                x,
+                states[at],
+                weights.arrays(),
+                num_threads,
+                batch_sizes,
+                reverse == 1,
+                y,
+                setting.extra_of(at),
             )
             if ragged is None:
                 inside = {} if only_h else ops.gates(tape)
                 inside = {name: rows.reshape(*h.shape[:2], rows.shape[1]) for name, rows in inside.items()}
-                inside["h"] = h
+                inside[output] = h
             else:
                 inside = {} if only_h else ops.gates(tape, math.prod(ragged.shape), ragged.rows)
                 inside = {name: ragged.finish(rows) for name, rows in inside.items()}
-                inside["h"] = ragged.unpack(h, setting.empty)
+                inside[output] = ragged.unpack(h, setting.empty)
             found.append({name: inside[name] for name in dict.fromkeys((*cell.gates, *cell.states))})
         x = both if halves else h
     return found
@@ -202,8 +221,9 @@ def forward(
         y, halves = _halves(setting, x, states[2 * layer][0])
         chains = []
         for reverse, weights in enumerate(directions):
-            state = states[2 * layer + reverse]
-            _, (state_n,), chain = run(setting, [weights.arrays()], x, [state], None, reverse == 1, halves[reverse])
+            at = 2 * layer + reverse
+            its = setting._replace(extra=setting.extra[at : at + 1])
+            _, (state_n,), chain = run(its, [weights.arrays()], x, [states[at]], None, reverse == 1, halves[reverse])
             states_n.append(state_n)
             chains.append(chain)
         pairs.append(_Pair(chains, kept))
@@ -292,7 +312,7 @@ def _forward_chain(
 ) -> tuple[Array, list[State], _Chain]:
     """Run layers one above the other; y, if given, is where the last of them writes."""
     states_n, tapes, all_kept = [], [], []
-    backend, cell, num_threads, batch_sizes = setting
+    backend, cell, num_threads, batch_sizes, _ = setting
     last = len(weights) - 1
     for layer, its_weights in enumerate(weights):
         kept = None
@@ -300,7 +320,16 @@ def _forward_chain(
             x, kept = dropout(x, layer)
         out = y if layer == last else None
         x, state_n, tape = ops.forward(
-            backend, cell, x, states[layer], its_weights, num_threads, batch_sizes, reverse, out
+            backend,
+            cell,
+            x,
+            states[layer],
+            its_weights,
+            num_threads,
+            batch_sizes,
+            reverse,
+            out,
+            setting.extra_of(layer),
         )
         states_n.append(state_n)
         tapes.append(tape)
@@ -346,7 +375,8 @@ class _Segments:
         rows = int(np.prod(self.y_shape[:-1]))
         dstates_0: Any = dstates
         for segment in reversed(self.segments):
-            part = self.setting._replace(batch_sizes=segment.batch_sizes)
+            extra = [its.of(segment.rows) for its in self.setting.extra]
+            part = self.setting._replace(batch_sizes=segment.batch_sizes, extra=extra)
             dropout = None if self.dropout is None else self.dropout.again(segment.random)
             _, _, chain = _forward_chain(
                 part, self.weights, x[segment.rows], segment.states, dropout, self.reverse, None
@@ -386,7 +416,7 @@ def _segmented(every: int) -> Run:
                 rows = slice(sum(counts[:first]), sum(counts[:last]))
             random = [] if dropout is None else dropout.now()
             segments.append(_Segment(rows, its_sizes, states, random))
-            part = setting._replace(batch_sizes=its_sizes)
+            part = setting._replace(batch_sizes=its_sizes, extra=[its.of(rows) for its in setting.extra])
             _, states, _ = _forward_chain(part, weights, x[rows], states, dropout, reverse, y[rows])
         return y, states, _Segments(setting, weights, x, y.shape, reverse, segments, dropout)
 

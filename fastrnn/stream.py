@@ -12,6 +12,7 @@ import numpy as np
 from fastrnn import ops
 from fastrnn.cells import Cell, State, Weights
 from fastrnn.checks import Array, take_array
+from fastrnn.extra import named
 from fastrnn.fits import check_weights
 
 __all__ = ["Stream"]
@@ -24,7 +25,7 @@ class Stepper(Protocol):
 
     states: Sequence[State]  # of each layer, h (N, P) and c (N, H), written in place
 
-    def step(self, x: Any, out: Any = None) -> Array:
+    def step(self, x: Any, out: Any = None, extra: tuple[Array, ...] = ()) -> Array:
         """Take a step."""
 
     def load(self, weights: Sequence[Weights]) -> None:
@@ -46,7 +47,8 @@ class Stream:
         holds token indices. y is (N, P) or (P,), where P is H unless there is a projection: a new array, or `out`,
         which is contiguous, of y's shape and dtype, and may be x itself. With `out`, and x a contiguous array, a
         backend with a stepper of its own allocates nothing. TypeError and ValueError are raised as by `__call__` of the
-        module, and leave the state as it was.
+        module, and leave the state as it was. A stream of a cell that is given values beside x takes
+        ``step(x, out=None, *, extra)``, a dict of them by name, each (N,) or (N, H).
     batch_size
         N, or None where arrays have no such axis.
 
@@ -75,6 +77,7 @@ class Stream:
         layers: Sequence[ops.LayerWeights],
         batch_size: int | None,
         num_threads: int,
+        extra: tuple[str, ...] = (),
     ) -> None:
         self._cell = cell
         self._layers = layers
@@ -86,6 +89,22 @@ class Stream:
         self._stepper: Stepper = make(cell, weights, batch_size, dtype, num_threads, validate)
         # Itself: a function around it would take a tenth of a small step.
         self.__dict__ |= {"batch_size": batch_size, "step": self._stepper.step}
+        if extra:
+            self.__dict__ |= {"step": partial(self._step_with, extra)}
+
+    def _step_with(self, names: tuple[str, ...], x: Any, out: Any = None, *, extra: Any = None) -> Array:
+        """`step` of a cell that is given values beside x."""
+        batch, wanted = ((), "() or (H,)") if self.batch_size is None else ((self.batch_size,), "(N,) or (N, H)")
+        _, H, _, dtype = self._sizes[-1]
+        given = []
+        for what, value in named(self._cell.name, names, extra):
+            array = take_array(what, value)
+            if array.ndim == len(batch):
+                array = array[..., None]
+            shape = (*batch, 1 if array.shape[-1:] == (1,) else H)
+            array = ops.as_real(what, array, dtype, shape, wanted)
+            given.append(array.reshape(-1, shape[-1]).copy())
+        return self._stepper.step(x, out, tuple(given))
 
     def __repr__(self) -> str:
         sizes = f"batch_size={self.batch_size}, num_layers={len(self._layers)}"
@@ -234,14 +253,15 @@ class _Stepper:
             else:
                 self._weights.append((Weights._make(None if w is None else w.copy() for w in each), {}))
 
-    def step(self, x: Any, out: Any = None) -> Array:
+    def step(self, x: Any, out: Any = None, extra: tuple[Array, ...] = ()) -> Array:
         """Take a step: `forward` of T = 1, layer by layer."""
+        beside = {"extra": extra} if extra else {}
         rows = self._validate(x, out)[None]
         if not self._batched:
             rows = rows[None]
         for (weights, packed), state in zip(self._weights, self.states, strict=True):
             rows, state_n, _ = self._backend.forward(
-                self._cell, rows, state, weights, tape=False, num_threads=self._num_threads, **packed
+                self._cell, rows, state, weights, tape=False, num_threads=self._num_threads, **packed, **beside
             )
             for kept, new in zip(state, state_n, strict=True):
                 kept[...] = new

@@ -27,7 +27,9 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_PROGRAM
         FASTRNN_CELLS
         FASTRNN_UNIT_SLOTS
+        FASTRNN_GROUP_UNITS
         FASTRNN_STATES
+        FASTRNN_EXTRAS
         FASTRNN_CONSTANTS
         FASTRNN_REGISTERS
         FASTRNN_AT_SLOT
@@ -37,6 +39,8 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_AT_UNIT
         FASTRNN_AT_SHOWN
         FASTRNN_AT_MIDDLE
+        FASTRNN_AT_EXTRA
+        FASTRNN_AT_TAKEN
         FASTRNN_AT_CONSTANT
         FASTRNN_AT_REGISTER
         FASTRNN_F32
@@ -53,13 +57,20 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t count
 
     ctypedef struct fastrnn_program:
-        int blocks, slots, x_slots, h_slots, m_slots, states, parameters, gates, reads_h
-        int x_gates[16]
-        int h_gates[16]
-        int m_gates[16]
-        int registers, constant_count
+        int units, blocks, slots, x_slots, h_slots, m_slots, states, parameters, gates, reads_h
+        int x_gates[64]
+        int h_gates[64]
+        int m_gates[64]
+        int extras, registers, constant_count
         const void *constants
-        fastrnn_code forward, backward, inside, middle, middle_back
+        fastrnn_code forward, backward, inside, take, take_back, middle, middle_back
+
+    ctypedef struct fastrnn_extra:
+        const void *at
+        ptrdiff_t width
+        int of_sequence
+
+    bint fastrnn_is_scan(const fastrnn_program *)
 
     ctypedef struct fastrnn_layer:
         ptrdiff_t steps, batch, inputs, hidden, outputs, rows
@@ -68,6 +79,7 @@ cdef extern from "kernels.h" nogil:
         void *y
         void *u
         void *m
+        void *taken
         void *z
         void *c
         const void *x
@@ -79,6 +91,7 @@ cdef extern from "kernels.h" nogil:
         const void *unit
         const void *bias_ih
         const void *bias_hh
+        const fastrnn_extra *extras
         void *panels
         void *bias
         ptrdiff_t y_row, z_stride, z_row, panel_stride
@@ -118,6 +131,7 @@ cdef extern from "kernels.h" nogil:
         void (*pack)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*project)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*step_take)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_middle)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*read_tape)(
             const fastrnn_layer *, void *, void *, ptrdiff_t, const intptr_t *, ptrdiff_t, ptrdiff_t) noexcept nogil

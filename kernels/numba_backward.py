@@ -2,18 +2,21 @@
 
 Step by step from the last to the first, dh_t is dh_n, or dZ_{t+1} W_hh in the order of Z, then what bypasses that
 product, then dy_t, and the cell turns the gates of Z_t into the gradients of their sums, in place; with a projection
-dh_t becomes du_t = dh_t W_hr before. Then Z holds all that the rest needs: dx = dZ W_ih in the order of Z, and
-dW = dZ^T x and dZ^T h_prev with the rows ascending in the pieces of `numba_steps.list_rows`, whose sums are added one
-by one.
+dh_t becomes du_t = dh_t W_hr before. A written cell with a second recurrent product does so in two: first those of the
+sums that its middle value m_t feeds, whose product makes dm_t, then the rest.
+
+Then Z holds all that the rest needs: dx = dZ W_ih in the order of Z, and dW = dZ^T x, dZ^T h_prev and dZ^T m with the
+rows ascending in the pieces of `numba_steps.list_rows`, whose sums are added one by one.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from fastrnn.kernels.numba_cells import GRU, LSTM, point_backward
+from fastrnn.kernels.numba_cells import PROGRAM, point_backward
 from fastrnn.kernels.numba_layout import (
     RECURRENT,
+    SECOND,
     Sizes,
     X,
     block_units,
@@ -27,6 +30,7 @@ from fastrnn.kernels.numba_layout import (
 )
 from fastrnn.kernels.numba_options import SUMMED_ROWS, helper, kernel
 from fastrnn.kernels.numba_pack import pack_columns, pack_rows, unpack_rows
+from fastrnn.kernels.numba_program import BACKWARD, MIDDLE_BACK, ROWS, run_backward
 from fastrnn.kernels.numba_steps import is_large, list_rows, previous, share_batch, step_at, step_rows, steps_to_look
 from fastrnn.kernels.numba_threads import barrier, begin, finish, gather, leaves, offer, share, stopped
 from fastrnn.kernels.numba_tile import product
@@ -50,22 +54,22 @@ _INPUT_ROWS = 96  # rows of dx that are made at a time
 _LOOK = 16  # of pieces of rows, blocks or panels, after so many a thread asks whether to stop
 
 
-def buffer_sizes(sizes: Sizes, real: bool, product_row: int, projected_columns: int, W: int) -> tuple[int, int]:
+def buffer_sizes(sizes: Sizes, real: bool, projected_columns: int, W: int) -> tuple[int, int]:
     """Elements of one thread's scratch, and of all sums.
 
-    `real` tells whether x is real input or tokens; `product_row` elements of a block's row take part in a product, and
-    `projected_columns` in that of a projection.
+    `real` tells whether x is real input or tokens; `projected_columns` elements of a row take part in the product of a
+    projection.
     """
-    inputs = sizes.I * real
-    tokens = (2 * sizes.I if sizes.columns == sizes.I else SUMMED_ROWS) * product_row * (not real)
+    inputs, row = sizes.I * real, max(sizes.x_slots, sizes.h_slots, sizes.m_slots) * W
+    tokens = (2 * sizes.I if sizes.columns == sizes.I else SUMMED_ROWS) * row * (not real)
     few_rows = (13 + SUMMED_ROWS) * 4 * W
-    many_rows = 4 * W + (max(inputs, sizes.H, sizes.P) + 8) * 8 * SUMMED_ROWS
+    many_rows = max(row, 4 * W) + (max(inputs, sizes.H, sizes.P) + 8) * 8 * SUMMED_ROWS
     biases = (sizes.slots + 1) * W
-    product = _INPUT_ROWS * 4 * W + sizes.blocks * product_row * 4 * W
+    product = _INPUT_ROWS * 4 * W + sizes.blocks * row * 4 * W
     large = sizes.R > SUMMED_ROWS
     scratch = max(tokens, many_rows if large else few_rows, biases, product)
-    sums = (inputs + sizes.P) * sizes.blocks * product_row + sizes.H * projected_columns
-    return scratch, sums * large
+    of_units = inputs * sizes.x_slots + sizes.P * (sizes.h_slots + sizes.m_slots)
+    return scratch, (of_units * sizes.blocks * W + sizes.H * projected_columns) * large
 
 
 class BackwardArrays(NamedTuple):
@@ -75,32 +79,36 @@ class BackwardArrays(NamedTuple):
     tokens: Array | None  # (R,), instead of x
     starts: Array | None  # (T + 1,), see `numba_steps`
     ih: Array
-    hh: Array
+    hh: Array | None
     hr: Array | None
+    unit: Array | None  # as the next two of a written cell
+    code: Array | None
+    constants: Array | None
     h_0: Array
     y: Array
-    c: Array | None  # LSTM only, as all of c
-    u: Array | None  # with a projection only, as hr
+    c: Array | None  # the states besides h, as all of c
+    u: Array | None  # h before its projection, or m
     dy: Array | None
     dh_n: Array | None
-    dc_n: Array | None
+    dc_n: Array | None  # (others, N, H)
     dx: Array | None
     dh_0: Array
     dc_0: Array | None
     dih: Array  # zeros where `Sizes.columns` < I
-    dhh: Array
+    dhh: Array | None
     dbias_ih: Array | None  # zeros, or what is added to
     dbias_hh: Array | None
     dhr: Array | None
+    dunit: Array | None  # likewise
     z: Array
     dh: Array  # (N, columns of whole panels)
-    carry: Array | None  # (vectors of units, N, W): dc, or of a GRU the part of dh that bypasses the product
-    panels: Array  # weight_hh by panels of columns, weight_hr behind it
+    carry: Array | None  # (carries, vectors of units, N, W): the part of dh that bypasses the product, if any; dc
+    panels: Array  # weight_hh by panels of columns, weight_hr or the rows of weight_hh that m feeds behind it
     scratch: Array  # for each thread
-    sums: Array  # dW_ih, dW_hh and dW_hr as packed weights, if made from many rows
+    sums: Array  # dW_ih, dW_hh, of h and of m, and dW_hr as packed weights, if made from many rows
     table: Array  # of `list_rows`
     dh_rows: Array | None  # with a projection: dh of all rows in the layout of its Z
-    du: Array | None  # the same as dh for u
+    du: Array | None  # the same as dh for u or m
     watch: Array  # `numba_threads.new_watch`
 
 
@@ -201,14 +209,15 @@ def _multiply(s, side, p, K, panel, weights, z, rows, out, out_row):
 
 
 @helper
-def _differentiate(s, a, p, step, n_low, n_high, tape, dh, dh_row):
+def _differentiate(s, a, p, step, second, n_low, n_high, tape, dh, dh_row):
     """Turn a step's gates into gradients of their sums, for the units of the p-th panel of columns.
 
-    `dh` is that of batch row 0: the gradient of h_t but for `carry` and dy_t, or with a projection of u_t.
+    `dh` is that of batch row 0: the gradient of h_t but for `carry` and dy_t, or with a projection of u_t, or, if
+    `second`, of m_t.
     """
     W = width(dh)
-    dy = null_like(a.hh) if a.hr or not a.dy else a.dy + step.row * s.dy_row
-    c_rows = s.N + s.R
+    dy = null_like(a.hr) if a.hr or second or not a.dy else a.dy + step.row * s.dy_row
+    vectors, c_rows, bypasses = (s.H + W - 1) // W, s.N + s.R, s.carries > s.others
     for carried in range(2):
         before = previous(s, a, step, carried, n_low, n_high)
         h_row = before.h_row
@@ -217,15 +226,31 @@ def _differentiate(s, a, p, step, n_low, n_high, tape, dh, dh_row):
             count = s.H - u * W
             z = tape + ((u // s.units) * s.block_stride + (step.row * s.slots + u % s.units) * W)
             c_prev, c = a.c + (u * c_rows + before.c_row) * W, a.c + (u * c_rows + s.N + step.row) * W
-            h, carry = before.h + u * W, a.carry + u * s.N * W
-            for n in range(before.low, before.high):
+            carry = a.carry + u * s.N * W
+            for n in range(before.low, before.low if second else before.high):
                 of_h = load(dh + (n * dh_row + v * W))
-                if s.cell == GRU:
+                if bypasses:
                     of_h = of_h + load(carry + n * W)
                 if dy:
                     of_h = of_h + load_part(dy + (n * s.dy_row + u * W), count)
-                row = z + n * s.slots * W
-                point_backward(s.cell, row, c_prev + n * W, c + n * W, h + n * h_row, count, of_h, carry + n * W)
+                if s.cell == PROGRAM:
+                    store(carry + n * W if bypasses else dh + (n * dh_row + v * W), of_h)
+                    continue
+                row, h = z + n * s.slots * W, before.h + (n * h_row + u * W)
+                point_backward(s.cell, row, c_prev + n * W, c + n * W, h, count, of_h, carry + n * W)
+            if s.cell == PROGRAM:
+                which = MIDDLE_BACK if s.m_slots and not second else BACKWARD
+                plane, carry_plane = vectors * c_rows * W, vectors * s.N * W
+                for n in range(before.low, before.high, ROWS):
+                    rows = min(ROWS, before.high - n)
+                    given = dh + (n * dh_row + v * W)
+                    of_h, of_h_row = (carry + n * W, W) if bypasses else (given, dh_row)
+                    states = carry + (n * W + (carry_plane if bypasses else 0))
+                    before_it, after_it, h, at = c_prev + n * W, c + n * W, before.h + n * h_row, z + n * s.slots * W
+                    run_backward(
+                        s, a, which, u, before_it, after_it, plane, h, h_row, of_h, of_h_row, states, carry_plane,
+                        given, dh_row, rows, at,
+                    )  # fmt: skip
 
 
 @helper
@@ -259,14 +284,17 @@ def _through_time(s, q, a, sync, thread, team):
     """One thread's part of the way from the last step to the initial states; q are the projection's sizes."""
     W = width(a.dh)
     tape, panels, dh = aligned(a.z), aligned(a.panels), aligned(a.dh)
-    du, dh_rows = (aligned(a.du), aligned(a.dh_rows)) if a.hr else (dh, dh)
+    du, dh_rows = aligned(a.du) if a.du else dh, aligned(a.dh_rows) if a.hr else dh
+    vectors, bypasses = (s.H + W - 1) // W, s.carries - s.others
     h_panels, u_panels = column_panels(s.P, W), column_panels(s.H, W)
     dh_row, du_row = h_panels * 4 * W, u_panels * 4 * W
     turn = 0
     size = _pack_panels(s, RECURRENT, a.hh, s.P, panels, thread, team)
-    hr_panels, hr_size = panels + h_panels * size, 0
-    if a.hr:
-        hr_size = _pack_panels(q, X, a.hr, s.H, hr_panels, thread, team)
+    # a product that follows or precedes the step's own: of a projection, h = u W_hr^T, or of m
+    second_panels, second_size, second_side = panels + h_panels * size, 0, X if a.hr else SECOND
+    second, second_weights = (q, a.hr) if a.hr else (s, a.hh)
+    if a.du:
+        second_size = _pack_panels(second, second_side, second_weights, s.H, second_panels, thread, team)
     if s.packed:
         turn = barrier(sync, team, turn, thread, a.watch)
     n, n_high = (0, s.N) if s.split_units else share_batch(s, a.starts, thread, team)
@@ -282,10 +310,13 @@ def _through_time(s, q, a, sync, thread, team):
         for v in range(h_low, h_high):
             of_h = load_part(a.dh_n + (i * s.P + v * W), s.P - v * W) if a.dh_n else splat(dh, 0.0)
             store(dh + (i * dh_row + v * W), of_h)
-        if s.cell >= LSTM:
+        for k in range(s.carries):
+            of_state = k - bypasses
             for u in range(u_low, u_high):
-                of_c = load_part(a.dc_n + (i * s.H + u * W), s.H - u * W) if a.dc_n else splat(dh, 0.0)
-                store(a.carry + (u * s.N + i) * W, of_c)
+                of_c = splat(dh, 0.0)
+                if a.dc_n and of_state >= 0:
+                    of_c = load_part(a.dc_n + ((of_state * s.N + i) * s.H + u * W), s.H - u * W)
+                store(a.carry + ((k * vectors + u) * s.N + i) * W, of_c)
 
     scratch = aligned(a.scratch) + thread * s.scratch
     every = steps_to_look(s)
@@ -302,7 +333,7 @@ def _through_time(s, q, a, sync, thread, team):
             place = dh + (n * dh_row + p * 4 * W)
             for row in range(carried):
                 _clear(place + row * dh_row, column_vectors(s.P, p, W) * W)
-            if carried:
+            if carried and s.h_slots:
                 z_next = tape + (after + n) * s.slots * W
                 panel = panels + p * size if s.packed else scratch
                 weights = null_like(a.hh) if s.packed else a.hh
@@ -310,7 +341,7 @@ def _through_time(s, q, a, sync, thread, team):
             if a.hr:
                 _keep_rows(q, a, p, step, n, own, place, dh_row, dh_rows)
             else:
-                _differentiate(s, a, p, step, n, n_high, tape, dh + p * 4 * W, dh_row)
+                _differentiate(s, a, p, step, False, n, n_high, tape, dh + p * 4 * W, dh_row)
         to_look -= 1
         if to_look == 0:
             to_look = every
@@ -320,16 +351,16 @@ def _through_time(s, q, a, sync, thread, team):
             turn = barrier(sync, team, turn, thread, a.watch)
             if leaves(a.watch, turn):
                 return turn
-        if a.hr:
+        if a.du:
             for p in range(q_low, q_high):
                 place = du + p * 4 * W
                 for i in range(n, n + own):
                     _clear(place + i * du_row, 4 * W)
-                panel = hr_panels + p * hr_size if s.packed else scratch
-                weights = null_like(a.hr) if s.packed else a.hr
-                rows = dh_rows + (step.row + n) * q.slots * W
-                _multiply(q, X, p, s.H, panel, weights, rows, own, place + n * du_row, du_row)  # h = u W_hr^T
-                _differentiate(s, a, p, step, n, n_high, tape, place, du_row)
+                panel = second_panels + p * second_size if s.packed else scratch
+                weights = null_like(a.hr) if s.packed else second_weights
+                rows = (dh_rows if a.hr else tape) + (step.row + n) * second.slots * W
+                _multiply(second, second_side, p, s.H, panel, weights, rows, own, place + n * du_row, du_row)
+                _differentiate(s, a, p, step, second_side == SECOND, n, n_high, tape, place, du_row)
             if s.split_units:
                 turn = barrier(sync, team, turn, thread, a.watch)
                 if leaves(a.watch, turn):
@@ -338,12 +369,13 @@ def _through_time(s, q, a, sync, thread, team):
     for i in range(n, n_high):
         for v in range(h_low, h_high):
             of_h = load(dh + (i * dh_row + v * W))
-            if s.cell == GRU:
+            if bypasses:
                 of_h = of_h + load(a.carry + (v * s.N + i) * W)
             store_part(a.dh_0 + (i * s.P + v * W), of_h, s.P - v * W)
-        if s.cell == LSTM:
+        for k in range(s.others):
             for u in range(u_low, u_high):
-                store_part(a.dc_0 + (i * s.H + u * W), load(a.carry + (u * s.N + i) * W), s.H - u * W)
+                of_c = load(a.carry + (((k + bypasses) * vectors + u) * s.N + i) * W)
+                store_part(a.dc_0 + ((k * s.N + i) * s.H + u * W), of_c, s.H - u * W)
     return turn
 
 
@@ -432,8 +464,8 @@ def _weights_of_many_rows(s, side, left, z, weights, pieces, thread, team, watch
     parts = tiles(K, vectors)
     low, high = share(parts, thread, team)
     first_k, last_k = K * low // parts, K * high // parts
-    zero, copied = scratch, scratch + 4 * W
-    _clear(zero, 4 * W)
+    zero, copied = scratch, scratch + max(row, 4 * W)
+    _clear(zero, row)
     if s.add:
         for block in range(s.blocks):
             panel = sums + (block * K + first_k) * row
@@ -514,7 +546,7 @@ def _weights_of_tokens(s, a, pieces, thread, team, turn, panel):
 
 @helper
 def _biases(s, a, pieces, thread, team, turn, sums):
-    """One thread's part of the bias gradients: the sums of the rows of some blocks."""
+    """One thread's part of the gradients of biases and of a cell's own parameters: the sums of rows of some blocks."""
     W = width(sums)
     row = s.slots * W
     one = sums + row
@@ -528,13 +560,16 @@ def _biases(s, a, pieces, thread, team, turn, sums):
             z = aligned(a.z) + (block * s.block_stride + r * row)
             _clear(sums, row)
             product(1, s.slots, sums, 0, sums, 0, 0, one, 0, 0, 0, z, row, rows, 1, z, 0)
-            for side in (X, RECURRENT):
-                bias = a.dbias_hh if side else a.dbias_ih
+            for side in range(SECOND + 1 if a.dbias_ih else 0):
+                bias = a.dbias_ih if side == X else a.dbias_hh
                 first_slot, slots = side_slots(s, side)
                 for slot in range(slots):
                     weight_row, units = slot_rows(s, side, block, slot, W)
                     place, total = bias + weight_row, load(sums + (first_slot + slot) * W)
                     store_part(place, load_part(place, units) + total, units)
+            for m in range(s.parameters):
+                place, total, units = a.dunit + (m * s.H + block * W), load(sums + (s.sums + m) * W), s.H - block * W
+                store_part(place, load_part(place, units) + total, units)
 
 
 @helper
@@ -577,19 +612,24 @@ def _gradients(s, q, a, thread, team, turn):
     pieces, sums = a.table + 2 * s.R, aligned(a.sums)
     if a.tokens:
         _weights_of_tokens(s, a, pieces, thread, team, turn, scratch)
-    for weights in range(1 if a.tokens else 0, 3 if a.hr else 2):  # one call for all, since LLVM copies it to each
+    for weights in range(1 if a.tokens else 0, 4):  # one call for all, since LLVM copies it to each
         sizes, side, z, dweights = s, X, aligned(a.z), a.dih
-        left = Left(a.x, s.I, s.I, null_like(a.hh), a.table)  # a_x = x W_ih^T
+        left = Left(a.x, s.I, s.I, null_like(a.h_0), a.table)  # a_x = x W_ih^T
         if weights == 1:
             side, dweights = RECURRENT, a.dhh
             left = Left(a.y, s.y_row, s.P, a.h_0, a.table)  # a_h = h_prev W_hh^T
         elif weights == 2:
+            side, dweights = SECOND, a.dhh
+            left = Left(a.u, s.H, s.H, null_like(a.h_0), a.table)  # a_m = m W_hh^T
+        elif weights == 3:
             sizes, z, dweights = q, aligned(a.dh_rows), a.dhr
-            left = Left(a.u, s.H, s.H, null_like(a.hh), a.table)  # h = u W_hr^T
+            left = Left(a.u, s.H, s.H, null_like(a.h_0), a.table)  # h = u W_hr^T
         _, slots = side_slots(sizes, side)
+        if slots == 0 or (weights == 3 and not a.hr):
+            continue
         _weights(sizes, side, left, z, dweights, pieces, thread, team, a.watch, turn, sums, scratch)
         sums += left.K * sizes.blocks * slots * W
-    if a.dbias_ih:
+    if a.dbias_ih or a.dunit:
         _biases(s, a, pieces, thread, team, turn, scratch)
     if a.dx:
         _input(s, a, thread, team, turn, scratch)

@@ -21,9 +21,9 @@ from fastrnn.kernels.numba_math import sigmoid, tanh
 from fastrnn.kernels.numba_options import inlined
 from fastrnn.kernels.numba_vector import first, fma, load, load_part, maximum, store, width, zero_unless_positive
 
-__all__ = ["CELL_IDS", "GRU", "LSTM", "RNN_RELU", "RNN_TANH", "point_backward", "point_forward"]
+__all__ = ["CELL_IDS", "GRU", "LSTM", "PROGRAM", "RNN_RELU", "RNN_TANH", "point_backward", "point_forward"]
 
-RNN_TANH, RNN_RELU, LSTM, GRU = range(4)
+RNN_TANH, RNN_RELU, LSTM, GRU, PROGRAM = range(5)  # the last one is a written cell: see `numba_program`
 CELL_IDS = {"rnn_tanh": RNN_TANH, "rnn_relu": RNN_RELU, "lstm": LSTM, "gru": GRU}
 assert CELL_IDS.keys() == CELLS.keys()
 

@@ -5,18 +5,31 @@ The sums start at the bias, take x_t W_ih^T with k ascending, then h_{t-1} W_hh^
     Z[block][row][slots * W]
 
 which holds the activated gates afterwards; see `numba_layout` for blocks and slots. The cell state is kept beside it,
-by vectors of units as well: C[u][row][W], behind the N rows of the initial one. With a projection u_t = o * tanh(c_t)
-is kept too, and y_t = u_t W_hr^T is a product of its own, with k ascending.
+by vectors of units as well: C[u][row][W], behind the N rows of the initial one; the other states of a written cell one
+after the other. With a projection u_t = o * tanh(c_t) is kept too, and y_t = u_t W_hr^T is a product of its own, with k
+ascending. So is what a second recurrent product of a written cell takes in place of h_{t-1}, its middle value m_t: once
+all units of that are there, its product is added to the sums, which wait in the tape, and the cell goes on.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from fastrnn.kernels.numba_cells import GRU, LSTM, point_forward
-from fastrnn.kernels.numba_layout import RECURRENT, X, block_units, fed, projection, side_slots, slot_rows, tiles
+from fastrnn.kernels.numba_cells import PROGRAM, point_forward
+from fastrnn.kernels.numba_layout import (
+    RECURRENT,
+    SECOND,
+    X,
+    block_units,
+    fed,
+    projection,
+    side_slots,
+    slot_rows,
+    tiles,
+)
 from fastrnn.kernels.numba_options import VECTOR_BYTES, helper, kernel
 from fastrnn.kernels.numba_pack import CHUNK, pack_rows, pack_sums
+from fastrnn.kernels.numba_program import FORWARD, MIDDLE, ROWS, run_forward
 from fastrnn.kernels.numba_steps import is_large, last_row, previous, rows_of, share_batch, step_at, steps_to_look
 from fastrnn.kernels.numba_threads import barrier, begin, finish, gather, leaves, offer, share, stopped
 from fastrnn.kernels.numba_tile import dot, product
@@ -37,19 +50,22 @@ class ForwardArrays(NamedTuple):
     tokens: Array | None  # (R,), instead of x
     starts: Array | None  # (T + 1,), see `numba_steps`
     ih: Array
-    hh: Array
+    hh: Array | None
     bias_ih: Array | None
     bias_hh: Array | None
     hr: Array | None
+    unit: Array | None  # (M, H), of a written cell
+    code: Array | None  # of a written cell, as `constants`: see `numba_program.Compiled`
+    constants: Array | None
     h_0: Array
-    c_0: Array | None  # LSTM only, as all of c
+    c_0: Array | None  # (others, N, H): the states besides h, as all of c
     y: Array  # (R, P), rows `y_row` apart
     h_n: Array
     c_n: Array | None
     z: Array  # Z, of all steps or of those projected at a time
     c: Array | None  # C, of all steps behind the initial state, or of one
-    u: Array | None  # (R, H) or of one step (N, H), with a projection only
-    panels: Array  # each block's starting sums, x weights and h weights; or a chunk of them for each thread
+    u: Array | None  # (R, H) or of one step (N, H): h before its projection, or m
+    panels: Array  # each block's starting sums and weights of x, h and m; or a chunk of them for each thread
     hr_panels: Array | None  # W_hr
     hr_scratch: Array | None  # for each thread `PROJECTION_SCRATCH` vectors
     watch: Array  # `numba_threads.new_watch`
@@ -58,20 +74,23 @@ class ForwardArrays(NamedTuple):
 @helper
 def _panel_size(s, W):
     """Elements of a block's panel."""
-    _, slots = side_slots(s, RECURRENT)
-    return (s.slots + (s.columns + s.P) * slots) * W
+    return (s.slots + s.columns * s.x_slots + s.P * (s.h_slots + s.m_slots)) * W
 
 
 @helper
 def _pack_panel(s, a, block, panel):
-    """Write a block's panel: its starting sums, its x weights, its h weights."""
+    """Write a block's panel: its starting sums, its x weights, its h weights, its m weights."""
     W = width(panel)
-    _, slots = side_slots(s, RECURRENT)
     none = null_like(a.tokens)
-    x_weights = panel + s.slots * W
     pack_sums(s, block, a.bias_ih, a.bias_hh, panel)
-    pack_rows(s, X, block, a.ih, s.I, a.tokens if s.columns < s.I else none, 0, s.columns, x_weights)
-    pack_rows(s, RECURRENT, block, a.hh, s.P, none, 0, s.P, x_weights + s.columns * slots * W)
+    panel += s.slots * W
+    for side in range(SECOND + 1):  # one call for all, since LLVM copies it to each
+        _, slots = side_slots(s, side)
+        weights, K, columns, count = a.hh, s.P, none, s.P
+        if side == X:
+            weights, K, columns, count = a.ih, s.I, a.tokens if s.columns < s.I else none, s.columns
+        pack_rows(s, side, block, weights, K, columns, 0, count, panel)
+        panel += count * slots * W
 
 
 @helper
@@ -82,9 +101,9 @@ def _project(s, a, block, panel, r, rows, z, ahead, ahead_k):
     _, vectors = fed(s, block, X, W)
     _, slots = side_slots(s, X)
     weights = panel + z_row
-    if s.cell == GRU:  # the slot that no x weight feeds
+    for v in range(s.x_slots, s.sums):  # which no x weight feeds
         for i in range(rows):
-            store(z + (i * z_row + 3 * W), load(panel + 3 * W))
+            store(z + (i * z_row + v * W), load(panel + v * W))
     if a.tokens:
         for i in range(rows):
             column = a.tokens[r + i] if s.columns == s.I else r + i
@@ -96,16 +115,28 @@ def _project(s, a, block, panel, r, rows, z, ahead, ahead_k):
 
 
 @helper
-def _activate(s, a, block, step, before, n, rows, z):
-    """Turn the sums z of batch rows n, n + 1, ... into gates, and write c_t and h_t, which is u_t with a projection."""
+def _activate(s, a, block, step, side, before, n, rows, z):
+    """Turn the sums z of batch rows n, n + 1, ... into gates, and write c_t and h_t; or u_t, or m_t.
+
+    `side` is that whose product came last.
+    """
     W = width(z)
     h_prev, h_row = before.h + n * before.h_row, before.h_row
-    out, out_row = (a.u, s.H) if a.u else (a.y, s.y_row)
-    out += (n + (0 if a.u and not s.tape else step.row)) * out_row
+    to_u = side == RECURRENT and bool(a.u)
+    out, out_row = (a.u, s.H) if to_u else (a.y, s.y_row)
+    out += (n + (0 if to_u and not s.tape else step.row)) * out_row
     c_rows, c_next = (s.N + s.R, s.N + step.row + n) if s.tape else (s.N, n)
     for v in range(block_units(s, block, W)):
         u = block * s.units + v
         c_prev, c = a.c + (u * c_rows + before.c_row + n) * W, a.c + (u * c_rows + c_next) * W
+        if s.cell == PROGRAM:
+            which = MIDDLE if s.m_slots and side == RECURRENT else FORWARD
+            plane = s.blocks * c_rows * W
+            for i in range(0, rows, ROWS):
+                h, there, at = h_prev + i * h_row, out + i * out_row, z + i * s.slots * W
+                count = min(ROWS, rows - i)
+                run_forward(s, a, which, u, c_prev + i * W, c + i * W, plane, h, h_row, there, out_row, count, at)
+            continue
         count = s.H - u * W
         for i in range(rows):
             row = z + (i * s.slots + v) * W
@@ -134,31 +165,41 @@ def _project_ahead(s, a, block, panel, step, n_low, n_high, z):
 
 
 @helper
-def _recur(s, block, panel, before, n, rows, z, ahead, ahead_k):
-    """z += h_{t-1} W_hh^T for batch rows n, n + 1, ..."""
-    W = width(z)
-    z_row = s.slots * W
-    first, vectors = fed(s, block, RECURRENT, W)
-    _, slots = side_slots(s, RECURRENT)
-    weights = panel + (s.slots + s.columns * slots) * W
-    sums, w_row, h_row = z + first * W, slots * W, before.h_row
-    h_prev = before.h + n * h_row
-    product(rows, vectors, sums, z_row, sums, z_row, 0, h_prev, h_row, 1, 0, weights, w_row, s.P, 1, ahead, ahead_k)
+def _left_rows(s, a, step, side, before, n):
+    """What a recurrent product takes for batch rows n, n + 1, ...: h_{t-1} or m_t, and elements from row to row."""
+    if side == SECOND:
+        return a.u + (n + (step.row if s.tape else 0)) * s.H, s.H
+    return before.h + n * before.h_row, before.h_row
 
 
 @helper
-def _packed_block(s, a, block, following, panels, step, before, z):
+def _recur(s, side, block, panel, left, left_row, rows, z, ahead, ahead_k):
+    """z += h_{t-1} W_hh^T, or of m_t, for some rows of these."""
+    W = width(z)
+    z_row = s.slots * W
+    first, vectors = fed(s, block, side, W)
+    _, slots = side_slots(s, side)
+    weights = panel + (s.slots + s.columns * s.x_slots + (s.P * s.h_slots if side == SECOND else 0)) * W
+    sums, w_row = z + first * W, slots * W
+    product(rows, vectors, sums, z_row, sums, z_row, 0, left, left_row, 1, 0, weights, w_row, s.P, 1, ahead, ahead_k)
+
+
+@helper
+def _packed_block(s, a, block, following, panels, step, side, before, z):
     """Some rows of a step and a block; z is where the block's row 0 is, `following` the next block."""
     W = width(z)
-    _, slots = side_slots(s, RECURRENT)
+    _, slots = side_slots(s, side)
     size = _panel_size(s, W)
     panel, next_panel = panels + block * size, panels + following * size
     line = int(W * _LINES_PER_VECTOR)
     lines = s.P if s.projected or a.tokens else s.columns + s.P
     far = size * s.blocks * VECTOR_BYTES > _FAR * W and following != block
-    _, vectors = fed(s, block, RECURRENT, W)
+    _, vectors = fed(s, block, side, W)
+    if side == RECURRENT and not s.projected:  # a tile is low enough for both products
+        _, of_x = fed(s, block, X, W)
+        vectors = max(vectors, of_x)
     low, count = before.low, before.high - before.low
-    parts = tiles(count, vectors)
+    parts = tiles(count, vectors) if vectors else 1
     for i in range(parts):
         n = low + count * i // parts
         rows = low + count * (i + 1) // parts - n
@@ -167,11 +208,12 @@ def _packed_block(s, a, block, following, panels, step, before, z):
             ahead, ahead_k = next_panel + i * lines * line, line
         r = step.row + n
         sums = z + r * s.slots * W
-        if not s.projected:
+        if side == RECURRENT and not s.projected:
             _project(s, a, block, panel, r, rows, sums, ahead, ahead_k)
             ahead += s.I * ahead_k
-        _recur(s, block, panel, before, n, rows, sums, ahead, ahead_k)
-        _activate(s, a, block, step, before, n, rows, sums)
+        left, left_row = _left_rows(s, a, step, side, before, n)
+        _recur(s, side, block, panel, left, left_row, rows, sums, ahead, ahead_k)
+        _activate(s, a, block, step, side, before, n, rows, sums)
 
 
 @helper
@@ -197,6 +239,8 @@ def _multiply_unpacked(s, side, block, weights, K, none, a, a_row, rows, z, pane
     z_row = s.slots * W
     first, vectors = fed(s, block, side, W)
     _, slots = side_slots(s, side)
+    if slots == 0:
+        return
     w_row = slots * W
     parts = tiles(rows, vectors)
     done = _multiply_row(s, side, block, weights, K, a, z) if rows == 1 else 0
@@ -234,12 +278,13 @@ def _project_unpacked(s, a, block, panel, z):
 
 
 @helper
-def _unpacked_block(s, a, block, panel, step, before, z):
+def _unpacked_block(s, a, block, panel, step, side, before, z):
     """Some rows of a step and a block, which has been projected, without packed weights; z is the block's row 0."""
-    n, rows, h_row = before.low, before.high - before.low, before.h_row
-    sums, h = z + (step.row + n) * s.slots * width(z), before.h + n * h_row
-    _multiply_unpacked(s, RECURRENT, block, a.hh, s.P, null_like(a.tokens), h, h_row, rows, sums, panel)
-    _activate(s, a, block, step, before, n, rows, sums)
+    n, rows = before.low, before.high - before.low
+    sums = z + (step.row + n) * s.slots * width(z)
+    left, left_row = _left_rows(s, a, step, side, before, n)
+    _multiply_unpacked(s, side, block, a.hh, s.P, null_like(a.tokens), left, left_row, rows, sums, panel)
+    _activate(s, a, block, step, side, before, n, rows, sums)
 
 
 @helper
@@ -285,10 +330,11 @@ def _end(s, a, n_low, n_high, h_low, h_high, u_low, u_high):
         h = a.h_0 + n * s.P if row < 0 else a.y + row * s.y_row
         for u in range(h_low, h_high):
             store_part(a.h_n + (n * s.P + u * W), load_part(h + u * W, s.P - u * W), s.P - u * W)
-        if s.cell == LSTM:
-            c_rows, c_row = (s.N + s.R, n if row < 0 else s.N + row) if s.tape else (s.N, n)
+        c_rows, c_row = (s.N + s.R, n if row < 0 else s.N + row) if s.tape else (s.N, n)
+        for k in range(s.others):
             for u in range(u_low, u_high):
-                store_part(a.c_n + (n * s.H + u * W), load(a.c + (u * c_rows + c_row) * W), s.H - u * W)
+                value = load(a.c + ((k * s.blocks + u) * c_rows + c_row) * W)
+                store_part(a.c_n + ((k * s.N + n) * s.H + u * W), value, s.H - u * W)
 
 
 @helper
@@ -303,7 +349,7 @@ def _forward(s, a, sync, thread, team):
         low, high = share(s.blocks, thread, team)
         for block in range(low, high):
             _pack_panel(s, a, block, panels + block * _panel_size(s, W))
-    if a.u and not s.ready:
+    if a.hr_panels and not s.ready:
         low, high = share(p.blocks, thread, team)
         _pack_projection(s, p, a, low, high)
     if s.packed and not s.ready:
@@ -313,10 +359,11 @@ def _forward(s, a, sync, thread, team):
     p_low, p_high = share(p.blocks, thread, team) if s.split_units else (0, p.blocks)
 
     c_stride = (s.N + s.R if s.tape else s.N) * W
-    if s.cell == LSTM:
+    for k in range(s.others):
         for u in range(b_low, b_high):
             for n in range(n_low, n_high):
-                store(a.c + (u * c_stride + n * W), load_part(a.c_0 + (n * s.H + u * W), s.H - u * W))
+                value = load_part(a.c_0 + ((k * s.N + n) * s.H + u * W), s.H - u * W)
+                store(a.c + ((k * s.blocks + u) * c_stride + n * W), value)
 
     if not s.packed:
         panels += thread * s.scratch
@@ -336,31 +383,32 @@ def _forward(s, a, sync, thread, team):
             for block in range(b_low, b_high):
                 panel = panels + block * _panel_size(s, W)
                 _project_ahead(s, a, block, panel, t, n_low, n_high, tape + (block * s.block_stride - base * z_row))
-        for carried in range(2):
-            before = previous(s, a, step, carried, n_low, n_high)
-            if before.low == before.high:
-                continue
-            for i in range(b_low, b_high):
-                back = t % 2  # back and forth through the blocks: the last ones are still in the cache
-                block = b_low + b_high - 1 - i if back else i
-                following = max(b_low, block - 1) if back else min(b_high - 1, block + 1)
-                z = tape + (block * s.block_stride - base * z_row)
-                if large and stopped(a.watch, thread, turn):
-                    break
-                if s.packed:
-                    _packed_block(s, a, block, following, panels, step, before, z)
-                else:
-                    _unpacked_block(s, a, block, panels, step, before, z)
-        to_look -= 1
-        if to_look == 0:
-            to_look = every
-            if stopped(a.watch, thread, turn) and not s.split_units:
-                return turn
-        if s.split_units:
-            turn = barrier(sync, team, turn, thread, a.watch)
-            if leaves(a.watch, turn):
-                return turn
-        if a.u:
+        for side in range(RECURRENT, SECOND + 1 if s.m_slots else SECOND):
+            for carried in range(2):
+                before = previous(s, a, step, carried, n_low, n_high)
+                if before.low == before.high:
+                    continue
+                for i in range(b_low, b_high):
+                    back = t % 2  # back and forth through the blocks: the last ones are still in the cache
+                    block = b_low + b_high - 1 - i if back else i
+                    following = max(b_low, block - 1) if back else min(b_high - 1, block + 1)
+                    z = tape + (block * s.block_stride - base * z_row)
+                    if large and stopped(a.watch, thread, turn):
+                        break
+                    if s.packed:
+                        _packed_block(s, a, block, following, panels, step, side, before, z)
+                    else:
+                        _unpacked_block(s, a, block, panels, step, side, before, z)
+            to_look -= 1
+            if to_look == 0:
+                to_look = every
+                if stopped(a.watch, thread, turn) and not s.split_units:
+                    return turn
+            if s.split_units:
+                turn = barrier(sync, team, turn, thread, a.watch)
+                if leaves(a.watch, turn):
+                    return turn
+        if a.hr_panels:
             scratch = aligned(a.hr_scratch) + thread * PROJECTION_SCRATCH * W
             _project_state(s, p, a, step, p_low, p_high, n_low, n_high, scratch)
             if s.split_units:
@@ -369,7 +417,7 @@ def _forward(s, a, sync, thread, team):
                     return turn
 
     vectors = (s.P + W - 1) // W
-    units, h_low, h_high = (p.units, p_low, p_high) if a.u else (s.units, b_low, b_high)
+    units, h_low, h_high = (p.units, p_low, p_high) if a.hr_panels else (s.units, b_low, b_high)
     _end(s, a, n_low, n_high, h_low * units, min(h_high * units, vectors), b_low, b_high)
     return turn
 

@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 from numba.core.registry import cpu_target
 
+from fastrnn.cells.program import Kind, Op
 from fastrnn.steps import SUMMED_ROWS
 
 __all__ = [
@@ -48,9 +49,10 @@ TILE_ROWS = {vectors: min(8, (_REGISTERS - vectors - 1) // vectors) for vectors 
 
 # Numba renews its cache when the file of the cached function changes, not when a function called from it does. This
 # digest is part of a type's name in every cached signature, so that a change in any file here renews them all, and so
-# does one of the number that comes from elsewhere.
+# does one of the numbers that come from elsewhere.
+_numbers = repr([SUMMED_ROWS, *[(number.name, int(number)) for number in (*Kind, *Op)]])
 SOURCES = hashlib.sha256(
-    b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("numba_*.py"))) + b"%d" % SUMMED_ROWS
+    b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("numba_*.py"))) + _numbers.encode()
 ).hexdigest()[:16]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastrnn.kernels.numba_layout import RECURRENT, X, column_vectors, side_slots, slot_rows
+from fastrnn.kernels.numba_layout import RECURRENT, SECOND, X, column_vectors, side_slots, slot_rows
 from fastrnn.kernels.numba_options import helper
 from fastrnn.kernels.numba_tile import transpose
 from fastrnn.kernels.numba_vector import load_part, splat, store, width
@@ -70,8 +70,8 @@ def pack_sums(s, block, bias_ih, bias_hh, sums):
     for slot in range(s.slots):
         store(sums + slot * W, splat(sums, 0.0))
     if bias_ih:
-        for side in (X, RECURRENT):
-            bias = bias_hh if side else bias_ih
+        for side in (X, RECURRENT, SECOND):
+            bias = bias_ih if side == X else bias_hh
             first, slots = side_slots(s, side)
             for slot in range(slots):
                 row, units = slot_rows(s, side, block, slot, W)

@@ -19,11 +19,12 @@ from numba import types
 
 from fastrnn.cells import Cell, State, Weights
 from fastrnn.kernels.numba_backward import BackwardArrays, backward_kernel, buffer_sizes
-from fastrnn.kernels.numba_cells import CELL_IDS, GRU, LSTM
+from fastrnn.kernels.numba_cells import CELL_IDS, GRU
 from fastrnn.kernels.numba_forward import PROJECTION_SCRATCH, ForwardArrays, forward_kernel
-from fastrnn.kernels.numba_layout import Sizes, projection
+from fastrnn.kernels.numba_layout import Shape, Sizes, projection, shape_of
 from fastrnn.kernels.numba_options import CPU, VECTOR_BYTES, lanes
 from fastrnn.kernels.numba_pack import CHUNK
+from fastrnn.kernels.numba_program import compile_program, evaluate_inside, why_not_program
 from fastrnn.kernels.numba_steps import table_size
 from fastrnn.kernels.numba_threads import SYNC, new_watch, run
 from fastrnn.kernels.numba_vector import Pointer
@@ -40,6 +41,7 @@ __all__ = [
     "kept_sizes",
     "pack",
     "recall",
+    "why_not_program",
     "why_not_runnable",
 ]
 
@@ -82,7 +84,7 @@ _LARGE = 1 << 21  # bytes of weights above which they are not in the second-leve
 def _compiled(dispatcher: Any, arrays: type, dtype: np.dtype[Any]) -> Callable[..., None]:
     """Return the kernel for one dtype, from the disk if it has been compiled before."""
     real = Pointer(numba.from_dtype(dtype))
-    integers = ("tokens", "starts", "table", "watch")
+    integers = ("tokens", "starts", "table", "watch", "code")
     fields = [Pointer(types.intp) if field in integers else real for field in arrays._fields]
     sizes = types.NamedUniTuple(types.intp, len(Sizes._fields), Sizes)
     signature = (sizes, types.NamedTuple(fields, arrays), Pointer(SYNC), types.intp)
@@ -129,9 +131,28 @@ class ForwardPlan(NamedTuple):
     hr_panels: int
 
 
+def _shape(cell: Cell, H: int, dtype: np.dtype[Any]) -> Shape:
+    """What follows from the cell, and for an RNN from its size."""
+    if cell.program is not None:
+        return compile_program(cell, dtype).shape
+    return shape_of(CELL_IDS[cell.name], _ceil(H, lanes(dtype)))
+
+
+def _programs(cell: Cell, dtype: np.dtype[Any]) -> tuple[Array | None, Array | None]:
+    """The instructions and the constants of a written cell."""
+    return (None, None) if cell.program is None else compile_program(cell, dtype)[:2]
+
+
+def _layer_sizes(cell: Cell, weights: Weights) -> tuple[int, int, int]:
+    """I, H and P."""
+    H = len(weights.ih) // len(cell.gates_ih)
+    P = H if weights.hr is None else len(weights.hr)
+    return weights.ih.shape[1], H, P
+
+
 @functools.lru_cache(4096)
 def _plan_forward(
-    cell: int,
+    shape: Shape,
     T: int,
     N: int,
     R: int,
@@ -149,12 +170,11 @@ def _plan_forward(
     """Plan a call; `real` tells whether x is real input or tokens, `ready` whether the weights are packed already."""
     W = lanes(dtype)
     vectors = _ceil(H, W)
-    units = 1 if cell >= LSTM else min(4, vectors)
-    slots = 4 if cell >= LSTM else units
+    slots, units = shape.slots, shape.units
     blocks = _ceil(vectors, units)
     columns = I if real or ready else min(I, R)
-    product_row = (3 if cell == GRU else slots) * W
-    weights = blocks * product_row * (I * real + P)
+    of_h = shape.h_slots + shape.m_slots
+    weights = blocks * W * (I * real * shape.x_slots + P * of_h)
     rows = _ceil(R, max(1, T))
     threads, packed, split_units = _split(T, rows, weights, dtype.itemsize, num_threads, ready=ready)
     projected = 0 if packed else T
@@ -163,17 +183,16 @@ def _plan_forward(
     block_stride = (R if tape else max(1, projected) * N) * slots * W
     if block_stride * dtype.itemsize % 4096 == 0:
         block_stride += 6 * VECTOR_BYTES // dtype.itemsize  # else the blocks' rows would share few lines of the cache
-    panel = slots * W + (columns + P if packed else CHUNK) * product_row
+    panel = columns * shape.x_slots + P * of_h if packed else CHUNK * max(shape.x_slots, of_h)
+    panel = (slots + panel) * W
     sizes = Sizes(
-        cell=cell,
+        **shape._asdict(),
         T=T,
         N=N,
         R=R,
         I=I,
         H=H,
         P=P,
-        slots=slots,
-        units=units,
         blocks=blocks,
         block_stride=block_stride,
         columns=columns,
@@ -189,15 +208,15 @@ def _plan_forward(
         add_dx=False,
         add=False,
     )
-    of_h = projection.py_func(sizes, W)
+    projected_h = projection.py_func(sizes, W)
     return ForwardPlan(
         sizes,
         threads,
         z=blocks * block_stride + W,
-        c=vectors * (N + R if tape else N) * W,
+        c=shape.others * vectors * (N + R if tape else N) * W,
         u=(R if tape else N) * H,
         panels=(blocks if packed else threads) * panel + W,
-        hr_panels=of_h.blocks * H * of_h.slots * W + W,
+        hr_panels=projected_h.blocks * H * projected_h.slots * W + W,
     )
 
 
@@ -206,6 +225,7 @@ class Packed(NamedTuple):
 
     panels: Array
     hr_panels: Array | None
+    unit: Array | None
     I: int
     H: int
     P: int
@@ -213,21 +233,19 @@ class Packed(NamedTuple):
 
 def pack(cell: Cell, weights: Weights, *, num_threads: int) -> Packed:
     """Pack a layer's weights once for many calls of `forward`; the caller sees to it that they have not changed."""
-    ih, hh, bias_ih, bias_hh, hr, _ = weights
-    dtype, I, (rows, P) = hh.dtype, ih.shape[1], hh.shape
-    H = rows // len(cell.gates)
-    plan = _plan_forward(CELL_IDS[cell.name], 0, 0, 0, I, H, P, True, dtype, False, True, False, P, 1)
+    ih, hh, bias_ih, bias_hh, hr, unit = weights
+    dtype, (I, H, P) = ih.dtype, _layer_sizes(cell, weights)
+    plan = _plan_forward(_shape(cell, H, dtype), 0, 0, 0, I, H, P, True, dtype, False, True, False, P, 1)
     panels, z = np.empty(plan.panels, dtype), np.empty(plan.z, dtype)
     hr_panels = None if hr is None else np.empty(plan.hr_panels, dtype)
-    none = None if hr is None else z
     arrays = ForwardArrays(
-        x=z, tokens=None, starts=None, ih=ih, hh=hh, bias_ih=bias_ih, bias_hh=bias_hh, hr=hr, h_0=z, c_0=z, y=z, h_n=z,
-        c_n=z, z=z, c=z, u=none, panels=panels, hr_panels=hr_panels, hr_scratch=none,
-        watch=new_watch(),
+        x=z, tokens=None, starts=None, ih=ih, hh=hh, bias_ih=bias_ih, bias_hh=bias_hh, hr=hr, unit=None, code=None,
+        constants=None, h_0=z, c_0=z, y=z, h_n=z, c_n=z, z=z, c=z, u=None, panels=panels, hr_panels=hr_panels,
+        hr_scratch=None if hr is None else z, watch=new_watch(),
     )  # fmt: skip
     threads = usable_threads(num_threads) if panels.size * _FLOPS_OF_PACKING > _FLOPS_WORTH_A_THREAD else 1
     run(_compiled(forward_kernel, ForwardArrays, dtype), plan.sizes._replace(ready=False), arrays, threads)
-    return Packed(panels, hr_panels, I, H, P)
+    return Packed(panels, hr_panels, None if unit is None else unit.copy(), I, H, P)
 
 
 def forward(
@@ -252,38 +270,43 @@ def forward(
     hr_panels = None
     if tape or packed is None:
         packed = None  # backward reads the weights themselves
-        ih, hh, bias_ih, bias_hh, hr, _ = weights
-        I, (rows, P) = ih.shape[1], hh.shape
-        H = rows // len(cell.gates)
+        ih, hh, bias_ih, bias_hh, hr, unit = weights
+        I, H, P = _layer_sizes(cell, weights)
     else:
         ih = hh = bias_ih = bias_hh = hr = None
-        _, hr_panels, I, H, P = packed
+        _, hr_panels, unit, I, H, P = packed
     if y is None:
         y, y_row = np.empty((T, N, P) if starts is None else (R, P), dtype), P
     else:
         y_row = _row_stride(y)
     threads = usable_threads(num_threads)
-    plan = _plan_forward(
-        CELL_IDS[cell.name], T, N, R, I, H, P, real, dtype, tape, packed is not None, reverse, y_row, threads
-    )
+    shape = _shape(cell, H, dtype)
+    plan = _plan_forward(shape, T, N, R, I, H, P, real, dtype, tape, packed is not None, reverse, y_row, threads)
     c_0 = c = c_n = u = hr_scratch = None
-    if len(state) == 2:
-        c_0, c, c_n = state[1], np.empty(plan.c, dtype), np.empty((N, H), dtype)
+    if shape.others:
+        c_0, c, c_n = _together(state[1:]), np.empty(plan.c, dtype), np.empty((shape.others, N, H), dtype)
     if hr is not None or hr_panels is not None:
-        u, hr_scratch = np.empty(plan.u, dtype), np.empty((plan.threads * PROJECTION_SCRATCH + 1) * lanes(dtype), dtype)
+        hr_scratch = np.empty((plan.threads * PROJECTION_SCRATCH + 1) * lanes(dtype), dtype)
         hr_panels = np.empty(plan.hr_panels, dtype) if packed is None else hr_panels
+    if hr_panels is not None or shape.m_slots:
+        u = np.empty(plan.u, dtype)
     h_n, z = np.empty((N, P), dtype), np.empty(plan.z, dtype)
     panels = np.empty(plan.panels, dtype) if packed is None else packed.panels
     arrays = ForwardArrays(
-        x if real else None, None if real else x, starts, ih, hh, bias_ih, bias_hh, hr, h_0, c_0, y, h_n, c_n, z, c, u,
-        panels, hr_panels, hr_scratch, new_watch(),
+        x if real else None, None if real else x, starts, ih, hh, bias_ih, bias_hh, hr, unit, *_programs(cell, dtype),
+        h_0, c_0, y, h_n, c_n, z, c, u, panels, hr_panels, hr_scratch, new_watch(),
     )  # fmt: skip
     run(_compiled(forward_kernel, ForwardArrays, dtype), plan.sizes, arrays, plan.threads)
-    state_n = (h_n,) if c_n is None else (h_n, c_n)
+    state_n = (h_n,) if c_n is None else (h_n, *c_n)
     if not tape:
         return y, state_n, None
     of_tape = y.view()  # the caller may give y another shape
     return y, state_n, Tape(plan.sizes, x, starts, weights, h_0, of_tape, z, c, u)
+
+
+def _together(states: State) -> Array:
+    """States as one array."""
+    return states[0] if len(states) == 1 else np.stack(states)
 
 
 def _starts(batch_sizes: Array) -> Array:
@@ -297,12 +320,11 @@ def explain(
     cell: Cell, weights: Weights, steps: int, batch: int, *, tokens: bool, tape: bool, packed: bool, num_threads: int
 ) -> dict[str, str]:
     """What `forward`, and after one with a tape `backward`, would choose for x of a size: a dict of words."""
-    dtype, I, (rows, P) = weights.hh.dtype, weights.ih.shape[1], weights.hh.shape
-    H = rows // len(cell.gates)
+    dtype, (I, H, P) = weights.ih.dtype, _layer_sizes(cell, weights)
     ready = packed and not tape
     threads = usable_threads(num_threads)
     plan = _plan_forward(
-        CELL_IDS[cell.name], steps, batch, steps * batch, I, H, P, not tokens, dtype, tape, ready, False, P, threads
+        _shape(cell, H, dtype), steps, batch, steps * batch, I, H, P, not tokens, dtype, tape, ready, False, P, threads
     )
     sizes, projected = plan.sizes, plan.sizes.projected
     product = f"multiply-adds of LLVM for {CPU}, vectors of {lanes(dtype)}"
@@ -313,8 +335,9 @@ def explain(
         "threads": f"{plan.threads}{shared}",
         "weights": before if sizes.packed else "packed as each step goes",
         "input product": "columns of weight_ih, gathered" if tokens else f"{product}, {ahead}",
-        "recurrent product": product,
     }
+    if cell.gates_hh:
+        chosen["recurrent product"] = product
     if tape:
         chosen["weight gradients"] = product
     return chosen
@@ -351,12 +374,12 @@ def _plan_backward(
     T, N, R, I, H, P = sizes.T, sizes.N, sizes.R, sizes.I, sizes.H, sizes.P
     vectors = _ceil(H, W)
     h_panels, u_panels = _ceil(P, 4 * W), _ceil(H, 4 * W)
-    product_row = (3 if sizes.cell == GRU else sizes.slots) * W
-    of_h = projection.py_func(sizes, W)
-    columns = of_h.blocks * of_h.slots * W * projected
-    weights = 2 * sizes.blocks * product_row * (I * real + P)  # met twice: by dh or dx, and by dW
+    projected_h = projection.py_func(sizes, W)
+    columns = projected_h.blocks * projected_h.slots * W * projected
+    of_h = sizes.h_slots + sizes.m_slots
+    weights = 2 * sizes.blocks * W * (I * real * sizes.x_slots + P * of_h)  # met twice: by dh or dx, and by dW
     threads, packed, split_units = _split(T, _ceil(R, max(1, T)), weights, dtype.itemsize, num_threads)
-    scratch, sums = buffer_sizes(sizes, real, product_row, columns, W)
+    scratch, sums = buffer_sizes(sizes, real, columns, W)
     sizes = sizes._replace(
         packed=packed, split_units=split_units, scratch=scratch, dy_row=dy_row, add_dx=add_dx, add=add
     )
@@ -364,10 +387,10 @@ def _plan_backward(
         sizes,
         threads,
         dh=N * h_panels * 4 * W + W,
-        carry=vectors * N * W,
-        dh_rows=of_h.blocks * of_h.block_stride + W,
+        carry=sizes.carries * vectors * N * W,
+        dh_rows=projected_h.blocks * projected_h.block_stride + W,
         du=N * u_panels * 4 * W + W,
-        panels=(h_panels * sizes.blocks * product_row + u_panels * columns) * 4 * W + W,
+        panels=(h_panels * sizes.blocks * of_h * W + u_panels * columns) * 4 * W + W,
         scratch=threads * scratch + W,
         sums=sums + W,
         table=table_size(T, R),
@@ -386,8 +409,8 @@ def backward(
     rows: int | None = None,
 ) -> tuple[Array | None, State, Weights]:
     """Differentiate `forward`, which made `tape`: `fastrnn.reference.backward`. Sums are the same for any `rows`."""
-    sizes, x, starts, (ih, hh, bias_ih, bias_hh, hr, _), h_0, y, z, c, u = tape
-    dtype, real = hh.dtype, x.dtype.kind == "f"
+    sizes, x, starts, (ih, hh, bias_ih, bias_hh, hr, unit), h_0, y, z, c, u = tape
+    dtype, real = ih.dtype, x.dtype.kind == "f"
     dy_row = 0 if dy is None else _row_stride(dy)
     add = dweights is not None
     threads = usable_threads(num_threads)
@@ -395,17 +418,23 @@ def backward(
     dh_n = dstate[0]
     dc_n = dc_0 = dh_rows = du = None
     if c is not None:
-        dc_n, dc_0 = dstate[1], np.empty((sizes.N, sizes.H), dtype)
-    carry = np.empty(plan.carry, dtype) if sizes.cell >= LSTM else None
+        shape = (sizes.N, sizes.H)
+        if any(d is not None for d in dstate[1:]):
+            dc_n = _together(tuple([np.zeros(shape, dtype) if d is None else d for d in dstate[1:]]))
+        dc_0 = np.empty((sizes.others, *shape), dtype)
+    carry = np.empty(plan.carry, dtype) if sizes.carries else None
     if hr is not None:
-        dh_rows, du = np.empty(plan.dh_rows, dtype), np.empty(plan.du, dtype)
+        dh_rows = np.empty(plan.dh_rows, dtype)
+    if u is not None:
+        du = np.empty(plan.du, dtype)
     if dweights is None:
         dweights = Weights(
             np.empty_like(ih) if sizes.columns == sizes.I else np.zeros_like(ih),
-            np.empty_like(hh),
+            None if hh is None else np.empty_like(hh),
             None if bias_ih is None else np.zeros(bias_ih.shape, dtype),
             None if bias_hh is None else np.zeros(bias_hh.shape, dtype),
             None if hr is None else np.empty_like(hr),
+            None if unit is None else np.zeros(unit.shape, dtype),
         )
     x, tokens = (x, None) if real else (None, x)
     if real and dx is None:
@@ -414,11 +443,11 @@ def backward(
     panels = np.empty(plan.panels, dtype) if plan.sizes.packed else None
     scratch, sums, table = np.empty(plan.scratch, dtype), np.empty(plan.sums, dtype), np.empty(plan.table, np.intp)
     arrays = BackwardArrays(
-        x, tokens, starts, ih, hh, hr, h_0, y, c, u, dy, dh_n, dc_n, dx, dh_0, dc_0, *dweights[:5], z, dh, carry,
-        panels, scratch, sums, table, dh_rows, du, new_watch(),
+        x, tokens, starts, ih, hh, hr, unit, *_programs(cell, dtype), h_0, y, c, u, dy, dh_n, dc_n, dx, dh_0, dc_0,
+        *dweights, z, dh, carry, panels, scratch, sums, table, dh_rows, du, new_watch(),
     )  # fmt: skip
     run(_compiled(backward_kernel, BackwardArrays, dtype), plan.sizes, arrays, plan.threads)
-    return dx, (dh_0,) if c is None else (dh_0, dc_0), dweights
+    return dx, (dh_0,) if c is None else (dh_0, *dc_0), dweights
 
 
 def _gates_array(sizes: Sizes, z: Array) -> Array:
@@ -445,7 +474,7 @@ def gates(
     cell: Cell, tape: Tape, *, num_threads: int = 1, rows: int | None = None, to: Array | None = None
 ) -> tuple[Array, ...]:
     """The gates of all rows, and the cell state: `fastrnn.reference.gates`."""
-    found = _gates(tape)
+    found = _gates(tape) if cell.program is None else _inside(cell, tape)
     if rows is None:
         return found
     spread = tuple([np.empty((rows, array.shape[1]), array.dtype) for array in found])
@@ -467,6 +496,35 @@ def _gates(tape: Tape) -> tuple[Array, ...]:
     return found if c is None else (*found, _units(c.reshape(sizes.blocks, sizes.N + R, 1, W)[:, sizes.N :], H))
 
 
+def _inside(cell: Cell, tape: Tape) -> tuple[Array, ...]:
+    """`gates` of a written cell."""
+    sizes, z, c = tape.sizes, tape.z, tape.c
+    N, R, H, W = sizes.N, sizes.R, sizes.H, lanes(z.dtype)
+    rows = _gates_array(sizes, z).reshape(sizes.blocks, -1)[:, : R * sizes.slots * W]
+    rows = rows.reshape(sizes.blocks, R, sizes.slots, W)
+    slots = [_units(rows[:, :, slot : slot + 1], H) for slot in range(sizes.slots)]
+    states = [np.concatenate([tape.h_0, tape.y.reshape(R, -1)])]  # behind the initial one those of all rows
+    if c is not None:
+        states += [_units(its, H) for its in c.reshape(sizes.others, sizes.blocks, N + R, 1, W)]
+    before, after = _rows_before(sizes, tape.starts), [state[N:] for state in states]
+    shown = evaluate_inside(cell, slots, [state[before] for state in states], after, tape.weights.unit)
+    return (*shown, *after[1:])
+
+
+def _rows_before(sizes: Sizes, starts: Array | None) -> Array:
+    """For each row, where the row before it is that it carries on from: N initial ones come first."""
+    found = np.empty(sizes.R, np.intp)
+    starts = np.arange(sizes.T + 1) * sizes.N if starts is None else starts
+    before, rows_before = 0, 0
+    for t in range(sizes.T)[:: -1 if sizes.reverse else 1]:
+        row, rows = starts[t], starts[t + 1] - starts[t]
+        carried = min(rows, rows_before)
+        found[row : row + rows] = np.arange(rows)
+        found[row : row + carried] += sizes.N + before
+        before, rows_before = row, rows
+    return found
+
+
 # A tape as a tuple of arrays, for those who can keep nothing else
 
 
@@ -480,8 +538,8 @@ def kept_sizes(
 ) -> tuple[int, ...]:
     """How many elements each array of `keep` has; `rows` are those of all steps."""
     plan = _plan_tape(cell, steps, batch, rows, 0, hidden, proj_size or hidden, np.dtype(dtype))
-    z = plan.sizes.blocks * plan.sizes.block_stride
-    return (z, plan.c, plan.u)[: 1 + (len(cell.states) == 2) + (proj_size > 0)]
+    z, has_u = plan.sizes.blocks * plan.sizes.block_stride, proj_size > 0 or plan.sizes.m_slots > 0
+    return (z, *[plan.c] * (plan.sizes.others > 0), *[plan.u] * has_u)
 
 
 def _plan_tape(
@@ -499,7 +557,7 @@ def _plan_tape(
     y_row: int = 0,
 ) -> ForwardPlan:
     """The plan of a call that makes a tape, as far as the tape depends on it."""
-    return _plan_forward(CELL_IDS[cell.name], T, N, R, I, H, P, real, dtype, True, False, reverse, y_row, 1)
+    return _plan_forward(_shape(cell, H, dtype), T, N, R, I, H, P, real, dtype, True, False, reverse, y_row, 1)
 
 
 def recall(
@@ -514,15 +572,17 @@ def recall(
     reverse: bool,
 ) -> Tape:
     """Put a tape together again from what `forward` was given and returned, and what `keep` gave."""
-    hh, h_0 = weights.hh, state[0]
-    (rows, P), N, T, starts = hh.shape, len(h_0), len(x), None
+    h_0, dtype = state[0], weights.ih.dtype
+    N, T, starts = len(h_0), len(x), None
     R = T * N
     if batch_sizes is not None:
         R, T, starts = T, len(batch_sizes), _starts(batch_sizes)
-    I, H = weights.ih.shape[1], rows // len(cell.gates)
+    I, H, P = _layer_sizes(cell, weights)
     real, y_row = x.dtype.kind == "f", _row_stride(y)
-    plan = _plan_tape(cell, T, N, R, I, H, P, hh.dtype, real=real, reverse=reverse, y_row=y_row)
-    z, c, u = (*kept, None, None)[:3]
+    plan = _plan_tape(cell, T, N, R, I, H, P, dtype, real=real, reverse=reverse, y_row=y_row)
+    z, *others = kept
+    c = others.pop(0) if len(cell.states) > 1 else None
+    u = others.pop(0) if others else None
     if z.ctypes.data % VECTOR_BYTES:
         whole = np.empty(plan.z, z.dtype)
         z, whole = whole, z

@@ -15,14 +15,14 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastrnn.kernels.numba_options import TILE_ROWS, helper
-from fastrnn.kernels.numba_vector import Vector, fused, spread
+from fastrnn.kernels.numba_vector import Vector, fused, spread, width
 
-__all__ = ["dot", "product", "transpose"]
+__all__ = ["Loop", "dot", "product", "transpose"]
 
 _WORD = ir.IntType(64)
 
 
-class _Loop:
+class Loop:
     """A counted loop, at least one turn, whose variables are phi nodes."""
 
     def __init__(self, builder: Any, count: Any, initial: list[Any]) -> None:
@@ -72,9 +72,9 @@ def _emit_tile(builder: Any, kind: Vector, rows: int, vectors: int, arguments: A
     builder.cbranch(some, tiled, done)
 
     builder.position_at_end(tiled)
-    outer_loop = _Loop(builder, outer, [a, panel, ahead, *sums])
+    outer_loop = Loop(builder, outer, [a, panel, ahead, *sums])
     a_outer_at, panel_outer_at, ahead_outer_at, *outer_sums = outer_loop.variables
-    inner_loop = _Loop(builder, inner, [a_outer_at, panel_outer_at, ahead_outer_at, *outer_sums])
+    inner_loop = Loop(builder, inner, [a_outer_at, panel_outer_at, ahead_outer_at, *outer_sums])
     a_at, panel_at, ahead_at, *inner_sums = inner_loop.variables
     weights = [builder.load(at(panel_at, 0, _WORD(0), v), align=size) for v in range(vectors)]
     products = []
@@ -190,26 +190,28 @@ def product(
     ahead,
     ahead_k,
 ):
-    """`tile`, compiled once for all of its uses."""
-    tile(
-        rows,
-        vectors,
-        out,
-        out_row,
-        init,
-        init_row,
-        add,
-        a,
-        a_row,
-        a_k,
-        a_outer,
-        panel,
-        panel_k,
-        inner,
-        outer,
-        ahead,
-        ahead_k,
-    )
+    """`tile`, compiled once for all of its uses, for any number of vectors: four at a time."""
+    W = width(out)
+    for v in range(0, vectors, 4):
+        tile(
+            rows,
+            min(4, vectors - v),
+            out + v * W,
+            out_row,
+            init + v * W,
+            init_row,
+            add,
+            a,
+            a_row,
+            a_k,
+            a_outer,
+            panel + v * W,
+            panel_k,
+            inner,
+            outer,
+            ahead,
+            ahead_k,
+        )
 
 
 def _shuffle(builder: Any, x: Any, y: Any, lanes: list[int]) -> Any:
@@ -303,7 +305,7 @@ def dot(typing: Any, out: Any, weights: Any, row: Any, a: Any, count: Any) -> An
         builder.cbranch(builder.icmp_signed(">", size, _WORD(0)), tiled, done)
 
         builder.position_at_end(tiled)
-        loop = _Loop(builder, builder.sdiv(size, _WORD(piece)), [source, factors, initial])
+        loop = Loop(builder, builder.sdiv(size, _WORD(piece)), [source, factors, initial])
         source_at, factors_at, total = loop.variables
         _, columns = _load_columns(builder, kind, source_at, source_row)
         for k, column in enumerate(columns):

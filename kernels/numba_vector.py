@@ -24,21 +24,35 @@ __all__ = [
     "Pointer",
     "Vector",
     "absolute",
+    "address",
     "aligned",
+    "all_set",
+    "at_address",
+    "choose",
     "copysign",
+    "each_lane",
+    "equal",
+    "exponent",
     "first",
     "fma",
     "fused",
+    "less",
+    "less_equal",
     "load",
     "load_part",
     "maximum",
     "minimum",
+    "negative",
     "null_like",
+    "polynomial",
     "power_of_two",
     "splat",
     "spread",
+    "square_root",
+    "stack",
     "store",
     "store_part",
+    "turned",
     "width",
     "zero_unless_positive",
 ]
@@ -164,6 +178,42 @@ def aligned(typing: Any, pointer: Any) -> Any:
         return builder.inttoptr(builder.and_(address, word(-VECTOR_BYTES)), args[0].type)
 
     return pointer(pointer), generate
+
+
+@intrinsic
+def address(typing: Any, pointer: Any) -> Any:
+    """The number of the place that a pointer points to."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.ptrtoint(args[0], ir.IntType(64))
+
+    return types.intp(pointer), generate
+
+
+@intrinsic
+def at_address(typing: Any, pointer: Any, number: Any) -> Any:
+    """The pointer of this type whose `address` is a number."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.inttoptr(args[1], args[0].type)
+
+    return pointer(pointer, types.intp), generate
+
+
+@intrinsic(prefer_literal=True)
+def stack(typing: Any, pointer: Any, count: Any) -> Any:
+    """Room for `count` vectors of this type, a constant; it lives as long as the call of the function that asks."""
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.ArrayType(args[0].type.pointee, count.literal_value * lanes(pointer.dtype.name))
+        with builder.goto_entry_block():  # and not by `alloca_once`, which fills it with zeros at every call
+            room = builder.alloca(kind)
+        room.align = VECTOR_BYTES
+        return builder.bitcast(room, args[0].type)
+
+    return pointer(pointer, count), generate
 
 
 # --- vectors: loads and stores, from any address
@@ -407,6 +457,28 @@ def absolute(typing: Any, a: Any) -> Any:
 
 
 @intrinsic
+def square_root(typing: Any, a: Any) -> Any:
+    """The root of a; NaN of negative numbers."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        name = f"llvm.sqrt.{_suffix(args[0].type)}"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(args[0].type, [args[0].type]), name)
+        return builder.call(function, args)
+
+    return a(a), generate
+
+
+@intrinsic
+def negative(typing: Any, a: Any) -> Any:
+    """-a, of zero too."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.fneg(args[0])
+
+    return a(a), generate
+
+
+@intrinsic
 def copysign(typing: Any, magnitude: Any, sign: Any) -> Any:
     """|magnitude| with the sign of `sign`."""
 
@@ -432,3 +504,140 @@ def power_of_two(typing: Any, a: Any) -> Any:
         return builder.bitcast(builder.shl(builder.bitcast(args[0], bits), shift), kind)
 
     return a(a), generate
+
+
+def each_lane(name: str) -> Any:
+    """The function of a vector that a function of the C library is of its lanes, one after the other."""
+
+    @intrinsic
+    def function(typing: Any, a: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            wide, element, vector = ir.DoubleType(), args[0].type.element, args[0]
+            of_library = cgutils.get_or_insert_function(builder.module, ir.FunctionType(wide, [wide]), name)
+            single = element != wide
+            for lane in map(ir.IntType(32), range(args[0].type.count)):
+                value = builder.extract_element(args[0], lane)
+                found = builder.call(of_library, [builder.fpext(value, wide) if single else value])
+                vector = builder.insert_element(vector, builder.fptrunc(found, element) if single else found, lane)
+            return vector
+
+        return a(a), generate
+
+    return function
+
+
+def polynomial(*coefficients: float) -> Any:
+    """The function c[0] + c[1] x + c[2] x^2 + ... of a vector, for coefficients that are constants."""
+
+    @intrinsic
+    def function(typing: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            kind = args[0].type
+            total, *others = [ir.Constant(kind, [c] * kind.count) for c in reversed(coefficients)]
+            for coefficient in others:
+                total = fused(builder, total, args[0], coefficient)
+            return total
+
+        return x(x), generate
+
+    return function
+
+
+# --- vectors: masks, whose lanes have all bits set, or none
+
+
+def _bits(builder: Any, vector: Any) -> Any:
+    """The vector as integers."""
+    kind = vector.type
+    size = 64 if isinstance(kind.element, ir.DoubleType) else 32
+    return builder.bitcast(vector, ir.VectorType(ir.IntType(size), kind.count))
+
+
+def _comparison(symbol: str) -> Callable[..., Any]:
+    """The mask of `a symbol b`; not set where one of them is NaN."""
+
+    def typed(typing: Any, a: Any, b: Any) -> Any:
+        kind = _common((a, b))
+
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            x, y = (_as_vector(context, builder, k, kind, v) for k, v in zip(sig.args, args, strict=True))
+            return builder.bitcast(builder.sext(builder.fcmp_ordered(symbol, x, y), _bits(builder, x).type), x.type)
+
+        return kind(a, b), generate
+
+    return typed
+
+
+less = intrinsic(_comparison("<"))
+less_equal = intrinsic(_comparison("<="))
+equal = intrinsic(_comparison("=="))
+
+
+def _is_set(builder: Any, mask: Any) -> Any:
+    """<W x i1> of a mask."""
+    bits = _bits(builder, mask)
+    return builder.icmp_signed("<", bits, ir.Constant(bits.type, None))
+
+
+@intrinsic
+def choose(typing: Any, mask: Any, b: Any, c: Any) -> Any:
+    """b where the mask is set, else c; numbers stand for equal lanes."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        x, y = (_as_vector(context, builder, k, mask, v) for k, v in zip(sig.args[1:], args[1:], strict=True))
+        return builder.select(_is_set(builder, args[0]), x, y)
+
+    return mask(mask, b, c), generate
+
+
+@intrinsic
+def all_set(typing: Any, mask: Any) -> Any:
+    """Whether a mask is set in all lanes."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        lanes_set = ir.IntType(args[0].type.count)
+        return builder.icmp_signed("==", builder.bitcast(_is_set(builder, args[0]), lanes_set), lanes_set(-1))
+
+    return types.boolean(mask), generate
+
+
+# --- vectors: the parts of a number
+
+
+@intrinsic
+def exponent(typing: Any, a: Any, lowest: Any, shift: Any) -> Any:
+    """n and f of a = 2^n f with lowest <= f < 2 lowest, for a normal a > 0.
+
+    `shift` is 1.5 * 2^(bits of the mantissa).
+    """
+    mantissa = 23 if a.dtype.bitwidth == 32 else 52
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        of_lowest, of_shift = (
+            _as_vector(context, builder, k, a, v) for k, v in zip(sig.args[1:], args[1:], strict=True)
+        )
+        bits = _bits(builder, args[0])
+        by = ir.Constant(bits.type, [mantissa] * bits.type.count)
+        n = builder.ashr(builder.sub(bits, _bits(builder, of_lowest)), by)
+        f = builder.bitcast(builder.sub(bits, builder.shl(n, by)), args[0].type)
+        number = builder.bitcast(builder.add(_bits(builder, of_shift), n), args[0].type)
+        return context.make_tuple(builder, sig.return_type, [builder.fsub(number, of_shift), f])
+
+    return types.UniTuple(a, 2)(a, lowest, shift), generate
+
+
+@intrinsic
+def turned(typing: Any, shifted: Any, quarters: Any, sine: Any, cosine: Any) -> Any:
+    """sin(r + n pi / 2) from the sine and cosine of r; n is `quarters` and the low bits of shifted's representation."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        bits = _bits(builder, args[0])
+        integer, count = bits.type.element, bits.type.count
+        quarter = args[1] if integer.width == 64 else builder.trunc(args[1], integer)
+        n = builder.add(bits, spread(builder, quarter, count))
+        one, two, up = [ir.Constant(bits.type, [value] * count) for value in (1, 2, integer.width - 2)]
+        odd = builder.icmp_signed("!=", builder.and_(n, one), ir.Constant(bits.type, None))
+        value = _bits(builder, builder.select(odd, args[3], args[2]))
+        return builder.bitcast(builder.xor(value, builder.shl(builder.and_(n, two), up)), args[0].type)
+
+    return shifted(shifted, types.intp, sine, cosine), generate

@@ -15,6 +15,7 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_Occurred
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.weakref cimport PyWeakref_NewRef
+from libc.math cimport sqrt, sqrtf
 from libc.stddef cimport size_t
 from libc.stdint cimport intptr_t
 from libc.string cimport memcpy, memset
@@ -23,6 +24,8 @@ from c_kernels cimport (
     FASTRNN_AT_AFTER,
     FASTRNN_AT_BEFORE,
     FASTRNN_AT_CONSTANT,
+    FASTRNN_AT_EXTRA,
+    FASTRNN_AT_TAKEN,
     FASTRNN_AT_GRADIENT,
     FASTRNN_AT_MIDDLE,
     FASTRNN_AT_REGISTER,
@@ -31,10 +34,12 @@ from c_kernels cimport (
     FASTRNN_AT_UNIT,
     FASTRNN_CHUNKS_TO_LOOK,
     FASTRNN_CONSTANTS,
+    FASTRNN_EXTRAS,
     FASTRNN_F32,
     FASTRNN_F64,
     FASTRNN_FEW_ROWS,
     FASTRNN_GRADIENT_ROWS,
+    FASTRNN_GROUP_UNITS,
     FASTRNN_GRU,
     FASTRNN_LSTM,
     FASTRNN_PROGRAM,
@@ -46,8 +51,10 @@ from c_kernels cimport (
     FASTRNN_UNIT_SLOTS,
     fastrnn_cell,
     fastrnn_code,
+    fastrnn_extra,
     fastrnn_give,
     fastrnn_instruction,
+    fastrnn_is_scan,
     fastrnn_isa_names,
     fastrnn_isa_runs,
     fastrnn_kernel_table,
@@ -76,7 +83,6 @@ from c_kernels cimport (
 
 from fastrnn.fits import check_call, check_product, check_weights
 
-RUNS_PROGRAMS = True  # of written cells, besides the built-in ones
 LOOKS_ITSELF = True  # whether arrays fit one another, sooner than fastrnn.ops would
 
 cdef extern from *:
@@ -359,6 +365,8 @@ cdef dict PLACES = {
     Kind.GRADIENT: (FASTRNN_AT_GRADIENT, FASTRNN_STATES),
     Kind.UNIT: (FASTRNN_AT_UNIT, FASTRNN_UNIT_SLOTS),
     Kind.MIDDLE: (FASTRNN_AT_MIDDLE, 1),
+    Kind.EXTRA: (FASTRNN_AT_EXTRA, FASTRNN_EXTRAS),
+    Kind.TAKEN: (FASTRNN_AT_TAKEN, 1),
     Kind.SHOWN: (FASTRNN_AT_SHOWN, FASTRNN_UNIT_SLOTS),
     Kind.CONSTANT: (FASTRNN_AT_CONSTANT, FASTRNN_CONSTANTS),
     Kind.REGISTER: (FASTRNN_AT_REGISTER, FASTRNN_REGISTERS),
@@ -380,37 +388,43 @@ cdef class Compiled:
     cdef fastrnn_program program
     cdef Buffer instructions, constants
 
-    def __init__(self, program, gates, int typenum):
+    def __init__(self, program, gates, int typenum, int units):
         cdef fastrnn_program *p = &self.program
         cdef ptrdiff_t i, k, lanes = kernels_of(typenum).lanes
         cdef fastrnn_instruction *at
         x_gates, h_gates, m_gates = program.x_gates, program.h_gates, program.m_gates
         p.slots, p.x_slots, p.h_slots, p.m_slots = program.slots, len(x_gates), len(h_gates), len(m_gates)
         p.states, p.parameters, p.gates, p.reads_h = program.states, program.units, gates, program.reads_h
-        p.registers, p.constant_count = program.registers, len(program.constants)
-        p.blocks = (max(p.slots + p.parameters, <int> program.room) + 3) // 4
+        p.registers, p.constant_count, p.extras = program.registers, len(program.constants), len(program.extras)
+        cdef ptrdiff_t room = max(p.slots + p.parameters, <int> program.room)
+        p.units, p.blocks = units, (room * units + 3) // 4
         for name, count, most in (
-                ("sums, parameters and values to keep", 4 * p.blocks, FASTRNN_UNIT_SLOTS), ("gates", gates, FASTRNN_UNIT_SLOTS),
-                ("states", p.states, FASTRNN_STATES), ("constants", p.constant_count, FASTRNN_CONSTANTS),
+                ("sums, parameters and values to keep", room, FASTRNN_UNIT_SLOTS), ("gates", gates, FASTRNN_UNIT_SLOTS),
+                ("states", p.states, FASTRNN_STATES), ("values beside x", p.extras, FASTRNN_EXTRAS),
+                ("constants", p.constant_count, FASTRNN_CONSTANTS),
                 ("registers", p.registers, FASTRNN_REGISTERS)):
             if count > most:
                 raise ValueError(f"the cell has {count} {name}; expected {most} at the most for the C kernels")
-        for i in range(p.x_slots):
-            p.x_gates[i] = sorted(x_gates).index(x_gates[i])
+        for i in range(p.x_slots * units):
+            p.x_gates[i] = sorted(x_gates).index(x_gates[i // units])
         blocks_hh = sorted(h_gates + m_gates)
-        for i in range(p.h_slots):
-            p.h_gates[i] = blocks_hh.index(h_gates[i])
-        for i in range(p.m_slots):
-            p.m_gates[i] = blocks_hh.index(m_gates[i])
-        codes = program.forward, program.backward, program.inside, program.middle, program.middle_back
+        for i in range(p.h_slots * units):
+            p.h_gates[i] = blocks_hh.index(h_gates[i // units])
+        for i in range(p.m_slots * units):
+            p.m_gates[i] = blocks_hh.index(m_gates[i // units])
+        codes = (
+            program.forward, program.backward, program.inside, program.middle, program.middle_back, program.take,
+            program.take_back)
         self.instructions = Buffer(sum(map(len, codes)) * sizeof(fastrnn_instruction))
         at = <fastrnn_instruction *> self.instructions.data
-        cdef fastrnn_code **compiled = [&p.forward, &p.backward, &p.inside, &p.middle, &p.middle_back]
+        cdef fastrnn_code **compiled = [
+            &p.forward, &p.backward, &p.inside, &p.middle, &p.middle_back, &p.take, &p.take_back]
         for i, instructions in enumerate(codes):
             compiled[i].instructions, compiled[i].count = at, len(instructions)
             for op, out, a, b, c in instructions:
                 at.op, at.out, at.a, at.b, at.c = op, place(out), place(a), place(b), place(c)
                 at += 1
+        lanes *= units
         self.constants = Buffer(p.constant_count * lanes * itemsize_of(typenum))
         p.constants = self.constants.data
         for i, value in enumerate(program.constants):
@@ -421,15 +435,18 @@ cdef class Compiled:
                     (<double *> self.constants.data)[i * lanes + k] = value
 
 
-cdef dict COMPILED = {}  # by id of a cell and dtype, for as long as the cell lives
+cdef dict COMPILED = {}  # by id of a cell, dtype and units of a group, for as long as the cell lives
 
 
-cdef Compiled compile_program(cell, int typenum):
+cdef Compiled compile_program(cell, int typenum, ptrdiff_t hidden):
     """A cell's program for the kernels, made once."""
-    key = id(cell), typenum
+    # Four unit vectors share their blocks, so that any number of slots fills whole tiles; fewer if there are no more.
+    cdef ptrdiff_t lanes = kernels_of(typenum).lanes
+    cdef int units = 1 if hidden <= lanes else 2 if hidden <= 2 * lanes else FASTRNN_GROUP_UNITS
+    key = id(cell), typenum, units
     found = COMPILED.get(key)
     if found is None:
-        found = Compiled(cell.program, len(cell.gates), typenum)
+        found = Compiled(cell.program, len(cell.gates), typenum, units)
         COMPILED[key] = found
         weakref.finalize(cell, COMPILED.pop, key, None).atexit = False
     return found
@@ -446,13 +463,15 @@ cdef struct Job:
     ptrdiff_t gates     # that are shown
     ptrdiff_t x_gates, h_gates  # that the products feed
     ptrdiff_t blocks    # of hidden units, in Z
-    ptrdiff_t strands   # blocks of a vector of units, which one thread takes together
+    ptrdiff_t strands   # blocks that have their units in common, which one thread takes together
+    ptrdiff_t block_units  # hidden units of these
     ptrdiff_t others    # states besides h
     ptrdiff_t lanes
     int itemsize
     int threads         # that the pool gave
     int packs_as_it_goes  # each step packs what it needs into L1
     int by_hidden       # threads split the hidden units, with a barrier per step; else the batch
+    bint apart          # threads that do so need no barrier
     ptrdiff_t steps     # of one projection of the input
     fastrnn_sizes sizes
     fastrnn_watch watch
@@ -469,6 +488,8 @@ cdef enum:
     # From how many bytes and inputs on weight_ih is worth splitting: at 128 KB an RNN with N = 1 lost a tenth of a
     # training step, an LSTM with N = 32 gained nothing.
     SPLIT_BYTES = 192 * 1024
+    # The same of a cell without a recurrent product, which projects all of x ahead in any case.
+    SPLIT_BYTES_OF_SCAN = 32 * 1024
     SPLIT_INPUTS = 32
     # From how many rows, of all steps, and hidden units on the gradients of the weights are: with 32 units at N = 32 to
     # 64 steps took up to 1.24 times as long, with 64 they gained 1.05.
@@ -537,10 +558,11 @@ cdef void choose_splits(Job *job, bint tape) noexcept:
     multiplies, loses by it: split weights are half as large again. So inference, where that is common, never splits.
     """
     cdef fastrnn_layer *l = &job.layer
-    cdef ptrdiff_t weight = job.itemsize * job.gates * l.hidden
-    if not SPLITS or l.program != NULL or job.typenum != cnp.NPY_FLOAT32:
+    cdef ptrdiff_t weight = job.itemsize * job.x_gates * l.hidden
+    if not SPLITS or job.typenum != cnp.NPY_FLOAT32:
         return
-    l.split_x = SPLITS_ALL or (tape and weight * l.inputs >= SPLIT_BYTES and l.inputs >= SPLIT_INPUTS)
+    l.split_x = SPLITS_ALL or (tape and l.inputs >= SPLIT_INPUTS and (
+        weight * l.inputs >= (SPLIT_BYTES_OF_SCAN if is_scan(l) else SPLIT_BYTES)))
 
 
 cdef void choose_weight_split(Job *job, ptrdiff_t rows) noexcept:
@@ -548,7 +570,7 @@ cdef void choose_weight_split(Job *job, ptrdiff_t rows) noexcept:
     cdef fastrnn_layer *l = &job.layer
     # Where weights are small, panels pay from 9 rows on: 16 rows of H = 64 train 1.26 times as fast, 12 of H = 256 0.90.
     l.few_rows = rows <= min(FEW_ROWS, max(8, l.hidden // 20)) and not l.dweight_add
-    if SPLITS and l.program == NULL and job.typenum == cnp.NPY_FLOAT32 and not l.few_rows:
+    if SPLITS and not has_middle(l) and job.typenum == cnp.NPY_FLOAT32 and not l.few_rows:
         l.split_w = SPLITS_ALL or rows >= SPLIT_ROWS and l.hidden >= SPLIT_HIDDEN
 
 
@@ -556,29 +578,29 @@ cdef inline int itemsize_of(int typenum) noexcept:
     return 4 if typenum == cnp.NPY_FLOAT32 else 8
 
 
-cdef int choose_cell(Job *job, object cell) except -1:
-    """Fill in what follows from the cell and the dtype alone."""
+cdef int choose_cell(Job *job, object cell, ptrdiff_t hidden) except -1:
+    """Fill in what follows from the cell, the dtype and the number of hidden units."""
     cdef Compiled compiled
     job.itemsize, job.kernels = itemsize_of(job.typenum), kernels_of(job.typenum)
     job.gates = job.x_gates = job.h_gates = len(cell.gates)
     job.others, job.strands = len(cell.states) - 1, 1
     if cell.program is None:
         job.cell = &job.kernels.cells[<int> CELL_IDS[cell.name]]
+        job.block_units = job.cell.block_units
     else:
-        compiled = compile_program(cell, job.typenum)
+        compiled = compile_program(cell, job.typenum, hidden)
+        job.block_units = compiled.program.units * job.kernels.lanes
         job.layer.program = &compiled.program
         job.x_gates, job.h_gates, job.strands = (
             compiled.program.x_slots, compiled.program.h_slots + compiled.program.m_slots, compiled.program.blocks)
-        # which the table of an instruction set that only adds split floats does not have
-        job.cell = &fastrnn_kernel_table(
-            ISA - SPLITS, FASTRNN_F32 if job.typenum == cnp.NPY_FLOAT32 else FASTRNN_F64).cells[<int> FASTRNN_PROGRAM]
+        job.cell = &job.kernels.cells[<int> FASTRNN_PROGRAM]
     job.lanes = job.kernels.lanes
     return 0
 
 
 cdef inline ptrdiff_t blocks_of(const Job *job, ptrdiff_t hidden) noexcept:
     """How many blocks so many hidden units have."""
-    return round_up(hidden, job.cell.block_units) // job.cell.block_units * job.strands
+    return round_up(hidden, job.block_units) // job.block_units * job.strands
 
 
 cdef inline ptrdiff_t c_width(const Job *job) noexcept:
@@ -595,14 +617,15 @@ cdef int describe_layer(Job *job, object cell, weights, bint tape) except -1:
     l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh, l.unit = (
         pointer(weight_ih), pointer(weights[1]), pointer(weights[2]), pointer(weights[3]), pointer(weights[5]))
     job.typenum = cnp.PyArray_TYPE(weight_ih)
-    choose_cell(job, cell)
-    l.inputs, l.hidden = weight_ih.shape[1], weight_ih.shape[0] // job.x_gates
+    l.inputs = weight_ih.shape[1]
+    l.hidden = weight_ih.shape[0] // len(cell.gates if cell.program is None else cell.program.x_gates)
+    choose_cell(job, cell, l.hidden)
     l.outputs = l.hidden
     if weights[1] is not None:
         l.outputs = (<cnp.ndarray> weights[1]).shape[1]
     elif weights[4] is not None:
         l.outputs = (<cnp.ndarray> weights[4]).shape[0]
-    l.pairs = PAIRS and job.strands == 1
+    l.pairs = PAIRS
     choose_splits(job, tape)
     job.blocks = blocks_of(job, l.hidden)
     job.cell.measure(l, &job.sizes)
@@ -680,6 +703,28 @@ cdef bint input_fits(const Job *job, object x, tuple state, bint ragged) noexcep
     return is_array(x, job.typenum, 3, T, N, I) or is_array(x, cnp.NPY_INTP, 2, T, N)
 
 
+cdef Buffer describe_extras(fastrnn_layer *l, int typenum, cell, tuple extra):
+    """Make the layer read what the cell is given beside x, in the memory that is returned; None without any."""
+    cdef tuple wanted = () if cell.program is None else cell.program.extras
+    cdef ptrdiff_t rows, width
+    cdef fastrnn_extra *at
+    cdef Buffer memory
+    if len(extra) != len(wanted):
+        raise ValueError(f"the cell is given {len(extra)} values beside x; expected {len(wanted)}")
+    if not extra:
+        return None
+    memory = Buffer(len(extra) * sizeof(fastrnn_extra))
+    at = <fastrnn_extra *> memory.data
+    for array, of_sequence in zip(extra, wanted):
+        rows, width = l.batch if of_sequence else l.rows, array.shape[len(array.shape) - 1] if array.shape else 0
+        if width not in (1, l.hidden) or not is_array(array, typenum, 2, rows, width):
+            raise ValueError("what the cell is given beside x does not fit the layer")
+        at.at, at.width, at.of_sequence = pointer(array), width, of_sequence
+        at += 1
+    l.extras = <fastrnn_extra *> memory.data
+    return memory
+
+
 cdef void point_to_input(fastrnn_layer *l, int typenum, cnp.ndarray x, cnp.ndarray h_0) noexcept:
     """Make the layer read x, real or tokens, and h_0."""
     l.h_0 = cnp.PyArray_DATA(h_0)
@@ -709,6 +754,9 @@ cdef void split_over(Job *job, int threads) noexcept:
     cdef bint large = job.itemsize * job.blocks * job.layer.panel_stride > LARGE_BYTES
     job.threads = threads
     job.by_hidden = job.layer.batch < threads * (ROWS_WORTH_LARGE_WEIGHTS if large else ROWS_WORTH_A_THREAD)
+    job.apart = is_scan(&job.layer) and job.projection.b == NULL
+    if job.apart and job.blocks // job.strands % threads == 0:
+        job.by_hidden = True  # without a barrier
 
 
 cdef int share(Job *job, num_threads) except -1:
@@ -848,9 +896,19 @@ def pack(cell, weights, *, num_threads=1):
 
 # ---- forward
 
+cdef inline bint is_scan(const fastrnn_layer *l) noexcept nogil:
+    """Whether a step has no recurrent product."""
+    return l.program != NULL and fastrnn_is_scan(l.program)
+
+
 cdef inline bint has_middle(const fastrnn_layer *l) noexcept nogil:
     """Whether a step has a second recurrent product, of m."""
     return l.program != NULL and l.program.m_slots > 0
+
+
+cdef inline bint takes_other(const fastrnn_layer *l) noexcept nogil:
+    """Whether h goes through a program before the recurrent product."""
+    return l.program != NULL and l.program.take.count > 0
 
 
 cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
@@ -864,7 +922,7 @@ cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
         job.by_hidden = True  # so that each block is packed by one thread only
     l.keep = tape
     l.projected = l.x != NULL and (
-        l.split_x or (l.steps > 1 and (job.packs_as_it_goes or l.batch < ROWS_WORTH_FUSING)))
+        l.split_x or (l.steps > 1 and (job.packs_as_it_goes or l.batch < ROWS_WORTH_FUSING or is_scan(l))))
     if l.projected:
         job.steps = max(1, PROJECTION_BYTES // max(1, of_a_step))
         if l.split_x:
@@ -931,7 +989,9 @@ cdef void forward_task(void *context, int part) noexcept nogil:
     cdef fastrnn_layer layer = job.layer
     cdef ptrdiff_t s, last, lowest, highest, row, rows, b0 = 0, b1 = job.blocks, n0 = 0, n1 = layer.batch
     cdef ptrdiff_t to_look = job.steps_to_look
-    cdef bint stopped = False, meets = job.by_hidden or layer.projected  # where others wait, it may not leave alone
+    cdef bint by_step = job.by_hidden and not job.apart  # whether there is a barrier
+    # Where others wait, it may not leave alone.
+    cdef bint stopped = False, meets = by_step or layer.projected and not job.by_hidden
     if job.by_hidden:
         b0, b1 = first_block(job, part), first_block(job, part + 1)
     else:
@@ -960,6 +1020,10 @@ cdef void forward_task(void *context, int part) noexcept nogil:
         if not stopped:
             if layer.m != NULL and not layer.keep and not layer.projected:
                 layer.z_row = fastrnn_step_row(&layer, s)
+            if layer.taken != NULL:
+                in_pieces(job, job.cell.step_take, &layer, s, b0, b1, n0, n1, job.strands)
+                if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # what is taken is of all threads
+                    return
             in_pieces(job, job.cell.step, &layer, s, b0, b1, n0, n1, job.strands)
             if layer.m != NULL:
                 if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # m is of all threads
@@ -972,7 +1036,7 @@ cdef void forward_task(void *context, int part) noexcept nogil:
             to_look, stopped = job.steps_to_look, fastrnn_stopped(&job.watch)
             if stopped and not meets:
                 return
-        if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):
+        if by_step and fastrnn_pool_barrier(job.threads, &job.watch):
             return
 
 
@@ -984,7 +1048,8 @@ cdef class Tape:
     cdef object cell  # which owns the program that the layer points to
     cdef object held  # see `hold`: of x, h_0 and y
     cdef object arrays  # that own z, c and u, if `recall` has made the tape
-    cdef Buffer z, c, u, offsets
+    cdef tuple extra  # which nobody else writes to
+    cdef Buffer z, c, u, taken, offsets, extras
 
 
 cdef cnp.ndarray new_y(Job *job, cnp.ndarray x, y):
@@ -1021,7 +1086,7 @@ cdef void copy_final(
 
 def forward(
     cell, x, tuple state, weights, *, bint tape=True, num_threads=1, Packed packed=None, batch_sizes=None,
-    bint reverse=False, y=None
+    bint reverse=False, y=None, tuple extra=()
 ):
     """`fastrnn.reference.forward` on the C kernels; without a tape, `packed`, made of the weights, may replace them."""
     cdef Job job
@@ -1036,6 +1101,7 @@ def forward(
     cdef ptrdiff_t k, others = job.others
     cdef bint ragged = batch_sizes is not None
     cdef Buffer offsets = describe_input(&job, cell, x, state, batch_sizes, reverse)
+    cdef Buffer extras = describe_extras(l, job.typenum, cell, extra)
     cdef cnp.ndarray y_array = new_y(&job, x, y)
     if l.batch == 0 and not ragged:
         l.steps = 0  # there may be any number, and nothing to do in each
@@ -1051,7 +1117,7 @@ def forward(
         c_size = c_row // others
     cdef size_t h_row = l.outputs * job.itemsize, y_row = l.y_row * job.itemsize
     cdef char *at
-    cdef Buffer z = None, c = None, u = None, scratch = None, projection = None
+    cdef Buffer z = None, c = None, u = None, taken = None, scratch = None, projection = None
     try:
         if others:
             if tape or c_row != row or l.program != NULL:  # programs want whole vectors that are aligned
@@ -1067,6 +1133,9 @@ def forward(
         elif has_middle(l):
             u = Buffer(row * (l.rows if tape else l.batch))
             l.m = u.data
+        if takes_other(l):
+            taken = Buffer(row * (l.rows if tape else l.batch))
+            l.taken = taken.data
         if packed is None and not job.packs_as_it_goes:
             packed = run_pack(&job)
         elif packed is None and l.u != NULL:
@@ -1101,7 +1170,7 @@ def forward(
     kept.job.layer.panels = kept.job.layer.bias = kept.job.layer.split_panels = NULL
     kept.x, kept.y, kept.h_0, kept.weights, kept.cell = x, y_array, h_0, weights, cell
     kept.held = held, hold(y_array)
-    kept.z, kept.c, kept.u, kept.offsets = z, c, u, offsets
+    kept.z, kept.c, kept.u, kept.taken, kept.offsets, kept.extras, kept.extra = z, c, u, taken, offsets, extras, extra
     return y_array, state_n, kept
 
 
@@ -1113,6 +1182,7 @@ cdef class Stepper:
     cdef readonly tuple states
     cdef object cell, validate
     cdef bint busy  # in a step: of another thread
+    cdef bint extras  # whether the cell is given anything beside x
     cdef list packed, memory  # Packed by layer; Buffers
     cdef Buffer jobs  # a Job by layer
     cdef int dimensions, threads, typenum
@@ -1123,6 +1193,7 @@ cdef class Stepper:
         cdef fastrnn_layer *l
         cdef ptrdiff_t C, k
         self.cell, self.validate, self.threads = cell, validate, usable_threads(num_threads)
+        self.extras = cell.program is not None and len(cell.program.extras) > 0
         self.dimensions, self.batch = (1, 1) if batch_size is None else (2, batch_size)
         self.typenum = cnp.NPY_FLOAT32 if dtype.itemsize == 4 else cnp.NPY_FLOAT64
         self.jobs = Buffer(len(weights) * sizeof(Job))
@@ -1142,13 +1213,15 @@ cdef class Stepper:
                 l.u = self.take(l.hidden * job.itemsize)
             if has_middle(l):
                 l.m = self.take(l.hidden * job.itemsize)
+            if takes_other(l):
+                l.taken = self.take(l.hidden * job.itemsize)
+            if l.split_x:
+                l.scratch = self.take(self.threads * job.sizes.forward_scratch * job.itemsize)
+            if l.split_x or has_middle(l):
+                l.x = l.h_0  # anything but NULL: a step of tokens needs no more
                 plan_forward(job, False, True)
                 self.memory.append(Buffer(job.blocks * l.z_stride * job.itemsize))
                 l.z = (<Buffer> self.memory[len(self.memory) - 1]).data
-            if l.split_x:
-                plan_forward(job, False, True)
-                l.z = self.take(job.blocks * l.z_stride * job.itemsize)
-                l.scratch = self.take(self.threads * job.sizes.forward_scratch * job.itemsize)
         self.states = tuple(states)
 
     cdef void *take(self, size_t row) except? NULL:
@@ -1186,7 +1259,8 @@ cdef class Stepper:
             job.layer.y_row = job.layer.outputs
             if self.states:
                 job.layer.h_0, job.layer.y, job.layer.c, job.layer.u = before.h_0, before.y, before.c, before.u
-                job.layer.z, job.layer.scratch, job.layer.m = before.z, before.scratch, before.m
+                job.layer.z, job.layer.scratch, job.layer.m, job.layer.taken = (
+                    before.z, before.scratch, before.m, before.taken)
 
     cdef bint fits(self, object array, ptrdiff_t columns, bint written) noexcept:
         """Whether an array can be used as it is: (N, columns) of the dtype."""
@@ -1204,8 +1278,10 @@ cdef class Stepper:
             raise RuntimeError("the stream is in a step of another thread; expected one thread at a time: give each its own")
         return 0
 
-    def step(self, x, out=None):
+    def step(self, x, out=None, tuple extra=()):
         """Take one step and return the last layer's outputs."""
+        cdef fastrnn_layer given  # an extra of one layer is that of all
+        cdef Buffer memory
         cdef int layer, count = len(self.packed)
         cdef Job *jobs = <Job *> self.jobs.data
         cdef Job *job
@@ -1217,12 +1293,17 @@ cdef class Stepper:
         if out is None:
             out = empty(self.dimensions, shape + 2 - self.dimensions, self.typenum)
         held = hold(x)
+        given.extras = NULL
+        if self.extras or extra:
+            given.batch, given.rows, given.hidden = self.batch, self.batch, jobs[0].layer.hidden
+            memory = describe_extras(&given, self.typenum, self.cell, extra)
         self.refuse_when_busy()  # nothing between the look and the mark may let another thread run, as new objects can
         self.busy = True
         before = pointer(x)
         for layer in range(count):
             job = jobs + layer
             l = &job.layer
+            l.extras = given.extras
             if layer == 0 and cnp.PyArray_TYPE(<cnp.ndarray> x) != self.typenum:
                 l.x, l.tokens = NULL, <const intptr_t *> before
             else:
@@ -1291,7 +1372,8 @@ cdef cnp.ndarray array_of(Buffer buffer, int typenum):
 
 def keep(Tape tape):
     """Take a tape apart: flat arrays that hold what it has besides what forward was given, and y. `recall` inverts it."""
-    return tuple([array_of(buffer, tape.job.typenum) for buffer in (tape.z, tape.c, tape.u) if buffer is not None])
+    return tuple([array_of(buffer, tape.job.typenum) for buffer in (tape.z, tape.c, tape.u, tape.taken)
+        if buffer is not None])
 
 
 def kept_sizes(cell, ptrdiff_t steps, ptrdiff_t batch, ptrdiff_t rows, ptrdiff_t hidden, ptrdiff_t proj_size, dtype):
@@ -1300,16 +1382,18 @@ def kept_sizes(cell, ptrdiff_t steps, ptrdiff_t batch, ptrdiff_t rows, ptrdiff_t
     cdef int typenum = cnp.NPY_FLOAT32 if dtype.itemsize == 4 else cnp.NPY_FLOAT64
     memset(&job, 0, sizeof(Job))
     job.typenum, job.layer.hidden = typenum, hidden
-    choose_cell(&job, cell)
+    choose_cell(&job, cell, hidden)
     sizes = [blocks_of(&job, hidden) * stride_of_blocks(&job, rows)]
     if job.others:
         sizes.append((batch + rows) * c_width(&job))
     if proj_size or has_middle(&job.layer):
         sizes.append(rows * hidden)
+    if takes_other(&job.layer):
+        sizes.append(rows * hidden)
     return tuple(sizes)
 
 
-def recall(cell, x, tuple state, weights, y, tuple kept, *, batch_sizes=None, bint reverse=False):
+def recall(cell, x, tuple state, weights, y, tuple kept, *, batch_sizes=None, bint reverse=False, tuple extra=()):
     """Put together the tape of a `forward` with these arguments from its y and what `keep` said of it.
 
     The arrays become the tape's memory, if they are aligned to cache lines; else it gets a copy.
@@ -1318,6 +1402,7 @@ def recall(cell, x, tuple state, weights, y, tuple kept, *, batch_sizes=None, bi
     cdef fastrnn_layer *l = &tape.job.layer
     describe_layer(&tape.job, cell, weights, True)
     tape.offsets = describe_input(&tape.job, cell, x, state, batch_sizes, reverse)
+    tape.extras, tape.extra = describe_extras(l, tape.job.typenum, cell, extra), extra
     new_y(&tape.job, x, y)
     tape.x, tape.y, tape.h_0, tape.weights, tape.cell = x, y, state[0], weights, cell
     tape.held = hold(x), hold(state[0]), hold(y), [hold(array) for array in kept]
@@ -1330,10 +1415,12 @@ def recall(cell, x, tuple state, weights, y, tuple kept, *, batch_sizes=None, bi
             [is_array(array, tape.job.typenum, 1, size) for array, size in zip(kept, sizes)]):
         raise ValueError(f"the tape has arrays of {[array.size for array in kept]} elements; expected {list(sizes)}")
     memory = [aligned(array) for array in kept]
-    tape.arrays = memory
+    tape.arrays = tuple(memory)
     l.z = pointer(memory[0])
     if len(state) > 1:
         l.c = pointer(memory[1])
+    if takes_other(l):
+        l.taken = pointer(memory.pop())
     if weights[4] is not None:
         l.u = pointer(memory[len(memory) - 1])
     elif has_middle(l):
@@ -1405,6 +1492,7 @@ cdef void backward_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
     cdef fastrnn_layer layer = layer_of_part(job, part)
     cdef ptrdiff_t s, p0 = 0, p1 = job.sizes.hidden_panels, n0 = 0, n1 = layer.batch, to_look = job.steps_to_look
+    cdef bint by_step = job.by_hidden and not job.apart
     if job.by_hidden:
         p0 = start(job.sizes.hidden_panels, job.threads, part)
         p1 = start(job.sizes.hidden_panels, job.threads, part + 1)
@@ -1422,9 +1510,9 @@ cdef void backward_task(void *context, int part) noexcept nogil:
         to_look -= 1
         if to_look == 0:
             to_look = job.steps_to_look
-            if fastrnn_stopped(&job.watch) and not job.by_hidden:
+            if fastrnn_stopped(&job.watch) and not by_step:
                 return
-        if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):
+        if by_step and fastrnn_pool_barrier(job.threads, &job.watch):
             return
 
 
@@ -1599,9 +1687,8 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
             job.itemsize * job.sizes.backward_panel * max(job.sizes.hidden_panels, job.sizes.input_panels))
         l.panels_hh = l.panels_ih = panels.data  # one after the other
         if l.m != NULL:
-            dh = Buffer(l.rows * h_row)
             panels_m = Buffer(job.itemsize * job.sizes.backward_panel * job.sizes.hidden_panels)
-            l.dh, l.panels_m = dh.data, panels_m.data
+            l.panels_m = panels_m.data
         split = Buffer(job.itemsize * job.sizes.input_panels * job.sizes.split_backward)
         l.split_panels = split.data
         scratch = Buffer(job.itemsize * job.sizes.backward_scratch * job.threads)
@@ -1791,6 +1878,92 @@ def softmax(cnp.ndarray z, double scale, *, num_threads=1):
             fastrnn_pool_release()
     check(&job.watch)
     return p, top, total
+
+
+# ---- what training does besides: gradients of embeddings, steps of Adam
+
+ctypedef fused real:
+    float
+    double
+
+
+cdef bint add_rows(real *out, const cnp.npy_intp *tokens, const real *rows, ptrdiff_t R, ptrdiff_t V, ptrdiff_t E) noexcept:
+    """out[tokens[r]] += rows[r], in order; whether all tokens were in 0..V-1."""
+    cdef ptrdiff_t r, e
+    cdef real *row
+    for r in range(R):
+        if not 0 <= tokens[r] < V:
+            return False
+        row = out + tokens[r] * E
+        for e in range(E):
+            row[e] += rows[r * E + e]
+    return True
+
+
+def scatter_add(cnp.ndarray rows, cnp.ndarray tokens, ptrdiff_t count):
+    """Return (count, E) with the sum of the rows (R, E) of each of tokens (R,), which are of intp; both C-contiguous."""
+    cdef ptrdiff_t R = rows.shape[0], E = rows.shape[1]
+    cdef int typenum = cnp.PyArray_TYPE(rows)
+    cdef bint single = is_array(rows, cnp.NPY_FLOAT32, 2, R, E)
+    if not (single or is_array(rows, cnp.NPY_FLOAT64, 2, R, E)) or not is_array(tokens, cnp.NPY_INTP, 1, R):
+        raise ValueError("rows and tokens are no contiguous arrays (R, E) of float32 or float64 and (R,) of intp")
+    cdef cnp.npy_intp *shape = [count, E]
+    cdef cnp.ndarray out = cnp.PyArray_ZEROS(2, shape, typenum, 0)
+    cdef const cnp.npy_intp *at = <const cnp.npy_intp *> cnp.PyArray_DATA(tokens)
+    cdef bint fit
+    if single:
+        fit = add_rows(<float *> cnp.PyArray_DATA(out), at, <const float *> cnp.PyArray_DATA(rows), R, count, E)
+    else:
+        fit = add_rows(<double *> cnp.PyArray_DATA(out), at, <const double *> cnp.PyArray_DATA(rows), R, count, E)
+    if not fit:
+        raise ValueError(f"tokens has one that is not in 0..{count - 1}")
+    return out
+
+
+cdef void step_of_adam(
+    real *p, const real *grad, real *mean, real *square, ptrdiff_t n, const double *by) noexcept:
+    """One pass over all four, in the order of operations of `fastrnn.training.optimizers`, so that the bits are its."""
+    cdef real beta1 = <real> by[0], beta2 = <real> by[1], rest1 = <real> (1 - by[0]), rest2 = <real> (1 - by[1])
+    cdef real correction = <real> by[2], eps = <real> by[3], rate = <real> by[4], kept = <real> by[5]
+    cdef real m, v
+    cdef ptrdiff_t i
+    for i in range(n):
+        m = mean[i] * beta1 + grad[i] * rest1
+        v = square[i] * beta2 + grad[i] * grad[i] * rest2
+        mean[i] = m
+        square[i] = v
+        if real is float:
+            p[i] = p[i] * kept - m / (sqrtf(v) / correction + eps) * rate
+        else:
+            p[i] = p[i] * kept - m / (sqrt(v) / correction + eps) * rate
+
+
+def adam(cnp.ndarray p, cnp.ndarray grad, cnp.ndarray mean, cnp.ndarray square, *, double beta1, double beta2,
+         double correction, double eps, double rate, double kept):
+    """Take a step of Adam in place; False, and nothing done, unless all arrays are contiguous, of one dtype and size.
+
+    mean := beta1 mean + (1 - beta1) grad; square := beta2 square + (1 - beta2) grad^2;
+    p := kept p - rate mean / (sqrt(square) / correction + eps).
+    """
+    cdef int typenum = cnp.PyArray_TYPE(p)
+    cdef ptrdiff_t n = cnp.PyArray_SIZE(p)
+    if typenum != cnp.NPY_FLOAT32 and typenum != cnp.NPY_FLOAT64:
+        return False
+    for a in (p, grad, mean, square):
+        if not cnp.PyArray_ISCARRAY_RO(a) or not (a is grad or cnp.PyArray_ISWRITEABLE(a)):
+            return False
+        if cnp.PyArray_TYPE(a) != typenum or cnp.PyArray_SIZE(a) != n:
+            return False
+    cdef double *by = [beta1, beta2, correction, eps, rate, kept]
+    if typenum == cnp.NPY_FLOAT32:
+        step_of_adam(
+            <float *> cnp.PyArray_DATA(p), <const float *> cnp.PyArray_DATA(grad), <float *> cnp.PyArray_DATA(mean),
+            <float *> cnp.PyArray_DATA(square), n, by)
+    else:
+        step_of_adam(
+            <double *> cnp.PyArray_DATA(p), <const double *> cnp.PyArray_DATA(grad), <double *> cnp.PyArray_DATA(mean),
+            <double *> cnp.PyArray_DATA(square), n, by)
+    return True
 
 
 # ---- operations of programs, for the tests

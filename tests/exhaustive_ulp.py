@@ -1,4 +1,4 @@
-"""Measure the error of the C kernels' elementary functions: of every float32, and of a large sample of float64.
+"""Measure the error of the kernels' elementary functions: of every float32, and of a large sample of float64.
 
     python tests/exhaustive_ulp.py [function ...]
 
@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,12 +71,24 @@ class Worst(NamedTuple):
     at: float
 
 
-def instruction_sets() -> list[str]:
-    """Return those of the C kernels that run here."""
-    return re.findall(r"(\w+): (?:used|runs)", load("cython").describe())
+Operation = Callable[..., Array]  # of its name and one to three operands
 
 
-def worst_of(name: str, a: Array) -> dict[str, Worst]:
+def operations(backend: str = "cython") -> dict[str, Operation]:
+    """Return what computes an operation: the C kernels by instruction set, of those that run here; or Numba's."""
+    if backend == "numba":
+        from fastrnn.kernels.numba_program import activation
+
+        return {"numba": activation}
+    return {isa: _on(isa) for isa in re.findall(r"(\w+): (?:used|runs)", load("cython").describe())}
+
+
+def _on(isa: str) -> Operation:
+    kernels: Any = load("cython")
+    return lambda name, a, b=None, c=None: kernels.activation(name, a, isa, b, c)
+
+
+def worst_of(name: str, a: Array, backend: str = "cython") -> dict[str, Worst]:
     """Compare a function of the floats `a` on every instruction set with the same in the next larger dtype."""
     info, found = np.finfo(a.dtype), {}
     with np.errstate(all="ignore"):
@@ -85,8 +97,8 @@ def worst_of(name: str, a: Array) -> dict[str, Worst]:
         want = FUNCTIONS[name].truth(wide)
         ulp = np.ldexp(1.0, np.clip(np.frexp(want)[1] - 1, info.minexp, info.maxexp - 1) - info.nmant)
         denormal, nan, infinite = np.abs(want) < info.smallest_normal, np.isnan(want), np.isinf(want.astype(a.dtype))
-        for isa in instruction_sets():
-            got = load("cython").activation(name, a, isa)
+        for isa, operation in operations(backend).items():
+            got = operation(name, a)
             error = (np.abs(got - want) / ulp).astype(np.float64)
             error[denormal & (got == 0) | nan & np.isnan(got) | infinite & np.isinf(got)] = 0
             error[(np.signbit(got) != np.signbit(want)) & ~nan] = np.inf
@@ -142,7 +154,7 @@ def measure(dtype: str, names: Iterable[str], chunks: Iterable[Array]) -> bool:
                 worst = merged(worst, waiting.pop(0).result())
         for last in waiting:
             worst = merged(worst, last.result())
-    for name, isa in product(names, instruction_sets()):
+    for name, isa in product(names, operations()):
         error, at = worst[name, isa]
         print(f"{dtype:8} {name:8} {isa:10} {error:.4f} ulp at {at!r}")
     print(f"{dtype}: {time.perf_counter() - began:.0f} s", flush=True)

@@ -165,8 +165,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "many_unpacked_rows_read_the_first",
-            "rows, piece->h_prev + n * piece->h_row, piece->h_row, l->weight_hh",
-            "rows, piece->h_prev, piece->h_row, l->weight_hh",
+            "rows, piece->taken + n * piece->taken_row, piece->taken_row,",
+            "rows, piece->taken, piece->taken_row,",
         ),
         Mutant("short_block_of_a_row_is_the_first", "one.p += j * l->panel_stride;", "one.p += 0;"),
         Mutant(
@@ -290,18 +290,36 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("states_lie_side_by_side_with_h", "c + (k - 1) * FN(unit_width)(l)", "c + (k - 1) * l->hidden"),
         Mutant(
             "h_of_the_first_row",
-            "h[r] = vec_load_part(h_prev + r * h_row + q * LANES",
-            "h[r] = vec_load_part(h_prev + q * LANES",
+            "vec_load_part(h_prev + r * h_row + (q + u) * LANES",
+            "vec_load_part(h_prev + (q + u) * LANES",
         ),
-        Mutant("sums_of_the_first_block", "acc[slot / 4 * plane] + slot % 4, 4", "acc[0] + slot % 4, 4"),
-        Mutant("units_of_a_row_step_as_rows", "units > 1 ? units : count);", "count);"),
-        Mutant("m_is_that_of_another_row", "(l->keep ? piece->row + n : n) * H + at", "n * H + at"),
+        Mutant("h_is_read_beyond_its_row", "const int whole = FN(are_whole)(l, q, units);", "const int whole = 1;"),
+        Mutant("sums_of_the_first_block", "acc[at / 4 * plane] + at % 4", "acc[0] + at % 4"),
+        Mutant("slots_of_the_first_unit", "at = q % units; slot < slots", "at = 0; slot < slots"),
+        Mutant("units_beyond_h", "ceil_div(FN(left)(l, q), LANES));", "group);"),
+        Mutant("m_is_that_of_another_row", "(l->keep ? piece->row + n : n) * H", "n * H"),
         Mutant("followers_and_beginners_together", "follows ? least(rows, m->carried - n) : rows", "rows"),
-        Mutant(
-            "bypass_is_lost", "carry[r * carry_row] = dh[4 * first + r * d_row];", "carry[r * carry_row] = (vec){0};"
-        ),
         Mutant("lanes_beyond_h_stay", "end < LANES && slot < p->slots", "end < 0 && slot < p->slots"),
         Mutant("trace_shows_the_first_rows", "(k - 1) * rows * l->hidden + at", "at"),
+        Mutant("extras_of_a_sequence_by_row", "(extra.of_sequence ? n : row + n)", "(row + n)", "extra"),
+        Mutant("extras_are_those_of_the_first_row", "vec_splat(at[r])", "vec_splat(at[0])", "extra"),
+        Mutant(
+            "h_is_taken_of_the_first_rows",
+            "(REAL *)piece->taken + n * piece->taken_row;",
+            "(REAL *)piece->taken;",
+            "extra",
+        ),
+    ],
+    ("fastrnn/extra.py", "extra"): [
+        Mutant("pieces_draw_from_the_beginning", "self.first + start * math.prod(self.shape[1:])", "self.first"),
+        Mutant("draws_begin_with_a_counter", "[skipped : skipped + count]", "[:count]"),
+        Mutant("calls_draw_the_same", "drawn[k] += math.prod(size)", "pass"),
+        Mutant("runs_have_masks_of_their_own", "whole.take(sequence, 0)", "whole[: len(sequence)]"),
+        Mutant("what_is_kept_is_not_scaled", "1 / (1 - self.p), dtype", "1, dtype"),
+    ],
+    ("fastrnn/cells/noise.py", "extra"): [
+        Mutant("zoneout_keeps_the_new", "where(draw > 0.5, old, new)", "where(draw > 0.5, new, old)"),
+        Mutant("expectation_the_other_way", "new + p * (old - new)", "old + p * (new - old)"),
     ],
     ("kernels/c/program.inc.h", "activations written"): [
         Mutant("lerp_starts_elsewhere", "vec_fma(a, b - c, c)", "vec_fma(a, b - c, b)"),
@@ -312,6 +330,28 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("places_are_written_too_early", "any(self.uses[node] > (node in args) for node in content)", "False"),
         Mutant("lost_slots_are_used", "n.leaf is not None and n.value not in lost}", "n.leaf is not None}"),
         Mutant("difference_the_other_way", "Op.FNMA, (*product.args, c)", "Op.FMA, (*product.args, c)"),
+        Mutant("what_is_seen_is_computed", "needed |= args & ~seen", "needed |= args", "language"),
+    ],
+    ("fastrnn/cells/library/variants.py", "variants"): [
+        Mutant("output_gate_sees_the_old_memory", "a.o + p.p_o * c)", "a.o + p.p_o * prev.c)"),
+        Mutant("only_above_is_clipped", "clipped(x, -clip, clip)", "clipped(x, -float('inf'), clip)"),
+        Mutant(
+            "coupled_gates_are_equal",
+            "i, g, o = of_gate(a.i), of_candidate(a.g), of_gate(a.o)\n        f = 1 - i",
+            "i, g, o = of_gate(a.i), of_candidate(a.g), of_gate(a.o)\n        f = i",
+        ),
+    ],
+    ("fastrnn/cells/library/activations.py", "variants"): [
+        Mutant(
+            "numbers_shift",
+            "(*map(float, numbers), *defaults[len(numbers) :])",
+            "(*defaults[len(numbers) :], *map(float, numbers))",
+        ),
+        Mutant(
+            "onnx_has_another_slope",
+            '"HardSigmoid": ("hard_sigmoid", 0.2, 0.5)',
+            '"HardSigmoid": ("hard_sigmoid", 1 / 6, 0.5)',
+        ),
     ],
     ("fastrnn/cells/derivative.py", "written"): [
         Mutant("last_part_alone", "graph.make(Op.ADD, known[arg], part) if arg in known else part", "part"),
@@ -327,6 +367,44 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "known[node] = seed if",
         ),
         Mutant("middle_has_no_gradient", "[*seeds, (middle, graph.leaf(Operand(Kind.MIDDLE, 0)))]", "seeds"),
+        Mutant(
+            "parameters_learn_nothing_from_what_is_taken",
+            "(at, graph.make(Op.ADD, leaf, more)) for",
+            "(at, leaf) for",
+            "extra",
+        ),
+        Mutant("h_is_taken_where_others_take_h", "if set(taken) == all_of_h else ()", "", "extra"),
+    ],
+    ("fastrnn/onnx/node.py", "onnx"): [
+        Mutant("gates_stay_in_onnx_order", "by_gate[gate] for gate in order", "by_gate[gate] for gate in by_gate"),
+        Mutant(
+            "padding_is_reversed_too", "np.where(steps < lengths, lengths - 1 - steps, steps)", "(lengths - 1 - steps)"
+        ),
+        Mutant("no_steps_leave_the_state", "s[:, lengths == 0] = 0", "s[:, lengths < 0] = 0"),
+        Mutant("peepholes_in_the_order_of_gates", "p_i, p_o, p_f = np.split", "p_i, p_f, p_o = np.split"),
+    ],
+    ("fastrnn/onnx/scope.py", "onnx"): [
+        Mutant("drawn_weights_are_constants", "or node.op_type in DRAWN or", "or"),
+    ],
+    ("fastrnn/onnx/session.py", "onnx_session"): [
+        Mutant(
+            "replaced_weights_are_ignored",
+            "self._pieces is None or self._defaults & feed.keys()",
+            "self._pieces is None",
+        ),
+        Mutant("constants_are_missing", "_with_constants(here, uses, makers), values", "sorted(here), values"),
+        Mutant("names_around_a_branch_are_missing", "            found |= used - own\n", ""),
+    ],
+    ("fastrnn/onnx/scan.py", "onnx_export"): [
+        Mutant(
+            "padding_changes_the_state", 'body.add("Where", [mask, new, old])', 'body.add("Where", [mask, new, new])'
+        ),
+        Mutant("reverse_runs_forward", "scan_input_directions=[reverse]", "scan_input_directions=[0]"),
+        Mutant("conditions_lose_their_else", 'g.add("And", [g.add("Not", [mask]), c])', "never"),
+    ],
+    ("fastrnn/onnx/operators.py", "onnx_export"): [
+        Mutant("directions_side_by_side_are_one", "perm=[0, 2, 1, 3]", "perm=[0, 1, 2, 3]"),
+        Mutant("no_steps_have_no_state", "[some, new, old]", "[some, new, new]"),
     ],
     ("kernels/c/steps.h", "kernels"): [
         Mutant("more_rows_follow_than_there_were", "return here < before ? here : before;", "return here;"),
@@ -584,8 +662,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "directions_swap_their_states",
-            "state = states[2 * layer + reverse]\n            _, state_n = ops.infer(",
-            "state = states[2 * layer + 1 - reverse]\n            _, state_n = ops.infer(",
+            "state, extra = states[2 * layer + reverse], setting",
+            "state, extra = states[2 * layer + 1 - reverse], setting",
         ),
         Mutant(
             "reverse_segments_lie_at_the_start",
@@ -645,8 +723,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "y_can_be_written",
-            "y.flags.writeable = False\n        return",
-            "y.flags.writeable = rows.batch_sizes is not None\n        return",
+            "y.flags.writeable = False\n        tape",
+            "y.flags.writeable = rows.batch_sizes is not None\n        tape",
         ),
         Mutant(
             "tapes_serve_two_threads",
@@ -661,7 +739,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "uniform(1 / self.hidden_size)",
         ),
         Mutant(
-            "copies_share_caches", '_CACHES = ("_weights", "_entrance")', '_CACHES = ("_entrance",)', "modules stateful"
+            "copies_share_caches", '_CACHES = ("_weights", "_entrance",', '_CACHES = ("_entrance",', "modules stateful"
         ),
     ],
     ("fastrnn/rows.py", "modules masks"): [
@@ -741,8 +819,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "torch's_threads_are_ignored",
-            " = choose(backend, torch.get_num_threads())",
-            " = choose(backend, None)",
+            "(self.cell, backend, torch.get_num_threads())",
+            "(self.cell, backend, None)",
             "torch torch_threads",
         ),
         Mutant(
@@ -792,8 +870,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("adam_corrects_as_at_the_first_step", "math.sqrt(1 - beta2**self.steps)", "math.sqrt(1 - beta2)"),
         Mutant(
             "decay_ignores_the_learning_rate",
-            "p *= 1 - self.learning_rate * self.weight_decay",
-            "p *= 1 - self.weight_decay",
+            "return 1 - self.learning_rate * self.weight_decay",
+            "return 1 - self.weight_decay",
         ),
         Mutant("momentum_is_forgotten", "velocity *= self.momentum", "velocity *= 0"),
         Mutant(
@@ -826,7 +904,80 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ],
     ("fastrnn/training/layers.py", "layers"): [
         Mutant("padding_learns", "dweight[self.padding_idx] = 0", "dweight[self.padding_idx] += 0"),
-        Mutant("embedding_counts_a_token_once", "dweight[token] += row", "dweight[token] = row"),
+    ],
+    ("kernels/sequence.pyx", "layers"): [
+        Mutant("embedding_counts_a_token_once", "row[e] += rows[r * E + e]", "row[e] = rows[r * E + e]"),
+        Mutant("embedding_takes_any_token", "if not 0 <= tokens[r] < V:", "if not tokens[r] < V:"),
+        Mutant(
+            "adam_forgets_eps_in_float",
+            "p[i] = p[i] * kept - m / (sqrtf(v) / correction + eps)",
+            "p[i] = p[i] * kept - m / (sqrtf(v) / correction)",
+        ),
+        Mutant(
+            "adam_writes_what_is_read_only",
+            "or not (a is grad or cnp.PyArray_ISWRITEABLE(a))",
+            "or not (a is not None)",
+        ),
+    ],
+    ("fastrnn/training/composition.py", "composition"): [
+        Mutant(
+            "resets_are_not_handed_on",
+            'y, state_n, tape = self.rnn.forward(x, states.get(""), **which)',
+            'y, state_n, tape = self.rnn.forward(x, states.get(""), **(dict(which) | {"resets": None}))',
+        ),
+        Mutant(
+            "gradients_of_final_states_are_lost",
+            'dx, dstate_0, grads = self.rnn.backward(tape, dy, dstates.get(""))',
+            "dx, dstate_0, grads = self.rnn.backward(tape, dy)",
+        ),
+        Mutant("masked_steps_are_seen", "        padding = ~mask\n", "        padding = np.zeros_like(mask)\n"),
+        Mutant("gradients_of_padding_come_back", "dy = clear(dy, padding)", "dy = clear(dy, None)", "pooling"),
+    ],
+    ("fastrnn/training/pooling.py", "pooling"): [
+        Mutant(
+            "mean_is_of_all_steps",
+            "count = np.maximum(counted.sum(0), 1)[:, None].astype(x.dtype)",
+            "count = np.full((x.shape[1], 1), len(x), x.dtype)",
+        ),
+        Mutant("resets_begin_a_step_late", "counted[:-1] &= begun[1:] == 0", "counted &= begun == 0"),
+        Mutant(
+            "masked_resets_do_not_count", '(("resets", resets), ("mask", mask))', '(("mask", mask), ("resets", resets))'
+        ),
+        Mutant(
+            "shares_have_no_gradient_of_their_sum",
+            'dscores = shares * (dshares - np.einsum("tn,tn->n", shares, dshares))',
+            "dscores = shares * dshares",
+        ),
+    ],
+    ("fastrnn/training/convolution.py", "pooling"): [
+        Mutant("even_kernels_see_one_step_earlier", "else (self.kernel_size - 1) // 2", "else self.kernel_size // 2"),
+        Mutant(
+            "weights_gradient_has_its_axes_swapped",
+            "np.ascontiguousarray(dweight.swapaxes(1, 2))",
+            "dweight.reshape(O, I, k)",
+        ),
+    ],
+    ("fastrnn/training/normalization.py", "pooling"): [
+        Mutant("mean_has_no_gradient", "(d - d.mean(-1, keepdims=True) - standard * along)", "(d - standard * along)"),
+    ],
+    ("fastrnn/training/activations.py", "pooling"): [
+        Mutant(
+            "softmax_has_a_diagonal_derivative", "y * (dy - np.sum(y * dy, axis=-1, keepdims=True))", "y * dy * (1 - y)"
+        ),
+    ],
+    ("fastrnn/training/model.py", "training_cells"): [
+        Mutant("masked_targets_count", '        counts &= np.asarray(which["mask"])\n', ""),
+    ],
+    ("fastrnn/training/cells.py", "training_cells"): [
+        Mutant("any_cell_of_ones_own_is_taken", "or given.name != name:", "or False:"),
+    ],
+    ("fastrnn/training/architecture.py", "saving"): [
+        Mutant("sizes_of_a_file_are_believed", "and value > largest:", "and value < 0:"),
+        Mutant(
+            "subclasses_are_saved_as_what_they_are_not",
+            "if _classes().get(kind) is not type(module):",
+            "if kind not in _classes() and not isinstance(module, Parametrized):",
+        ),
     ],
     ("fastrnn/training/batches.py", "text"): [
         Mutant(
@@ -875,15 +1026,28 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
     ],
     ("kernels/numba_layout.py", "numba"): [
-        Mutant("numba_gru_swaps_gates_of_x", "(slot + 2 if side == X else slot) % 3", "slot % 3"),
+        Mutant("numba_gru_swaps_gates_of_x", "x_gates=0x102", "x_gates=0x210"),
+        Mutant("numba_m_feeds_the_gates_of_h", "else s.m_gates", "else s.h_gates", "numba_written"),
     ],
     ("kernels/numba_forward.py", "numba"): [
         Mutant(
             "numba_threads_do_not_wait_after_a_step",
-            "turn = barrier(sync, team, turn, thread, a.watch)\n            if leaves(a.watch, turn):\n"
-            "                return turn\n        if a.u:",
-            "turn += 0\n        if a.u:",
+            "turn = barrier(sync, team, turn, thread, a.watch)\n                if leaves(a.watch, turn):\n"
+            "                    return turn\n        if a.hr_panels:",
+            "turn += 0\n        if a.hr_panels:",
             "numba_threads",
+        ),
+        Mutant(
+            "numba_tiles_are_as_high_as_h_alone_lets_them",
+            "vectors = max(vectors, of_x)",
+            "vectors = vectors",
+            "numba_written",
+        ),
+        Mutant(
+            "numba_states_begin_with_the_first_one",
+            "load_part(a.c_0 + ((k * s.N + n) * s.H + u * W), s.H - u * W)",
+            "load_part(a.c_0 + (n * s.H + u * W), s.H - u * W)",
+            "numba_written",
         ),
     ],
     ("kernels/numba_backward.py", "numba"): [
@@ -894,6 +1058,39 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "numba",
         ),
         Mutant("numba_dx_does_not_add", "if s.add_dx:", "if s.add_dx > 1:"),
+        Mutant(
+            "numba_gradient_of_h_forgets_what_bypasses",
+            "            if bypasses:\n                of_h = of_h + load(a.carry",
+            "            if False:\n                of_h = of_h + load(a.carry",
+            "numba numba_written",
+        ),
+        Mutant(
+            "numba_parameters_have_the_gradients_of_sums",
+            "load(sums + (s.sums + m) * W)",
+            "load(sums + m * W)",
+            "numba_written",
+        ),
+    ],
+    ("kernels/numba_math.py", "numba_activations"): [
+        Mutant("numba_sin_takes_two_parts_of_pi", "fma(n, -third, fma(n, -second,", "fma(n, -0.0, fma(n, -second,"),
+        Mutant("numba_log1p_forgets_what_rounding_took", "_log_plus(u, lost / u)", "_log_plus(u, 0.0)"),
+    ],
+    ("kernels/numba_program.py", "numba_activations numba_written"): [
+        Mutant("numba_fnma_subtracts_c", "fma(negative(a), b, c)", "negative(fma(a, b, c))"),
+        Mutant("numba_min_loses_a_nan", "choose(equal(b, b), minimum(a, b), b)", "minimum(a, b)"),
+        Mutant("numba_later_rows_see_one_parameter", "load_part(unit + (i * H + u * W)", "load_part(unit + (u * W)"),
+        Mutant(
+            "numba_missing_lanes_keep_gradients",
+            "store(place, first(load(place), count))",
+            "store(place, load(place))",
+            reason="their weights are zeros, so only an infinity or a NaN there would be seen",
+        ),
+        Mutant(
+            "numba_takes_programs_it_does_not_know",
+            "if field not in _FIELDS and value:",
+            "if False:",
+            "numba_written",
+        ),
     ],
     ("kernels/numba_threads.py", "numba"): [
         Mutant(

@@ -134,6 +134,8 @@ def top() -> dict[str, Row]:
         "fastrnn.get_num_threads": lambda: (fastrnn.get_num_threads, {}),
         "fastrnn.set_num_threads": lambda: (fastrnn.set_num_threads, {"num_threads": 1}),
         "fastrnn.use_backend": lambda: (fastrnn.use_backend, {"name": None}),
+        "fastrnn.save": lambda: (fastrnn.save, {"model": layer(), "path": "model.safetensors"}),
+        "fastrnn.load": lambda: (fastrnn.load, {"path": model_file(), "cells": [reset_before_gru]}),
         "fastrnn.cell": lambda: (
             fastrnn.cell,
             {"gates": "z n k r", "states": "h", "parameters": {"p": 1.0}, "from_x": "n", "from_h": "k", "apart": "r"},
@@ -274,6 +276,12 @@ def checkpoint() -> str:
     return "run.safetensors"
 
 
+def model_file() -> str:
+    """The path of a model in the working folder."""
+    fastrnn.save(layer(), "model.safetensors")
+    return "model.safetensors"
+
+
 def text_file() -> str:
     Path("text.txt").write_text(TEXT)
     return "text.txt"
@@ -334,6 +342,8 @@ def of_training() -> dict[str, Row]:
                 "x": real(T, N, I, dtype="float64"),
                 "state": real(1, N, H, dtype="float64"),
                 "lengths": [T, 2],
+                "mask": rng().random((T, N)) > 0.3,
+                "resets": rng().random((T, N)) > 0.5,
                 "most": 2,
                 "seed": 0,
             },
@@ -353,7 +363,7 @@ def of_training() -> dict[str, Row]:
             adaptive().load_state_dict,
             {"state_dict": adaptive().state_dict()},
         ),
-        own + "pad": lambda: (t.pad, {"sequences": [[1, 2, 3], [4]], "padding_value": 0}),
+        own + "pad": lambda: (t.pad, {"sequences": [[1, 2, 3], [4]], "padding_value": 0, "batch_first": True}),
         own + "encode_lines": lambda: (t.encode_lines, {"text": TEXT, "tokenizer": characters()}),
         own + "Windows": lambda: (t.Windows, {"tokens": tokens(30), "batch_size": 2, "seq_length": 4}),
         own + "Windows.__getitem__": lambda: (windows().__getitem__, {"k": 1}),
@@ -385,6 +395,27 @@ def of_training() -> dict[str, Row]:
         ),
         own + "Linear": lambda: (t.Linear, {"in_features": I, "out_features": H, "bias": True, **RUN}),
         own + "Dropout": lambda: (t.Dropout, {"p": 0.5, "seed": 0}),
+        own + "LayerNorm": lambda: (
+            t.LayerNorm,
+            {"normalized_shape": I, "eps": 1e-3, "bias": True, "dtype": "float32"},
+        ),
+        own + "Conv1d": lambda: (
+            t.Conv1d,
+            {
+                "in_channels": I,
+                "out_channels": H,
+                "kernel_size": 3,
+                "causal": True,
+                "bias": True,
+                "batch_first": False,
+                **RUN,
+            },
+        ),
+        own + "Pool": lambda: (t.Pool, {"kind": "mean", "batch_first": False}),
+        own + "AttentionPool": lambda: (
+            t.AttentionPool,
+            {"in_features": I, "units": H, "batch_first": False, "dtype": "float32", "seed": 0},
+        ),
         own + "Trainer": lambda: (
             t.Trainer,
             {"text": TEXT, "settings": settings(), "backend": None, "num_threads": 1},
@@ -501,6 +532,21 @@ def of_training() -> dict[str, Row]:
         lambda: real(N, H),
         of_dy="dh",
         lengths=[T, 2],
+    )
+    for cls in (t.ReLU, t.Sigmoid, t.Tanh, t.Softmax):
+        name = own + cls.__name__
+        rows |= {name: lambda cls=cls: (cls, {})}  # type: ignore[misc]
+        rows |= of_layer(name, cls, lambda: real(T, N), lambda: real(T, N))
+    rows |= of_layer(own + "LayerNorm", lambda: t.LayerNorm(I), lambda: real(T, I), lambda: real(T, I))
+    rows |= of_layer(own + "Conv1d", lambda: t.Conv1d(I, H, 3, seed=0), lambda: real(T, N, I), lambda: real(T, N, H))
+    flags = {"lengths": [T, 2], "mask": rng().random((T, N)) > 0.3, "resets": rng().random((T, N)) > 0.5}
+    rows |= of_layer(own + "Pool", lambda: t.Pool("max"), lambda: real(T, N, I), lambda: real(N, I), **flags)
+    rows |= of_layer(
+        own + "AttentionPool",
+        lambda: t.AttentionPool(I, H, seed=0),
+        lambda: real(T, N, I),
+        lambda: real(N, I),
+        **flags,
     )
     rows |= of_layer(own + "Sequential", sequential, lambda: tokens(T, N), lambda: real(N, 1), lengths=[T, 2])
     rows |= of_model(own + "LanguageModel", language_model)

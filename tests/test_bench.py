@@ -14,7 +14,8 @@ import pytest
 
 from fastrnn import cli
 from fastrnn.bench import footprint, limits, machine, measure, peers, run
-from fastrnn.bench.cases import ALL, KINDS, SETS, TABLE_NAMES, Case, select
+from fastrnn.bench.cases import ALL, KINDS, SETS, Case, select
+from fastrnn.bench.cells import BUILT_IN
 from fastrnn.bench.limits import Limits
 from fastrnn.bench.problems import difference, make, solve
 from fastrnn.bench.results import Bound, Row, load
@@ -109,7 +110,7 @@ def test_bound():
     [
         (cell, name)
         for name, options in VARIANTS.items()
-        for cell in TABLE_NAMES
+        for cell in BUILT_IN
         if cell == "lstm" or "proj_size" not in options
     ],
 )

@@ -9,11 +9,12 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from fastrnn.cli.app import app
-from fastrnn.demos import RECIPES, Report, load_recipe, names, reuters_like
+from fastrnn.demos import RECIPES, Report, load_recipe, memory, names, reuters_like
 
 ROOT = Path(__file__).resolve().parents[1]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -66,6 +67,31 @@ def test_c5_the_gates_hold_the_marked_value(report):
 def test_c8_the_gradient_vanishes_in_the_rnn_first(report):
     rnn, lstm, opened = report("vanishing").figures.values()
     assert rnn < 1e-3 * lstm < 1e-6 < 0.1 < opened
+
+
+def test_answers_without_memory_lose_what_the_picture_says():
+    tokens, symbols = memory.copying(np.random.default_rng(0), 3)
+    assert (tokens[: memory.COUNT] == symbols).all()
+    assert (tokens[memory.COUNT :] == memory.SYMBOLS).sum() == 3 * (memory.DELAY + memory.COUNT - 1)
+    assert (tokens[memory.COUNT + memory.DELAY - 1] == memory.SYMBOLS + 1).all()
+    x, sums = memory.adding(np.random.default_rng(0), 20_000)
+    assert (x[..., 1].sum(axis=0) == 2).all()
+    np.testing.assert_allclose((x[..., 0] * x[..., 1]).sum(axis=0), sums[:, 0], rtol=1e-6)
+    assert np.mean((sums - 1) ** 2) == pytest.approx(memory.ANSWERING_1, rel=0.02)
+
+
+def test_five_cells_on_two_problems(tmp_path, monkeypatch):
+    for name, value in {"DELAY": 2, "COUNT": 1, "STEPS": 4, "HIDDEN": 32, "UPDATES": 300}.items():
+        monkeypatch.setattr(memory, name, value)
+    said, again = [], []
+    figures, (picture,) = memory.run(tmp_path, say=said.append)
+    assert picture.read_bytes().startswith(PNG)
+    for problem in ("copying", "adding"):
+        losses = [figures.pop(f"{problem}: {name}") for name in ("RNN", "LSTM", "GRU", "LEM", "minGRU")]
+        assert max(losses) < 0.5 * figures.pop(f"{problem}: without memory")
+    assert not figures
+    memory.run(tmp_path, say=again.append)
+    assert said == again, "the same seed gives other numbers"
 
 
 def test_a_token_that_never_comes_is_not_written(tmp_path, monkeypatch):

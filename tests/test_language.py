@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import fastrnn
 from fastrnn import cells
-from fastrnn.cells import LIBRARY, WrittenCell, cell, sigmoid, tanh, where
+from fastrnn.cells import BESIDE, LIBRARY, WrittenCell, cell, sigmoid, tanh, where
 from fastrnn.cells.graph import EVALUATE
 from fastrnn.cells.program import Instruction, Kind, Op, Operand, Program
 
@@ -39,7 +39,7 @@ def constant_state(a: Any, prev: Any) -> Any:
 
 
 OWN = {each.name: each for each in (swapping, every_feed, constant_state)}
-ALL = OWN | dict(LIBRARY)
+ALL = OWN | LIBRARY | BESIDE
 names = pytest.mark.parametrize("name", ALL)
 
 TAKES = dict.fromkeys(Op, 1) | dict.fromkeys(
@@ -71,7 +71,11 @@ def problem(of: WrittenCell, seed: int = 0) -> Values:
     values: Values = {Operand(Kind.SLOT, j): rng.normal(size=ROWS) for j in range(program.slots)}
     values |= {Operand(Kind.BEFORE, k): rng.uniform(0.5, 2, ROWS) for k in range(program.states)}
     values |= {Operand(Kind.GRADIENT, k): rng.normal(size=ROWS) for k in range(program.states)}
-    return values | {Operand(Kind.UNIT, m): rng.normal(size=ROWS) for m in range(program.units)}
+    values |= {Operand(Kind.UNIT, m): rng.normal(size=ROWS) for m in range(program.units)}
+    for k in range(len(program.extras)):
+        given = rng.uniform(0.5, 2, ROWS)
+        values[Operand(Kind.EXTRA, k)] = given if k < len(of.extra) else (given > 1) * 1.0
+    return values
 
 
 def by_function(of: WrittenCell, values: Values) -> tuple[Any, ...]:
@@ -80,7 +84,8 @@ def by_function(of: WrittenCell, values: Values) -> tuple[Any, ...]:
     sums = {name: values[Operand(Kind.SLOT, j)] for name, j in equations.slots.items()}
     before = {name: values[Operand(Kind.BEFORE, k)] for k, name in enumerate(of.states)}
     unit = np.array([values[Operand(Kind.UNIT, m)] for m in range(program_of(of).units)])
-    return equations.run(sums, before, unit, lambda gate, value: WEIGHT * value)  # type: ignore[no-any-return]
+    extra = [values[Operand(Kind.EXTRA, k)] for k in range(len(program_of(of).extras))]
+    return equations.run(sums, before, unit, lambda gate, value: WEIGHT * value, extra)  # type: ignore[no-any-return]
 
 
 def by_program(of: WrittenCell, values: Values) -> tuple[list[Any], Values]:
@@ -175,6 +180,60 @@ def test_an_lstm_and_a_gru_take_no_more_instructions_than_by_hand() -> None:
     assert len(program_of(plain_gru).backward) <= 11
 
 
+def test_a_cell_becomes_the_same_programs_every_time() -> None:
+    again = {}
+    for name, of in LIBRARY.items():
+        assert of.equations is not None
+        feeds = {"from_x": of.equations.x_only, "from_h": of.equations.h_only, "apart": of.equations.apart}
+        parameters = dict(of.equations.parameters)
+        again[name] = cell(gates=of.gates, states=of.states, parameters=parameters, **feeds)(of.equations.function)
+    assert {name: of.program for name, of in again.items()} == {name: of.program for name, of in LIBRARY.items()}
+
+
+# What the search for a tape has found: instructions of forward with the middle's, and of backward likewise.
+LENGTHS = {
+    "peephole_lstm": (11, 19),
+    "coupled_lstm": (6, 11),
+    "hard_lstm": (14, 31),
+    "janet": (6, 8),
+    "ran": (6, 8),
+    "slstm": (20, 40),
+    "reset_before_gru": (5, 9),
+    "mgu": (4, 8),
+    "hard_gru": (9, 22),
+    "li_gru": (3, 9),
+    "ugrnn": (3, 8),
+    "brc": (8, 14),
+    "nbrc": (6, 10),
+    "star": (5, 7),
+    "atr": (6, 8),
+    "min_gru": (2, 5),
+    "min_lstm": (7, 11),
+    "sru": (6, 15),
+    "qrnn": (5, 9),
+    "gilr": (3, 8),
+    "rg_lru": (18, 25),
+    "ind_rnn": (3, 4),
+    "ind_rnn_tanh": (3, 3),
+    "leaky_rnn": (3, 6),
+    "fast_rnn": (5, 7),
+    "fast_grnn": (10, 15),
+    "antisymmetric_rnn": (3, 5),
+    "cfc": (5, 10),
+    "lem": (7, 13),
+    "ltc": (13, 12),
+}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_programs_are_as_short_as_they_were(name: str) -> None:
+    program = program_of(LIBRARY[name])
+    forward = len(program.middle) + len(program.forward)
+    backward = len(program.middle_back) + len(program.backward)
+    assert forward <= LENGTHS[name][0]
+    assert backward <= LENGTHS[name][1]
+
+
 # ---- operations
 
 FUNCTIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
@@ -253,7 +312,10 @@ def test_operations_keep_float32(name: str) -> None:
 
 # ---- random equations
 
-UNARY = [tanh, sigmoid, cells.softplus, cells.silu, cells.sin, cells.cos, cells.gelu, lambda x: -x, lambda x: x**2]
+UNARY: list[tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = [
+    *[FUNCTIONS[name] for name in ("tanh", "sigmoid", "softplus", "silu", "sin", "cos", "gelu", "square")],
+    (lambda x: -x, lambda t, x: -x),
+]
 BINARY: list[Callable[[Any, Any], Any]] = [
     lambda a, b: a + b,
     lambda a, b: a - b,
@@ -261,30 +323,36 @@ BINARY: list[Callable[[Any, Any], Any]] = [
     lambda a, b: a / (1 + b * b),
     lambda a, b: (1 - a) * b + a * 0.5,
 ]
+Steps = list[tuple[int, int, int]]
+random_steps = st.lists(st.tuples(st.integers(0, 13), st.integers(0, 30), st.integers(0, 30)), min_size=3, max_size=14)
 
 
-@st.composite
-def equations(draw: Any) -> Callable[..., Any]:
-    """A function of three gates, two states and a parameter, which uses each of them."""
-    steps = draw(
-        st.lists(st.tuples(st.integers(0, 13), st.integers(0, 30), st.integers(0, 30)), min_size=3, max_size=14)
-    )
+def equations_of(steps: Steps, torch: ModuleType | None = None) -> Callable[..., Any]:
+    """A function of three gates, two states and a parameter, which uses all of them; of tensors if torch is given."""
+
+    def apply(which: int, x: Any) -> Any:
+        ours, theirs = UNARY[which]
+        return ours(x) if torch is None else theirs(torch, x)
 
     def random_cell(a: Any, prev: Any, p: Any) -> Any:
         made = [a.u, a.v, a.w.x, a.w.h, prev.h, prev.c, p.k]
         for which, one, other in steps:
             x, y = made[one % len(made)], made[other % len(made)]
-            made.append(UNARY[which](x) if which < len(UNARY) else BINARY[which - len(UNARY)](x, y))
-        whole = tanh(a.u) + sigmoid(a.v) * a.w.x - a.w.h * p.k
-        return tanh(made[-1] + whole), tanh(made[-2] * prev.c)
+            made.append(apply(which, x) if which < len(UNARY) else BINARY[which - len(UNARY)](x, y))
+        whole = apply(0, a.u) + apply(1, a.v) * a.w.x - a.w.h * p.k
+        return apply(0, made[-1] + whole), apply(0, made[-2] * prev.c)
 
     return random_cell
 
 
+def random_cell_of(steps: Steps) -> WrittenCell:
+    return cell(gates="u v w", states="h c", parameters="k", apart="w")(equations_of(steps))
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(equations())
-def test_random_equations_are_what_they_say_and_so_are_their_gradients(function: Callable[..., Any]) -> None:
-    of = cell(gates="u v w", states="h c", parameters="k", apart="w")(function)
+@given(random_steps)
+def test_random_equations_are_what_they_say_and_so_are_their_gradients(steps: Steps) -> None:
+    of = random_cell_of(steps)
     values = problem(of, seed=1)
     states, grads = by_program(of, values)
     for got, want in zip(states, by_function(of, values), strict=True):
@@ -292,6 +360,28 @@ def test_random_equations_are_what_they_say_and_so_are_their_gradients(function:
     for operand, got in grads.items():
         want = differences(of, values, operand)
         np.testing.assert_allclose(np.broadcast_to(got, ROWS), want, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(random_steps)
+def test_random_equations_and_their_gradients_are_torchs(torch: ModuleType, steps: Steps) -> None:
+    of = random_cell_of(steps)
+    values = problem(of, seed=2)
+    states, grads = by_program(of, values)
+    leaves = {at: torch.tensor(v, requires_grad=True) for at, v in values.items() if at.kind is not Kind.GRADIENT}
+    assert of.equations is not None
+    sums = {name: leaves[Operand(Kind.SLOT, j)] for name, j in of.equations.slots.items()}
+    a = SimpleNamespace(u=sums["u"], v=sums["v"], w=SimpleNamespace(x=sums["w.x"], h=sums["w.h"]))
+    prev = SimpleNamespace(h=leaves[Operand(Kind.BEFORE, 0)], c=leaves[Operand(Kind.BEFORE, 1)])
+    want = equations_of(steps, torch)(a, prev, SimpleNamespace(k=leaves[Operand(Kind.UNIT, 0)]))
+    torch.autograd.backward(want, [torch.tensor(values[Operand(Kind.GRADIENT, k)]) for k in range(2)])
+    for got, state in zip(states, want, strict=True):
+        np.testing.assert_allclose(got, state.detach().numpy(), rtol=1e-9, atol=1e-11)
+    for operand, got in grads.items():
+        leaf = leaves[operand]
+        full = np.zeros(ROWS) if leaf.grad is None else leaf.grad.numpy()
+        scale = 1e-9 * max(1.0, np.abs(full).max())
+        np.testing.assert_allclose(np.broadcast_to(got, ROWS), full, rtol=1e-8, atol=scale, err_msg=str(operand))
 
 
 # ---- errors

@@ -1,20 +1,34 @@
-"""Cells that are written in the language, through `fastrnn.Recurrent`: the C kernels against the NumPy reference."""
+"""Cells that are written in the language, through `fastrnn.Recurrent`: the kernels against the NumPy reference."""
 
 import copy
+import enum
 import pickle
+from collections import namedtuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from calls import backends
 from tolerances import assert_close
 
 import fastrnn
+from fastrnn.backends import BACKENDS, info, load
 from fastrnn.cells import LIBRARY, sigmoid, tanh
+from fastrnn.cells.program import Kind, Operand, Program
 from fastrnn.errors import BackendError
 from fastrnn.parameters import Array
 from fastrnn.training import Last, Linear, Sequential, check_gradients
 
+KERNELS = [name for name in BACKENDS if name != "numpy"]
+RUNS_NUMBA = any(status.runs and status.name == "numba" for status in info().backends)
+REFUSED = {name for name, cell in LIBRARY.items() if RUNS_NUMBA and load("numba").why_not_program(cell)}
+PAIRS = [(backend, name) for backend in KERNELS for name in LIBRARY if backend != "numba" or name not in REFUSED]
+
+kernels = pytest.mark.parametrize("backend", KERNELS, indirect=True)
 cells = pytest.mark.parametrize("name", list(LIBRARY))
+kernels_and_cells = pytest.mark.parametrize(("backend", "name"), PAIRS, indirect=["backend"])
 SHAPES = [(1, 1, 1, 1), (3, 1, 5, 7), (2, 3, 4, 33), (9, 20, 10, 70), (20, 6, 3, 17), (6, 2, 16, 130)]
 # Of O(1) values whose errors do not grow from step to step: `draw` sees to both.
 LIMITS = {"float64": 1e-11, "float32": 3e-4}
@@ -39,12 +53,12 @@ def draw(rng: np.random.Generator, *shape: int) -> Array:
 
 
 class Pair:
-    """A module on the C kernels in a dtype, the same one on the reference in float64, and what goes into both."""
+    """A module on a backend in a dtype, the same one on the reference in float64, and what goes into both."""
 
-    def __init__(self, name, shape, dtype="float64", *, tokens=False, lengths=False, seed=0, **options):
+    def __init__(self, backend, name, shape, dtype="float64", *, tokens=False, lengths=False, seed=0, **options):
         T, N, I, H = shape
         rng = np.random.default_rng(seed)
-        self.mine = fastrnn.Recurrent(LIBRARY[name], I, H, dtype=dtype, seed=seed, backend="cython", **options)
+        self.mine = fastrnn.Recurrent(LIBRARY[name], I, H, dtype=dtype, seed=seed, backend=backend, **options)
         self.reference = fastrnn.Recurrent(LIBRARY[name], I, H, dtype="float64", seed=seed, backend="numpy", **options)
         for key, value in self.mine.parameters.items():
             # recurrent weights of U(-1, 1) / sqrt(H), everything else O(1)
@@ -84,18 +98,18 @@ class Pair:
             assert_close(key, got[key], value, LIMITS[self.mine.dtype.name] * max(1.0, np.abs(value).max(initial=0)))
 
 
-@cells
+@kernels_and_cells
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_equals_reference(name, shape):
-    Pair(name, shape).check()
+def test_equals_reference(backend, name, shape):
+    Pair(backend, name, shape).check()
 
 
-@cells
-def test_equals_reference_in_float32(name):
-    Pair(name, (7, 5, 6, 20), "float32").check()
+@kernels_and_cells
+def test_equals_reference_in_float32(backend, name):
+    Pair(backend, name, (7, 5, 6, 20), "float32").check()
 
 
-@cells
+@kernels_and_cells
 @pytest.mark.parametrize(
     "options",
     [
@@ -106,13 +120,13 @@ def test_equals_reference_in_float32(name):
     ],
     ids=str,
 )
-def test_every_order_equals_reference(name, options):
-    Pair(name, (6, 5, 4, 19), **options).check()
+def test_every_order_equals_reference(backend, name, options):
+    Pair(backend, name, (6, 5, 4, 19), **options).check()
 
 
-@cells
-def test_masks_and_resets_equal_reference(name):
-    pair = Pair(name, (8, 5, 4, 19))
+@kernels_and_cells
+def test_masks_and_resets_equal_reference(backend, name):
+    pair = Pair(backend, name, (8, 5, 4, 19))
     rng = np.random.default_rng(1)
     given = {"mask": rng.random((8, 5)) < 0.7, "resets": rng.random((8, 5)) < 0.2, "masked": "last"}
     pair.check(**given, reset_state="initial")
@@ -120,16 +134,17 @@ def test_masks_and_resets_equal_reference(name):
         pair.check(**given)
 
 
-@cells
-def test_checkpoints_give_the_same_bits(name):
-    pair = Pair(name, (12, 30, 4, 19), num_layers=2)
+@kernels_and_cells
+def test_checkpoints_give_the_same_bits(backend, name):
+    pair = Pair(backend, name, (12, 30, 4, 19), num_layers=2)
     whole, again = pair.run(pair.mine), pair.run(pair.mine, checkpoint_every=4)
     assert all((whole[key] == again[key]).all() for key in whole)
 
 
-@cells
-def test_threads_give_the_same_bits(name):
-    pair = Pair(name, (30, 2, 16, 200), "float32")
+@kernels_and_cells
+@pytest.mark.parametrize("shape", [(30, 2, 16, 200), (30, 40, 16, 70)], ids=["units", "batch"])
+def test_threads_give_the_same_bits(backend, name, shape):
+    pair = Pair(backend, name, shape, "float32")
     found = []
     for threads in (1, 2, 3):
         pair.mine.num_threads = threads
@@ -139,10 +154,10 @@ def test_threads_give_the_same_bits(name):
     assert (y == found[0]["y"]).all()
 
 
-@cells
+@kernels_and_cells
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_streams_give_the_same_bits(name, batch_size):
-    pair = Pair(name, (5, batch_size, 6, 37), "float32", num_layers=2)
+def test_streams_give_the_same_bits(backend, name, batch_size):
+    pair = Pair(backend, name, (5, batch_size, 6, 37), "float32", num_layers=2)
     stream = pair.mine.stream(batch_size)
     stream.state = pair.given(pair.state, "float32")
     y, state_n = pair.mine(pair.x, pair.given(pair.state, "float32"))
@@ -151,9 +166,9 @@ def test_streams_give_the_same_bits(name, batch_size):
         assert (kept == last).all()
 
 
-@cells
-def test_traces_equal_reference(name):
-    pair = Pair(name, (6, 5, 4, 19), lengths=True, bidirectional=True)
+@kernels_and_cells
+def test_traces_equal_reference(backend, name):
+    pair = Pair(backend, name, (6, 5, 4, 19), lengths=True, bidirectional=True)
     want, got = [
         module.trace(pair.x, pair.given(pair.state, "float64"), lengths=pair.lengths)
         for module in (pair.reference, pair.mine)
@@ -176,11 +191,17 @@ def test_a_wrong_derivative_is_seen():
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, cell in LIBRARY.items() if not (cell.program.reads_h or cell.program.m_gates)]
+    ("backend", "name"),
+    [
+        (backend, name)
+        for backend, name in PAIRS
+        if not (LIBRARY[name].program.reads_h or LIBRARY[name].program.m_gates)
+    ],
+    indirect=["backend"],
 )
 @pytest.mark.parametrize("lengths", [False, True])
-def test_projections_equal_reference(name, lengths):
-    Pair(name, (6, 5, 4, 19), proj_size=7, lengths=lengths, num_layers=2).check()
+def test_projections_equal_reference(backend, name, lengths):
+    Pair(backend, name, (6, 5, 4, 19), proj_size=7, lengths=lengths, num_layers=2).check()
 
 
 def test_a_cell_that_reads_its_output_has_no_projection():
@@ -188,10 +209,11 @@ def test_a_cell_that_reads_its_output_has_no_projection():
         fastrnn.Recurrent(LIBRARY["min_gru"], 4, 8, proj_size=3)
 
 
+@kernels
 @pytest.mark.parametrize(("cell", "built_in"), [(lstm, fastrnn.LSTM), (gru, fastrnn.GRU)])
-def test_built_in_cells_written_in_the_language_equal_them(cell, built_in):
-    mine = fastrnn.Recurrent(cell, 6, 35, num_layers=2, bidirectional=True, dtype="float64", seed=3, backend="cython")
-    theirs = built_in(6, 35, num_layers=2, bidirectional=True, dtype="float64", seed=3, backend="cython")
+def test_built_in_cells_written_in_the_language_equal_them(backend, cell, built_in):
+    mine = fastrnn.Recurrent(cell, 6, 35, num_layers=2, bidirectional=True, dtype="float64", seed=3, backend=backend)
+    theirs = built_in(6, 35, num_layers=2, bidirectional=True, dtype="float64", seed=3, backend=backend)
     assert all((mine.parameters[key] == value).all() for key, value in theirs.parameters.items())
     x = np.random.default_rng(0).standard_normal((9, 4, 6))
     outcomes = []
@@ -216,7 +238,7 @@ def reset_before(x, h, w_ih, w_hh, b_ih, b_hh):
     return torch.stack(ys)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "cython"])
+@backends
 def test_a_second_product_equals_torch(backend):
     rnn = fastrnn.Recurrent(LIBRARY["reset_before_gru"], 5, 21, dtype="float64", seed=0, backend=backend)
     rng = np.random.default_rng(0)
@@ -265,10 +287,40 @@ def test_no_recurrent_weights_without_a_recurrent_product():
     assert [*fastrnn.Recurrent(LIBRARY["min_gru"], 4, 8).parameters] == ["weight_ih_l0", "bias_ih_l0"]
 
 
-def test_the_numba_backend_is_refused_by_name():
-    rnn = fastrnn.Recurrent(LIBRARY["min_gru"], 4, 8, backend="numba")
-    with pytest.raises(BackendError, match="the numba backend runs the built-in cells only"):
-        rnn(np.zeros((2, 3, 4), "float32"))
+def test_the_numba_backend_runs_the_library():
+    assert not REFUSED
+
+
+@pytest.mark.parametrize(("backend", "name"), [pair for pair in PAIRS if pair[0] == "numba"], indirect=["backend"])
+def test_numba_runs_all_that_a_backend_can(backend, name):
+    """Sums over many rows, which are cut in pieces, and weights that are added to."""
+    pair = Pair(backend, name, (40, 9, 5, 19))
+    pair.check(checkpoint_every=15)
+
+
+def changes(program: Program) -> dict[str, Any]:
+    """What is wrong for the Numba backend with a program that does not fit it, and that program."""
+    (first, *_), later = program.forward, enum.Enum("later", "FOLD")
+    wider = namedtuple("wider", (*Program._fields, "mean"))
+    return {
+        "its program has mean": wider(*program, (1,)),
+        "its program has the operation FOLD": program._replace(middle=(first._replace(op=later.FOLD),)),
+        "its program has REGISTER 32, and may have less than 32 of a kind": program._replace(
+            forward=(first._replace(out=Operand(Kind.REGISTER, 32)),)
+        ),
+        "17 of its sums come of one product, and 16 may": program._replace(x_gates=(0,) * 17),
+    }
+
+
+@pytest.mark.parametrize("reason", list(changes(LIBRARY["min_gru"].program)))
+@pytest.mark.parametrize("backend", ["numba"], indirect=True)
+def test_what_the_numba_backend_does_not_run_is_refused_by_name(backend, reason):
+    cell = replace(LIBRARY["min_gru"], program=changes(LIBRARY["min_gru"].program)[reason])
+    text = f"the numba backend does not run min_gru: {reason}; expected another"
+    with pytest.raises(BackendError, match=text):
+        fastrnn.Recurrent(cell, 4, 8, backend="numba")(np.zeros((2, 3, 4), "float32"))
+    with fastrnn.use_backend("numba"), pytest.raises(BackendError, match=text):
+        fastrnn.Recurrent(cell, 4, 8)(np.zeros((2, 3, 4), "float32"))
 
 
 def test_what_is_no_cell_is_refused():
@@ -287,9 +339,9 @@ def test_prints_equations_derivative_and_programs(name):
     assert "registers" in text
 
 
-@cells
-def test_explains_what_it_does(name):
-    text = fastrnn.Recurrent(LIBRARY[name], 4, 8).explain((3, 2, 4), training=True)
+@kernels_and_cells
+def test_explains_what_it_does(backend, name):
+    text = fastrnn.Recurrent(LIBRARY[name], 4, 8, backend=backend).explain((3, 2, 4), training=True)
     assert "recurrent product" in text or not LIBRARY[name].gates_hh
 
 

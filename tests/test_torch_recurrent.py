@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from calls import backends
 
 import fastrnn
 from fastrnn.cells import LIBRARY, tanh
@@ -161,8 +162,8 @@ def test_gradients_are_those_of_the_function(name: str) -> None:
     assert torch.autograd.gradcheck(run, (leaf(3, 2, 2), *states, *leaves))
 
 
-@pytest.mark.parametrize("backend", ["numpy", "cython"])
-def test_runs_on_the_backends_that_take_programs(backend: str, restored: None) -> None:
+@backends
+def test_runs_on_every_backend(backend: str, restored: None) -> None:
     fastrnn.use_backend(backend)
     both = pair("peephole_lstm", num_layers=2, bidirectional=True)
     assert fastrnn.info().used == backend

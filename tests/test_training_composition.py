@@ -14,8 +14,9 @@ from calls import Call, kinds, make, make_torch, module_of
 from tolerances import assert_close, assert_same_bits
 
 import fastrnn
+import fastrnn.cells
 from fastrnn.parameters import Array
-from fastrnn.training import Dropout, Embedding, Last, Linear, Sequential, cross_entropy
+from fastrnn.training import Dropout, Embedding, Last, Linear, ReLU, Sequential, check_gradients, cross_entropy
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -282,6 +283,156 @@ def test_failed_load_loads_nothing() -> None:
         assert_same_bits(name, value, before[name])
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("with_lengths", [False, True])
+@pytest.mark.parametrize("end", ["every", "last"])
+def test_masks_and_resets_reach_every_recurrent_layer(batch_first: bool, with_lengths: bool, end: str) -> None:
+    """As running the parts by hand does; and the gradients are those of differences."""
+
+    def rnn(kind: str, I: int, seed: int) -> Any:
+        options = {"dtype": "float64", "seed": seed, "batch_first": batch_first}
+        cell = fastrnn.cells.slstm
+        return fastrnn.Recurrent(cell, I, 5, **options) if kind == "written" else make(kind, I, 5, **options)
+
+    lower, upper = rnn("lstm", 3, 1), rnn("written", 4, 3)
+    layers: dict[str, Any] = {"lower": Sequential({"rnn": lower}), "mix": Linear(5, 4, dtype="float64", seed=2)}
+    layers["upper"] = Last(upper) if end == "last" else upper
+    rng = np.random.default_rng(0)
+    shape = (4, 6) if batch_first else (6, 4)
+    x = rng.uniform(-1, 1, (*shape, 3))
+    which: dict[str, Any] = {"mask": rng.random(shape) < 0.7, "resets": rng.random(shape) < 0.3}
+    if with_lengths:
+        which["lengths"] = np.array([6, 3, 0, 5])
+    model = Sequential(layers)
+    y, _ = model.forward(x, **which)
+
+    between = layers["mix"](lower(x, **which)[0])
+    every, state_n = upper(between, **which)
+    assert_same_bits("y", y, state_n[0][-1] if end == "last" else every)
+    assert_same_bits("y of a call", model(x, **which), y)
+    assert (y != model(x, which.get("lengths"))).any()
+    assert check_gradients(model, x, **which).largest < 1e-6
+
+
+def test_masked_steps_may_hold_anything() -> None:
+    """A layer of the user's that makes infinities of zeros, before a recurrent one; no gradient comes back there."""
+    model = Sequential(
+        Reciprocal(), make("gru", 3, 4, dtype="float64", bidirectional=True), Linear(8, 2, dtype="float64")
+    )
+    rng = np.random.default_rng(1)
+    mask = rng.random((5, 3)) < 0.6
+    found = []
+    for garbage in (1.0, np.nan):
+        x = np.where(mask[..., None], rng.uniform(1, 2, (5, 3, 3)) if not found else found[0]["x"], garbage)
+        y, tape = model.forward(x, mask=mask)
+        dx, grads = model.backward(tape, np.where(mask[..., None], np.cos(np.arange(30)).reshape(5, 3, 2), 0))
+        found.append({"x": x, "y": y, "dx": dx} | grads)
+    for name in found[0].keys() - {"x"}:
+        assert np.isfinite(found[0][name]).all()
+        assert_same_bits(name, found[1][name], found[0][name])
+    assert not found[0]["dx"][~mask].any()
+
+
+def test_a_single_sequence_has_a_mask() -> None:
+    gru, x = make("gru", 3, 4, dtype="float64"), np.random.default_rng(0).uniform(-1, 1, (5, 3))
+    model = Sequential({"mix": Linear(3, 3, dtype="float64", seed=1), "rnn": gru})
+    mask, resets = np.array([1, 0, 1, 1, 0], bool), np.array([0, 0, 0, 1, 0], bool)
+    assert_same_bits("y", model(x, mask=mask, resets=resets), gru(model.layers["mix"](x), mask=mask, resets=resets)[0])
+    assert not model(x, mask=mask)[~mask].any()
+
+
+def stateful(kind: str) -> Sequential:
+    """Two recurrent layers, one of them in a Sequential within, in float64."""
+    lower = Sequential({"rnn": make(kind, 3, 4, num_layers=2, dtype="float64", seed=1), "relu": ReLU()})
+    upper = fastrnn.Recurrent(fastrnn.cells.slstm, 4, 5, dtype="float64", seed=2)
+    return Sequential({"lower": lower, "last": Last(upper), "head": Linear(5, 2, dtype="float64", seed=3)})
+
+
+def states_of(kind: str, rng: np.random.Generator) -> dict[str, Any]:
+    """Of three sequences."""
+    lower = tuple(rng.uniform(-1, 1, (2, 3, 4)) for _ in range(2 if kind == "lstm" else 1))
+    return {
+        "lower.rnn": lower if len(lower) > 1 else lower[0],
+        "last": tuple(rng.uniform(0.5, 1, (1, 3, 5)) for _ in range(4)),
+    }
+
+
+class Flat:
+    """A model as `check_gradients` takes it: its states in a tuple."""
+
+    def __init__(self, model: Sequential, names: list[str], counts: list[int]) -> None:
+        self.model, self.names, self.counts = model, names, counts
+
+    @property
+    def parameters(self) -> Any:
+        return self.model.parameters
+
+    def pack(self, states: Any) -> dict[str, Any]:
+        parts = iter(states)
+        found = {name: tuple(next(parts) for _ in range(k)) for name, k in zip(self.names, self.counts, strict=True)}
+        return {name: each if len(each) > 1 else each[0] for name, each in found.items()}
+
+    def flat(self, states: Any) -> tuple[Any, ...]:
+        found: list[Any] = []
+        for name in self.names:
+            found += states[name] if isinstance(states[name], tuple) else [states[name]]
+        return tuple(found)
+
+    def forward(self, x: Any, state: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None) -> Any:
+        y, state_n, tape = self.model.forward(x, lengths, mask=mask, resets=resets, state=self.pack(state))
+        return y, self.flat(state_n), tape
+
+    def backward(self, tape: Any, dy: Any, dstate: Any) -> Any:
+        dx, dstate_0, grads = self.model.backward(tape, dy, self.pack(dstate))
+        return dx, self.flat(dstate_0), grads
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("flags", [False, True])
+def test_gradients_of_initial_and_final_states_are_those_of_differences(kind: str, flags: bool) -> None:
+    rng = np.random.default_rng(0)
+    x, states = rng.uniform(-1, 1, (5, 3, 3)), states_of(kind, rng)
+    model = Flat(stateful(kind), list(states), [2 if kind == "lstm" else 1, 4])
+    which = (
+        {"mask": rng.random((5, 3)) < 0.7, "resets": rng.random((5, 3)) < 0.2, "lengths": [5, 0, 3]} if flags else {}
+    )
+    errors = check_gradients(model, x, model.flat(states), **which)
+    assert len(errors) == 1 + sum(model.counts) + len(model.parameters)
+    assert errors.largest < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["rnn_tanh", "lstm", "gru"])
+def test_a_state_goes_from_call_to_call(kind: str) -> None:
+    """Two halves are the whole; what is left out begins with zeros; without a state the results are as ever."""
+    rng = np.random.default_rng(1)
+    x, model = rng.uniform(-1, 1, (6, 3, 3)), stateful(kind)
+    assert list(model(x, state={})[1]) == ["lower.rnn", "last"]
+    y, state = model(x, state={})
+    assert_same_bits("y", y, model(x))
+    _, halfway = model(x[:2], state={})
+    y_2, state_2 = model(x[2:], state=halfway)
+    y_3, state_3, tape = model.forward(x[2:], state=halfway)
+    assert list(state) == list(state_3) == ["lower.rnn", "last"]
+    assert_same_bits("y of halves", y_2, y)
+    assert_same_bits("y of forward", y_3, y)
+    for name in state:
+        for found, again, want in zip(
+            *(np.atleast_3d(np.array(s[name])) for s in (state_2, state_3, state)), strict=True
+        ):
+            assert_same_bits(name, found, want)
+            assert_same_bits(name, again, want)
+    _, dstate, grads = model.backward(tape, np.ones_like(y), {})
+    y_4, tape = model.forward(x[2:], state=None)
+    assert (y_4 != y).any()
+    assert list(dstate) == ["lower.rnn", "last"]
+    assert list(grads) == list(model.parameters)
+    assert len(model.backward(tape, np.ones_like(y))) == 2
+
+
+class OfLengths(Reciprocal):
+    takes_lengths = True
+
+
 LINEAR = {"head": Linear(3, 2)}
 BAD_CALLS = {
     "a list of others": (
@@ -308,13 +459,48 @@ BAD_CALLS = {
         ValueError,
         "lengths is given, but none of the layers inner takes any",
     ),
+    "mask": (
+        lambda: Sequential(LINEAR)(np.zeros((2, 3), "f"), mask=[True, False]),
+        ValueError,
+        "mask is given, but none of the layers head takes any",
+    ),
+    "resets of a layer of lengths": (
+        lambda: Sequential({"own": OfLengths(), "rnn": fastrnn.GRU(3, 4)})(np.zeros((2, 1, 3), "f"), resets=[[1], [0]]),
+        ValueError,
+        "resets is given, but the layer own takes lengths alone; expected one whose takes_masks is true",
+    ),
+    "mask of numbers": (
+        lambda: Sequential(LINEAR | {"rnn": fastrnn.GRU(2, 4)})(np.zeros((2, 1, 3), "f"), mask=np.ones((2, 1))),
+        TypeError,
+        "mask has dtype float64; expected bool: use mask.astype(bool)",
+    ),
+    "mask of another shape": (
+        lambda: Sequential(LINEAR | {"rnn": fastrnn.GRU(2, 4)})(np.zeros((2, 1, 3), "f"), mask=np.ones((1, 2), bool)),
+        ValueError,
+        "mask has shape (1, 2); expected (T, N) = (2, 1): use mask.T",
+    ),
+    "a state of no layer": (
+        lambda: stateful("gru")(np.zeros((2, 3, 3)), state={"head": 1}),
+        ValueError,
+        "state has 'head'; expected some of lower.rnn, last",
+    ),
+    "states of another kind": (
+        lambda: stateful("gru")(np.zeros((2, 3, 3)), state=np.zeros((1, 3, 4))),
+        TypeError,
+        "state is an array of shape (1, 3, 4) and dtype float64; expected a mapping of names of recurrent layers",
+    ),
+    "a state without recurrent layers": (
+        lambda: Sequential(LINEAR)(np.zeros((2, 3), "f"), state={"head": 1}),
+        ValueError,
+        "state has 'head'; expected none: no layer is recurrent",
+    ),
     "names": (lambda: Sequential(LINEAR).load_state_dict({"head.weight": 0}), KeyError, "missing ['head.bias']"),
     "tape": (
         lambda: Sequential(LINEAR).backward([], np.zeros((1, 2), "f")),
         TypeError,
         "tape is not of this model; expected",
     ),
-    "last": (lambda: Last(Linear(3, 2)), TypeError, "rnn is a Linear; expected fastrnn.RNN, LSTM or GRU"),
+    "last": (lambda: Last(Linear(3, 2)), TypeError, "rnn is Linear(3, 2); expected fastrnn.RNN, LSTM or GRU"),
     "dh": (
         lambda: (last := Last(fastrnn.GRU(3, 4))).backward(
             last.forward(np.zeros((5, 2, 3), "f"))[1], np.zeros((2, 3), "f")

@@ -9,6 +9,9 @@ import pytest
 import torch
 from tolerances import assert_close, assert_same_bits, tolerance
 
+import fastrnn
+from fastrnn import ops
+from fastrnn.backends import load
 from fastrnn.training import (
     Dropout,
     Embedding,
@@ -80,7 +83,33 @@ def test_embedding(rng, dtype, leading, num_embeddings):
     assert_as_torch("weight", grads["weight"], twin.weight.grad, math.prod(leading))
 
 
-@pytest.mark.parametrize("num_embeddings", [5, 300])  # each of the two ways to add up the gradient
+@pytest.mark.parametrize("backend", ["cython", "numpy"], indirect=True)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("V", "R", "E"), [(1, 1, 1), (5, 0, 3), (5, 200, 3), (300, 200, 7), (65, 64, 33)])
+def test_the_gradient_of_an_embedding_is_summed_row_by_row(restored, rng, backend, dtype, V, R, E):
+    fastrnn.use_backend(backend)
+    tokens, rows = rng.integers(0, V, R), rng.standard_normal((R, E)).astype(dtype)
+    want = np.zeros((V, E), dtype)
+    np.add.at(want, tokens, rows)
+    assert_same_bits("sums", ops.scatter_add(rows, tokens, V), want)
+
+
+def test_the_kernel_of_an_embedding_refuses_what_would_be_beyond_its_memory():
+    sequence = load("cython")
+    for token in (-1, 3):
+        with pytest.raises(ValueError, match=r"tokens has one that is not in 0\.\.2"):
+            sequence.scatter_add(np.ones((2, 2)), np.array([0, token]), 3)
+    for rows, tokens in (
+        (np.ones((2, 2), int), np.zeros(2, int)),
+        (np.ones((4, 2))[::2], np.zeros(2, int)),
+        (np.ones((2, 2)), np.zeros(3, int)),
+        (np.ones((2, 2)), np.zeros(2)),
+    ):
+        with pytest.raises(ValueError, match="rows and tokens are no contiguous arrays"):
+            sequence.scatter_add(rows, tokens, 3)
+
+
+@pytest.mark.parametrize("num_embeddings", [5, 300])
 @pytest.mark.parametrize("padding_idx", [0, 3])
 def test_embedding_of_padding_is_zero_and_has_no_gradient(rng, num_embeddings, padding_idx):
     layer = Embedding(num_embeddings, 6, padding_idx, dtype="float64", seed=1)
@@ -103,7 +132,7 @@ def test_embedding_of_padding_is_zero_and_has_no_gradient(rng, num_embeddings, p
     assert_same_bits("weight", weight, without)
 
 
-@pytest.mark.parametrize("num_embeddings", [5, 300])  # each of the two ways to add up the gradient
+@pytest.mark.parametrize("num_embeddings", [5, 300])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_numbers_that_are_not_finite_stay_with_their_token(num_embeddings, bad):
     """And the padding, which has no gradient, touches none."""
@@ -249,6 +278,19 @@ def test_losses_of_real_targets(rng, scale, dtype, leading, reduction):
         assert_as_torch(f"gradient of {ours.__name__}", dy, twin.grad, 1)
 
 
+@pytest.mark.parametrize("loss", [mse, bce_with_logits])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_targets_are_taken_in_the_dtype_of_the_outputs(rng, loss, dtype):
+    """What one has are labels, or numbers in NumPy's own precision."""
+    y = rng.standard_normal((4, 3)).astype(dtype)
+    labels = rng.integers(0, 2, (4, 3))
+    value, dy = loss(y, labels.astype(dtype))
+    for targets in (labels, labels.astype("uint8"), labels.astype(bool), labels.astype("float64"), labels.tolist()):
+        again, dy_again = loss(y, targets)
+        assert again == value
+        assert_same_bits("dy", dy_again, dy)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_losses_of_numbers_that_are_not_finite(rng, dtype, bad):
@@ -378,10 +420,15 @@ BAD_CALLS = {
         "reduction is 'none'; expected 'mean' or 'sum'",
     ),
     "mse, shape": (lambda: mse(np.zeros((2, 1)), np.zeros(2)), ValueError, r"targets has shape \(2,\)"),
-    "mse, dtype": (
-        lambda: mse(np.zeros(2, "f"), np.zeros(2)),
+    "mse, complex targets": (
+        lambda: mse(np.zeros(2, "f"), np.zeros(2, complex)),
         TypeError,
-        "targets has dtype float64; expected float32",
+        "targets has dtype complex128; expected real numbers",
+    ),
+    "bce, texts": (
+        lambda: bce_with_logits(np.zeros(2), ["0", "1"]),
+        TypeError,
+        "targets has dtype <U1; expected real numbers",
     ),
     "mse, integers": (lambda: mse([1, 2], [1, 2]), TypeError, "y has dtype int64; expected float32 or float64"),
     "mse, nothing": (lambda: mse(np.zeros(0), np.zeros(0)), ValueError, "y is empty"),

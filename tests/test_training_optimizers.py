@@ -9,6 +9,7 @@ import pytest
 import torch
 from tolerances import assert_close, assert_same_bits, tolerance
 
+import fastrnn
 from fastrnn.training import SGD, Adam, AdamW, Momentum, RMSProp
 
 SHAPES = {"weight": (5, 7), "bias": (5,), "scale": ()}
@@ -79,6 +80,41 @@ def test_goes_on_from_its_saved_state_with_the_same_bits(rule, torch_rule, optio
     assert restored.steps == 8
     for name in SHAPES:
         assert_same_bits(name, np.atleast_1d(copies[name]), np.atleast_1d(parameters[name]))
+
+
+@pytest.mark.parametrize("rule", [Adam, AdamW])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_one_pass_gives_the_bits_of_numpy(restored, rule, dtype):
+    """Also of arrays that it does not take: transposed, of another dtype than their gradient; and of odd sizes."""
+    rng, found = np.random.default_rng(2), {}
+    shapes = {"vectors": (3, 37), "scalar": (), "none": (0, 4), "one": (1,)}
+    start = {name: np.asarray(rng.standard_normal(shape), dtype) for name, shape in shapes.items()}
+    start |= {"transposed": np.asarray(rng.standard_normal((5, 3)), dtype).T, "other": np.ones(4, dtype)}
+    grads = [{name: np.asarray(rng.standard_normal(p.shape), dtype) for name, p in start.items()} for _ in range(20)]
+    for each in grads:
+        each["other"] = each["other"].astype("float64" if dtype == "float32" else "float32")
+        each["vectors"][0, :3] = 1e30, 0, 1e-40
+    for backend in (None, "numpy"):
+        fastrnn.use_backend(backend)
+        parameters = {name: p.copy(order="K") for name, p in start.items()}
+        optimizer = rule(parameters, 0.01, betas=(0.8, 0.99))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for each in grads:
+                optimizer.step(each)
+        found[backend] = parameters | optimizer.state_dict()
+    assert not parameters["transposed"].flags.c_contiguous
+    assert optimizer.steps == found[None].pop("steps") == found["numpy"].pop("steps") == 20
+    for name, want in found["numpy"].items():
+        assert_same_bits(name, np.atleast_1d(found[None][name]), np.atleast_1d(want))
+
+
+def test_a_parameter_that_has_become_read_only_is_not_written():
+    p = np.ones(3)
+    optimizer = Adam({"p": p})
+    p.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        optimizer.step({"p": np.ones(3)})
+    assert (p == 1).all()
 
 
 def test_state_dict_is_a_copy():

@@ -253,6 +253,12 @@ def test_pad():
     features, _ = pad([np.ones((1, 2), "f"), np.full((2, 2), 2.0, "f"), np.empty((0, 2), "f")])
     assert features.tolist() == [[[1, 1], [2, 2], [0, 0]], [[0, 0], [2, 2], [0, 0]]]
     assert features.dtype == np.float32
+    turned, again = pad([[1, 2, 3], [], np.array([4])], -1, batch_first=True)
+    assert (turned == padded.T).all()
+    assert (again == lengths).all()
+    assert turned.flags.c_contiguous
+    assert pad([np.ones((1, 2)), np.ones((3, 2))], batch_first=True)[0].shape == (2, 3, 2)
+    assert pad([[], []], batch_first=True)[0].shape == (2, 0)
     assert pad([[], []])[0].shape == (0, 2)
     assert pad([np.empty((0, 3)), []])[0].shape == (0, 2, 3)
 

@@ -65,11 +65,21 @@ def bars(folder: Path) -> str:
     return ":::{container} bars\n" + "\n".join(shown) + "\n:::\n"
 
 
+def written_cells(path: Path) -> str:
+    """Return the tables of written cells, or, where none were kept of this release, how to make them."""
+    if not path.exists():
+        return "<p>No figures were kept of this release: <code>fastrnn bench cells yardsticks</code> makes them.</p>\n"
+    told = report(load(path))
+    facts = f"<p>{escape(told.facts['machine'])}; {escape(told.facts['versions'])}</p>\n"
+    return sheet(told.cells) + rows_of(told) + "<h3>Beside the built-in ones</h3>\n" + sheet(told.yardsticks) + facts
+
+
 def write_all(app: Any) -> None:
-    """Write what `index.md` and `performance.md` include."""
+    """Write what `index.md`, `performance.md` and `your-own-cell.md` include."""
     folder = Path(app.srcdir, "_generated")
     folder.mkdir(exist_ok=True)
     (folder / "bars.md").write_text(bars(folder), "utf-8")
+    (folder / "cells.html").write_text(written_cells(RESULTS / f"{fastrnn.__version__}-cells.json"), "utf-8")
     for name, end in (("grid", ""), ("variants", "-variants")):
         results = load(RESULTS / f"{fastrnn.__version__}{end}.json")
         told = report(results)

@@ -1,8 +1,9 @@
 """Cells: the table of built-in ones; the language in which others are written, with its operations; and a library.
 
 The operations (`sigmoid`, `tanh`, `where`, ...) work on what a cell's equations are made of, and on NumPy arrays. The
-cells of the library (`peephole_lstm`, `min_gru`, ...) are defined when they are first asked for; ``LIBRARY`` has all of
-them by name.
+cells of the library (`peephole_lstm`, `min_gru`, ...) are defined when they are first asked for; by name ``LIBRARY``
+has those that take x alone, and ``BESIDE`` those that are given more, or have dropout or zoneout. `lstm_with`,
+`gru_with` and `rnn_with` make cells with other activations.
 """
 
 from importlib import import_module
@@ -78,10 +79,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A cell of the library, or all of them."""
+    """A cell of the library, all of them, or what makes more."""
     if not name.startswith("_"):
         library = import_module("fastrnn.cells.library")
-        if name == "LIBRARY" or name in library.LIBRARY:
+        if name in library.__all__:
             return getattr(library, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -41,7 +41,8 @@ class CellCheck:
 def check_cell(cell: WrittenCell, *, hidden_size: int = 5, seed: Any = 0, limit: float = 1e-6) -> CellCheck:
     """Compare a cell's derivative with central differences of its function, over three steps in float64.
 
-    At a kink the two differ, and where the function jumps; with another seed the numbers lie elsewhere.
+    At a kink the two differ, and where the function jumps; with another seed the numbers lie elsewhere. What
+    the cell is given beside x is drawn too, and its noise is as in training: half of it strikes.
 
     Parameters
     ----------
@@ -91,6 +92,10 @@ def check_cell(cell: WrittenCell, *, hidden_size: int = 5, seed: Any = 0, limit:
         given |= {"weight_hh": draw(Y, H) / np.sqrt(H), "bias_hh": draw(Y)}
     if M:
         given["unit"] = draw(M, H)
+    extra = []
+    for k, of_sequence in enumerate(cell.program.extras):
+        values = draw(N if of_sequence else T * N, 1 if k == 0 and cell.extra else H)
+        extra.append(values if k < len(cell.extra) else (values > 0) * 1.0)
     dy, dstate = draw(T, N, H), tuple([draw(N, H) for _ in cell.states])
 
     def run(arrays: dict[str, Array], *, tape: bool) -> tuple[float, Any]:
@@ -103,7 +108,7 @@ def check_cell(cell: WrittenCell, *, hidden_size: int = 5, seed: Any = 0, limit:
             arrays.get("unit"),
         )
         state = tuple([arrays[name] for name in cell.states_0])
-        y, state_n, kept = reference.forward(cell, arrays["x"], state, weights, tape=tape)
+        y, state_n, kept = reference.forward(cell, arrays["x"], state, weights, tape=tape, extra=tuple(extra))
         return float((y * dy).sum() + sum((s * d).sum() for s, d in zip(state_n, dstate, strict=True))), kept
 
     _, kept = run(given, tape=True)

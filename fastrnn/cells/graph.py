@@ -220,7 +220,7 @@ class Graph:
     def lowered(self, root: Node) -> Node:
         """The same value, of the program's operations alone."""
         done = self._lowered
-        for node in reachable([root]):
+        for node in reachable([root], done.__contains__):
             if node not in done:
                 args = [done[a] for a in node.args]
                 if isinstance(node.op, Function):

@@ -10,13 +10,14 @@ import importlib
 import inspect
 import linecache
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import FrameType, SimpleNamespace
 from typing import Any
 
 from fastrnn.cells.derivative import differentiate
 from fastrnn.cells.graph import Graph, Node, evaluate, reachable
+from fastrnn.cells.noise import Noise, named_noise
 from fastrnn.cells.operations import Traced
 from fastrnn.cells.program import Instruction, Kind, Op, Operand, Program
 from fastrnn.cells.schedule import Constants, choose_tape, schedule
@@ -36,14 +37,27 @@ class Equations:
     both: tuple[str, ...]
     apart: tuple[str, ...]
     of_middle: tuple[str, ...]  # which the function calls
+    of_taken: tuple[str, ...]  # which it calls with what the first product takes, gates or gate.h
     parameters: Mapping[str, float | None]  # their initial values; None: drawn as the weights are
+    extra: tuple[str, ...]  # what is given beside x
+    noise: tuple[Noise, ...]  # whose draws are extras after those
+    expected: Mapping[str, Callable[..., Any]]  # what it calls in place of noise, where there is none
     slots: Mapping[str, int]  # of each sum: a gate's, or gate.x and gate.h where they are kept apart
     after: tuple[Node, ...]  # the new states
+    taken: Node | None  # what the recurrent product takes, if not h
     middle: Node | None  # what the second recurrent product takes
     gradients: Mapping[Operand, Node]  # of sums, states before and parameters, from those of states and of the middle
+    taken_gradients: Mapping[Operand, Node]  # of h and parameters, from that of what is taken
     shown: tuple[Node, ...]  # what trace shows of each gate
 
-    def run(self, sums: Mapping[str, Array], before: Mapping[str, Array], unit: Array | None, product: Any) -> Any:
+    def run(
+        self,
+        sums: Mapping[str, Array],
+        before: Mapping[str, Array],
+        unit: Array | None,
+        product: Any,
+        extra: Sequence[Array] = (),
+    ) -> Any:
         """The new states of the rows of a step, by the function itself.
 
         Parameters
@@ -56,16 +70,26 @@ class Equations:
             (M, H) or None.
         product
             What a gate that the function calls adds to its sum: product(gate, value).
+        extra
+            (N, 1) or (N, H), what is given beside x, and the draws of noise.
         """
         gates: dict[str, Any] = {name: sums[name] for name in (*self.x_only, *self.h_only, *self.both)}
         for name in self.apart:
-            gates[name] = SimpleNamespace(x=sums[f"{name}.x"], h=sums[f"{name}.h"])
+            h = sums[f"{name}.h"]
+            gates[name] = SimpleNamespace(
+                x=sums[f"{name}.x"], h=(lambda _, h=h: h) if f"{name}.h" in self.of_taken else h
+            )
         for name in self.of_middle:
             gates[name] = lambda value, name=name: sums[name] + product(name, value)
+        for name in set(self.of_taken) & set(gates):
+            gates[name] = lambda _, name=name: sums[name]
         arguments: list[Any] = [SimpleNamespace(**gates), SimpleNamespace(**before)]
         if self.parameters:
             assert unit is not None
             arguments.append(SimpleNamespace(**dict(zip(self.parameters, unit, strict=True))))
+        beside = beside_x(self.extra, self.noise, extra) | dict(self.expected)
+        if beside:
+            arguments.append(SimpleNamespace(**beside))
         return as_states(self.function(*arguments))
 
     def values(self, nodes: Iterable[Node], known: Mapping[Operand, Array]) -> list[Any]:
@@ -81,6 +105,9 @@ class WrittenCell(Cell):
     """
 
     equations: Equations | None = None
+    made_by: tuple[Callable[..., WrittenCell], dict[str, Any]] | None = None  # of one that a factory makes: its options
+    definition: _Definition | None = None
+    without: dict[tuple[float, ...], WrittenCell] = field(default_factory=dict)  # see `without_noise`
 
     # A cell is what its function is, so one is like no other.
     __hash__ = object.__hash__
@@ -107,6 +134,25 @@ class WrittenCell(Cell):
         """The cell's own parameters by name, with their initial values or None where they are drawn."""
         return self._equations.parameters
 
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """The names of what the cell is given beside x."""
+        return self._equations.extra
+
+    @property
+    def noise(self) -> tuple[str, ...]:
+        """The names of the cell's dropout and zoneout."""
+        return tuple(noise.name for noise in self._equations.noise)
+
+    def without_noise(self, rates: tuple[float, ...]) -> WrittenCell:
+        """The cell with noise as it is in inference, given the rate of each; made once."""
+        if not self._equations.noise:
+            return self
+        if rates not in self.without:
+            assert self.definition is not None
+            self.without[rates] = self.definition.cell(rates)
+        return self.without[rates]
+
     def __copy__(self) -> WrittenCell:
         return self
 
@@ -114,6 +160,8 @@ class WrittenCell(Cell):
         return self
 
     def __reduce__(self) -> Any:
+        if self.made_by is not None:
+            return _made, self.made_by
         function = self._equations.function
         return _again, (function.__module__, function.__qualname__)
 
@@ -139,6 +187,17 @@ def _again(module: str, name: str) -> WrittenCell:
     return found
 
 
+def beside_x(names: Sequence[str], noise: Sequence[Noise], extra: Sequence[Any]) -> dict[str, Any]:
+    """What a function is given besides, by name: values, and noise that calls have, from all extras in their order."""
+    drawn = zip(noise, extra[len(names) :], strict=True)
+    return dict(zip(names, extra, strict=False)) | {one.name: one.drawn(draw) for one, draw in drawn}
+
+
+def _made(factory: Callable[..., WrittenCell], options: Mapping[str, Any]) -> WrittenCell:
+    """A cell from a pickle: the one that its factory makes."""
+    return factory(**options)
+
+
 def as_states(result: Any) -> tuple[Any, ...]:
     """What a function returned, as a tuple."""
     return result if isinstance(result, tuple) else (result,)
@@ -152,14 +211,18 @@ def cell(
     from_x: str | Iterable[str] = (),
     from_h: str | Iterable[str] = (),
     apart: str | Iterable[str] = (),
+    extra: str | Iterable[str] = (),
+    dropout: str | Iterable[str] | Mapping[str, str] = (),
+    zoneout: str | Iterable[str] | Mapping[str, str] = (),
 ) -> Callable[[Callable[..., Any]], WrittenCell]:
     """Make a cell of a function that says how one step goes, for `fastrnn.Recurrent`.
 
-    The function takes ``(a, prev)``, or ``(a, prev, p)`` where the cell has parameters, and returns the new states in
-    their order: ``a.i`` is the sum of gate i, ``x_t W_ih^T + b_ih + h_{t-1} W_hh^T + b_hh`` of its rows, ``prev.c`` a
-    state before the step, ``p.w`` one of the cell's own parameters. All of them are one number for each row and unit
-    (parameters for each unit); what is done with them are Python's operators and the functions of `fastrnn.cells`, or
-    NumPy's of the same names. From it come an exact derivative and the programs that the kernels run.
+    The function takes ``(a, prev)``, then ``p`` where the cell has parameters, then ``e`` where it has anything extra,
+    dropout or zoneout; and it returns the new states in their order: ``a.i`` is the sum of gate i,
+    ``x_t W_ih^T + b_ih + h_{t-1} W_hh^T + b_hh`` of its rows, ``prev.c`` a state before the step, ``p.w`` one of the
+    cell's own parameters. All of them are one number for each row and unit (parameters for each unit); what is done
+    with them are Python's operators and the functions of `fastrnn.cells`, or NumPy's of the same names. From it come an
+    exact derivative and the programs that the kernels run.
 
     Parameters
     ----------
@@ -173,6 +236,16 @@ def cell(
         Gates that only x, or only h, feeds. Where no gate is fed by h there is no recurrent product.
     apart
         Gates of which ``a.n.x`` and ``a.n.h`` are kept apart, as GRU's n.
+    extra
+        Names of what the caller gives beside x at each step, ``e.dt``: one value of each row, as the time since the
+        step before, or one of each row and unit. They have no gradient.
+    dropout
+        Names of dropout inside the cell: ``e.drop(value)`` is the value with a random part of it set to zero, and the
+        rest divided by its share, in training; in inference the value. A mapping says of each whether there is a draw
+        for each "step", as else, or one for all steps of a "sequence". However often a function calls it, a step has
+        one draw.
+    zoneout
+        Likewise: ``e.zone(new, old)`` is new, but in a random part old; in inference what is expected.
 
     Returns
     -------
@@ -189,7 +262,8 @@ def cell(
     -----
     A gate that is called, ``a.n(value)``, takes the recurrent product of that value in place of h's:
     ``a.n(r * prev.h)`` is GRU's candidate as in the paper (Cho et al., 2014). One value may be taken so, by any
-    number of gates.
+    number of gates. Another one that is made of h, extras, dropout and parameters alone, such as ``e.drop(prev.h)``,
+    may take the place of h in all other gates that h feeds; of those that are apart ``a.n.h(value)`` is called.
 
     Examples
     --------
@@ -213,7 +287,16 @@ def cell(
         "from_x": _names("from_x", from_x),
         "from_h": _names("from_h", from_h),
         "apart": _names("apart", apart),
+        "extra": _names("extra", extra),
     }
+    noise = [
+        one
+        for option, given in (("dropout", dropout), ("zoneout", zoneout))
+        for one in named_noise(option, _names(option, given), given)
+    ]
+    beside = [*named["extra"], *[one.name for one in noise]]
+    if len(set(beside)) != len(beside):
+        raise ValueError(f"extra, dropout and zoneout have {' '.join(beside)}; expected each name once")
     for option in ("gates", "states"):
         if not named[option]:
             raise ValueError(f"{option} is empty; expected at least one name")
@@ -235,7 +318,7 @@ def cell(
     def define(function: Callable[..., Any]) -> WrittenCell:
         if not callable(function) or not hasattr(function, "__code__"):
             raise TypeError(f"fastrnn.cell is applied to a {type(function).__name__}; expected a function")
-        return _Definition(function, named, initial).cell()
+        return _Definition(function, named, initial, tuple(noise)).cell()
 
     return define
 
@@ -283,25 +366,36 @@ class _Names:
 
 
 class _Tracing:
-    """One call of the function with traced values."""
+    """One call of the function with traced values; with rates of noise as it is in inference."""
 
-    def __init__(self, definition: _Definition, of_middle: tuple[str, ...]) -> None:
+    def __init__(
+        self, definition: _Definition, of_middle: tuple[str, ...], rates: tuple[float, ...] | None = None
+    ) -> None:
         self.graph = Graph()
         self.of_middle = of_middle
         self.called: dict[str, Traced] = {}
+        self.of_h: list[str] = []  # called with h itself
         self.definition = definition
         self.slots = definition.slots_of(of_middle)
         gates: dict[str, Any] = {}
         for name in definition.gates:
             if name in definition.apart:
-                gates[name] = _Names(f"part of gate {name}", {k: self._sum(f"{name}.{k}") for k in "xh"})
+                parts = {"x": self._sum(f"{name}.x"), "h": self._gate(f"{name}.h")}
+                gates[name] = _Names(f"part of gate {name}", parts)
             else:
-                gates[name] = _Gate(self, name, self.graph.leaf(Operand(Kind.SLOT, self.slots[name])))
+                gates[name] = self._gate(name)
         before = {n: self._leaf(Kind.BEFORE, k) for k, n in enumerate(definition.states)}
         own = {n: self._leaf(Kind.UNIT, k) for k, n in enumerate(definition.parameters)}
         self.arguments = [_Names("gate", gates), _Names("state", before)]
         if own:
             self.arguments.append(_Names("parameter", own))
+        names, noise = definition.extra, definition.noise
+        self.noise = noise if rates is None else ()
+        self.expected = {one.name: one.expected(p) for one, p in zip(noise, rates or (), strict=False)}
+        given = [self._leaf(Kind.EXTRA, k) for k in range(len(names) + len(self.noise))]
+        beside = beside_x(names, self.noise, given) | self.expected
+        if beside:
+            self.arguments.append(_Names("extra value", beside))
         self.locals: dict[str, Any] = {}
         self.result = self._run()
 
@@ -311,14 +405,23 @@ class _Tracing:
     def _sum(self, name: str) -> Traced:
         return self._leaf(Kind.SLOT, self.slots[name])
 
+    def _gate(self, name: str) -> _Gate:
+        return _Gate(self, name, self._sum(name).node)
+
     def call(self, name: str, value: Any) -> Traced:
         """A gate is called with what its recurrent product is to take."""
-        if name in self.definition.h_only or name in self.definition.x_only:
+        if name in self.definition.x_only:
             raise ValueError(f"gate {name} is called, but it is not fed by both x and h; expected one that is")
         if not isinstance(value, Traced):
             raise TypeError(f"gate {name} is called with a {type(value).__name__}; expected a value of the equations")
+        if value.node.leaf == Operand(Kind.BEFORE, 0):
+            self.of_h.append(name)
+            return self._sum(name)
+        of_h = _is_of_h(value.node)
+        if not of_h and name not in self.definition.of():
+            raise ValueError(f"gate {name} is called, but it is not fed by both x and h; expected one that is")
         for other in self.called.values():
-            if other.node is not value.node:
+            if other.node is not value.node and _is_of_h(other.node) == of_h:
                 raise ValueError(
                     f"gate {name} is called with another value than the gate before; expected one value for all: "
                     "a step has one second recurrent product"
@@ -326,10 +429,17 @@ class _Tracing:
         self.called[name] = value
         return self._sum(name)
 
+    def taken(self) -> tuple[str, ...]:
+        """Those that are called with what may take the place of h in the first product, if it does."""
+        taken = [name for name, value in self.called.items() if _is_of_h(value.node)]
+        second = [name for name in self.called if name not in taken]
+        all_of_h = {*self.definition.of(*second), *self.definition.h_only, *[f"{n}.h" for n in self.definition.apart]}
+        return tuple(taken) if set(taken) == all_of_h else ()
+
     def _run(self) -> Any:
         """Call the function, and keep its local variables as it returns."""
         code = self.definition.function.__code__
-        before = sys.getprofile()
+        before: Any = sys.getprofile()
 
         def note(frame: FrameType, event: str, _: Any) -> None:
             if event == "return" and frame.f_code is code:
@@ -339,25 +449,38 @@ class _Tracing:
         try:
             return self.definition.function(*self.arguments)
         except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            sys.setprofile(before)
             raise self.definition.error(error) from error
         finally:
-            sys.setprofile(before)
+            # A profiler written in C, as cProfile, is no function: it goes on when it is told to.
+            sys.setprofile(before if before is None or callable(before) else None)
+            if before is not None and not callable(before):
+                before.enable()
+
+
+def _is_of_h(node: Node) -> bool:
+    """Whether a value is made before a step: neither of sums nor of states but h."""
+    leaves = [each.leaf for each in reachable([node]) if each.leaf is not None]
+    return not any(leaf.kind is Kind.SLOT or (leaf.kind is Kind.BEFORE and leaf.index) for leaf in leaves)
 
 
 class _Definition:
     """A cell in the making."""
 
     def __init__(
-        self, function: Callable[..., Any], named: Mapping[str, tuple[str, ...]], initial: Mapping[str, float | None]
+        self,
+        function: Callable[..., Any],
+        named: Mapping[str, tuple[str, ...]],
+        initial: Mapping[str, float | None],
+        noise: tuple[Noise, ...],
     ) -> None:
         self.function = function
         self.gates, self.states, self.parameters = named["gates"], named["states"], tuple(initial)
         self.x_only, self.h_only, self.apart = named["from_x"], named["from_h"], named["apart"]
-        self.initial = dict(initial)
-        wanted = 3 if initial else 2
-        if function.__code__.co_argcount != wanted:
-            arguments = "(a, prev, p), as it has parameters" if initial else "(a, prev)"
+        self.initial, self.extra, self.noise = dict(initial), named["extra"], noise
+        wanted = ["a", "prev"] + ["p"] * bool(initial) + ["e"] * bool(self.extra or noise)
+        if function.__code__.co_argcount != len(wanted):
+            arguments = f"({', '.join(wanted)})" + ", as it has parameters" * bool(initial)
+            arguments += ", as it has extra values, dropout or zoneout" * (wanted[-1] == "e")
             raise self.fault(TypeError, f"it takes {function.__code__.co_argcount} arguments; expected {arguments}")
 
     def fault(self, kind: type[Exception], message: str, line: int | None = None) -> Exception:
@@ -389,10 +512,19 @@ class _Definition:
         order += [*self.of(*of_middle), *self.h_only, *[f"{n}.h" for n in self.apart]]
         return {name: slot for slot, name in enumerate(order)}
 
-    def cell(self) -> WrittenCell:
-        """The cell."""
-        of_middle = tuple(n for n in self.gates if n in _Tracing(self, ()).called)
-        traced = _Tracing(self, of_middle)
+    def cell(self, rates: tuple[float, ...] | None = None) -> WrittenCell:
+        """The cell; given rates of its noise, as it is in inference."""
+        trial = _Tracing(self, (), rates)
+        of_taken = trial.taken()
+        second = {name: value.node for name, value in trial.called.items() if name not in of_taken}
+        of_middle = tuple(n for n in self.gates if n in second)
+        if len(set(second.values())) > 1 or any(name not in self.gates for name in second):
+            raise self.fault(
+                ValueError,
+                f"gates {', '.join(second)} are called with two values, or not all are fed by both x and h; expected "
+                "one value, or a second that is made of h alone and takes its place in all other gates that h feeds",
+            )
+        traced = _Tracing(self, of_middle, rates) if of_middle else trial
         graph, result = traced.graph, as_states(traced.result)
         if len(result) != len(self.states):
             raise self.fault(
@@ -408,8 +540,9 @@ class _Definition:
                     TypeError, f"the new {name} is a {type(value).__name__}; expected a value of the equations"
                 )
             after.append(value.node)
-        middle = next((value.node for value in traced.called.values()), None)
-        self._check(graph, after, middle, traced)
+        taken = next((value.node for name, value in traced.called.items() if name in of_taken), None)
+        middle = next((value.node for name, value in traced.called.items() if name not in of_taken), None)
+        self._check(graph, after, [node for node in (taken, middle) if node is not None], traced)
 
         def gradient_of(seeds: list[tuple[Node, Node]]) -> dict[Operand, Node]:
             known: dict[Node, Node] = {}
@@ -422,6 +555,8 @@ class _Definition:
         if middle is not None:
             first = {operand: found.get(operand, graph.number(0.0)) for operand in self._middle_slots(of_middle)}
             found = gradient_of([*seeds, (middle, graph.leaf(Operand(Kind.MIDDLE, 0)))]) | first
+        found = {operand: node for operand, node in found.items() if operand.kind is not Kind.EXTRA}
+        into_h = {} if taken is None else gradient_of([(taken, graph.leaf(Operand(Kind.TAKEN, 0)))])
         shown = [self._shown(traced, name) for name in self.gates]
         equations = Equations(
             self.function,
@@ -430,23 +565,31 @@ class _Definition:
             self.of(*of_middle),
             self.apart,
             of_middle,
+            (*traced.of_h, *of_taken),
             self.initial,
+            self.extra,
+            traced.noise,
+            traced.expected,
             traced.slots,
             tuple(map(graph.lowered, after)),
+            None if taken is None else graph.lowered(taken),
             None if middle is None else graph.lowered(middle),
             {operand: graph.lowered(node) for operand, node in found.items()},
+            {operand: graph.lowered(node) for operand, node in into_h.items() if operand.kind is not Kind.EXTRA},
             tuple(map(graph.lowered, shown)),
         )
         program = _Writer(self, equations).program(graph)
         additive = not self.apart and not of_middle and not self.x_only and not self.h_only
-        return WrittenCell(self.function.__name__, self.gates, self.states, additive, program, equations)
+        return WrittenCell(
+            self.function.__name__, self.gates, self.states, additive, program, equations, definition=self
+        )
 
     def _middle_slots(self, of_middle: tuple[str, ...]) -> list[Operand]:
         return [Operand(Kind.SLOT, slot) for slot in range(len(of_middle))]
 
-    def _check(self, graph: Graph, after: list[Node], middle: Node | None, traced: _Tracing) -> None:
+    def _check(self, graph: Graph, after: list[Node], products: list[Node], traced: _Tracing) -> None:
         """ValueError for what is left out, or goes round in a circle."""
-        roots = [*after] + ([] if middle is None else [middle])
+        roots = [*after, *products]
         leaves = {node.value for node in reachable(roots) if node.leaf is not None}
         for name, slot in traced.slots.items():
             if Operand(Kind.SLOT, slot) not in leaves:
@@ -454,12 +597,14 @@ class _Definition:
         for k, name in enumerate(self.parameters):
             if Operand(Kind.UNIT, k) not in leaves:
                 raise self.fault(ValueError, f"p.{name} is not used; expected every parameter in the new states")
-        if middle is not None:
-            for node in reachable([middle]):
-                if node.leaf is not None and node.leaf in self._middle_slots(traced.of_middle):
-                    raise self.fault(
-                        ValueError, f"gate {traced.of_middle[node.leaf.index]} takes the product of what is made of it"
-                    )
+        for k, name in enumerate([*self.extra, *[noise.name for noise in traced.noise]]):
+            if Operand(Kind.EXTRA, k) not in leaves:
+                raise self.fault(ValueError, f"e.{name} is not used; expected every one in the new states")
+        for node in reachable(products):
+            if node.leaf is not None and node.leaf in self._middle_slots(traced.of_middle):
+                raise self.fault(
+                    ValueError, f"gate {traced.of_middle[node.leaf.index]} takes the product of what is made of it"
+                )
 
     def _shown(self, traced: _Tracing, gate: str) -> Node:
         """The local variable of a gate's name if there is one, else what is made of its sum alone, else the sum."""
@@ -494,12 +639,24 @@ class _Writer:
         gate = {name: index for index, name in enumerate(d.gates)}
         S, M, Q = len(e.slots), len(d.parameters), len(e.of_middle)
         zero = graph.number(0.0)
+        leaves = {node: node.value for node in graph.nodes if node.leaf is not None and node.leaf.kind is not Kind.SLOT}
         slot = [Operand(Kind.SLOT, j) for j in range(S)]
         own = [(Operand(Kind.SLOT, S + m), e.gradients.get(Operand(Kind.UNIT, m), zero)) for m in range(M)]
         reads_h = any(
             node.leaf == Operand(Kind.BEFORE, 0)
             for node in reachable([*e.after, *e.gradients.values(), *([] if e.middle is None else [e.middle])])
         )
+        take: tuple[Instruction, ...] = ()
+        take_back: tuple[Instruction, ...] = ()
+        if e.taken is not None:
+            taken, into_h = Operand(Kind.TAKEN, 0), e.taken_gradients
+            added = [(at, graph.leaf(at), into_h.get(Operand(Kind.UNIT, m))) for m, (at, _) in enumerate(own)]
+            sums_of_own = [(at, graph.make(Op.ADD, leaf, more)) for at, leaf, more in added if more is not None]
+            take = self.write([(taken, e.taken)], leaves)
+            take_back = self.write(
+                [(taken, into_h.get(Operand(Kind.BEFORE, 0), zero)), *sums_of_own],
+                {**leaves, **{leaf: at for at, leaf, _ in added}},
+            )
         back = [(at, e.gradients.get(at, zero)) for at in slot[Q:]] + own
         for k in range(0 if reads_h else 1, len(d.states)):
             back.append((Operand(Kind.GRADIENT, k), e.gradients.get(Operand(Kind.BEFORE, k), zero)))
@@ -514,7 +671,6 @@ class _Writer:
             if tape is not None:
                 break
             room += 4
-        leaves = {node: node.value for node in graph.nodes if node.leaf is not None and node.leaf.kind is not Kind.SLOT}
         sums = {graph.leaf(at): at for at in slot}
 
         in_middle: dict[Node, Operand] = {}
@@ -555,9 +711,12 @@ class _Writer:
             m_gates=tuple(gate[name] for name in e.of_middle),
             middle=middle,
             middle_back=self.write(first_back, seen_back) if Q else (),
+            take=take,
+            take_back=take_back,
+            extras=(False,) * len(e.extra) + tuple(noise.of_sequence for noise in e.noise),
             constants=tuple(self.constants.values),
             registers=self.registers,
-            room=room,
+            room=max(S + M, 1 + max((at.index for at in tape.values()), default=0)),
         )
 
 

@@ -533,14 +533,14 @@ def clip(x: Any, low: float, high: float) -> Any:
     return _call(_CLIP, x, low, high, 1) if _is_traced(x) else np.minimum(np.maximum(x, low), high)
 
 
-def hard_tanh(x: Any) -> Any:
-    """x clipped to -1 to 1; at the bounds the derivative is 0."""
-    return _call(_CLIP, x, -1, 1, 0) if _is_traced(x) else clip(x, -1, 1)
+def hard_tanh(x: Any, low: float = -1, high: float = 1) -> Any:
+    """x clipped to low to high; at the bounds the derivative is 0."""
+    return _call(_CLIP, x, low, high, 0) if _is_traced(x) else clip(x, low, high)
 
 
-def hard_sigmoid(x: Any, slope: float = 1 / 6) -> Any:
-    """slope * x + 0.5 clipped to 0 to 1: torch's and Keras' with a slope of 1/6, ONNX' and Keras 2's with 0.2."""
-    line = x * slope + 0.5
+def hard_sigmoid(x: Any, slope: float = 1 / 6, offset: float = 0.5) -> Any:
+    """slope * x + offset clipped to 0 to 1: torch's and Keras' with a slope of 1/6, ONNX' and Keras 2's with 0.2."""
+    line = x * slope + offset
     return _call(_CLIP, line, 0, 1, 2) if _is_traced(x) else clip(line, 0, 1)
 
 

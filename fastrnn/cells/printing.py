@@ -55,8 +55,9 @@ def describe(cell: WrittenCell) -> str:
 
 
 def _codes(program: Program) -> list[tuple[str, Sequence[Instruction]]]:
-    codes = [("middle", program.middle), ("forward", program.forward)]
-    codes += [("back to the middle", program.middle_back), ("backward", program.backward), ("shown", program.inside)]
+    codes = [("take", program.take), ("middle", program.middle), ("forward", program.forward)]
+    codes += [("back to the middle", program.middle_back), ("backward", program.backward)]
+    codes += [("back from what is taken", program.take_back), ("shown", program.inside)]
     return [(title, code) for title, code in codes if code]
 
 
@@ -75,7 +76,9 @@ def _names(cell: WrittenCell) -> dict[Operand, str]:
         names[Operand(Kind.GRADIENT, k)] = f"d {state}"
     names |= {Operand(Kind.UNIT, m): f"p.{name}" for m, name in enumerate(equations.parameters)}
     names |= {Operand(Kind.SHOWN, g): f"shown {gate}" for g, gate in enumerate(cell.gates)}
-    names[Operand(Kind.MIDDLE, 0)] = "m"
+    beside = [*equations.extra, *[noise.name for noise in equations.noise]]
+    names |= {Operand(Kind.EXTRA, k): f"e.{name}" for k, name in enumerate(beside)}
+    names |= {Operand(Kind.MIDDLE, 0): "m", Operand(Kind.TAKEN, 0): "taken"}
     return names
 
 

@@ -19,6 +19,8 @@ Slots come in blocks of four. The values of a unit that all programs see are
     REGISTER r  scratch
     SHOWN g     inside: what is to be shown of gate g
     MIDDLE 0    see below
+    TAKEN 0       see below
+    EXTRA e     what the row is given beside x: read-only, and not differentiated
 
 A cell may have a second recurrent product, of a middle value m (N, H) that is made of sums and states, in place of h:
 GRU's r * h as in the paper. The gates it feeds are x's too, and have the first slots. Then a step runs the middle
@@ -27,6 +29,11 @@ forward program goes on. Back it goes in the same two: first the middle_back pro
 sums that m feeds into their slots, and nothing else that the other reads; then the second product gives the gradient of
 m; then the backward program, which has it in MIDDLE 0, writes all that is left. What the tape holds in the slots of m
 is lost to that one.
+
+The recurrent product may take in place of h a value that is made of h, extras and parameters alone, dropout of h or its
+decay. Then a step begins with the take program, which writes TAKEN 0, what the product takes. Its gradient is there as
+the take_back program begins, which replaces it with what goes on to h, and adds to the slots of parameters' gradients
+what it has for them. That one sees the slots as backward has left them.
 
 An instruction reads its operands before it writes, for all rows at once. A kernel may hold BEFORE k and AFTER k, from
 k = 1 on, in the same memory: forward must not read BEFORE k once it has written AFTER k.
@@ -52,6 +59,8 @@ class Kind(IntEnum):
     CONSTANT = 6
     SHOWN = 7
     MIDDLE = 8
+    EXTRA = 9
+    TAKEN = 10
 
 
 class Operand(NamedTuple):
@@ -122,4 +131,7 @@ class Program(NamedTuple):
     m_gates: tuple[int, ...] = ()  # (Q,) of each slot from 0 on that m feeds, of weight_hh's blocks; Q <= S - Y
     middle: tuple[Instruction, ...] = ()
     middle_back: tuple[Instruction, ...] = ()
+    extras: tuple[bool, ...] = ()  # (E,) whether each is the same at all steps of a sequence
+    take: tuple[Instruction, ...] = ()
+    take_back: tuple[Instruction, ...] = ()
     room: int = 0  # how many slots there are at the least, S and those of parameters' gradients among them

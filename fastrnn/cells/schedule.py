@@ -19,17 +19,35 @@ _FREE = {Kind.UNIT, Kind.BEFORE, Kind.AFTER, Kind.GRADIENT}  # that backward see
 # ---- the tape
 
 
-def _cost(roots: Iterable[Node], seen: Mapping[Node, object]) -> float:
-    """What it takes to compute roots from the values that are seen; infinite if sums are needed that are not."""
-    total = 0.0
-    for node in reachable(roots, seen.__contains__):
-        if node in seen:
-            continue
-        if node.op is not None:
-            total += _COST.get(node.op, _CHEAP)
-        elif node.leaf is not None and node.leaf.kind is Kind.SLOT:
-            return float("inf")
-    return total
+class _Cost:
+    """What it takes to compute roots from the values that are seen; infinite if sums are needed that are not.
+
+    A set of nodes is an integer here, a bit for each: the search for a tape asks some hundred times.
+    """
+
+    def __init__(self, roots: Sequence[Node]) -> None:
+        self.roots = _bits(roots)
+        self.steps: list[tuple[int, float, int]] = []  # of each node, users first: its bit, its cost, its operands
+        for node in reversed(reachable(roots)):
+            if node.op is not None:
+                self.steps.append((1 << node.index, _COST.get(node.op, _CHEAP), _bits(node.args)))
+            elif node.leaf is not None and node.leaf.kind is Kind.SLOT:
+                self.steps.append((1 << node.index, float("inf"), 0))
+
+    def __call__(self, seen: int) -> float:
+        needed, total = self.roots & ~seen, 0.0
+        for bit, cost, args in self.steps:
+            if needed & bit:
+                total += cost
+                needed |= args & ~seen
+        return total
+
+
+def _bits(nodes: Iterable[Node]) -> int:
+    found = 0
+    for node in nodes:
+        found |= 1 << node.index
+    return found
 
 
 def choose_tape(
@@ -67,26 +85,36 @@ def choose_tape(
     candidates = [n for n in made if n.op is not None and n not in after and n.op not in _MASKS]
     candidates += [n for n in sums if n not in kept]
 
-    def cost(of: Iterable[Node]) -> float:
-        seen = {**dict.fromkeys(of), **after}
-        return _cost(backward, seen) + 0.02 * _cost(inside, seen)
+    of_backward, of_inside, always = _Cost(backward), _Cost(inside), _bits(after)
 
-    best = cost(kept)
-    improved = True
-    while improved:
-        improved = False
-        for candidate in candidates:
-            if candidate in kept:
-                continue
-            trials = [[n for n in kept if n is not other] for other in kept]
-            if len(kept) < slots - len(lost):
-                trials.append(list(kept))
-            for trial in trials:
-                found = cost([*trial, candidate])
-                # A value of a slot of its own is written besides: it must save something.
-                if found + (2.0 if len(trial) == len(kept) else 0.01) < best:
-                    kept, best, improved = dict.fromkeys([*trial, candidate]), found, True
-                    break
+    def cost(of: Iterable[Node], limit: float = float("inf")) -> float:
+        """What backward and, with little weight, inside take; backward's part alone where it is beyond the limit."""
+        seen = always | _bits(of)
+        found = of_backward(seen)
+        return found if found >= limit else found + 0.02 * of_inside(seen)
+
+    def improved(kept: dict[Node, None]) -> tuple[float, dict[Node, None]]:
+        best, better = cost(kept), True
+        while better:
+            better = False
+            for candidate in candidates:
+                if candidate in kept:
+                    continue
+                trials = [[n for n in kept if n is not other] for other in kept]
+                if len(kept) < slots - len(lost):
+                    trials.append(list(kept))
+                for trial in trials:
+                    found = cost([*trial, candidate], best)
+                    # A value of a slot of its own is written besides: it must save something.
+                    if found + (2.0 if len(trial) == len(kept) else 0.01) < best:
+                        kept, best, better = dict.fromkeys([*trial, candidate]), found, True
+                        break
+        return best, kept
+
+    best, kept = improved(kept)
+    whole = dict.fromkeys(n for n in sums if n in needed)
+    if best == float("inf") and len(whole) <= slots - len(lost):  # several lost sums: one value is not enough for them
+        best, kept = improved(whole)
     return _place(kept, sums, slots, lost) if best < float("inf") else None
 
 
@@ -116,12 +144,15 @@ class Constants:
 
     def __init__(self) -> None:
         self.values: list[float] = []
+        self._known: dict[str, Operand] = {}  # by bits: 0.0 and -0.0 are two
 
     def place(self, value: float) -> Operand:
         """Where a number is."""
-        if value.hex() not in [v.hex() for v in self.values]:
+        found = self._known.get(value.hex())
+        if found is None:
+            found = self._known[value.hex()] = Operand(Kind.CONSTANT, len(self.values))
             self.values.append(value)
-        return Operand(Kind.CONSTANT, [v.hex() for v in self.values].index(value.hex()))
+        return found
 
 
 _Work: TypeAlias = "tuple[Op, tuple[Node, ...]]"
@@ -205,8 +236,9 @@ class _Scheduler:
                 self.targets[node] = operand
             else:
                 self.copies.append((operand, node))
+        self.reads = {node: tuple(dict.fromkeys(args)) for node, (_, args) in self.work.items()}  # each once, in order
         self.uses: dict[Node, int] = {}
-        for node in [a for _, args in self.work.values() for a in set(args)] + [node for _, node in self.copies]:
+        for node in [a for args in self.reads.values() for a in args] + [node for _, node in self.copies]:
             self.uses[node] = self.uses.get(node, 0) + 1
         # What must have been read before a place is written.
         self.content: dict[Operand, list[Node]] = {}
@@ -225,7 +257,7 @@ class _Scheduler:
         """Where each operation comes if a result follows its operands, those with more behind them first."""
         behind: dict[Node, int] = {}
         for node in sorted(self.work, key=lambda node: node.index):
-            behind[node] = 1 + sum(behind.get(a, 0) for a in set(self.work[node][1]))
+            behind[node] = 1 + sum(behind.get(a, 0) for a in self.reads[node])
         order: dict[Node, int] = {}
         left = [(root, False) for root in reversed(roots)]
         while left:
@@ -236,7 +268,7 @@ class _Scheduler:
                 order[node] = len(order)
                 continue
             left.append((node, True))
-            left += [(a, False) for a in sorted(set(self.work[node][1]), key=lambda a: behind.get(a, 0))]
+            left += [(a, False) for a in sorted(self.reads[node], key=lambda a: behind.get(a, 0))]
         return order
 
     def _operand(self, node: Node) -> Operand:
@@ -251,7 +283,7 @@ class _Scheduler:
 
     def _used(self, args: Iterable[Node]) -> None:
         """Count down what is left to read."""
-        for node in set(args):
+        for node in args:
             self.uses[node] -= 1
             at = self.place.get(node)
             if not self.uses[node] and at is not None and at.kind is Kind.REGISTER:
@@ -272,11 +304,11 @@ class _Scheduler:
     def run(self) -> Scheduled:
         """The program."""
         waiting: dict[Node, int] = {}  # operands that are not computed yet
-        for node, (_, args) in self.work.items():
-            waiting[node] = sum(a in self.work for a in set(args))
+        for node, args in self.reads.items():
+            waiting[node] = sum(a in self.work for a in args)
         readers: dict[Node, list[Node]] = {}
-        for node, (_, args) in self.work.items():
-            for a in set(args):
+        for node, args in self.reads.items():
+            for a in args:
                 readers.setdefault(a, []).append(node)
         ready = [node for node, count in waiting.items() if not count]
         while ready:
@@ -287,7 +319,7 @@ class _Scheduler:
             target = self.targets.get(node)
             blocked = target is not None and self._blocked(target, args)
             operands = [self._operand(a) for a in args]
-            self._used(args)
+            self._used(self.reads[node])
             out = target if target is not None and not blocked else self._register()
             of_a, of_b, of_c = (*operands, *[operands[0]] * (3 - len(operands)))
             self.out.append(Instruction(op, out, of_a, of_b, of_c))
@@ -306,10 +338,10 @@ class _Scheduler:
 
     def _rank(self, node: Node) -> tuple[bool, int, int]:
         """What to compute next: what can be written where it belongs, then what leaves the fewest values waiting."""
-        _, args = self.work[node]
+        args = self.reads[node]
         target = self.targets.get(node)
         blocked = target is not None and self._blocked(target, args)
-        ends = sum(self.uses[a] == 1 and a in self.place and self.place[a].kind is Kind.REGISTER for a in set(args))
+        ends = sum(self.uses[a] == 1 and a in self.place and self.place[a].kind is Kind.REGISTER for a in args)
         return blocked, (target is None or blocked) - ends, self.order[node]
 
     def _copy_what_can_be(self) -> bool:

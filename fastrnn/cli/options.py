@@ -12,8 +12,11 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
+from fastrnn.training.cells import check_cell_name
+
 __all__ = [
     "AT_LEAST_ONE",
+    "CELL",
     "DROPOUT",
     "LEARNING_RATE",
     "LIMIT",
@@ -79,6 +82,19 @@ class Utf8(click.ParamType):  # type: ignore[type-arg]  # generic in newer ones
             return value
 
 
+class CellName(click.ParamType):  # type: ignore[type-arg]  # generic in newer ones
+    """The name of a cell; those of the library are looked up, and so defined, only where one is asked for."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name, or fail."""
+        try:
+            return check_cell_name(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 class PlainConsole(Console):
     """Prints text as it is, and raises BrokenPipeError where the reader has gone, which rich makes an exit of."""
 
@@ -95,6 +111,7 @@ class PlainConsole(Console):
 
 
 AT_LEAST_ONE = click.IntRange(min=1)
+CELL = CellName()
 DROPOUT = Number(min=0, max=1, max_open=True)
 LEARNING_RATE = Number(min=0, min_open=True, max=math.inf, max_open=True)
 LIMIT = Number(min=0, min_open=True)

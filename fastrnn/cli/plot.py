@@ -54,10 +54,11 @@ def plot(checkpoint: Path, prompt: str | None, layer: int | None, out: Path | No
     folder.mkdir(parents=True, exist_ok=True)
     title = f"{model.rnn}, layer {layer or layers}"
     plot_losses(folder / "loss.png", losses, evaluations, token=tokenizer.unit)
-    plot_hidden(folder / "hidden.png", inside, labels, title=title)
+    states = model.rnn._cell.states
+    plot_hidden(folder / "hidden.png", inside, labels, states=states, title=title)
     pictures = ["loss.png", "hidden.png"]
-    if inside.keys() - {"h", "c"}:
-        plot_gates(folder / "gates.png", inside, labels, title=title)
+    if inside.keys() - set(states):
+        plot_gates(folder / "gates.png", inside, labels, states=states, title=title)
         pictures.append("gates.png")
     for picture in pictures:
         click.echo(folder / picture)

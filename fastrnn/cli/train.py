@@ -16,7 +16,17 @@ from rich.text import Text as Styled
 
 import fastrnn
 from fastrnn.cli.lock import exclusive
-from fastrnn.cli.options import AT_LEAST_ONE, DROPOUT, LEARNING_RATE, LIMIT, SEED, TEMPERATURE, WIDTH, PlainConsole
+from fastrnn.cli.options import (
+    AT_LEAST_ONE,
+    CELL,
+    DROPOUT,
+    LEARNING_RATE,
+    LIMIT,
+    SEED,
+    TEMPERATURE,
+    WIDTH,
+    PlainConsole,
+)
 from fastrnn.cli.signals import Stop, stop_signals
 from fastrnn.training import (
     DivergenceError,
@@ -31,7 +41,7 @@ from fastrnn.training import (
     plot_losses,
 )
 from fastrnn.training.files import remove_temporaries
-from fastrnn.training.model import CELLS, LanguageModel
+from fastrnn.training.model import LanguageModel
 from fastrnn.training.settings import LEVELS, OPTIMIZERS, OUTPUTS, SCHEDULES, WINDOWS
 from fastrnn.training.text import Text
 from fastrnn.training.tokenizers import Tokenizer
@@ -60,7 +70,9 @@ OF_WORDS = ("max_words", "min_count", "output")  # settings that characters have
     default=Settings.windows,
     help="Whether to read one stream, or lines that have nothing to do with one another.",
 )
-@click.option("--cell", type=click.Choice(list(CELLS)), default=Settings.cell)
+@click.option(
+    "--cell", type=CELL, default=Settings.cell, help="lstm, gru, rnn, or one of fastrnn.cells, such as min_gru."
+)
 @click.option(
     "--hidden",
     "--hidden-size",

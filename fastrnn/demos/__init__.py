@@ -22,6 +22,7 @@ RECIPES = {
     "gates": "what the gates of an LSTM do while it remembers",
     "hidden": "the hidden state of an RNN as it runs",
     "vanishing": "how far back the gradient reaches, RNN beside LSTM",
+    "memory": "how long five cells remember: copying and adding",
     "names": "dinosaur names, one at a time and in mini-batches",
     "reuters-like": "characters and words of any text",
 }

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn import ops, stack
-from fastrnn.cells import WrittenCell
 from fastrnn.keras.spec import FIELDS, Spec
 from fastrnn.parameters import Array
 from fastrnn.rows import Entrance
@@ -54,8 +53,7 @@ class _Call:
         )
         if copy and np.may_share_memory(self.x, x):
             self.x = self.x.copy()
-        choose = ops.choose_for_programs if isinstance(spec.cell, WrittenCell) else ops.choose
-        backend, num_threads = choose(None, None)
+        backend, num_threads = ops.choose_for_cell(spec.cell, None, None)
         self.setting = stack.Setting(backend, spec.cell, num_threads, self.rows.batch_sizes)
         names = {field: field for field in FIELDS[: len(weights)]}
         self.layers = [[ops.LayerWeights(dict(zip(names, weights, strict=True)), names)]]

@@ -48,8 +48,10 @@ class Layers(torch.nn.Module):
         """Say once that something is left to torch, and why."""
         raise NotImplementedError
 
-    def _run_input(self, input: Any, states: Sequence[Tensor] | None) -> tuple[Any, Sequence[Tensor]]:
-        """All layers, on what `forward` takes; the states in sequence."""
+    def _run_input(
+        self, input: Any, states: Sequence[Tensor] | None, cells: Sequence[str | Written] | None = None
+    ) -> tuple[Any, Sequence[Tensor]]:
+        """All layers, on what `forward` takes; the states in sequence; the cells by layer if they are a call's own."""
         packed = isinstance(input, PackedSequence)
         x, batch_sizes, sorted_indices, unsorted_indices = input if packed else (input, None, None, None)
         batched = packed or x.dim() == 3
@@ -60,7 +62,7 @@ class Layers(torch.nn.Module):
             x = x.transpose(0, 1)
         if sorted_indices is not None:
             states = states and [state.index_select(1, sorted_indices) for state in states]
-        y, states_n = self._run(x.contiguous(), batch_sizes, states)
+        y, states_n = self._run(x.contiguous(), batch_sizes, states, cells)
         if packed:
             y = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
         elif not batched:
@@ -73,7 +75,11 @@ class Layers(torch.nn.Module):
         return y, states_n
 
     def _run(
-        self, x: Tensor, batch_sizes: Tensor | None, states: Sequence[Tensor] | None
+        self,
+        x: Tensor,
+        batch_sizes: Tensor | None,
+        states: Sequence[Tensor] | None,
+        cells: Sequence[str | Written] | None,
     ) -> tuple[Any, Sequence[Tensor]]:
         """All layers, on (T, N, I) or the rows of a packed sequence; states are (L*D, N, K) each, or zero if None."""
         L, D = self.num_layers, 2 if self.bidirectional else 1
@@ -92,14 +98,22 @@ class Layers(torch.nn.Module):
         for at, state in enumerate(of_layers):
             if at and self.training and self.dropout:
                 x = torch.dropout(x, self.dropout, True)
-            x, state_n = layer(
-                x, batch_sizes, state, weights[at * count : (at + 1) * count], self._layer_cell(), self._warn
-            )
+            cell = self._layer_cell() if cells is None else cells[at]
+            x, state_n = layer(x, batch_sizes, state, weights[at * count : (at + 1) * count], cell, self._warn)
             states_n.append(state_n)
         return x, states_n[0] if L == 1 else [torch.cat(parts) for parts in zip(*states_n, strict=True)]
 
-    def _forward_runs(self, x: Any, hx: Any, mask: Any, masked: str, resets: Any, reset_state: Any) -> Any:
-        """`forward` where steps are left out or states begin anew: on the runs of `fastrnn.steps`, packed."""
+    def _forward_packed(self, packed: PackedSequence, states: Sequence[Tensor], ragged: Ragged, beside: Any) -> Any:
+        """`forward` on the runs, which begin with these states."""
+        return self.forward(packed, tuple(states) if len(states) > 1 else states[0])
+
+    def _forward_runs(
+        self, x: Any, hx: Any, mask: Any, masked: str, resets: Any, reset_state: Any, beside: Any = None
+    ) -> Any:
+        """`forward` where steps are left out or states begin anew: on the runs of `fastrnn.steps`, packed.
+
+        `beside` is what a cell is given beside x, as `_forward_packed` wants it.
+        """
         check_choice("masked", masked, ("zero", "last"))
         if isinstance(reset_state, str) and reset_state != "initial":
             raise ValueError(f"reset_state is {reset_state!r}; expected None for zeros, 'initial', or a state")
@@ -136,7 +150,7 @@ class Layers(torch.nn.Module):
         if len(ragged.rows):
             rows = x.reshape(T * N, -1).index_select(0, torch.from_numpy(ragged.rows).to(x.device))
             packed = PackedSequence(rows, torch.from_numpy(ragged.batch_sizes))
-            out, ended = self.forward(packed, tuple(begun) if lstm else begun[0])
+            out, ended = self._forward_packed(packed, begun, ragged, beside)
             y, states_n = out.data, list(ended) if lstm else [ended]
         else:
             y, states_n = x.new_zeros((0, D * pools[0].shape[2])), begun

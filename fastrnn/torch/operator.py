@@ -51,6 +51,7 @@ class Written(NamedTuple):
 
     cell: WrittenCell
     fields: tuple[str, ...]  # those of `Weights` that a direction has
+    extra: Sequence[tuple[Array, ...]] = ()  # by direction, what its layer is given beside x in a call, if anything
 
 
 def layer(
@@ -149,22 +150,21 @@ class _Problem:
         cell: str | Written,
         backend: str | None = None,
     ) -> None:
-        written = not isinstance(cell, str)
-        choose = ops.choose_for_programs if written else ops.choose
-        self.backend, self.num_threads = choose(backend, torch.get_num_threads())
         self.cell: Cell = CELLS[cell] if isinstance(cell, str) else cell.cell
+        self.backend, self.num_threads = ops.choose_for_cell(self.cell, backend, torch.get_num_threads())
         self.x = _array(x, "x")
         # A copy: whoever writes to the caller's must not reach what is checked here and trusted in backward.
         self.batch_sizes: Array | None = None if batch_sizes is None else batch_sizes.numpy().copy()
         states = list(map(_array, state, self.cell.states_0))
         self.directions = len(states[0])
+        self.extra = (() if isinstance(cell, str) else cell.extra) or [()] * self.directions
         parts = _split(weights, self.directions)
         if isinstance(cell, str):
             self.weights = [_weights(its) for its in parts]
             _check(self.cell, self.x, self.batch_sizes, states, self.weights)
         else:
             self.weights = [_weights_of_fields(its, cell.fields) for its in parts]
-            _check_written(self.cell, self.x, self.batch_sizes, states, self.weights)
+            _check_written(self.cell, self.x, self.batch_sizes, states, self.weights, self.extra)
         self.states = [tuple([s[direction] for s in states]) for direction in range(self.directions)]
 
     def parts(self, array: Array | None) -> Sequence[Any]:
@@ -183,11 +183,12 @@ class _Problem:
         for reverse, part in enumerate(self.parts(y)):
             state, weights = self.states[reverse], self.weights[reverse]
             given = (self.backend, self.cell, self.x, state, weights, self.num_threads)
+            order = (self.batch_sizes, reverse == 1, part, self.extra[reverse])
             if keep:
-                its_y, state_n, tape = ops.forward(*given, self.batch_sizes, reverse == 1, part)
+                its_y, state_n, tape = ops.forward(*given, *order)
                 tapes.append(tape)
             else:
-                its_y, state_n = ops.run(*given, self.batch_sizes, reverse == 1, part)
+                its_y, state_n = ops.run(*given, *order)
             states_n.append(state_n)
         return its_y if y is None else y, states_n, tapes
 
@@ -428,7 +429,12 @@ def _check(
 
 
 def _check_written(
-    cell: Cell, x: Array, batch_sizes: Array | None, states: Sequence[Array], weights: Sequence[Weights]
+    cell: Cell,
+    x: Array,
+    batch_sizes: Array | None,
+    states: Sequence[Array],
+    weights: Sequence[Weights],
+    extra: Sequence[tuple[Array, ...]],
 ) -> None:
     """As `_check`, for a cell that a user wrote."""
     D, N = states[0].shape[:2]
@@ -440,7 +446,8 @@ def _check_written(
     _check_rows(x, batch_sizes, N)
     for direction, its in enumerate(weights):
         sizes = check_weights(cell, its)
-        check_call(cell, x, tuple([s[direction] for s in states]), sizes, its.ih.dtype, batch_sizes)
+        state = tuple([s[direction] for s in states])
+        check_call(cell, x, state, sizes, its.ih.dtype, batch_sizes, extra[direction])
 
 
 def _check_rows(x: Array, batch_sizes: Array | None, N: int) -> None:

@@ -13,6 +13,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fastrnn import modules
 from fastrnn.cells import WrittenCell
+from fastrnn.extra import Beside, Given, Random, named
+from fastrnn.parameters import Array
+from fastrnn.steps import Ragged
 from fastrnn.torch.modules import Layers, why_not_transformed
 from fastrnn.torch.operator import DTYPES, Written, is_traced, run_uncompiled
 
@@ -49,6 +52,9 @@ class Recurrent(Layers):
         From `fastrnn.cell`, or one of `fastrnn.cells`.
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size
         As of `fastrnn.Recurrent`; dropout is between the layers, where the module is in training mode.
+    noise
+        As of `fastrnn.Recurrent`: of a cell with dropout or zoneout of its own, how often that strikes in training
+        mode. torch.manual_seed settles what is drawn.
     device, dtype
         Of the parameters: torch.float32 or torch.float64.
 
@@ -86,12 +92,16 @@ class Recurrent(Layers):
         proj_size: int = 0,
         device: Any = None,
         dtype: Any = None,
+        noise: Any = None,
     ) -> None:
         super().__init__()
         dtype = torch.get_default_dtype() if dtype is None else dtype
         if dtype not in DTYPES:
             raise TypeError(f"dtype is {dtype!r}; expected torch.float32 or torch.float64")
-        plan = _Plan(cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size)
+        plan = _Plan(
+            cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, noise=noise
+        )
+        self.noise, self._rates = plan.noise, plan._rates
         self.cell = cell
         self.input_size, self.hidden_size, self.num_layers = plan.input_size, plan.hidden_size, plan.num_layers
         self.bias, self.batch_first, self.dropout = plan.bias, plan.batch_first, plan.dropout
@@ -117,7 +127,7 @@ class Recurrent(Layers):
         """What is shown between the parentheses."""
         options = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
         shown = [self.cell.name, str(self.input_size), str(self.hidden_size)]
-        for name, default in (options | {"proj_size": 0}).items():
+        for name, default in (options | {"proj_size": 0, "noise": None}).items():
             if getattr(self, name) != default:
                 shown.append(f"{name}={getattr(self, name)!r}")
         return ", ".join(shown)
@@ -131,6 +141,7 @@ class Recurrent(Layers):
         masked: str = "zero",
         resets: Any = None,
         reset_state: Any = None,
+        extra: Any = None,
     ) -> Any:
         """Run the sequence, as `fastrnn.Recurrent.__call__` does, on tensors.
 
@@ -143,6 +154,9 @@ class Recurrent(Layers):
             states, the others (L*D, N, H); without N for a single sequence. None means zeros.
         mask, masked, resets, reset_state
             As in `fastrnn.Recurrent.__call__`, as tensors; a given reset_state has a gradient as any tensor has.
+        extra
+            As in `fastrnn.Recurrent.__call__`, a dict of tensors, of which none may want a gradient; of a
+            PackedSequence those of its rows, (R,) or (R, H).
 
         Returns
         -------
@@ -168,10 +182,69 @@ class Recurrent(Layers):
             )
         if mask is not None or resets is not None or reset_state is not None or masked != "zero":
             self._check_input(x, (2, 3), "(N, T, I) or (T, I)" if self.batch_first else "(T, N, I) or (T, I)")
-            return self._forward_runs(x, hx, mask, masked, resets, reset_state)
+            return self._forward_runs(x, hx, mask, masked, resets, reset_state, self._take_extra(extra, x))
         states = self._check(x, hx)
-        y, states_n = self._run_input(x, states)
+        leading, N = self._leading(x)
+        cells = self._cells(self._take_extra(extra, x), leading, N)
+        y, states_n = self._run_input(x, states, cells)
         return y, tuple(states_n) if len(self.cell.states) > 1 else states_n[0]
+
+    def _forward_packed(self, packed: PackedSequence, states: Sequence[Tensor], ragged: Ragged, beside: Any) -> Any:
+        given = [ragged.pack(array) for array in beside]
+        N = ragged.shape[1]
+        cells = self._cells(given, (len(packed.data),), N, ragged.sources[0] % max(N, 1))
+        y, states_n = self._run_input(
+            packed, self._check(packed, tuple(states) if len(states) > 1 else states[0]), cells
+        )
+        return y, tuple(states_n) if len(states) > 1 else states_n[0]
+
+    def _leading(self, x: Any) -> tuple[tuple[int, ...], int]:
+        """(T, N), or (R,) of a PackedSequence; and N."""
+        if isinstance(x, PackedSequence):
+            return tuple(x.data.shape[:1]), int(x.batch_sizes[0])
+        T, *batch = x.shape[:-1]
+        if self.batch_first and batch:
+            (T,), batch = batch, [T]
+        return (T, *(batch or [1])), (batch or [1])[0]
+
+    def _take_extra(self, extra: Any, x: Any) -> list[Array]:
+        """Copies of what is given beside x, (T, N, W) or (R, W); TypeError or ValueError unless it is right."""
+        leading, _ = self._leading(x)
+        axes = tuple(x.data.shape[:1] if isinstance(x, PackedSequence) else x.shape[:-1])
+        taken = []
+        for what, value in named(self.cell.name, self.cell.extra, extra):
+            self._check_tensor(what, value)
+            if tuple(value.shape) not in (axes, (*axes, 1), (*axes, self.hidden_size)):
+                raise ValueError(
+                    f"{what} has shape {tuple(value.shape)}; expected {axes} or {(*axes, self.hidden_size)}"
+                )
+            if value.requires_grad:
+                raise ValueError(
+                    f"{what} wants a gradient; expected one that does not, as there is none: use .detach()"
+                )
+            W = value.shape[-1] if value.dim() > len(axes) else 1
+            array = value.numpy().reshape(*axes, W)
+            if self.batch_first and len(axes) == 2:
+                array = array.swapaxes(0, 1)
+            taken.append(array.reshape(*leading, W).copy())
+        return taken
+
+    def _cells(
+        self, given: Sequence[Array], leading: tuple[int, ...], N: int, sequence: Array | None = None
+    ) -> list[Written]:
+        """The cell of each layer with what it is given beside x in a call: `given`, and draws of its noise."""
+        L, D = self.num_layers, 2 if self.bidirectional else 1
+        extra, cell = [Beside([*map(Given, given)])] * L * D, self.cell.without_noise(self._rates)
+        if self.training and any(self._rates):
+            cell = self.cell
+            random = Random(cell, self._rates, L * D, np.random.default_rng(int(torch.randint(1 << 62, ()))))
+            dtype: Any = DTYPES[self._flat_weights[0].dtype]
+            draws, _ = random.draw((*leading, self.hidden_size), N, dtype, sequence, None)
+            extra = [its.add(more) for its, more in zip(extra, draws, strict=True)]
+        if not cell._program.extras:
+            return [Written(cell, self._written.fields)] * L
+        arrays = [its.arrays() for its in extra]
+        return [Written(cell, self._written.fields, arrays[at * D : (at + 1) * D]) for at in range(L)]
 
     def _check(self, x: Any, hx: Any) -> Sequence[Tensor] | None:
         """The states as a sequence; TypeError or ValueError unless x and they are right."""

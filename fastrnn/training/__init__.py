@@ -1,10 +1,12 @@
 """What one needs around a recurrent network to train it: layers, losses, optimizers, text, the loop, checkpoints."""
 
+from fastrnn.training.activations import ReLU, Sigmoid, Softmax, Tanh
 from fastrnn.training.adaptive import AdaptiveSoftmax
 from fastrnn.training.batches import Lines, Windows, encode_lines, pad
 from fastrnn.training.checkpoint import CheckpointError, load_model
 from fastrnn.training.clipping import clip_global_norm, clip_value
 from fastrnn.training.composition import Last, Sequential
+from fastrnn.training.convolution import Conv1d
 from fastrnn.training.corpora import dinosaur_text, load_dinosaurs
 from fastrnn.training.early_stopping import EarlyStopping
 from fastrnn.training.gradient_check import check_gradients
@@ -13,8 +15,10 @@ from fastrnn.training.layers import Dropout, Embedding, Linear
 from fastrnn.training.loop import DivergenceError, Evaluation, Step, Trainer, load_history
 from fastrnn.training.losses import bce_with_logits, cross_entropy, mse
 from fastrnn.training.model import CharModel, LanguageModel, WordModel
+from fastrnn.training.normalization import LayerNorm
 from fastrnn.training.optimizers import SGD, Adam, AdamW, Momentum, RMSProp, RMSprop
 from fastrnn.training.plots import plot_losses
+from fastrnn.training.pooling import AttentionPool, Pool
 from fastrnn.training.sampling import generate_text
 from fastrnn.training.schedules import (
     ConstantRate,
@@ -36,10 +40,12 @@ __all__ = [
     "Adam",
     "AdamW",
     "AdaptiveSoftmax",
+    "AttentionPool",
     "CharModel",
     "CharTokenizer",
     "CheckpointError",
     "ConstantRate",
+    "Conv1d",
     "CosineDecay",
     "DivergenceError",
     "Dropout",
@@ -49,20 +55,26 @@ __all__ = [
     "ExponentialDecay",
     "LanguageModel",
     "Last",
+    "LayerNorm",
     "Linear",
     "LinearDecay",
     "LinearWarmup",
     "Lines",
     "Momentum",
     "MultiStepDecay",
+    "Pool",
     "RMSProp",
     "RMSprop",
+    "ReLU",
     "ReduceLROnPlateau",
     "ReduceOnPlateau",
     "Sequential",
     "Settings",
+    "Sigmoid",
+    "Softmax",
     "Step",
     "StepDecay",
+    "Tanh",
     "TextError",
     "Tokenizer",
     "Trainer",

@@ -21,7 +21,8 @@ from fastrnn.checks import (
     take_array,
     take_integers,
 )
-from fastrnn.parameters import Array, Parametrized, uniform
+from fastrnn.parameters import Array, uniform
+from fastrnn.training.architecture import Layer
 from fastrnn.training.losses import cross_entropy
 
 __all__ = ["AdaptiveSoftmax", "AdaptiveTape"]
@@ -44,7 +45,7 @@ class AdaptiveTape(NamedTuple):
     tails: list[_TailTape | None]  # by cluster; None where no target is in it
 
 
-class AdaptiveSoftmax(Parametrized):
+class AdaptiveSoftmax(Layer):
     """The adaptive softmax of Grave et al. (2017): torch.nn.AdaptiveLogSoftmaxWithLoss in values, gradients and names.
 
     The classes, numbered from the most frequent on, are a shortlist and clusters of rarer ones. The head is a softmax
@@ -112,12 +113,12 @@ class AdaptiveSoftmax(Parametrized):
         if not self.cutoffs or ends != sorted(set(ends)):
             raise ValueError(f"cutoffs is {self.cutoffs}; expected rising numbers below num_classes = {num_classes}")
         self.div_value = check_number("div_value", div_value, "a positive number", lambda v: 0 < v < math.inf)
-        check_flag("head_bias", head_bias)
+        self.head_bias = check_flag("head_bias", head_bias)
         self.dtype = check_dtype(dtype)
         self.backend, self.num_threads = check_run(backend, num_threads)
         self._clusters = list(itertools.pairwise(ends))  # first class and end of each
         shapes: dict[str, tuple[int, ...]] = {"head.weight": (ends[0] + len(self._clusters), in_features)}
-        if head_bias:
+        if self.head_bias:
             shapes["head.bias"] = (ends[0] + len(self._clusters),)
         for i, (first, end) in enumerate(self._clusters):
             columns = int(in_features // div_value ** (i + 1))

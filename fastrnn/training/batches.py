@@ -12,6 +12,7 @@ import numpy as np
 from fastrnn.checks import (
     Array,
     check_count,
+    check_flag,
     check_instance,
     check_positive,
     check_sequence,
@@ -42,7 +43,7 @@ class Batch(NamedTuple):
         return self.targets.size if self.lengths is None else int(self.lengths.sum())
 
 
-def pad(sequences: Sequence[Any], padding_value: Any = 0) -> tuple[Array, Array]:
+def pad(sequences: Sequence[Any], padding_value: Any = 0, batch_first: bool = False) -> tuple[Array, Array]:
     """Return sequences of different lengths as one array, time first, padded at their ends, and the lengths.
 
     Parameters
@@ -51,11 +52,13 @@ def pad(sequences: Sequence[Any], padding_value: Any = 0) -> tuple[Array, Array]
         At least one; token indices (T_n,), or rows of features (T_n, ...) of one shape. A sequence may be empty.
     padding_value
         What fills up the shorter ones.
+    batch_first
+        Whether to return (N, T, ...).
 
     Returns
     -------
     padded : ndarray
-        (T, N, ...), where T is the largest length.
+        (T, N, ...), where T is the largest length, or (N, T, ...).
     lengths : ndarray
         (N,), as the modules take it.
 
@@ -88,9 +91,11 @@ def pad(sequences: Sequence[Any], padding_value: Any = 0) -> tuple[Array, Array]
     fill = take_array("padding_value", padding_value)
     if fill.ndim or not np.can_cast(np.min_scalar_type(padding_value), dtype, "same_kind"):
         raise TypeError(f"padding_value is {shown(padding_value)}; expected one that sequences of {dtype} can hold")
-    padded = np.full((lengths.max(), len(arrays), *shape), padding_value, dtype)
+    axes = (len(arrays), lengths.max()) if check_flag("batch_first", batch_first) else (lengths.max(), len(arrays))
+    padded = np.full((*axes, *shape), padding_value, dtype)
+    by_sequence = padded if batch_first else padded.swapaxes(0, 1)
     for n in np.flatnonzero(lengths).tolist():
-        padded[: lengths[n], n] = arrays[n]
+        by_sequence[n, : lengths[n]] = arrays[n]
     return padded, lengths
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from fastrnn.backends import check_run
+from fastrnn.cells import WrittenCell
 from fastrnn.checks import Array, check_path
 from fastrnn.errors import FastrnnError
+from fastrnn.training.cells import CELLS, restore_cell, written
 from fastrnn.training.files import write_atomically
 from fastrnn.training.model import LanguageModel
 from fastrnn.training.names import join_names, split_names
@@ -24,6 +27,7 @@ __all__ = [
     "Groups",
     "check_arrays",
     "check_sizes",
+    "describe_file",
     "load_model",
     "not_finite",
     "read_checkpoint",
@@ -78,20 +82,40 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Groups, dict[str, Any
         metadata = json.loads(header["__metadata__"]["fastrnn"])
         if not isinstance(metadata, dict):
             raise TypeError(f"its metadata is a {type(metadata).__name__}; expected an object with names")
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"its format is {metadata.get('format')!r}; expected {FORMAT}")
+        if (found := metadata.get("format")) != FORMAT:
+            later = isinstance(found, int) and found > FORMAT
+            raise ValueError(
+                f"its format is {found!r}, of a later version of fastrnn; expected {FORMAT} or less: upgrade fastrnn"
+                if later
+                else f"its format is {found!r}; expected {FORMAT}"
+            )
     return groups, metadata
 
 
 def load_model(
-    path: str | os.PathLike[str], *, backend: str | None = None, num_threads: int | None = None
+    path: str | os.PathLike[str],
+    *,
+    cell: WrittenCell | None = None,
+    backend: str | None = None,
+    num_threads: int | None = None,
 ) -> tuple[LanguageModel, Tokenizer]:
     """Return the best model of a training run, by held-out loss, and its tokenizer.
 
+    Parameters
+    ----------
+    path
+        The checkpoint.
+    cell
+        That of the run, if it is one's own, which a checkpoint does not hold.
+    backend, num_threads
+        As for `fastrnn.LSTM`.
+
     Raises
     ------
-    OSError, CheckpointError
-        As for `read_checkpoint`.
+    OSError
+        If the file cannot be read.
+    CheckpointError
+        If it is not a checkpoint, is damaged, or has another cell.
     """
     check_run(backend, num_threads)
     groups, metadata = read_checkpoint(path)
@@ -99,12 +123,60 @@ def load_model(
         if "characters" in metadata:  # as files were written when there were characters only
             metadata["tokenizer"] = {"unit": "character", "characters": metadata["characters"]}
         tokenizer = restore_tokenizer(take(metadata, "tokenizer"))
-        settings = read_settings(metadata)
+        settings = read_settings(path, metadata, cell)
         check_sizes(settings, groups)
         model = build_model(settings, len(tokenizer), backend=backend, num_threads=num_threads)
         check_arrays("best", groups["best"], model.parameters)
         model.load_state_dict(groups["best"])
     return model, tokenizer
+
+
+def describe_file(path: str | os.PathLike[str]) -> list[str]:
+    """Return what is in a file, a model's or a checkpoint of a training run, in lines; no cell is needed for that.
+
+    Raises
+    ------
+    OSError, CheckpointError
+        As for `read_checkpoint`.
+    """
+    groups, metadata = read_checkpoint(path)
+    with usable_checkpoint(path):
+        lines = []
+        if "architecture" in metadata:
+            lines += ["a model that fastrnn.save wrote", *_outline(metadata["architecture"])]
+        else:
+            steps = take(groups, "history")["loss"].size
+            settings = take(metadata, "settings")
+            lines += [f"a checkpoint of fastrnn train after {steps:,} steps"]
+            lines += [f"  {name}: {_plain(value)}" for name, value in settings.items()]
+            held_out = groups["history"]["held_out_loss"]
+            if held_out.size:
+                best = int(groups["history"]["evaluated_after"][held_out.argmin()])
+                bits = held_out.min() / math.log(2)
+                lines.append(f"best: {bits:.3f} bits per token, held out, after step {best:,}")
+        arrays = take(groups, "model")
+        count, size = sum(a.size for a in arrays.values()), sum(a.nbytes for a in arrays.values())
+        lines.append(f"{count:,} parameters in {len(arrays)} arrays, {size:,} bytes")
+        lines += [f"  {name}  {array.shape}  {array.dtype}" for name, array in sorted(arrays.items())]
+    return lines
+
+
+def _outline(description: Any, name: str = "", depth: int = 1) -> list[str]:
+    """What an architecture is, a line a layer; the layers within one below it."""
+    options, below = [], []
+    for key, value in description.items():
+        if isinstance(value, Mapping) and "class" in value:
+            below += _outline(value, f"{key}: ", depth + 1)
+        elif key == "layers":
+            below += [line for each, layer in value for line in _outline(layer, f"{each}: ", depth + 1)]
+        elif key != "class":
+            options.append(f"{key}={_plain(value)}")
+    return [f"{'  ' * depth}{name}{description['class']}({', '.join(options)})", *below]
+
+
+def _plain(value: Any) -> str:
+    """A setting in words: a cell that is somebody's own by its name."""
+    return f"{value['own']} (a cell of one's own)" if isinstance(value, Mapping) and "own" in value else str(value)
 
 
 def take(found: Mapping[str, Any], name: str) -> Any:
@@ -114,9 +186,22 @@ def take(found: Mapping[str, Any], name: str) -> Any:
     return found[name]
 
 
-def read_settings(metadata: Mapping[str, Any]) -> Settings:
-    """Return the settings of a run; KeyError, TypeError or ValueError if they are none."""
-    return Settings(**take(metadata, "settings"))
+def read_settings(path: str | os.PathLike[str], metadata: Mapping[str, Any], cell: Any) -> Settings:
+    """Return the settings of a run, with its cell, which is given if it is a user's own.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If they are none.
+    CheckpointError
+        If the cell is not the one that is given.
+    """
+    settings = dict(take(metadata, "settings"))
+    try:
+        settings["cell"] = restore_cell(settings.get("cell", Settings.cell), cell)
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be loaded so: {error}") from None
+    return Settings(**settings)
 
 
 def check_sizes(settings: Settings, groups: Groups) -> None:
@@ -125,16 +210,20 @@ def check_sizes(settings: Settings, groups: Groups) -> None:
     To be called before a model is made: what a damaged file says might take more memory than there is.
     """
     best = take(groups, "best")
-    layers = sum(name.startswith("rnn.weight_hh_l") for name in best)
-    found = layers, *take(best, "rnn.weight_hh_l0").shape[-1:]
+    layers = sum(name.startswith("rnn.weight_ih_l") for name in best)
+    if "rnn.weight_hh_l0" in best or settings.cell in CELLS:
+        units = take(best, "rnn.weight_hh_l0").shape[-1:]
+    else:  # nothing is fed by h
+        units = (len(take(best, "rnn.weight_ih_l0")) // len(written(settings.cell).gates_ih),)
+    found = layers, *units
     if found != (settings.num_layers, settings.hidden_size):
         raise ValueError(
             f"its layers and units are {found}; expected {(settings.num_layers, settings.hidden_size)} by its settings"
         )
 
 
-def check_arrays(group: str, found: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
-    """KeyError, TypeError or ValueError unless arrays have the names, shapes and dtypes of others, and are finite."""
+def check_arrays(group: str, found: Mapping[str, Array], expected: Mapping[str, Array], *, finite: bool = True) -> None:
+    """KeyError, TypeError or ValueError unless arrays have the names, shapes and dtypes of others, and are `finite`."""
     missing, unexpected = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     if missing or unexpected:
         raise KeyError(f"{group}: missing {missing}, unexpected {unexpected}")
@@ -143,7 +232,7 @@ def check_arrays(group: str, found: Mapping[str, Array], expected: Mapping[str, 
             raise TypeError(f"{group}.{name} has dtype {found[name].dtype}; expected {array.dtype}")
         if found[name].shape != array.shape:
             raise ValueError(f"{group}.{name} has shape {found[name].shape}; expected {array.shape}")
-    if spoilt := not_finite({group: found}):
+    if finite and (spoilt := not_finite({group: found})):
         raise ValueError(f"{spoilt} holds NaN or infinity; expected numbers")
 
 

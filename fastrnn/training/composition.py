@@ -1,7 +1,8 @@
 """Models made of layers, and the many-to-one use of a recurrent module.
 
 A layer is what has ``forward(x) -> (y, tape)``, ``backward(tape, dy) -> (dx, gradients by parameter name)``, a call for
-inference, `parameters`, `state_dict` and `load_state_dict`; one whose `takes_lengths` is true takes `lengths` as well.
+inference, `parameters`, `state_dict` and `load_state_dict`; one whose `takes_lengths` is true takes `lengths` as well,
+and one whose `takes_masks` is true takes `mask` and `resets` besides.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastrnn import GRU, LSTM, RNN, modules, ops
-from fastrnn.checks import check_instance, shown, take_array
+from fastrnn.checks import check_instance, check_mapping, shown, take_array
 from fastrnn.modules import Tape
 from fastrnn.parameters import Array, NamedArrays, fill
+from fastrnn.training.architecture import written_as
 from fastrnn.training.names import join_names
 
-__all__ = ["Composed", "Last", "Recurrent", "Sequential", "clear_padding"]
+__all__ = ["Composed", "Last", "Recurrent", "Sequential", "clear", "given_steps", "padding_of"]
 
 Recurrent: TypeAlias = RNN | LSTM | GRU | modules.Recurrent
 
@@ -48,11 +50,41 @@ class Composed:
         """
         fill(self.parameters, state_dict)
 
+    def __repr__(self) -> str:
+        return written_as(self)
 
-class _EveryStep(Composed):
-    """A recurrent module as a layer: y of every step; the state is zero at first and nobody asks for the last one."""
 
-    takes_lengths = True
+class _Stateful(Composed):
+    """What has states that a sequence begins with and ends in.
+
+    The three methods take them all by name; the name "" is of the only one. `which` are lengths, mask and resets.
+    """
+
+    takes_lengths = takes_masks = True
+
+    def _state_names(self) -> list[str]:
+        """The names of its states."""
+        raise NotImplementedError
+
+    def _infer_from(self, x: Any, which: Mapping[str, Any], states: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return y and the final states."""
+        raise NotImplementedError
+
+    def _forward_from(
+        self, x: Any, which: Mapping[str, Any], states: Mapping[str, Any]
+    ) -> tuple[Any, dict[str, Any], Any]:
+        """Return y, the final states and the tape."""
+        raise NotImplementedError
+
+    def _backward_from(
+        self, tape: Any, dy: Any, dstates: Mapping[str, Any]
+    ) -> tuple[Array | None, dict[str, Any], dict[str, Array]]:
+        """Return dx, the gradients of the initial states, and those of the parameters."""
+        raise NotImplementedError
+
+
+class _EveryStep(_Stateful):
+    """A recurrent module as a layer: y of every step."""
 
     def __init__(self, rnn: Recurrent) -> None:
         self.rnn = check_instance(
@@ -67,16 +99,24 @@ class _EveryStep(Composed):
     def batch_first(self) -> bool:
         return self.rnn.batch_first
 
-    def __call__(self, x: Any, lengths: Any = None) -> Array:
-        return self.rnn(x, lengths=lengths)[0]
+    def _state_names(self) -> list[str]:
+        return [""]
 
-    def forward(self, x: Any, lengths: Any = None) -> tuple[Array, Any]:
-        y, _, tape = self.rnn.forward(x, lengths=lengths)
-        return y, tape
+    def _infer_from(self, x: Any, which: Mapping[str, Any], states: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        y, state_n = self.rnn(x, states.get(""), **which)
+        return y, {"": state_n}
 
-    def backward(self, tape: Any, dy: Any) -> tuple[Array | None, dict[str, Array]]:
-        dx, _, grads = self.rnn.backward(tape, dy)
-        return dx, grads
+    def _forward_from(
+        self, x: Any, which: Mapping[str, Any], states: Mapping[str, Any]
+    ) -> tuple[Any, dict[str, Any], Any]:
+        y, state_n, tape = self.rnn.forward(x, states.get(""), **which)
+        return y, {"": state_n}, tape
+
+    def _backward_from(
+        self, tape: Any, dy: Any, dstates: Mapping[str, Any]
+    ) -> tuple[Array | None, dict[str, Any], dict[str, Array]]:
+        dx, dstate_0, grads = self.rnn.backward(tape, dy, dstates.get(""))
+        return dx, {"": dstate_0}, grads
 
 
 class LastTape(NamedTuple):
@@ -89,13 +129,13 @@ class LastTape(NamedTuple):
 class Last(_EveryStep):
     """Many to one: the h in which a recurrent module's last layer ends.
 
-    With lengths it is the h after each sequence's last real step, so that nothing of the padding reaches it; of a
-    sequence of no steps it is zero. The reverse direction of a bidirectional module ends at the first step.
+    With lengths or a mask it is the h after each sequence's last real step, so that nothing of the padding reaches it;
+    of a sequence of no steps it is zero. The reverse direction of a bidirectional module ends at the first step.
 
     Parameters
     ----------
     rnn
-        A `fastrnn.RNN`, `LSTM` or `GRU`; the names of the parameters are its own.
+        A `fastrnn.RNN`, `LSTM`, `GRU` or `Recurrent`; the names of the parameters are its own.
 
     Raises
     ------
@@ -112,27 +152,55 @@ class Last(_EveryStep):
     ((3, 16), (5, 3, 4))
     """
 
-    def __call__(self, x: Any, lengths: Any = None) -> Array:
-        """Return h (N, D*P), or (D*P,) for a single sequence; x and lengths are as for the module."""
-        return self._h(self.rnn(x, lengths=lengths)[1])
+    def __call__(self, x: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None) -> Array:
+        """Return h (N, D*P), or (D*P,) for a single sequence; all arguments are as for the module."""
+        h: Array = self._infer_from(x, given_steps(lengths, mask, resets), {})[0]
+        return h
 
-    def forward(self, x: Any, lengths: Any = None) -> tuple[Array, LastTape]:
+    def forward(self, x: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None) -> tuple[Array, LastTape]:
         """Return what calling returns, and the tape, which serves once."""
-        _, state_n, tape = self.rnn.forward(x, lengths=lengths)
-        h = self._h(state_n)
-        return h, LastTape(tape, h.shape)
+        h, _, tape = self._forward_from(x, given_steps(lengths, mask, resets), {})
+        return h, tape
 
     def backward(self, tape: LastTape, dh: Any) -> tuple[Array | None, dict[str, Array]]:
         """Return dx, None for tokens, and the gradients by parameter name, for dh of h's shape."""
+        dx, _, grads = self._backward_from(tape, dh, {})
+        return dx, grads
+
+    def _infer_from(self, x: Any, which: Mapping[str, Any], states: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return h and the final state."""
+        state_n = self.rnn(x, states.get(""), **which)[1]
+        return self._h(state_n), {"": state_n}
+
+    def _forward_from(
+        self, x: Any, which: Mapping[str, Any], states: Mapping[str, Any]
+    ) -> tuple[Any, dict[str, Any], Any]:
+        """Return h, the final state and the tape."""
+        _, state_n, tape = self.rnn.forward(x, states.get(""), **which)
+        h = self._h(state_n)
+        return h, {"": state_n}, LastTape(tape, h.shape)
+
+    def _backward_from(
+        self, tape: Any, dy: Any, dstates: Mapping[str, Any]
+    ) -> tuple[Array | None, dict[str, Any], dict[str, Array]]:
+        """Return dx and the other gradients, for dh of h's shape and that of the final state, of which h is a part."""
         check_instance("tape", tape, LastTape, "the tape that forward returned")
         rnn, (rnn_tape, shape) = self.rnn, tape
-        dh = ops.as_real("dh", dh, rnn.dtype, shape, "the shape of h")
+        dh = ops.as_real("dh", dy, rnn.dtype, shape, "the shape of h")
         D, P = rnn.directions, shape[-1] // rnn.directions
         dh_n = np.zeros((rnn.num_layers * D, *shape[:-1], P), rnn.dtype)
         dh_n[-D:] = np.moveaxis(dh.reshape(*shape[:-1], D, P), -2, 0)
-        others = len(rnn._cell.states) - 1
-        dx, _, grads = rnn.backward(rnn_tape, None, (dh_n, *[None] * others) if others else dh_n)
-        return dx, grads
+        others: tuple[Any, ...] = (None,) * (len(rnn._cell.states) - 1)
+        given = dstates.get("")
+        if given is not None:
+            of_h, *others_given = given if isinstance(given, (tuple, list)) else (given,)
+            if len(others_given) != len(others):
+                raise ValueError(f"dstate has {1 + len(others_given)} arrays; expected {1 + len(others)}")
+            if of_h is not None:
+                dh_n += ops.as_real("dstate of h", of_h, rnn.dtype, dh_n.shape, "the shape of the final h")
+            others = tuple(others_given)
+        dx, dstate_0, grads = rnn.backward(rnn_tape, None, (dh_n, *others) if others else dh_n)
+        return dx, {"": dstate_0}, grads
 
     def _h(self, state_n: Any) -> Array:
         """The last layer's h of a final state, (L*D, N, P) of it, with its directions side by side."""
@@ -158,7 +226,7 @@ def _by_name(first: Any, more: tuple[Any, ...]) -> Mapping[str, Any]:
     return {str(k): layer for k, layer in enumerate((first, *more))}
 
 
-class Sequential(Composed):
+class Sequential(_Stateful):
     """Layers one after the other.
 
     Parameters
@@ -217,8 +285,9 @@ class Sequential(Composed):
         self._steps = {
             name: _EveryStep(layer) if isinstance(layer, Recurrent) else layer for name, layer in layers.items()
         }
-        taking = [name for name, layer in self._steps.items() if _takes_lengths(layer)]
+        taking = [name for name, layer in self._steps.items() if _takes(layer, "lengths")]
         self.takes_lengths = bool(taking)
+        self.takes_masks = any(_takes(layer, "mask") for layer in self._steps.values())
         self.batch_first = bool(taking) and getattr(self._steps[taking[0]], "batch_first", False)
         # What these make of the padding goes to another layer that takes lengths, and its gradient, zero, comes back.
         names = list(self._steps)
@@ -229,8 +298,8 @@ class Sequential(Composed):
         """The live parameter arrays by name; write into them (``p -= ...``) to train."""
         return NamedArrays(join_names({name: layer.parameters for name, layer in self.layers.items()}))
 
-    def __call__(self, x: Any, lengths: Any = None) -> Any:
-        """Return y, without dropout.
+    def __call__(self, x: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None, state: Any = None) -> Any:
+        """Return y, without dropout; with a state also the final one.
 
         Parameters
         ----------
@@ -240,72 +309,200 @@ class Sequential(Composed):
             (N,) ints, how many steps each sequence really has; they go to every layer that takes them. The padding may
             hold anything: layers before a recurrent one find zeros there. What comes after the recurrent layers knows
             no lengths: of y beyond them take nothing, as a loss with `ignore_index` does.
+        mask
+            (T, N) bools, with the axes of x, or (T,) of a single sequence: a step that is False is left out, as are
+            those beyond the lengths, and the state stays as it is.
+        resets
+            The same, of the steps before which the state begins anew, from zero. Layers that are not recurrent do not
+            know of them.
+        state
+            None for zeros, or a mapping of the names of recurrent layers, "lower.rnn" of one in a Sequential within, to
+            the states that these begin with, as the modules take them; those that are left out begin with zeros. Then
+            the result is a pair, y and the final states of all of them, which is what the next call takes: begin with
+            ``state={}``.
 
         Raises
         ------
         ValueError
-            If lengths are given and no layer takes them.
+            If one of these is given and no layer takes it, or a layer that takes lengths does not take the others.
         """
-        self._check_lengths(lengths)
-        for name, layer in self._steps.items():
-            if name in self._padded:
-                x = clear_padding(x, lengths, self.batch_first)
-            x = layer(x, lengths) if _takes_lengths(layer) else layer(x)
-        return x
+        y, state_n = self._infer_from(x, self._given(lengths, mask, resets), self._take_states("state", state))
+        return y if state is None else (y, state_n)
 
-    def forward(self, x: Any, lengths: Any = None) -> tuple[Any, list[Any]]:
-        """Return y, with dropout, and the tape: those of the layers. Parameters and errors are those of a call."""
-        self._check_lengths(lengths)
-        tapes = []
-        for name, layer in self._steps.items():
-            if name in self._padded:
-                x = clear_padding(x, lengths, self.batch_first)
-            x, tape = layer.forward(x, lengths) if _takes_lengths(layer) else layer.forward(x)
-            tapes.append(tape)
-        return x, tapes
+    def forward(self, x: Any, lengths: Any = None, *, mask: Any = None, resets: Any = None, state: Any = None) -> Any:
+        """Return what a call does, but with dropout, and the tape as well: those of the layers."""
+        y, state_n, tape = self._forward_from(x, self._given(lengths, mask, resets), self._take_states("state", state))
+        return (y, tape) if state is None else (y, state_n, tape)
 
-    def backward(self, tape: list[Any], dy: Any) -> tuple[Array | None, dict[str, Array]]:
+    def backward(self, tape: list[tuple[Any, Array | None]], dy: Any, dstate: Any = None) -> Any:
         """Return dx, None for tokens, and the gradients by parameter name, for the gradient of y.
 
         The tape serves once if a layer's does, as those of recurrent modules.
 
+        Parameters
+        ----------
+        tape
+            From `forward`.
+        dy
+            Of y's shape.
+        dstate
+            A mapping of the names of recurrent layers to the gradients of their final states, as the modules take
+            them; then the result has the gradients of the initial states, by the same names, between the others.
+
         Raises
         ------
         TypeError, ValueError
-            If the tape or the gradient of y is not one of this model's.
+            If the tape or a gradient is not one of this model's.
         """
+        dx, dstate_0, grads = self._backward_from(tape, dy, self._take_states("dstate", dstate))
+        return (dx, grads) if dstate is None else (dx, dstate_0, grads)
+
+    def _state_names(self) -> list[str]:
+        """Return the names of recurrent layers, as `state` has them."""
+        stateful = {name: layer for name, layer in self._steps.items() if isinstance(layer, _Stateful)}
+        return [_joined(name, each) for name, layer in stateful.items() for each in layer._state_names()]
+
+    def _infer_from(self, x: Any, which: Mapping[str, Any], states: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return y and the final states, by name."""
+        states_n: dict[str, Any] = {}
+        for name, layer in self._steps.items():
+            x = clear(x, self._padding(name, x, which))
+            if isinstance(layer, _Stateful):
+                x, ended = layer._infer_from(x, _taken(layer, which), _within(name, states))
+                states_n |= {_joined(name, each): state for each, state in ended.items()}
+            else:
+                x = layer(x, **_taken(layer, which))
+        return x, states_n
+
+    def _forward_from(
+        self, x: Any, which: Mapping[str, Any], states: Mapping[str, Any]
+    ) -> tuple[Any, dict[str, Any], list[tuple[Any, Array | None]]]:
+        """Return y, the final states, by name, and the tape."""
+        states_n: dict[str, Any] = {}
+        tapes = []
+        for name, layer in self._steps.items():
+            padding = self._padding(name, x, which)
+            x = clear(x, padding)
+            if isinstance(layer, _Stateful):
+                x, ended, tape = layer._forward_from(x, _taken(layer, which), _within(name, states))
+                states_n |= {_joined(name, each): state for each, state in ended.items()}
+            else:
+                x, tape = layer.forward(x, **_taken(layer, which))
+            tapes.append((tape, padding))
+        return x, states_n, tapes
+
+    def _backward_from(
+        self, tape: Any, dy: Any, dstates: Mapping[str, Any]
+    ) -> tuple[Array | None, dict[str, Any], dict[str, Array]]:
+        """Return dx, the gradients of the initial states, and those of the parameters, each by name."""
         if not isinstance(tape, list) or len(tape) != len(self._steps):
             raise TypeError(f"tape is not of this model; expected the list of {len(self._steps)} that forward returned")
-        grads = {}
-        for (name, layer), its_tape in zip(reversed(self._steps.items()), reversed(tape), strict=True):
-            dy, grads[name] = layer.backward(its_tape, dy)
-        return dy, join_names({name: grads[name] for name in self.layers})
+        grads: dict[str, dict[str, Array]] = {}
+        dstates_0: dict[str, Any] = {}
+        for (name, layer), (its_tape, padding) in zip(reversed(self._steps.items()), reversed(tape), strict=True):
+            if isinstance(layer, _Stateful):
+                dy, dstarted, grads[name] = layer._backward_from(its_tape, dy, _within(name, dstates))
+                dstates_0 |= {_joined(name, each): dstate for each, dstate in dstarted.items()}
+            else:
+                dy, grads[name] = layer.backward(its_tape, dy)
+            if dy is not None:
+                dy = clear(dy, padding)  # zeros were put there, whatever x was
+        names = [name for name in self._state_names() if name in dstates_0]
+        return dy, {name: dstates_0[name] for name in names}, join_names({name: grads[name] for name in self.layers})
 
-    def _check_lengths(self, lengths: Any) -> None:
-        if lengths is not None and not self.takes_lengths:
-            raise ValueError(f"lengths is given, but none of the layers {', '.join(self.layers)} takes any")
+    def _take_states(self, argument: str, states: Any) -> Mapping[str, Any]:
+        """Validate the names of states that a caller gives."""
+        if states is None:
+            return {}
+        names = self._state_names()
+        for name in check_mapping(argument, states, "names of recurrent layers to states"):
+            if name not in names:
+                wanted = f"some of {', '.join(names)}" if names else "none: no layer is recurrent"
+                raise ValueError(f"{argument} has {shown(name)}; expected {wanted}")
+        return dict(states)
+
+    def _given(self, lengths: Any, mask: Any, resets: Any) -> dict[str, Any]:
+        """What a call is given of these, by name; ValueError if a layer does not take what it should."""
+        given = given_steps(lengths, mask, resets)
+        for name in given:
+            if not _takes(self, name):
+                raise ValueError(f"{name} is given, but none of the layers {', '.join(self.layers)} takes any")
+            if others := [at for at, each in self._steps.items() if _takes(each, "lengths") and not _takes(each, name)]:
+                raise ValueError(
+                    f"{name} is given, but the layer {others[0]} takes lengths alone; expected one whose takes_masks "
+                    "is true"
+                )
+        return given
+
+    def _padding(self, name: str, x: Any, given: Mapping[str, Any]) -> Array | None:
+        """Which steps of a layer's x hold what it must not see."""
+        if name not in self._padded:
+            return None
+        return padding_of(x, given.get("lengths"), given.get("mask"), self.batch_first)
 
 
-def clear_padding(x: Any, lengths: Any, batch_first: bool) -> Any:
-    """Return x (T, N, ...) with zeros beyond the lengths (N,): 0 times NaN is NaN, so zero gradients alone do not help.
+def given_steps(lengths: Any, mask: Any, resets: Any) -> dict[str, Any]:
+    """What of these a call is given, by name, to be handed on."""
+    given = {"lengths": lengths, "mask": mask, "resets": resets}
+    return {name: value for name, value in given.items() if value is not None}
 
-    Without padding it is x itself, and so it is where x and lengths do not fit together: the layer that takes both says
-    what is wrong with them.
+
+def _joined(name: str, inner: str) -> str:
+    """The name of a state of a layer, which has none of its own if it is the only one."""
+    return f"{name}.{inner}" if inner else name
+
+
+def _within(name: str, states: Mapping[str, Any]) -> dict[str, Any]:
+    """Of states by name those of one layer, by the names that these have in it."""
+    return {key[len(name) + 1 :]: state for key, state in states.items() if key == name or key.startswith(f"{name}.")}
+
+
+def padding_of(x: Any, lengths: Any, mask: Any, batch_first: bool) -> Array | None:
+    """Return which steps of x are beyond the lengths (N,) or masked, with its axes; None where none is.
+
+    None also where x and the others do not fit together: the layer that takes all of them says what is wrong.
     """
-    if lengths is None:
+    if lengths is None and mask is None:
+        return None
+    x = take_array("x", x)
+    padding = None
+    if mask is not None:
+        mask = take_array("mask", mask)
+        if mask.dtype != bool or mask.shape != x.shape[: mask.ndim] or mask.ndim not in (1, 2):
+            return None
+        padding = ~mask
+    if lengths is not None:
+        lengths, (time, batch) = take_array("lengths", lengths), (1, 0) if batch_first else (0, 1)
+        if x.ndim < 2 or lengths.shape != (x.shape[batch],) or lengths.dtype.kind not in "iu":
+            return None
+        beyond = np.arange(x.shape[time])[:, None] >= lengths
+        beyond = beyond.T if batch_first else beyond
+        if padding is not None and padding.shape != beyond.shape:
+            return None
+        padding = beyond if padding is None else beyond | padding
+    return padding if padding is not None and padding.any() else None
+
+
+def clear(x: Any, padding: Array | None) -> Any:
+    """Return x with zeros at the padding: 0 times NaN is NaN, so zero gradients alone do not help.
+
+    Without padding it is x itself, and so it is where it is not of numbers: the layer says what is wrong.
+    """
+    if padding is None:
         return x
-    x, lengths = take_array("x", x), take_array("lengths", lengths)
-    time, batch = (1, 0) if batch_first else (0, 1)
-    fit = x.ndim >= 2 and lengths.shape == (x.shape[batch],)
-    if not fit or lengths.dtype.kind not in "iu" or x.dtype.kind not in "iuf":
-        return x
-    padding = np.arange(x.shape[time])[:, None] >= lengths
-    if not padding.any():
+    x = take_array("x", x)
+    if x.dtype.kind not in "iuf":
         return x
     x = x.copy()
-    x[padding.T if batch_first else padding] = 0
+    x[padding] = 0
     return x
 
 
-def _takes_lengths(layer: Any) -> bool:
-    return bool(getattr(layer, "takes_lengths", False))
+def _takes(layer: Any, name: str) -> bool:
+    """Whether a layer takes an argument, "lengths", "mask" or "resets"."""
+    return bool(getattr(layer, "takes_lengths" if name == "lengths" else "takes_masks", False))
+
+
+def _taken(layer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a layer takes of what a call is given."""
+    return {name: value for name, value in given.items() if _takes(layer, name)}

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastrnn.checks import Array, check_mapping, check_positive, make_generator, shown, take_array
 from fastrnn.modules import Runnable
+from fastrnn.training.composition import given_steps
 
 __all__ = ["GradientErrors", "check_gradients"]
 
@@ -35,7 +36,15 @@ class GradientErrors(dict[str, float]):
 
 
 def check_gradients(
-    module: Any, x: Any, state: Any = None, *, lengths: Any = None, most: int = 100, seed: Any = 0
+    module: Any,
+    x: Any,
+    state: Any = None,
+    *,
+    lengths: Any = None,
+    mask: Any = None,
+    resets: Any = None,
+    most: int = 100,
+    seed: Any = 0,
 ) -> GradientErrors:
     """Compare the gradients of `module.backward` with central differences of `module.forward`, in float64.
 
@@ -56,8 +65,8 @@ def check_gradients(
         The input, float64, or integers, which have no gradient.
     state
         The initial state, an array or a tuple of arrays, where `forward` takes one and its gradient shall be checked.
-    lengths
-        The lengths of the sequences, where `forward` takes them.
+    lengths, mask, resets
+        Which steps of the sequences are run and where they begin anew, where `forward` takes these.
     most
         How many elements of an array are checked, at random, where it has more.
     seed
@@ -95,9 +104,12 @@ def check_gradients(
     inputs = _inputs(module, x, state)
     if state is not None and not _takes(module.forward, "state"):
         raise TypeError(f"state is given; expected None, as forward of module, a {type(module).__name__}, takes none")
-    if lengths is not None and not _takes(module.forward, "lengths"):
-        raise TypeError(f"lengths is given; expected None, as forward of module, a {type(module).__name__}, takes none")
-    options = {} if lengths is None else {"lengths": lengths}
+    options = given_steps(lengths, mask, resets)
+    for name in options:
+        if not _takes(module.forward, name):
+            raise TypeError(
+                f"{name} is given; expected None, as forward of module, a {type(module).__name__}, takes none"
+            )
     examined = copy.deepcopy(module)
     parameters = check_mapping("module.parameters", examined.parameters, "names to arrays")
     for name, parameter in parameters.items():

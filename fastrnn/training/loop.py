@@ -7,16 +7,18 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastrnn.backends import check_run
+from fastrnn.cells import WrittenCell
 from fastrnn.checks import check_instance
 from fastrnn.errors import FastrnnError
 from fastrnn.parameters import Array
 from fastrnn.training.batches import Lines
+from fastrnn.training.cells import cell_name, describe_cell
 from fastrnn.training.checkpoint import (
     CheckpointError,
     Groups,
@@ -275,7 +277,7 @@ class Trainer:
             "model": self.model.parameters,
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),
-            "carried": dict(zip("hc", states, strict=False)),
+            "carried": dict(zip(self.model.rnn._cell.states, states, strict=False)),
             "history": {
                 "loss": np.array(self.losses, np.float64),
                 "evaluated_after": np.array([e.step for e in self.evaluations], np.int64),
@@ -288,7 +290,7 @@ class Trainer:
                 "a lower learning rate may help"
             )
         metadata = {
-            "settings": asdict(self.settings),
+            "settings": vars(self.settings) | {"cell": describe_cell(self.settings.cell)},
             "tokenizer": self.tokenizer.describe(),
             "text_sha256": self._text_sha256,
         }
@@ -316,7 +318,8 @@ class Trainer:
             As for `fastrnn.LSTM`. The numbers are the same only with the same backend.
         changes
             New values of the settings `steps`, `epochs`, `evaluate_every` and `patience`. Others may be given if they
-            are those of the run. A schedule goes by the new number of steps.
+            are those of the run, and `cell` must be if it is one's own, which a checkpoint does not hold. A schedule
+            goes by the new number of steps.
 
         Raises
         ------
@@ -331,7 +334,8 @@ class Trainer:
         check_run(backend, num_threads)
         groups, metadata = read_checkpoint(path)
         with usable_checkpoint(path):
-            settings = read_settings(metadata)
+            cell = cell_name(changes.get("cell"))
+            settings = read_settings(path, metadata, cell if isinstance(cell, WrittenCell) else None)
             text_sha256 = take(metadata, "text_sha256")
             if not isinstance(text_sha256, str):
                 raise TypeError(f"text_sha256 is {text_sha256!r}; expected a text")
@@ -340,6 +344,7 @@ class Trainer:
                 f"{path} was trained on another text: SHA-256 {_sha256(text)[:12]}; expected {text_sha256[:12]}"
             )
         for name, value in changes.items():
+            value = cell_name(value) if name == "cell" else value
             if name not in ("steps", "epochs", "evaluate_every", "patience") and value != getattr(settings, name):
                 raise CheckpointError(f"{path} has {name} {getattr(settings, name)}; it cannot go on with {value}")
         settings = replace(settings, **changes)
@@ -353,11 +358,12 @@ class Trainer:
         """Take over what `save` wrote; KeyError, TypeError or ValueError if anything does not fit."""
         self.losses, self.evaluations = _history(groups)
         states = self._expected_states()
+        names = self.model.rnn._cell.states
         expected = {
             "model": self.model.parameters,
             "best": self.model.parameters,
             "optimizer": self.optimizer.state_dict() | {"steps": np.array(self.step)},
-            "carried": dict(zip("hc", states, strict=False)),
+            "carried": dict(zip(names, states, strict=False)),
         }
         for name, arrays in expected.items():
             check_arrays(name, groups.get(name, {}), arrays)
@@ -369,7 +375,7 @@ class Trainer:
         self.best = dict(groups["best"])
         self.optimizer.load_state_dict(groups["optimizer"])
         if states:
-            read = tuple(groups["carried"][name] for name, _ in zip("hc", states, strict=False))
+            read = tuple(groups["carried"][name] for name in names)
             self._state = read if len(states) > 1 else read[0]
 
     def _expected_states(self) -> tuple[Array, ...]:
@@ -377,7 +383,7 @@ class Trainer:
         if not self.step or isinstance(self._train, Lines):
             return ()
         shape = (self.settings.num_layers, self.settings.batch_size, self.settings.hidden_size)
-        return (np.zeros(shape, self.model.rnn.dtype),) * (2 if self.settings.cell == "lstm" else 1)
+        return (np.zeros(shape, self.model.rnn.dtype),) * len(self.model.rnn._cell.states)
 
 
 def load_history(path: str | os.PathLike[str]) -> tuple[list[float], list[Evaluation]]:

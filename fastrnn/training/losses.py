@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import ops
-from fastrnn.checks import Array, check_choice, check_integer, take_array, take_floats, take_integers, to_dtype
+from fastrnn.checks import Array, check_choice, check_integer, take_array, take_floats, take_integers
 
 __all__ = ["bce_with_logits", "cross_entropy", "mse", "rows_cross_entropy"]
 
@@ -17,8 +17,10 @@ def mse(y: Any, targets: Any, *, reduction: str = "mean") -> tuple[float, Array]
 
     Parameters
     ----------
-    y, targets
-        (...), of one shape and dtype, float32 or float64.
+    y
+        (...), float32 or float64.
+    targets
+        (...), of the shape of y; real numbers of any dtype, which are taken in that of y.
     reduction
         "mean" or "sum".
 
@@ -31,7 +33,7 @@ def mse(y: Any, targets: Any, *, reduction: str = "mean") -> tuple[float, Array]
     Raises
     ------
     TypeError
-        If y is not of floats, or the targets are not of its dtype.
+        If y is not of floats, or the targets are not real numbers.
     ValueError
         If the shapes differ, the reduction is another one, or a mean is asked for and there is no element.
 
@@ -61,7 +63,7 @@ def bce_with_logits(logits: Any, targets: Any, *, reduction: str = "mean") -> tu
     logits
         (...), float32 or float64.
     targets
-        (...), of the dtype of the logits, from 0 to 1.
+        (...), from 0 to 1; floats, integers or bools, which are taken in the dtype of the logits.
     reduction
         "mean" or "sum", over all elements.
 
@@ -75,7 +77,7 @@ def bce_with_logits(logits: Any, targets: Any, *, reduction: str = "mean") -> tu
     Raises
     ------
     TypeError
-        If the logits are not floats, or the targets not of their dtype.
+        If the logits are not floats, or the targets no real numbers.
     ValueError
         If the shapes differ, a target is not from 0 to 1, the reduction is another one, or a mean is asked for and
         there is no element.
@@ -176,13 +178,13 @@ def rows_cross_entropy(z: Array, targets: Array, share: float) -> tuple[float, A
 
 
 def _like(name: str, value: Any, of: str, other: Array) -> Array:
-    """Return `value` as an array of the dtype and shape of `other`, which is called `of`."""
+    """Return `value`, real numbers, as an array of the dtype and shape of `other`, which is called `of`."""
     array = take_array(name, value)
-    if array.dtype != other.dtype:
-        raise TypeError(
-            f"{name} has dtype {array.dtype}; expected {other.dtype}, as {of}{to_dtype(name, value, other.dtype)}"
-        )
-    return ops.as_real(name, array, other.dtype, other.shape, f"the shape of {of}")
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
+    if array.shape != other.shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected the shape of {of} = {other.shape}")
+    return np.asarray(array, other.dtype)
 
 
 def _share(reduction: str, count: int, none: str) -> float:

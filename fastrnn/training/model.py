@@ -7,19 +7,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrnn import GRU, LSTM, RNN, ops, stack
-from fastrnn.checks import check_choice, check_instance, check_positive, check_share, make_generator, take_integers
+from fastrnn import GRU, LSTM, RNN, modules, ops, stack
+from fastrnn.cells import WrittenCell
+from fastrnn.checks import check_instance, check_positive, check_share, make_generator, take_integers
 from fastrnn.modules import Tape
 from fastrnn.parameters import Array, NamedArrays, Parametrized
 from fastrnn.training.adaptive import AdaptiveSoftmax
-from fastrnn.training.composition import Composed, Recurrent, clear_padding
+from fastrnn.training.cells import check_cell_name, make_layers, name_of
+from fastrnn.training.composition import Composed, Recurrent, clear, given_steps, padding_of
 from fastrnn.training.layers import Embedding, Linear
 from fastrnn.training.losses import cross_entropy
 from fastrnn.training.names import join_names
 
-__all__ = ["CELLS", "CharModel", "LanguageModel", "ModelTape", "WordModel"]
-
-CELLS: dict[str, type[LSTM] | type[GRU] | type[RNN]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
+__all__ = ["CharModel", "LanguageModel", "ModelTape", "WordModel"]
 
 
 class ModelTape(NamedTuple):
@@ -59,7 +59,9 @@ class LanguageModel(Composed):
         dropout: float = 0.0,
         seed: Any = None,
     ) -> None:
-        self.rnn = check_instance("rnn", rnn, (RNN, LSTM, GRU), "fastrnn.RNN, LSTM or GRU")
+        self.rnn = check_instance(
+            "rnn", rnn, (RNN, LSTM, GRU, modules.Recurrent), "fastrnn.RNN, LSTM or GRU, or a fastrnn.Recurrent"
+        )
         check_instance("head", head, (Linear, AdaptiveSoftmax), "a Linear or an AdaptiveSoftmax")
         self.head = head
         if embedding is not None:
@@ -74,6 +76,31 @@ class LanguageModel(Composed):
         parts: dict[str, Parametrized] = {} if self.embedding is None else {"embedding": self.embedding}
         parts |= {"rnn": self.rnn, "head": self.head}
         return NamedArrays(join_names({name: part.parameters for name, part in parts.items()}))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V, the number of tokens."""
+        return self.head.num_classes if isinstance(self.head, AdaptiveSoftmax) else self.head.out_features
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the units of a layer."""
+        return self.rnn.hidden_size
+
+    @property
+    def num_layers(self) -> int:
+        """L, the number of layers."""
+        return self.rnn.num_layers
+
+    @property
+    def cell(self) -> str | WrittenCell:
+        """The cell: its name, or one's own."""
+        return name_of(self.rnn)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the parameters."""
+        return self.rnn.dtype
 
     def seed_dropout(self, seed: Any) -> None:
         """Have dropout draw from `seed` on, anything `numpy.random.default_rng` takes."""
@@ -92,15 +119,24 @@ class LanguageModel(Composed):
         tuple
             Logits (T, N, V), or log-probabilities if the output is adaptive, and the state.
         """
-        y, state_n = self._infer(tokens, state, None)
+        y, state_n = self._infer(tokens, state, {})
         return self.head(y), state_n
 
     def trace(self, tokens: Any) -> dict[str, Array]:
         """Return every gate and state of the recurrent stack as it reads `tokens` (T, N); see `fastrnn.LSTM.trace`."""
-        tokens = self._take_tokens(tokens)
+        tokens = self._take_tokens(tokens, {})
         return self.rnn.trace(tokens if self.embedding is None else self.embedding(tokens))
 
-    def loss(self, tokens: Any, targets: Any, state: Any = None, lengths: Any = None) -> tuple[float, Any]:
+    def loss(
+        self,
+        tokens: Any,
+        targets: Any,
+        state: Any = None,
+        lengths: Any = None,
+        *,
+        mask: Any = None,
+        resets: Any = None,
+    ) -> tuple[float, Any]:
         """Return the mean cross-entropy of the predictions after `tokens`, in nats, and the final state.
 
         Parameters
@@ -108,22 +144,32 @@ class LanguageModel(Composed):
         tokens
             (T, N).
         targets
-            (T, N), the next tokens; negative ones in the padding of sequences of different lengths.
-        state, lengths
+            (T, N), the next tokens; negative ones in the padding of sequences of different lengths. Those of steps
+            that a mask leaves out do not count, whatever they are.
+        state, lengths, mask, resets
             As for the modules.
         """
-        y, state_n = self._infer(tokens, state, lengths)
-        rows, _, targets = _real(y, targets, lengths)
+        which = given_steps(lengths, mask, resets)
+        y, state_n = self._infer(tokens, state, which)
+        rows, _, targets = _real(y, targets, which)
         if isinstance(self.head, AdaptiveSoftmax):
             return self.head.forward(rows, targets)[0], state_n
         return cross_entropy(self.head(rows), targets)[0], state_n
 
     def gradients(
-        self, tokens: Any, targets: Any, state: Any = None, lengths: Any = None
+        self,
+        tokens: Any,
+        targets: Any,
+        state: Any = None,
+        lengths: Any = None,
+        *,
+        mask: Any = None,
+        resets: Any = None,
     ) -> tuple[float, Any, dict[str, Array]]:
         """Return what `loss` does, but with dropout, and the loss's gradients by parameter name."""
-        y, state_n, tape = self._forward(tokens, state, lengths)
-        rows, real, targets = _real(y, targets, lengths)
+        which = given_steps(lengths, mask, resets)
+        y, state_n, tape = self._forward(tokens, state, which)
+        rows, real, targets = _real(y, targets, which)
         if isinstance(self.head, AdaptiveSoftmax):
             loss, adaptive_tape = self.head.forward(rows, targets)
             drows, head_grads = self.head.backward(adaptive_tape)
@@ -138,33 +184,40 @@ class LanguageModel(Composed):
             dy.reshape(-1, dy.shape[-1])[real] = drows
         return loss, state_n, self._backward(tape, dy, head_grads)
 
-    def _take_tokens(self, tokens: Any, lengths: Any = None) -> Array:
-        """Return tokens (T, N), or (T,) of a single sequence, as an array; lengths leave any numbers in the padding."""
+    def _take_tokens(self, tokens: Any, which: Mapping[str, Any]) -> Array:
+        """Return tokens (T, N), or (T,) of a single sequence, as an array; in the padding any numbers may be."""
         array = take_integers("tokens", tokens)
         if array.ndim not in (1, 2):
             raise ValueError(f"tokens has shape {array.shape}; expected (T, N) or (T,)")
-        if lengths is not None:
-            if array.ndim == 1:
-                raise ValueError(f"tokens has shape {array.shape}; expected (T, N), as lengths is given")
+        if "lengths" in which and array.ndim == 1:
+            raise ValueError(f"tokens has shape {array.shape}; expected (T, N), as lengths is given")
+        if "lengths" in which or "mask" in which:
             return array
         vocabulary = self.rnn.input_size if self.embedding is None else self.embedding.num_embeddings
         return ops.as_tokens("tokens", array, vocabulary, "V")
 
-    def _infer(self, tokens: Any, state: Any, lengths: Any) -> tuple[Array, Any]:
-        x = self._take_tokens(tokens, lengths)
-        if self.embedding is not None:
-            x = self.embedding(clear_padding(x, lengths, self.rnn.batch_first))
-        return self.rnn(x, state, lengths=lengths)
+    def _without_padding(self, tokens: Array, which: Mapping[str, Any]) -> Array:
+        """Return tokens with zeros in the padding, for the embedding."""
+        cleared: Array = clear(
+            tokens, padding_of(tokens, which.get("lengths"), which.get("mask"), self.rnn.batch_first)
+        )
+        return cleared
 
-    def _forward(self, tokens: Any, state: Any, lengths: Any) -> tuple[Array, Any, ModelTape]:
-        """Return y (T, N, H), the final state, and the tape without the head's."""
-        x, embedding_tape, dropped = self._take_tokens(tokens, lengths), None, []
+    def _infer(self, tokens: Any, state: Any, which: Mapping[str, Any]) -> tuple[Array, Any]:
+        x = self._take_tokens(tokens, which)
         if self.embedding is not None:
-            x, embedding_tape = self.embedding.forward(clear_padding(x, lengths, self.rnn.batch_first))
+            x = self.embedding(self._without_padding(x, which))
+        return self.rnn(x, state, **which)
+
+    def _forward(self, tokens: Any, state: Any, which: Mapping[str, Any]) -> tuple[Array, Any, ModelTape]:
+        """Return y (T, N, H), the final state, and the tape without the head's."""
+        x, embedding_tape, dropped = self._take_tokens(tokens, which), None, []
+        if self.embedding is not None:
+            x, embedding_tape = self.embedding.forward(self._without_padding(x, which))
             if self.dropout:
                 x, kept = self._dropout(x, 1)
                 dropped.append(kept)
-        y, state_n, rnn_tape = self.rnn.forward(x, state, lengths=lengths)
+        y, state_n, rnn_tape = self.rnn.forward(x, state, **which)
         if self.dropout:
             y, kept = self._dropout(y, 2)
             dropped.append(kept)
@@ -183,14 +236,17 @@ class LanguageModel(Composed):
         return join_names(grads)
 
 
-def _real(y: Array, targets: Any, lengths: Any) -> tuple[Array, Array | None, Array]:
-    """Return the rows of y with a target, (R, H), which they are, and their targets (R,); without lengths, all."""
+def _real(y: Array, targets: Any, which: Mapping[str, Any]) -> tuple[Array, Array | None, Array]:
+    """Return the rows of y with a target, (R, H), which they are, and their targets (R,); all if all steps are run."""
     targets = take_integers("targets", targets)
     if targets.shape != y.shape[:-1]:
         raise ValueError(f"targets has shape {targets.shape}; expected {y.shape[:-1]}, as the tokens")
-    if lengths is None:
+    if "lengths" not in which and "mask" not in which:
         return y, None, targets
-    real = np.flatnonzero(targets >= 0)
+    counts = targets >= 0
+    if "mask" in which:
+        counts &= np.asarray(which["mask"])
+    real = np.flatnonzero(counts)
     return y.reshape(-1, y.shape[-1])[real], real, targets.ravel()[real]
 
 
@@ -207,7 +263,7 @@ class CharModel(LanguageModel):
     hidden_size, num_layers
         H and L of the recurrent stack.
     cell
-        "lstm", "gru" or "rnn".
+        "lstm", "gru", "rnn", the name of a cell of `fastrnn.cells`, or one that `fastrnn.cell` has made.
     dropout
         The share of the outputs of every layer of the stack that training drops.
     dtype
@@ -233,7 +289,7 @@ class CharModel(LanguageModel):
         vocabulary_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        cell: str = "lstm",
+        cell: str | WrittenCell = "lstm",
         *,
         dropout: float = 0.0,
         dtype: Any = "float32",
@@ -251,7 +307,7 @@ class CharModel(LanguageModel):
 
     def forward(self, tokens: Any, state: Any = None) -> tuple[Array, Any, ModelTape]:
         """Return what calling the model returns, with dropout if it has it, and the tape for `backward`."""
-        y, state_n, tape = self._forward(tokens, state, None)
+        y, state_n, tape = self._forward(tokens, state, {})
         logits, head_tape = self.head.forward(y)
         return logits, state_n, tape._replace(head=head_tape)
 
@@ -277,7 +333,7 @@ class WordModel(LanguageModel):
     hidden_size, num_layers
         H, also the size of the embedding's vectors, and L.
     cell
-        "lstm", "gru" or "rnn".
+        "lstm", "gru", "rnn", the name of a cell of `fastrnn.cells`, or one that `fastrnn.cell` has made.
     cutoffs
         Those of an `AdaptiveSoftmax`, tokens being numbered from the most frequent on; None for a linear output.
     dropout
@@ -301,7 +357,7 @@ class WordModel(LanguageModel):
         vocabulary_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        cell: str = "lstm",
+        cell: str | WrittenCell = "lstm",
         *,
         cutoffs: Sequence[int] | None = None,
         dropout: float = 0.0,
@@ -324,10 +380,19 @@ class WordModel(LanguageModel):
         )
         super().__init__(rnn, head, embedding, dropout, rng)
 
+    @property
+    def cutoffs(self) -> list[int] | None:
+        """Those of the adaptive output; None where it is linear."""
+        return self.head.cutoffs if isinstance(self.head, AdaptiveSoftmax) else None
+
 
 def _stack(
-    cell: str, input_size: int, hidden_size: int, num_layers: int, dropout: float, options: Mapping[str, Any]
+    cell: str | WrittenCell,
+    input_size: int,
+    hidden_size: int,
+    num_layers: int,
+    dropout: float,
+    options: Mapping[str, Any],
 ) -> Recurrent:
-    check_choice("cell", cell, CELLS)
     between = dropout if check_positive("num_layers", num_layers) > 1 else 0.0
-    return CELLS[cell](input_size, hidden_size, num_layers, dropout=between, **options)
+    return make_layers(check_cell_name(cell), input_size, hidden_size, num_layers, dropout=between, **options)

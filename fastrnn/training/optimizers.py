@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
+from fastrnn import ops
 from fastrnn.checks import (
     Array,
     check_arrays,
@@ -196,17 +197,24 @@ class Adam(Optimizer):
         self.betas = _check("betas[0]", betas[0], 0, 1), _check("betas[1]", betas[1], 0, 1)
         self.eps = _check("eps", eps, 0, math.inf)
 
+    _kept = 1.0  # of a parameter, before it is updated
+
     def _update(self, p: Array, grad: Array, scratch: Array, *averages: Array) -> None:
         mean, square = averages
         beta1, beta2 = self.betas
+        correction, rate = math.sqrt(1 - beta2**self.steps), self.learning_rate / (1 - beta1**self.steps)
+        by = {"beta1": beta1, "beta2": beta2, "correction": correction, "eps": self.eps, "rate": rate}
+        if ops.adam(p, grad, mean, square, **by, kept=self._kept):
+            return
+        p *= self._kept
         mean *= beta1
         mean += np.multiply(grad, 1 - beta1, out=scratch)
         _average_square(square, grad, beta2, scratch)
         np.sqrt(square, out=scratch)
-        scratch /= math.sqrt(1 - beta2**self.steps)
+        scratch /= correction
         scratch += self.eps
         np.divide(mean, scratch, out=scratch)
-        scratch *= self.learning_rate / (1 - beta1**self.steps)
+        scratch *= rate
         p -= scratch
 
 
@@ -233,9 +241,9 @@ class AdamW(Adam):
         super().__init__(parameters, learning_rate, betas, eps)
         self.weight_decay = _check("weight_decay", weight_decay, 0, math.inf)
 
-    def _update(self, p: Array, grad: Array, scratch: Array, *averages: Array) -> None:
-        p *= 1 - self.learning_rate * self.weight_decay
-        super()._update(p, grad, scratch, *averages)
+    @property
+    def _kept(self) -> float:  # type: ignore[override]
+        return 1 - self.learning_rate * self.weight_decay
 
 
 def _arrays_of(parameters: Any) -> Mapping[str, Array]:

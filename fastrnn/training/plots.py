@@ -53,6 +53,7 @@ NAMES = {
     "h": "hidden state h",
 }
 BETWEEN_0_AND_1 = frozenset("iforz")
+STATES = ("h", "c")
 LINES = 10  # units that `draw_units` tells apart
 LABEL = 0.1  # inches of an input's label along the axis of time
 
@@ -137,7 +138,12 @@ def plot_losses(
 
 
 def plot_gates(
-    path: str | os.PathLike[str], inside: Mapping[str, Array], labels: Sequence[str], *, title: str = ""
+    path: str | os.PathLike[str],
+    inside: Mapping[str, Array],
+    labels: Sequence[str],
+    *,
+    states: Sequence[str] = STATES,
+    title: str = "",
 ) -> None:
     """Draw the gates of one layer as heat maps, time step by unit.
 
@@ -146,10 +152,12 @@ def plot_gates(
     path
         Of the picture.
     inside
-        Gates by their letters, i, f, g, o or r, z, n, as `trace` gives them for one layer and row: (T, H) each. What
-        is not a gate is left out.
+        Gates by their names, i, f, g, o or r, z, n, as `trace` gives them for one layer and row: (T, H) each. States
+        are left out.
     labels
         The T inputs, for the axis of time.
+    states
+        The names of what is a state.
     title
         Of the whole picture.
 
@@ -160,21 +168,26 @@ def plot_gates(
     ModuleNotFoundError, OSError
         As for `plot_losses`.
     """
-    gates = {name: values for name, values in inside.items() if name not in "hc"}
+    gates = {name: values for name, values in inside.items() if name not in states}
     if not gates:
         raise ValueError(f"inside has {sorted(inside)}; expected at least one gate, and a plain RNN has none")
     _plot_heat_maps(path, gates, labels, title)
 
 
 def plot_hidden(
-    path: str | os.PathLike[str], inside: Mapping[str, Array], labels: Sequence[str], *, title: str = ""
+    path: str | os.PathLike[str],
+    inside: Mapping[str, Array],
+    labels: Sequence[str],
+    *,
+    states: Sequence[str] = STATES,
+    title: str = "",
 ) -> None:
     """Draw the states of one layer: heat maps of h and, where there is one, c, and h as one line per unit.
 
-    The parameters and errors are those of `plot_gates`; of `inside`, h and c are drawn.
+    The parameters and errors are those of `plot_gates`; of `inside` the states are drawn, the first of them as lines.
     """
-    states = {name: inside[name] for name in "hc" if name in inside}
-    _plot_heat_maps(path, states, labels, title, lines="h")
+    found = {name: inside[name] for name in states if name in inside}
+    _plot_heat_maps(path, found, labels, title, lines=states[0])
 
 
 def _plot_heat_maps(
@@ -187,7 +200,7 @@ def _plot_heat_maps(
     for (name, values), target in zip(maps.items(), axes.flat, strict=False):
         draw_heat_map(target, values, labels, name)
     if lines:
-        draw_units(axes.flat[-1], maps[lines], labels)
+        draw_units(axes.flat[-1], maps[lines], labels, name=lines)
     if title:
         figure.suptitle(title, parse_math=False)
     save_figure(path, figure)
@@ -196,11 +209,12 @@ def _plot_heat_maps(
 def draw_heat_map(axes: Axes, values: Any, labels: Sequence[str], name: str) -> None:
     """Draw the `values` (T, H) of a gate or state in the range it can have, with a colour bar.
 
-    `name` is its letter: i, f, o, r, z lie within [0, 1]; g, n, h and c have a range symmetric around 0 that is
-    [-1, 1] or as wide as they need. A few units far beyond the others do not widen it: the bar then ends in tips.
+    `name` is its letter: i, f, o, r, z lie within [0, 1], unless a cell has others under these; g, n, h and c have a
+    range symmetric around 0 that is [-1, 1] or as wide as they need. A few units far beyond the others do not widen it:
+    the bar then ends in tips.
     """
     values = np.asarray(values)
-    if name in BETWEEN_0_AND_1:
+    if name in BETWEEN_0_AND_1 and not ((values < 0) | (values > 1)).any():
         low, high, colours = 0.0, 1.0, "cividis"
     else:
         high = max(1.0, _usual_limit(values))
@@ -214,7 +228,7 @@ def draw_heat_map(axes: Axes, values: Any, labels: Sequence[str], name: str) -> 
         origin="lower",
         interpolation="nearest",
     )
-    axes.set(title=NAMES[name], ylabel="unit")
+    axes.set(title=NAMES.get(name, name), ylabel="unit")
     axes.locator_params(axis="y", integer=True, min_n_ticks=1)
     _label_steps(axes, labels, len(values))
     extend = "both" if np.abs(values).max(initial=0.0) > high else "neither"
@@ -242,7 +256,9 @@ def draw_units(axes: Axes, values: Any, labels: Sequence[str], *, name: str = "h
             label=f"{unit}",
         )
     axes.axhline(0, color="black", linewidth=0.5)
-    axes.set(title=f"{NAMES[name]}, a line per unit", ylabel=f"value of {name}", xlim=(-0.5, len(values) - 0.5))
+    axes.set(
+        title=f"{NAMES.get(name, name)}, a line per unit", ylabel=f"value of {name}", xlim=(-0.5, len(values) - 0.5)
+    )
     axes.grid(alpha=0.3)
     legend_beside(axes, title="unit", fontsize="x-small")
     _label_steps(axes, labels, len(values))

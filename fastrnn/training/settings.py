@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn.cells import WrittenCell
 from fastrnn.checks import (
     check_choice,
     check_count,
@@ -19,7 +20,8 @@ from fastrnn.checks import (
     check_share,
 )
 from fastrnn.training.batches import Lines, Spans, Windows
-from fastrnn.training.model import CELLS, CharModel, LanguageModel, WordModel
+from fastrnn.training.cells import check_cell_name
+from fastrnn.training.model import CharModel, LanguageModel, WordModel
 from fastrnn.training.optimizers import SGD, Adam, AdamW, Momentum, Optimizer, RMSProp
 from fastrnn.training.schedules import ConstantRate, CosineDecay, LinearDecay, LinearWarmup, Schedule
 from fastrnn.training.text import Text, TextError, split_tail
@@ -74,7 +76,8 @@ class Settings:
         "continuous" cuts the text into windows of one stream (`Windows`), "lines" into padded lines (`Lines`), each of
         which starts from a zero state.
     cell, hidden_size, num_layers, dropout
-        The model.
+        The model. The cell is "lstm", "gru", "rnn", the name of one of `fastrnn.cells`, or one that `fastrnn.cell` has
+        made, which a checkpoint does not hold: `load_model` and `Trainer.resume` must be given it again.
     output
         Of a `WordModel`: "full" for a linear one, "adaptive" for an `AdaptiveSoftmax`; "auto" takes that from some
         thousand words on.
@@ -108,7 +111,7 @@ class Settings:
     max_words: int = 10_000
     min_count: int = 2
     windows: str = "continuous"
-    cell: str = "lstm"
+    cell: str | WrittenCell = "lstm"
     hidden_size: int = 128
     num_layers: int = 1
     dropout: float = 0.0
@@ -156,7 +159,6 @@ class Settings:
         check_number("held_out", self.held_out, "a number between 0 and 1", lambda share: 0 < share < 1)
         choices: dict[str, Collection[str]] = {
             "level": LEVELS,
-            "cell": CELLS,
             "windows": WINDOWS,
             "output": OUTPUTS,
             "optimizer": OPTIMIZERS,
@@ -164,6 +166,7 @@ class Settings:
         }
         for name, among in choices.items():
             check_choice(name, getattr(self, name), among)
+        object.__setattr__(self, "cell", check_cell_name(self.cell))  # one of the library goes by its name
         if self.level == "char" and self.output == "adaptive":
             raise ValueError("output is 'adaptive'; expected 'auto' or 'full' for characters: they are too few")
         if self.output == "adaptive" and self.hidden_size < ADAPTIVE_UNITS:

@@ -42,7 +42,7 @@
 #define gru_HAS_C 0
 #define gru_READS_H 1
 /* What a program does not leave to run time: the most that there can be. */
-#define program_UNITS 1
+#define program_UNITS 4
 #define program_PANEL_SLOTS 4
 #define program_HIDDEN_SLOT 0
 #define program_X_GATES {0, 0, 0, 0}

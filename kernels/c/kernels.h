@@ -9,7 +9,9 @@
  *   gru   one unit vector, slots n_x, r, z, n_h: the input product feeds slots 0-2, the recurrent one slots 1-3
  *   rnn   four unit vectors
  *
- * A cell that is a program (see fastrnn.cells.program) has one unit vector in one to four blocks.
+ * A cell that is a program (see fastrnn.cells.program) has a "group" of unit vectors, four unless H is small, in as many
+ * blocks as it has slots: vector u of the group's slot j is vector j * units + u of them, so that every product fills whole
+ * tiles. The last group may end beyond H.
  *
  * Z, the tape, is [block][row][4 * L]. Step by step it holds the projected input (when `projected`), the activated
  * gates, and, once the backward step has run, the gradients of the pre-activations, all in place.
@@ -41,9 +43,11 @@ typedef struct {
 } fastrnn_instruction;
 
 enum {
-    FASTRNN_UNIT_BLOCKS = 4,                        /* blocks of a unit vector, at the most */
-    FASTRNN_UNIT_SLOTS = 4 * FASTRNN_UNIT_BLOCKS,   /* sums and parameters of a program */
+    FASTRNN_UNIT_SLOTS = 16,                        /* sums and parameters of a program */
+    FASTRNN_GROUP_UNITS = 4,                        /* unit vectors of a group, at the most */
+    FASTRNN_GROUP_BLOCKS = FASTRNN_UNIT_SLOTS * FASTRNN_GROUP_UNITS / 4, /* and its blocks */
     FASTRNN_STATES = 8,                             /* states of a program */
+    FASTRNN_EXTRAS = 8,                             /* values that are given beside x */
     FASTRNN_CONSTANTS = 32,
     FASTRNN_REGISTERS = 32,
 };
@@ -56,7 +60,9 @@ enum {
     FASTRNN_AT_UNIT = FASTRNN_AT_GRADIENT + FASTRNN_STATES,
     FASTRNN_AT_SHOWN = FASTRNN_AT_UNIT + FASTRNN_UNIT_SLOTS,
     FASTRNN_AT_MIDDLE = FASTRNN_AT_SHOWN + FASTRNN_UNIT_SLOTS,
-    FASTRNN_AT_CONSTANT = FASTRNN_AT_MIDDLE + 1,
+    FASTRNN_AT_EXTRA = FASTRNN_AT_MIDDLE + 1,
+    FASTRNN_AT_TAKEN = FASTRNN_AT_EXTRA + FASTRNN_EXTRAS,
+    FASTRNN_AT_CONSTANT = FASTRNN_AT_TAKEN + 1,
     FASTRNN_AT_REGISTER = FASTRNN_AT_CONSTANT + FASTRNN_CONSTANTS,
     FASTRNN_PLACES = FASTRNN_AT_REGISTER + FASTRNN_REGISTERS,
 };
@@ -68,18 +74,29 @@ typedef struct {
 
 /* A cell as a program: fastrnn.cells.program.Program. */
 typedef struct {
-    int blocks;                     /* of a unit vector */
+    int units, blocks;              /* of a group: 1, 2 or 4 unit vectors */
     int slots, x_slots, h_slots;    /* S sums; x feeds the first of them, h the last */
     int m_slots;                    /* those that m feeds, of the first ones: see fastrnn_layer */
     int states, parameters, gates;  /* K, M, G; gates are what `inside` shows */
     int reads_h;                    /* whether the equations read the state before that is h */
-    int x_gates[FASTRNN_UNIT_SLOTS], h_gates[FASTRNN_UNIT_SLOTS], m_gates[FASTRNN_UNIT_SLOTS]; /* blocks of the weights,
-                                                                                                  by slot fed */
-    int registers, constant_count;
-    const void *constants;          /* [constant][L], aligned to 64 bytes */
+    int x_gates[4 * FASTRNN_GROUP_BLOCKS]; /* blocks of the weights, by vector of the group's slots that are fed */
+    int h_gates[4 * FASTRNN_GROUP_BLOCKS], m_gates[4 * FASTRNN_GROUP_BLOCKS];
+    int extras, registers, constant_count;
+    const void *constants;          /* [constant][units][L], aligned to 64 bytes */
     fastrnn_code forward, backward, inside;
+    fastrnn_code take, take_back; /* of h what the recurrent product takes, and back; take is empty if that is h itself */
     fastrnn_code middle, middle_back; /* before the product of m: from the other sums to m; back from there */
 } fastrnn_program;
+
+/* Whether a program has no recurrent product: its units have nothing to do with one another. */
+static inline int fastrnn_is_scan(const fastrnn_program *p) { return !p->h_slots && !p->m_slots; }
+
+/* What a program is given beside x, by row or by sequence: one value for all units, or one for each. */
+typedef struct {
+    const void *at;  /* IN    (R, W), or by sequence (N, W) */
+    ptrdiff_t width; /* W: 1 or H */
+    int of_sequence; /* whether all steps of a sequence have the same */
+} fastrnn_extra;
 
 /* One layer over one sequence. void * are float or double arrays, C-contiguous; strides count elements.
  * The caller owns all memory; panels, bias, Z, c and carry are aligned to 64 bytes. */
@@ -93,6 +110,7 @@ typedef struct {
     void *y;                       /* OUT   (R, P) */
     void *u;                       /* INOUT (R, H), (N, H) unless kept: h before its projection; NULL without one */
     void *m;                       /* INOUT likewise: what a second recurrent product takes in place of h; or NULL */
+    void *taken;                   /* INOUT (R, H), (N, H) unless kept: what the recurrent product takes; NULL if it is h */
     void *z;                       /* INOUT [block][row - z_row][4 * L], or NULL: nothing is kept */
     void *c;                       /* INOUT (N + R, C), the initial state first, C = H rounded up to L; (N, C) unless
                                       kept; lstm; of a program (..., K - 1, C), or NULL with one state */
@@ -104,6 +122,7 @@ typedef struct {
     const void *weight_hh;         /* IN    (G*H, P) */
     const void *unit;              /* IN    (M, H), of a program */
     const void *bias_ih, *bias_hh; /* IN    (G*H), or both NULL */
+    const fastrnn_extra *extras;   /* IN    of a program, as many as it says */
     void *panels;                  /* INOUT [block][I + P][panel slots][L], made by pack; NULL: step packs as it goes;
                                       with m [block][I + P + H][panel slots][L] */
     void *bias;                    /* INOUT [block][4][L], made by pack */
@@ -123,8 +142,9 @@ typedef struct {
     void *dunit;                         /* OUT   (M, H), of a program */
     int dx_add, dweight_add;             /* whether dx, and the gradients of weights and biases, are added to: INOUT */
     void *carry;                         /* INOUT (N, C): lstm dc, gru the part of dh that bypasses the product; of a
-                                            program (N, K, C): that part, then the gradients of the other states */
-    void *dh;                            /* INOUT (R, P), the gradient of y and of what follows from it; with u or m */
+                                            program (N, K, C): that part, which becomes dh, then the gradients of the other
+                                            states */
+    void *dh;                            /* INOUT (R, P), the gradient of y and of what follows from it; with u */
     const void *du;                      /* IN    (N, H), dh of a step times weight_hr */
     const void *dy;                      /* IN    (R, P), or NULL for zero */
     const void *dh_n;                    /* IN    (N, P), or NULL for zero */
@@ -172,6 +192,9 @@ typedef struct {
     /* y (or u), c, Z := step s of fastrnn.reference.forward without its projection, batch rows n0 .. n1-1 */
     void (*step)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
 
+    /* taken := what the recurrent product of step s takes, made before step, of all units of its rows; NULL where cells
+     * take h */
+    void (*step_take)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
     /* the same step from m on, which step has made of all units of its rows; NULL where cells have none */
     void (*step_middle)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
 

@@ -5,8 +5,8 @@
 #define IS_PROGRAM OF_CELL(IS_PROGRAM)
 
 enum {
-    FN(units) = OF_CELL(UNITS),                /* unit vectors of a block */
-    FN(planes) = IS_PROGRAM ? FASTRNN_UNIT_BLOCKS : 1, /* blocks of a unit vector, at the most */
+    FN(units) = OF_CELL(UNITS),                /* unit vectors of a block, or of a group of blocks */
+    FN(planes) = IS_PROGRAM ? FASTRNN_GROUP_BLOCKS : 1, /* blocks of a group, at the most */
     FN(slots) = 4 / OF_CELL(UNITS),            /* slots of a unit vector */
     FN(panel_slots) = OF_CELL(PANEL_SLOTS),    /* slots one product feeds */
     FN(hidden_slot) = OF_CELL(HIDDEN_SLOT),    /* the first the recurrent product feeds */
@@ -25,11 +25,15 @@ enum {
 #define HAS_C OF_CELL(HAS_C)
 #define READS_H OF_CELL(READS_H)
 
+typedef vec FN(row)[4]; /* of a block */
+
 static const int FN(x_gates)[4] = OF_CELL(X_GATES), FN(h_gates)[4] = OF_CELL(H_GATES);
 
-/* Blocks of a unit vector. */
+/* Blocks that have their unit vectors in common, and how many these are. */
 INLINE int FN(strands)(const fastrnn_layer *l) { return IS_PROGRAM ? l->program->blocks : 1; }
-INLINE ptrdiff_t FN(blocks)(const fastrnn_layer *l) { return ceil_div(l->hidden, UNITS * LANES) * FN(strands)(l); }
+INLINE int FN(group)(const fastrnn_layer *l) { return IS_PROGRAM ? l->program->units : UNITS; }
+INLINE ptrdiff_t FN(groups)(const fastrnn_layer *l) { return ceil_div(l->hidden, FN(group)(l) * LANES); }
+INLINE ptrdiff_t FN(blocks)(const fastrnn_layer *l) { return FN(groups)(l) * FN(strands)(l); }
 /* Columns of m: none without it */
 INLINE ptrdiff_t FN(m_columns)(const fastrnn_layer *l) { return IS_PROGRAM && l->program->m_slots ? l->hidden : 0; }
 /* Blocks whose weight gradients are summed together */
@@ -51,23 +55,28 @@ typedef struct {
     const int *gates;
 } FN(feed);
 
+/* That of a product which feeds slots start .. end - 1 of a program; gates are of the first of them on. */
+INLINE FN(feed) FN(feed_between)(const fastrnn_layer *l, ptrdiff_t b, int start, int end, const int *gates) {
+    const int units = FN(group)(l), at = 4 * (int)(b % FN(strands)(l)); /* of the block in the group */
+    const int first = (int)most(at, start * units), width = (int)most(0, least(at + 4, end * units) - first);
+    /* Of four units those beyond H are not there; of fewer all are: see `units_of` in sequence.pyx. */
+    const int fed = units == 4 ? (int)least(width, ceil_div(l->hidden - b / FN(strands)(l) * 4 * LANES, LANES)) : width;
+    return width ? (FN(feed)){width, first - at, fed, gates + first - start * units} : (FN(feed)){0};
+}
 INLINE FN(feed) FN(feed_of_x)(const fastrnn_layer *l, ptrdiff_t b) {
     if (!IS_PROGRAM) return (FN(feed)){PANEL_SLOTS, 0, FN(fed)(l, b), FN(x_gates)};
-    const int slot = 4 * (int)(b % FN(strands)(l)), fed = (int)most(0, least(4, l->program->x_slots - slot));
-    return (FN(feed)){fed, 0, fed, l->program->x_gates + slot};
+    return FN(feed_between)(l, b, 0, l->program->x_slots, l->program->x_gates);
 }
 INLINE FN(feed) FN(feed_of_m)(const fastrnn_layer *l, ptrdiff_t b) {
     if (!IS_PROGRAM) return (FN(feed)){0};
-    const int slot = 4 * (int)(b % FN(strands)(l)), fed = (int)most(0, least(4, l->program->m_slots - slot));
-    return (FN(feed)){fed, 0, fed, l->program->m_gates + slot};
+    return FN(feed_between)(l, b, 0, l->program->m_slots, l->program->m_gates);
 }
 INLINE FN(feed) FN(feed_of_h)(const fastrnn_layer *l, ptrdiff_t b) {
     if (!IS_PROGRAM) return (FN(feed)){PANEL_SLOTS, HIDDEN_SLOT, FN(fed)(l, b), FN(h_gates)};
-    const int slot = 4 * (int)(b % FN(strands)(l)), start = l->program->slots - l->program->h_slots;
-    const int first = (int)least(3, most(0, start - slot)), end = (int)least(4, l->program->slots - slot);
-    const int fed = start < slot + 4 ? (int)most(0, end - first) : 0;
-    return (FN(feed)){fed, first, fed, l->program->h_gates + (fed ? slot + first - start : 0)};
+    return FN(feed_between)(l, b, l->program->slots - l->program->h_slots, l->program->slots, l->program->h_gates);
 }
+/* Whether two blocks are fed alike. */
+INLINE int FN(alike)(FN(feed) a, FN(feed) b) { return a.width == b.width && a.first == b.first && a.fed == b.fed; }
 enum { FN(of_x), FN(of_h), FN(of_m) };
 INLINE FN(feed) FN(feed_of)(const fastrnn_layer *l, ptrdiff_t b, const int of) {
     return of == FN(of_x) ? FN(feed_of_x)(l, b) : of == FN(of_h) ? FN(feed_of_h)(l, b) : FN(feed_of_m)(l, b);
@@ -76,12 +85,12 @@ INLINE FN(feed) FN(feed_of)(const fastrnn_layer *l, ptrdiff_t b, const int of) {
 INLINE ptrdiff_t FN(slots_of)(const fastrnn_layer *l, const int of) {
     if (!IS_PROGRAM) return of == FN(of_m) ? 0 : FN(blocks)(l) * PANEL_SLOTS;
     const fastrnn_program *p = l->program;
-    return ceil_div(l->hidden, LANES) * (of == FN(of_x) ? p->x_slots : of == FN(of_h) ? p->h_slots : p->m_slots);
+    return FN(groups)(l) * p->units * (of == FN(of_x) ? p->x_slots : of == FN(of_h) ? p->h_slots : p->m_slots);
 }
 
 /* Row of weight_ih or weight_hh at lane 0 of a slot, and how many lanes from there on are real. */
 INLINE ptrdiff_t FN(weight_row)(const fastrnn_layer *l, ptrdiff_t b, int slot, int gate, ptrdiff_t *lanes) {
-    const ptrdiff_t q = UNITS == 1 ? b / FN(strands)(l) : 4 * b + slot;
+    const ptrdiff_t q = b / FN(strands)(l) * FN(group)(l) + slot % FN(group)(l);
     *lanes = least(LANES, FN(left)(l, q));
     return gate * l->hidden + q * LANES;
 }
@@ -96,6 +105,7 @@ INLINE ptrdiff_t FN(carry_width)(const fastrnn_layer *l) {
     return FN(unit_width)(l) * (IS_PROGRAM ? l->program->states : 1);
 }
 INLINE int FN(has_c)(const fastrnn_layer *l) { return IS_PROGRAM ? l->program->states > 1 : HAS_C; }
+INLINE int FN(takes)(const fastrnn_layer *l) { return IS_PROGRAM && l->taken; } /* whether h goes through a program first */
 INLINE int FN(reads_h)(const fastrnn_layer *l) { return IS_PROGRAM ? l->program->reads_h : READS_H; }
 
 static void FN(measure)(const fastrnn_layer *l, fastrnn_sizes *sizes) {
@@ -115,8 +125,8 @@ static void FN(measure)(const fastrnn_layer *l, fastrnn_sizes *sizes) {
  * belong to n = 0. */
 typedef struct {
     ptrdiff_t n0, n1, row; /* the row of n = 0 */
-    const REAL *h_prev, *c_prev;
-    ptrdiff_t h_row, out_row;
+    const REAL *h_prev, *c_prev, *taken; /* taken: what the recurrent product takes, h_prev or what is made of it */
+    ptrdiff_t h_row, taken_row, out_row;
     REAL *out, *c; /* y, or u where that is projected to y */
 } FN(piece);
 
@@ -134,6 +144,8 @@ INLINE int FN(cut_step)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n0, ptrdi
         piece.h_prev = follows ? (const REAL *)l->y + row_before * l->y_row : l->h_0;
         piece.h_row = follows ? l->y_row : l->outputs;
         piece.c_prev = FN(has_c)(l) ? (REAL *)l->c + (l->keep && follows ? (N + row_before) * C : 0) : NULL;
+        piece.taken = FN(takes)(l) ? (const REAL *)l->taken + (l->keep ? row * l->hidden : 0) : piece.h_prev;
+        piece.taken_row = FN(takes)(l) ? l->hidden : piece.h_row;
         if (piece.n0 < piece.n1) pieces[count++] = piece;
     }
     return count;
@@ -153,10 +165,14 @@ INLINE FN(moment) FN(moment_of)(const fastrnn_layer *l, ptrdiff_t s) {
         .c_before = (const REAL *)l->c + (l->batch + before) * C, .c = (const REAL *)l->c + (l->batch + row) * C};
 }
 
-/* rows[i] := what h was before row first + i */
+/* rows[i] := what h was before row first + i, as the recurrent product took it */
 INLINE void FN(rows_before)(const fastrnn_layer *l, const REAL **rows, ptrdiff_t first, ptrdiff_t count) {
     const ptrdiff_t N = l->batch, P = l->outputs;
     const REAL *y = l->y, *h_0 = l->h_0;
+    if (FN(takes)(l)) {
+        for (ptrdiff_t i = 0; i < count; i++) rows[i] = (const REAL *)l->taken + (first + i) * l->hidden;
+        return;
+    }
     if (!l->offsets) {
         for (ptrdiff_t i = 0; i < count; i++) {
             const ptrdiff_t row = first + i, start = l->reverse ? row - (l->rows - N) : row; /* n, of the first step */
@@ -291,6 +307,11 @@ static void FN(pack)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
     }
 }
 
+/* Whether block b has sums; if not, only a program writes to it. */
+INLINE int FN(is_fed)(const fastrnn_layer *l, ptrdiff_t b) {
+    return !IS_PROGRAM || FN(feed_of_x)(l, b).fed || FN(feed_of_h)(l, b).fed || FN(feed_of_m)(l, b).fed;
+}
+
 /* acc := bias + x weight_ih^T for rows row .. row + rows - 1 of block b; `tile` and `next` as in a product */
 INLINE void FN(input_product)(
     const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t b, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t tile,
@@ -300,6 +321,7 @@ INLINE void FN(input_product)(
     const ptrdiff_t p_k = feed.width * LANES;
     const REAL *panel = (const REAL *)l->panels + b * l->panel_stride;
     const vec *bias = (const vec *)l->bias + 4 * b;
+    if (IS_PROGRAM && !fed && !FN(is_fed)(l, b)) return;
     for (ptrdiff_t r = 0; r < rows; r++)
         for (int slot = 0; slot < 4; slot++) acc[r][slot] = bias[slot];
     if (IS_PROGRAM && !fed) return;
@@ -344,6 +366,7 @@ INLINE void FN(unpacked_input_product)(
     const ptrdiff_t I = l->inputs;
     const FN(feed) feed = FN(feed_of_x)(l, b);
     vec bias[4];
+    if (IS_PROGRAM && !FN(is_fed)(l, b)) return;
     FN(pack_bias)(l, bias, b);
     for (ptrdiff_t r = 0; r < rows; r++) {
         memcpy(acc[r], bias, sizeof(bias));
@@ -361,7 +384,7 @@ INLINE void FN(unpacked_input_product)(
 static void FN(project)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t row0, ptrdiff_t row1) {
     const ptrdiff_t at_once = l->panels ? TILE_ROWS : UNPACKED_ROWS;
     for (ptrdiff_t b = b0; b < b1; b++)
-        for (ptrdiff_t row = row0; row < row1; row += at_once) {
+        for (ptrdiff_t row = row0; row < row1 && FN(is_fed)(l, b); row += at_once) {
             vec(*z)[4] = (vec(*)[4])FN(z_at)(l, b, row);
             if (l->panels)
                 FN(input_product)(l, z, b, row, least(at_once, row1 - row), 0, NULL, 0);
@@ -370,74 +393,123 @@ static void FN(project)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1, ptrd
         }
 }
 
+/* Where the sums of a group's rows are made, block by block `plane` rows apart: of programs in Z, if there is one, of others,
+ * which copy them there, in `room`. */
+INLINE FN(row) *FN(sums_at)(const fastrnn_layer *l, ptrdiff_t b, ptrdiff_t row, FN(row) *room, ptrdiff_t *plane) {
+    if (!IS_PROGRAM || !l->z) return room;
+    *plane = l->z_stride / Z_WIDTH;
+    return (FN(row) *)FN(z_at)(l, b, row);
+}
+
 INLINE void FN(step_unpacked)(const fastrnn_layer *l, const FN(piece) *piece, ptrdiff_t b0, ptrdiff_t b1) {
     const int strands = FN(strands)(l);
+    enum { rows_of_room = (IS_PROGRAM ? 4 : 1) * UNPACKED_ROWS };
+    const ptrdiff_t at_once = IS_PROGRAM ? least(UNPACKED_ROWS, rows_of_room / strands) : UNPACKED_ROWS;
     for (ptrdiff_t b = b0; b < b1; b += strands)
-        for (ptrdiff_t n = piece->n0; n < piece->n1; n += UNPACKED_ROWS) {
-            const ptrdiff_t rows = least(UNPACKED_ROWS, piece->n1 - n), row = piece->row + n;
-            vec acc[FN(planes)][UNPACKED_ROWS][4];
+        for (ptrdiff_t n = piece->n0; n < piece->n1; n += at_once) {
+            const ptrdiff_t rows = least(at_once, piece->n1 - n), row = piece->row + n;
+            FN(row) room[rows_of_room];
+            ptrdiff_t plane = at_once;
+            FN(row) *const acc = FN(sums_at)(l, b, row, room, &plane);
             for (int j = 0; j < strands; j++) {
                 const FN(feed) feed = FN(feed_of_h)(l, b + j);
-                if (l->projected)
-                    memcpy(acc[j], FN(z_at)(l, b + j, row), (size_t)rows * sizeof(acc[j][0]));
-                else
-                    FN(unpacked_input_product)(l, acc[j], b + j, row, rows);
+                FN(row) *const sums = acc + j * plane;
+                if (!l->projected)
+                    FN(unpacked_input_product)(l, sums, b + j, row, rows);
+                else if (!IS_PROGRAM)
+                    memcpy(sums, FN(z_at)(l, b, row), (size_t)rows * sizeof(*sums));
                 FN(unpacked_product)(
-                    l, (vec(*)[4])(*acc[j] + feed.first), rows, piece->h_prev + n * piece->h_row, piece->h_row, l->weight_hh,
-                    feed, l->outputs, b + j);
+                    l, (FN(row) *)(*sums + feed.first), rows, piece->taken + n * piece->taken_row, piece->taken_row,
+                    l->weight_hh, feed, l->outputs, b + j);
             }
-            FN(activate)(l, *acc, UNPACKED_ROWS, piece, b, n, rows);
+            FN(activate)(l, acc, plane, piece, b, n, rows);
         }
 }
 
-/* A step of a single batch row, of one block a unit vector: two at once, save for one that is left over. */
+#if IS_PROGRAM
+/* A step of a single batch row: two blocks at once that are alike, of one group, or of two where groups are blocks. */
 INLINE void FN(step_row)(const fastrnn_layer *l, ptrdiff_t s, const FN(piece) *piece, ptrdiff_t b0, ptrdiff_t b1) {
-    const ptrdiff_t n = piece->n0, row = piece->row + n, groups = ceil_div(b1 - b0, 2);
-    for (ptrdiff_t i = 0; i < groups; i++) {
-        const ptrdiff_t b = b0 + 2 * (s % 2 ? groups - 1 - i : i), count = least(2, b1 - b); /* turns as FN(step) does */
-        const FN(feed) feed = FN(feed_of_h)(l, b);
-        const NAME(product) m = {
-            .a = piece->h_prev + n * piece->h_row, .a_k = 1,
-            .p = (const REAL *)l->panels + b * l->panel_stride + l->inputs * FN(feed_of_x)(l, b).width * LANES,
-            .p_k = feed.width * LANES, .K = l->outputs, .segments = 1};
-        vec acc[3][4]; /* one more than there are, as the compiler does not know that first + fed <= 4 */
-        vec(*fed_by_h)[4] = (vec(*)[4])(*acc + feed.first);
-        for (ptrdiff_t j = 0; j < count; j++)
-            if (l->projected)
-                memcpy(acc[j], FN(z_at)(l, b + j, row), sizeof(acc[j]));
-            else
-                FN(input_product)(l, acc + j, b + j, row, 1, 0, NULL, 0);
-        if (count == 2 && feed.fed == PANEL_SLOTS && FN(feed_of_h)(l, b + 1).fed == PANEL_SLOTS) {
-            NAME(accumulate_pair)(PANEL_SLOTS, fed_by_h, &m, l->panel_stride);
-        } else if (IS_PROGRAM && count == 2 && feed.fed) { /* as many slots in each of them */
-            if (feed.fed == 3)
+    const int strands = FN(strands)(l);
+    const ptrdiff_t n = piece->n0, row = piece->row + n, at_once = most(2, strands), turns = ceil_div(b1 - b0, at_once);
+    for (ptrdiff_t i = 0; i < turns; i++) {
+        const ptrdiff_t b = b0 + at_once * (s % 2 ? turns - 1 - i : i), count = least(at_once, b1 - b); /* as FN(step) does */
+        FN(row) room[FN(planes)];
+        ptrdiff_t plane = 1;
+        FN(row) *const acc = FN(sums_at)(l, b, row, room, &plane);
+        for (ptrdiff_t j = 0; !l->projected && j < count; j++)
+            FN(input_product)(l, acc + j * plane, b + j, row, 1, 0, NULL, 0);
+        for (ptrdiff_t j = 0, alike; j < count; j += alike) {
+            const FN(feed) feed = FN(feed_of_h)(l, b + j), next = FN(feed_of_h)(l, b + least(j + 1, count - 1));
+            const int x_width = FN(feed_of_x)(l, b + j).width;
+            const NAME(product) m = {
+                .a = piece->taken + n * piece->taken_row, .a_k = 1,
+                .p = (const REAL *)l->panels + (b + j) * l->panel_stride + l->inputs * x_width * LANES,
+                .p_k = feed.width * LANES, .K = l->outputs, .segments = 1};
+            vec sums[3][4]; /* one more than there are, as the compiler does not know that first + fed <= 4 */
+            FN(row) *const fed_by_h = (FN(row) *)(*sums + feed.first);
+            alike = j + 1 < count && FN(alike)(feed, next) && x_width == FN(feed_of_x)(l, b + j + 1).width ? 2 : 1;
+            if (!feed.fed) continue;
+            for (ptrdiff_t k = 0; k < alike; k++) memcpy(sums[k], acc[(j + k) * plane], sizeof(*sums));
+            if (alike == 1)
+                NAME(accumulate_tile)(feed.fed, 1, fed_by_h, &m, 0, 0);
+            else if (feed.fed == 4)
+                NAME(accumulate_pair)(4, fed_by_h, &m, l->panel_stride);
+            else if (feed.fed == 3)
                 NAME(accumulate_pair)(3, fed_by_h, &m, l->panel_stride);
             else if (feed.fed == 2)
                 NAME(accumulate_pair)(2, fed_by_h, &m, l->panel_stride);
             else
                 NAME(accumulate_pair)(1, fed_by_h, &m, l->panel_stride);
-        } else {
-            for (ptrdiff_t j = 0; j < count && feed.fed; j++) {
+            for (ptrdiff_t k = 0; k < alike; k++) memcpy(acc[(j + k) * plane], sums[k], sizeof(*sums));
+        }
+        for (ptrdiff_t j = 0; j < count; j += strands) FN(activate)(l, acc + j * plane, plane, piece, b + j, n, 1);
+    }
+}
+#else
+/* A step of a single batch row: two blocks at once, save for one that is left over. */
+INLINE void FN(step_row)(const fastrnn_layer *l, ptrdiff_t s, const FN(piece) *piece, ptrdiff_t b0, ptrdiff_t b1) {
+    const ptrdiff_t n = piece->n0, row = piece->row + n, groups = ceil_div(b1 - b0, 2);
+    for (ptrdiff_t i = 0; i < groups; i++) {
+        const ptrdiff_t b = b0 + 2 * (s % 2 ? groups - 1 - i : i), count = least(2, b1 - b); /* turns as FN(step) does */
+        const NAME(product) m = {
+            .a = piece->taken + n * piece->taken_row, .a_k = 1,
+            .p = (const REAL *)l->panels + b * l->panel_stride + l->inputs * PANEL_SLOTS * LANES,
+            .p_k = PANEL_SLOTS * LANES, .K = l->outputs, .segments = 1};
+        vec acc[3][4]; /* one more than there are, as the compiler does not know that first + fed <= 4 */
+        vec(*fed_by_h)[4] = (vec(*)[4])(*acc + HIDDEN_SLOT);
+        for (ptrdiff_t j = 0; j < count; j++)
+            if (l->projected)
+                memcpy(acc[j], FN(z_at)(l, b + j, row), sizeof(acc[j]));
+            else
+                FN(input_product)(l, acc + j, b + j, row, 1, 0, NULL, 0);
+        if (count == 2 && FN(fed)(l, b + 1) == PANEL_SLOTS)
+            NAME(accumulate_pair)(PANEL_SLOTS, fed_by_h, &m, l->panel_stride);
+        else
+            for (ptrdiff_t j = 0; j < count; j++) {
                 NAME(product) one = m;
                 one.p += j * l->panel_stride;
-                NAME(accumulate_tile)(FN(feed_of_h)(l, b + j).fed, 1, fed_by_h + j, &one, 0, 0);
+                NAME(accumulate_tile)(FN(fed)(l, b + j), 1, fed_by_h + j, &one, 0, 0);
             }
-        }
-#if IS_PROGRAM
-        if (!l->program->m_slots) {
-            FN(finish)(l, acc, 1, piece, b, n, 1, count);
-            continue;
-        }
-#endif
         for (ptrdiff_t j = 0; j < count; j++) FN(activate)(l, acc + j, 1, piece, b + j, n, 1);
     }
 }
+#endif
 
 static void FN(step)(
     const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
     const int strands = FN(strands)(l);
     FN(piece) pieces[2];
     const int count = FN(cut_step)(l, s, n0, n1, pieces);
+#if IS_PROGRAM
+    if (l->projected && fastrnn_is_scan(l->program)) { /* then Z holds all of the sums */
+        for (ptrdiff_t b = b0; b < b1; b += strands)
+            for (const FN(piece) *piece = pieces; piece < pieces + count; piece++) {
+                FN(row) *const z = (FN(row) *)FN(z_at)(l, b, piece->row + piece->n0);
+                FN(finish)(l, z, l->z_stride / Z_WIDTH, piece, b, piece->n0, piece->n1 - piece->n0);
+            }
+        return;
+    }
+#endif
     if (!l->panels || (l->pairs && count == 1 && pieces[0].n1 - pieces[0].n0 == 1)) {
         for (int i = 0; i < count; i++)
             if (l->panels)
@@ -446,40 +518,51 @@ static void FN(step)(
                 FN(step_unpacked)(l, pieces + i, b0, b1);
         return;
     }
-    const ptrdiff_t P = l->outputs, I = l->tokens || l->projected ? 0 : l->inputs, units = (b1 - b0) / strands;
+    const ptrdiff_t P = l->outputs, I = l->tokens || l->projected ? 0 : l->inputs, groups = (b1 - b0) / strands;
     const int fetch = (b1 - b0) * (I + P) * PANEL_SLOTS * LANES * REAL_BYTES > FETCH_BYTES;
-    for (ptrdiff_t i = 0; i < units; i++) {
+    for (ptrdiff_t i = 0; i < groups; i++) {
         /* Odd steps go backwards: they start with the panels that the step before has left in the cache. */
         const ptrdiff_t b = s % 2 ? b1 - (i + 1) * strands : b0 + i * strands, after = s % 2 ? b - strands : b + strands;
-        const int fetch_next = fetch && i < units - 1;
+        const int fetch_next = fetch && i < groups - 1;
         for (const FN(piece) *piece = pieces; piece < pieces + count; piece++) {
             const ptrdiff_t height = piece->n1 - piece->n0;
             for (ptrdiff_t tile = 0; tile < NAME(tile_count)(height); tile++) {
                 const ptrdiff_t n = piece->n0 + NAME(tile_start)(height, tile), row = piece->row + n;
                 const ptrdiff_t rows = piece->n0 + NAME(tile_start)(height, tile + 1) - n;
-                vec acc[FN(planes)][TILE_ROWS][4];
+                FN(row) room[FN(planes) * TILE_ROWS];
+                ptrdiff_t plane = TILE_ROWS;
+                FN(row) *const acc = FN(sums_at)(l, b, row, room, &plane);
                 for (int j = 0; j < strands; j++) {
+                    FN(row) *const sums = acc + j * plane;
                     const FN(feed) feed = FN(feed_of_h)(l, b + j);
                     const ptrdiff_t p_k = feed.width * LANES, x_k = FN(feed_of_x)(l, b + j).width * LANES;
                     const REAL *next = (const REAL *)l->panels + (after + j) * l->panel_stride;
                     const NAME(product) m = {
-                        .a = piece->h_prev + n * piece->h_row, .a_row = piece->h_row, .a_k = 1,
+                        .a = piece->taken + n * piece->taken_row, .a_row = piece->taken_row, .a_k = 1,
                         .p = (const REAL *)l->panels + (b + j) * l->panel_stride + l->inputs * x_k, .p_k = p_k, .K = P,
                         .segments = 1, .next = next + l->inputs * x_k, .next_size = fetch_next ? P * p_k : 0};
-                    if (l->projected)
-                        memcpy(acc[j], FN(z_at)(l, b + j, row), (size_t)rows * sizeof(acc[j][0]));
-                    else
-                        FN(input_product)(l, acc[j], b + j, row, rows, tile, next, fetch_next ? I * x_k : 0);
+                    if (!l->projected)
+                        FN(input_product)(l, sums, b + j, row, rows, tile, next, fetch_next ? I * x_k : 0);
+                    else if (!IS_PROGRAM)
+                        memcpy(sums, FN(z_at)(l, b, row), (size_t)rows * sizeof(*sums));
                     if (!IS_PROGRAM || feed.fed)
-                        NAME(accumulate_tile)(feed.fed, rows, (vec(*)[4])(*acc[j] + feed.first), &m, 0, tile);
+                        NAME(accumulate_tile)(feed.fed, rows, (FN(row) *)(*sums + feed.first), &m, 0, tile);
                 }
-                FN(activate)(l, *acc, TILE_ROWS, piece, b, n, rows);
+                FN(activate)(l, acc, plane, piece, b, n, rows);
             }
         }
     }
 }
 
 #if IS_PROGRAM
+static void FN(step_take)(
+    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
+    FN(piece) pieces[2];
+    const int count = FN(cut_step)(l, s, n0, n1, pieces), strands = FN(strands)(l);
+    for (ptrdiff_t b = b0; b < b1; b += strands)
+        for (int i = 0; i < count; i++) FN(take_rows)(l, pieces + i, b / strands * FN(group)(l));
+}
+
 static void FN(step_middle)(
     const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
     const ptrdiff_t H = l->hidden, strands = FN(strands)(l), at_once = l->panels ? TILE_ROWS : UNPACKED_ROWS;
@@ -490,12 +573,12 @@ static void FN(step_middle)(
             for (ptrdiff_t n = piece->n0; n < piece->n1; n += at_once) {
                 const ptrdiff_t rows = least(at_once, piece->n1 - n), row = piece->row + n;
                 const REAL *m = (const REAL *)l->m + (l->keep ? row : n) * H;
-                vec acc[FN(planes)][UNPACKED_ROWS][4];
+                FN(row) *const acc = (FN(row) *)FN(z_at)(l, b, row);
+                const ptrdiff_t plane = l->z_stride / Z_WIDTH;
                 for (int j = 0; j < strands; j++) {
                     const FN(feed) feed = FN(feed_of_m)(l, b + j);
-                    memcpy(acc[j], FN(z_at)(l, b + j, row), (size_t)rows * sizeof(acc[j][0]));
                     if (!l->panels)
-                        FN(unpacked_product)(l, acc[j], rows, m, H, l->weight_hh, feed, H, b + j);
+                        FN(unpacked_product)(l, acc + j * plane, rows, m, H, l->weight_hh, feed, H, b + j);
                     else if (feed.fed) {
                         const ptrdiff_t before = l->inputs * FN(feed_of_x)(l, b + j).width +
                                                  l->outputs * FN(feed_of_h)(l, b + j).width;
@@ -503,10 +586,10 @@ static void FN(step_middle)(
                             .a = m, .a_row = H, .a_k = 1,
                             .p = (const REAL *)l->panels + (b + j) * l->panel_stride + before * LANES,
                             .p_k = feed.width * LANES, .K = H, .segments = 1};
-                        NAME(accumulate_tile)(feed.fed, rows, acc[j], &product, 0, 0);
+                        NAME(accumulate_tile)(feed.fed, rows, acc + j * plane, &product, 0, 0);
                     }
                 }
-                FN(finish)(l, *acc, UNPACKED_ROWS, piece, b, n, rows, 1);
+                FN(finish)(l, acc, plane, piece, b, n, rows);
             }
 }
 #endif
@@ -568,13 +651,14 @@ INLINE void FN(z_product)(
     m.p = panels + p * panel_size;
     for (ptrdiff_t b = 0, end; b < blocks; b = end) {
         const FN(feed) feed = FN(feed_of)(l, b, of);
-        const ptrdiff_t width = feed.width * LANES;
-        /* blocks of 128 k's: the panel's part stays in L1; those of a unit vector may differ in width */
-        const ptrdiff_t chunk = IS_PROGRAM && FN(strands)(l) > 1 ? 1 : width > 128 || !width ? 1 : 128 / width;
-        end = least(b + chunk, blocks);
-        if (IS_PROGRAM && !width) continue;
-        if (end == blocks && b < end - 1 && !IS_PROGRAM && FN(fed)(l, end - 1) < PANEL_SLOTS)
+        const ptrdiff_t width = feed.width * LANES, chunk = width > 128 || !width ? 1 : 128 / width;
+        end = least(b + chunk, blocks); /* blocks of 128 k's: the panel's part stays in L1 */
+        if (IS_PROGRAM) {
+            for (ptrdiff_t next = b + 1; next < end; next++) /* whole ones that are fed alike */
+                if (feed.fed < feed.width || !FN(alike)(feed, FN(feed_of)(l, next, of))) end = next;
+        } else if (end == blocks && b < end - 1 && FN(fed)(l, end - 1) < PANEL_SLOTS)
             end--; /* a shorter block on its own */
+        if (IS_PROGRAM && !width) continue;
         m.a = FN(z_at)(l, b, row) + feed.first * LANES;
         m.K = feed.fed * LANES;
         m.segments = end - b;
@@ -600,8 +684,11 @@ static void FN(step_back)(
             vec acc[at_once][4];
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) acc[r][v] = (vec){0};
-            if (going_on)
+            if (going_on && !(IS_PROGRAM && fastrnn_is_scan(l->program)))
                 FN(z_product)(l, vectors, acc, row_after + n, going_on, FN(of_h), l->panels_hh, l->weight_hh, P, p);
+#if IS_PROGRAM
+            if (l->taken && going_on) FN(take_back)(l, s + 1, n, 4 * p, *acc, going_on);
+#endif
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) {
                     const ptrdiff_t q = 4 * p + v, left = P - q * LANES, at = q * LANES;
@@ -615,16 +702,12 @@ static void FN(step_back)(
                     if (l->dy) acc[r][v] += vec_load_part((const REAL *)l->dy + (now.row + n + r) * l->dy_row + at, left);
                     if (l->u)
                         vec_store_part((REAL *)l->dh + (now.row + n + r) * P + at, acc[r][v], left);
-                    else if (!IS_PROGRAM)
+                    else if (IS_PROGRAM)
+                        *(vec *)((REAL *)l->carry + (n + r) * C + at) = acc[r][v];
+                    else
                         FN(gates_back)(l, &now, n + r, q, acc[r] + v, 1);
                 }
-#if IS_PROGRAM
-            if (rows == 1 && here > n && !l->u && !l->program->m_slots)
-                FN(run_back)(l, &l->program->backward, &now, n, 4 * p, *acc, NULL, 1, vectors);
-            else
-                for (int v = 0; !l->u && v < vectors; v++)
-                    FN(gates_back)(l, &now, n, 4 * p + v, *acc + v, least(rows, here - n));
-#endif
+            if (IS_PROGRAM && !l->u) FN(gates_back)(l, &now, n, 4 * p, NULL, least(rows, here - n));
         }
     }
 }
@@ -641,7 +724,7 @@ static void FN(step_back_middle)(
             const ptrdiff_t rows = least(at_once, n1 - n);
             vec dm[at_once][4] = {{{0}}};
             FN(z_product)(l, vectors, dm, now.row + n, rows, FN(of_m), l->panels_m, l->weight_hh, l->hidden, p);
-            for (int v = 0; v < vectors; v++) FN(middle_back)(l, &now, n, 4 * p + v, *dm + v, rows);
+            FN(middle_back)(l, &now, n, 4 * p, *dm, rows);
         }
     }
 }
@@ -651,13 +734,17 @@ static void FN(step_back_gates)(
     const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
     const FN(moment) now = FN(moment_of)(l, s);
     n1 = least(n1, fastrnn_step_count(l, s));
+    const ptrdiff_t group = FN(group)(l), strands = FN(strands)(l), vectors = IS_PROGRAM ? group : 1; /* at once */
+    const ptrdiff_t q1 = least(b1 * group / strands, ceil_div(l->hidden, LANES));
     enum { at_once = IS_PROGRAM ? TILE_ROWS : 1 };
     for (ptrdiff_t n = n0; n < n1; n += at_once)
-        for (ptrdiff_t q = b0 * UNITS / FN(strands)(l); q < least(b1 * UNITS / FN(strands)(l), ceil_div(l->hidden, LANES)); q++) {
+        for (ptrdiff_t q = b0 * group / strands; q < q1; q += vectors) {
             const ptrdiff_t rows = least(at_once, n1 - n);
-            vec du[at_once][4] = {{{0}}};
+            FN(row) du[at_once] = {{{0}}};
             for (ptrdiff_t r = 0; r < rows; r++)
-                du[r][0] = vec_load_part((const REAL *)l->du + (n + r) * l->hidden + q * LANES, FN(left)(l, q));
+                for (ptrdiff_t v = 0; v < vectors; v++)
+                    du[r][v] = vec_load_part(
+                        (const REAL *)l->du + (n + r) * l->hidden + (q + v) * LANES, FN(left)(l, q + v));
             FN(gates_back)(l, &now, n, q, *du, rows);
         }
 }
@@ -733,9 +820,10 @@ INLINE vec FN(few_sum)(const REAL *z, ptrdiff_t rows) {
 
 /* Where in `unit` (M, H) the parameter is whose gradient a slot of block b holds; NULL if it holds none. */
 INLINE REAL *FN(unit_at)(const fastrnn_layer *l, void *unit, ptrdiff_t b, int slot, ptrdiff_t *lanes) {
-    const ptrdiff_t q = b / FN(strands)(l), m = 4 * (b % FN(strands)(l)) + slot - (IS_PROGRAM ? l->program->slots : 0);
+    const ptrdiff_t at = 4 * (b % FN(strands)(l)) + slot, q = b / FN(strands)(l) * FN(group)(l) + at % FN(group)(l);
+    const ptrdiff_t m = at / FN(group)(l) - (IS_PROGRAM ? l->program->slots : 0);
     *lanes = FN(left)(l, q);
-    return IS_PROGRAM && m >= 0 && m < l->program->parameters ? (REAL *)unit + m * l->hidden + q * LANES : NULL;
+    return IS_PROGRAM && m >= 0 && m < l->program->parameters && *lanes > 0 ? (REAL *)unit + m * l->hidden + q * LANES : NULL;
 }
 
 static void FN(few_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
@@ -804,6 +892,7 @@ static void FN(bias_gradients)(const fastrnn_layer *l, ptrdiff_t b) {
     vec sums[4] = {{0}};
     ptrdiff_t lanes;
     if (!l->dbias_ih && !(IS_PROGRAM && l->dunit)) return;
+    if (IS_PROGRAM && !FN(is_fed)(l, b) && !FN(unit_at)(l, l->dunit, b, 0, &lanes)) return; /* what the tape keeps besides */
     /* of a slot that both products feed the two are the same */
     for (int slot = 0; l->dweight_add && l->dbias_ih && slot < x.fed; slot++) {
         const ptrdiff_t row = FN(weight_row)(l, b, slot, x.gates[slot], &lanes);
@@ -935,7 +1024,8 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
     {                                                                                                       \
         .block_units = NAME(cell##_units) * LANES, .measure = NAME(cell##_measure),                         \
         .pack = NAME(cell##_pack), .project = NAME(cell##_project), .step = NAME(cell##_step),              \
-        .step_middle = cell##_MIDDLE(step_middle), .step_back_middle = cell##_MIDDLE(step_back_middle),      \
+        .step_take = cell##_MIDDLE(step_take), .step_middle = cell##_MIDDLE(step_middle),                   \
+        .step_back_middle = cell##_MIDDLE(step_back_middle),                                                \
         .read_tape = NAME(cell##_read_tape),                                                                \
         .pack_hidden = NAME(cell##_pack_hidden), .pack_input = NAME(cell##_pack_input),                     \
         .step_back = NAME(cell##_step_back), .step_back_gates = NAME(cell##_step_back_gates),               \

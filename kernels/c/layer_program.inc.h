@@ -1,178 +1,242 @@
-/* What is a cell's own, where that is a program: how it sees the rows of a layer. Some rows of one unit vector share an
- * instruction, their registers stay in L1; or some unit vectors of a single row, where there is no other: `units` is how
- * many then, else 1. */
-#define PROGRAM_ROWS 12
-#define PROGRAM_UNITS 4
+/* What is a cell's own, where that is a program: how it sees the rows of a layer. Some rows of one group of unit vectors
+ * share an instruction, their registers stay in L1. */
+#define PROGRAM_VECTORS 32
 
-/* Constants, registers, and the cell's parameters of unit vectors q and on, which `unit` has room for. */
+/* Unit vectors from q on that the group of q has and that are not beyond H. */
+INLINE ptrdiff_t FN(units_from)(const fastrnn_layer *l, ptrdiff_t q) {
+    const ptrdiff_t group = l->program->units;
+    return least(group - q % group, ceil_div(FN(left)(l, q), LANES));
+}
+
+/* The place of rows that have `units` unit vectors each. */
+INLINE NAME(place) FN(own_rows)(vec *rows, ptrdiff_t units) { return (NAME(place)){(REAL *)rows, units * LANES}; }
+
+/* Whether arrays of H columns have whole vectors of `units` units from q on. */
+INLINE int FN(are_whole)(const fastrnn_layer *l, ptrdiff_t q, ptrdiff_t units) { return FN(left)(l, q) >= units * LANES; }
+
+/* Constants, registers, and the cell's parameters of `units` unit vectors from q on, which `unit` has room for. */
 INLINE void FN(place_fixed)(
-    const fastrnn_layer *l, NAME(place) *places, vec (*registers)[PROGRAM_ROWS], vec (*unit)[PROGRAM_UNITS], ptrdiff_t q,
-    ptrdiff_t units) {
+    const fastrnn_layer *l, NAME(place) *places, vec (*registers)[PROGRAM_VECTORS], vec (*unit)[FASTRNN_GROUP_UNITS],
+    ptrdiff_t q, ptrdiff_t units) {
     const fastrnn_program *p = l->program;
     for (int i = 0; i < p->constant_count; i++)
-        places[FASTRNN_AT_CONSTANT + i] = (NAME(place)){(vec *)p->constants + i, 0};
-    for (int i = 0; i < p->registers; i++) places[FASTRNN_AT_REGISTER + i] = (NAME(place)){registers[i], 1};
+        places[FASTRNN_AT_CONSTANT + i] = (NAME(place)){(REAL *)p->constants + i * p->units * LANES, 0};
+    for (int i = 0; i < p->registers; i++) places[FASTRNN_AT_REGISTER + i] = FN(own_rows)(registers[i], units);
     for (int i = 0; i < p->parameters; i++) {
         for (ptrdiff_t u = 0; u < units; u++)
             unit[i][u] = vec_load_part((const REAL *)l->unit + i * l->hidden + (q + u) * LANES, FN(left)(l, q + u));
-        places[FASTRNN_AT_UNIT + i] = (NAME(place)){unit[i], units > 1};
+        places[FASTRNN_AT_UNIT + i] = (NAME(place)){(REAL *)unit[i], 0};
+    }
+}
+
+/* What is given beside x to rows n and on, of the step whose first row is `row`; `given` is for what does not lie there in
+ * whole vectors. */
+INLINE void FN(place_extras)(
+    const fastrnn_layer *l, NAME(place) *places, vec (*given)[PROGRAM_VECTORS], ptrdiff_t row, ptrdiff_t n, ptrdiff_t rows,
+    ptrdiff_t q, ptrdiff_t units) {
+    for (int i = 0; i < l->program->extras; i++) {
+        const fastrnn_extra extra = l->extras[i];
+        const REAL *at = (const REAL *)extra.at + (extra.of_sequence ? n : row + n) * extra.width;
+        const int alike = extra.width == 1, whole = !alike && FN(are_whole)(l, q, units); /* alike: in all units */
+        for (ptrdiff_t r = 0; !whole && r < rows; r++)
+            for (ptrdiff_t u = 0; u < units; u++)
+                given[i][r * units + u] = alike ? vec_splat(at[r])
+                                                : vec_load_part(at + r * extra.width + (q + u) * LANES, FN(left)(l, q + u));
+        places[FASTRNN_AT_EXTRA + i] =
+            whole ? (NAME(place)){(REAL *)at + q * LANES, extra.width} : FN(own_rows)(given[i], units);
     }
 }
 
 /* The states other than h from c on, which is that of the first row and unit vector. */
-INLINE void FN(place_states)(const fastrnn_layer *l, NAME(place) *places, const REAL *c, ptrdiff_t units) {
+INLINE void FN(place_states)(const fastrnn_layer *l, NAME(place) *places, const REAL *c) {
     for (int k = 1; k < l->program->states; k++)
-        places[k] = (NAME(place)){(vec *)(c + (k - 1) * FN(unit_width)(l)), units > 1 ? 1 : FN(c_width)(l) / LANES};
+        places[k] = (NAME(place)){(REAL *)c + (k - 1) * FN(unit_width)(l), FN(c_width)(l)};
 }
 
-/* h before the step, where the program reads it: of rows that lie h_row apart from h_prev on. */
+/* h before the step, where the program reads it: of rows that lie h_row apart from h_prev on; a copy of parts of vectors. */
 INLINE void FN(place_h)(
     const fastrnn_layer *l, NAME(place) *places, vec *h, const REAL *h_prev, ptrdiff_t h_row, ptrdiff_t rows, ptrdiff_t q,
     ptrdiff_t units) {
-    for (ptrdiff_t r = 0; l->program->reads_h && r < rows; r++)
-        h[r] = vec_load_part(h_prev + r * h_row + q * LANES, FN(left)(l, q));
-    for (ptrdiff_t u = 1; l->program->reads_h && u < units; u++)
-        h[u] = vec_load_part(h_prev + (q + u) * LANES, FN(left)(l, q + u));
-    places[FASTRNN_AT_BEFORE] = (NAME(place)){h, 1};
+    const int whole = FN(are_whole)(l, q, units);
+    for (ptrdiff_t r = 0; !whole && (l->program->reads_h || l->taken) && r < rows; r++)
+        for (ptrdiff_t u = 0; u < units; u++)
+            h[r * units + u] = vec_load_part(h_prev + r * h_row + (q + u) * LANES, FN(left)(l, q + u));
+    places[FASTRNN_AT_BEFORE] = whole ? (NAME(place)){(REAL *)h_prev + q * LANES, h_row} : FN(own_rows)(h, units);
 }
 
-/* The sums of rows, or of unit vectors of one block, in acc, block by block `plane` rows apart. */
-INLINE void FN(place_sums)(const fastrnn_layer *l, NAME(place) *places, vec (*acc)[4], ptrdiff_t plane) {
-    for (int slot = 0; slot < 4 * l->program->blocks; slot++)
-        places[FASTRNN_AT_SLOT + slot] = (NAME(place)){acc[slot / 4 * plane] + slot % 4, 4};
+/* The slots of unit vector q and those after it in its group, of rows in acc, block by block `plane` rows apart. */
+INLINE void FN(place_slots)(
+    const fastrnn_layer *l, NAME(place) *places, FN(row) *acc, ptrdiff_t plane, ptrdiff_t q) {
+    const int units = l->program->units, slots = 4 * l->program->blocks / units;
+    for (ptrdiff_t slot = 0, at = q % units; slot < slots; slot++, at += units)
+        places[FASTRNN_AT_SLOT + slot] = (NAME(place)){(REAL *)(acc[at / 4 * plane] + at % 4), Z_WIDTH};
 }
 
-/* Rows n .. n + rows - 1 of a piece in the unit vector that begins with block b: from the sums acc, block by block `plane`
- * rows apart, to y (or u), c and Z. */
-static void FN(finish)(
-    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t plane, const FN(piece) *piece, ptrdiff_t b, ptrdiff_t n,
-    ptrdiff_t rows, ptrdiff_t units) {
+/* The place of what a program leaves in rows of H columns, `to` and on: `from` where it may not write whole vectors. */
+INLINE NAME(place) FN(place_out)(
+    const fastrnn_layer *l, REAL *to, ptrdiff_t to_row, vec *from, ptrdiff_t q, ptrdiff_t units) {
+    return FN(are_whole)(l, q, units) ? (NAME(place)){to + q * LANES, to_row} : FN(own_rows)(from, units);
+}
+/* Then they go there from it. */
+INLINE void FN(store_out)(
+    const fastrnn_layer *l, REAL *to, ptrdiff_t to_row, const vec *from, ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
+    for (ptrdiff_t r = 0; !FN(are_whole)(l, q, units) && r < rows; r++)
+        for (ptrdiff_t u = 0; u < units; u++)
+            vec_store_part(to + r * to_row + (q + u) * LANES, from[r * units + u], FN(left)(l, q + u));
+}
+
+/* l->taken of all rows of a piece in the group that begins with unit vector q: what the recurrent product takes, of h. */
+static void FN(take_rows)(const fastrnn_layer *l, const FN(piece) *piece, ptrdiff_t q) {
     const fastrnn_program *p = l->program;
-    const ptrdiff_t q = b / p->blocks, at = q * LANES, c_row = FN(c_width)(l);
+    const ptrdiff_t units = FN(units_from)(l, q);
     NAME(place) places[FASTRNN_PLACES];
-    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS][PROGRAM_UNITS];
-    vec h_prev[PROGRAM_ROWS], h[PROGRAM_ROWS];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
+    vec h_prev[PROGRAM_VECTORS], taken[PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
     FN(place_fixed)(l, places, registers, unit, q, units);
-    for (ptrdiff_t first = 0; first < rows; first += PROGRAM_ROWS) {
-        const ptrdiff_t count = least(PROGRAM_ROWS, rows - first), c_at = (n + first) * c_row + at;
-        FN(place_sums)(l, places, acc + first, plane);
-        FN(place_states)(l, places + FASTRNN_AT_BEFORE, piece->c_prev + c_at, units);
-        FN(place_states)(l, places + FASTRNN_AT_AFTER, piece->c + c_at, units);
-        FN(place_h)(l, places, h_prev, piece->h_prev + (n + first) * piece->h_row, piece->h_row, count, q, units);
-        places[FASTRNN_AT_AFTER] = (NAME(place)){h, 1};
-        NAME(run_program)(p->forward.instructions, p->forward.count, places, units > 1 ? units : count);
-        for (ptrdiff_t r = 0; r < count; r++)
-            vec_store_part(piece->out + (n + first + r) * piece->out_row + at, h[r], FN(left)(l, q));
-        for (ptrdiff_t u = 1; u < units; u++)
-            vec_store_part(piece->out + n * piece->out_row + at + u * LANES, h[u], FN(left)(l, q + u));
+    for (ptrdiff_t n = piece->n0, count; n < piece->n1; n += count) {
+        REAL *const out = (REAL *)piece->taken + n * piece->taken_row; /* which is this function's to write */
+        count = least(PROGRAM_VECTORS / units, piece->n1 - n);
+        FN(place_h)(l, places, h_prev, piece->h_prev + n * piece->h_row, piece->h_row, count, q, units);
+        FN(place_extras)(l, places, given, piece->row, n, count, q, units);
+        places[FASTRNN_AT_TAKEN] = FN(place_out)(l, out, piece->taken_row, taken, q, units);
+        NAME(run_program)(p->take.instructions, p->take.count, places, count, units);
+        FN(store_out)(l, out, piece->taken_row, taken, count, q, units);
     }
-    for (int j = 0; l->keep && j < p->blocks; j++)
-        memcpy(FN(z_at)(l, b + j, piece->row + n), acc + j * plane, (size_t)rows * sizeof(*acc));
-    for (ptrdiff_t u = 1; l->keep && u < units; u++)
-        memcpy(FN(z_at)(l, b + u, piece->row + n), acc + u, sizeof(*acc));
 }
 
-/* The same where m comes first: from the sums to m and Z. */
+/* Rows n .. n + rows - 1 of a piece in the group that begins with block b: from the sums acc, block by block `plane` rows
+ * apart, to y (or u), c, and the tape in the sums' place. */
+static void FN(finish)(
+    const fastrnn_layer *l, FN(row) *acc, ptrdiff_t plane, const FN(piece) *piece, ptrdiff_t b, ptrdiff_t n, ptrdiff_t rows) {
+    const fastrnn_program *p = l->program;
+    const ptrdiff_t q = b / p->blocks * p->units, units = FN(units_from)(l, q), c_row = FN(c_width)(l);
+    NAME(place) places[FASTRNN_PLACES];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
+    vec h_prev[PROGRAM_VECTORS], h[PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
+    FN(place_fixed)(l, places, registers, unit, q, units);
+    for (ptrdiff_t first = 0, count; first < rows; first += count) {
+        const ptrdiff_t c_at = (n + first) * c_row + q * LANES;
+        REAL *const out = piece->out + (n + first) * piece->out_row;
+        count = least(PROGRAM_VECTORS / units, rows - first);
+        FN(place_slots)(l, places, acc + first, plane, q);
+        FN(place_states)(l, places + FASTRNN_AT_BEFORE, piece->c_prev + c_at);
+        FN(place_states)(l, places + FASTRNN_AT_AFTER, piece->c + c_at);
+        FN(place_h)(l, places, h_prev, piece->h_prev + (n + first) * piece->h_row, piece->h_row, count, q, units);
+        FN(place_extras)(l, places, given, piece->row, n + first, count, q, units);
+        places[FASTRNN_AT_AFTER] = FN(place_out)(l, out, piece->out_row, h, q, units);
+        NAME(run_program)(p->forward.instructions, p->forward.count, places, count, units);
+        FN(store_out)(l, out, piece->out_row, h, count, q, units);
+    }
+}
+
+/* The same where m comes first: from the sums to m. */
 static void FN(activate)(
-    const fastrnn_layer *l, vec (*acc)[4], ptrdiff_t plane, const FN(piece) *piece, ptrdiff_t b, ptrdiff_t n,
-    ptrdiff_t rows) {
+    const fastrnn_layer *l, FN(row) *acc, ptrdiff_t plane, const FN(piece) *piece, ptrdiff_t b, ptrdiff_t n, ptrdiff_t rows) {
     const fastrnn_program *p = l->program;
     if (!p->m_slots) {
-        FN(finish)(l, acc, plane, piece, b, n, rows, 1);
+        FN(finish)(l, acc, plane, piece, b, n, rows);
         return;
     }
-    const ptrdiff_t q = b / p->blocks, at = q * LANES, left = FN(left)(l, q), H = l->hidden;
-    REAL *m_at = (REAL *)l->m + (l->keep ? piece->row + n : n) * H + at;
+    const ptrdiff_t q = b / p->blocks * p->units, units = FN(units_from)(l, q), H = l->hidden;
+    REAL *m_at = (REAL *)l->m + (l->keep ? piece->row + n : n) * H;
     NAME(place) places[FASTRNN_PLACES];
-    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS][PROGRAM_UNITS];
-    vec h_prev[PROGRAM_ROWS], m[PROGRAM_ROWS];
-    FN(place_fixed)(l, places, registers, unit, q, 1);
-    places[FASTRNN_AT_MIDDLE] = (NAME(place)){m, 1};
-    for (ptrdiff_t first = 0; first < rows; first += PROGRAM_ROWS) {
-        const ptrdiff_t count = least(PROGRAM_ROWS, rows - first);
-        FN(place_sums)(l, places, acc + first, plane);
-        FN(place_states)(l, places + FASTRNN_AT_BEFORE, piece->c_prev + (n + first) * FN(c_width)(l) + at, 1);
-        FN(place_h)(l, places, h_prev, piece->h_prev + (n + first) * piece->h_row, piece->h_row, count, q, 1);
-        NAME(run_program)(p->middle.instructions, p->middle.count, places, count);
-        for (ptrdiff_t r = 0; r < count; r++) vec_store_part(m_at + (first + r) * H, m[r], left);
+    vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
+    vec h_prev[PROGRAM_VECTORS], m[PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
+    FN(place_fixed)(l, places, registers, unit, q, units);
+    for (ptrdiff_t first = 0, count; first < rows; first += count) {
+        count = least(PROGRAM_VECTORS / units, rows - first);
+        FN(place_slots)(l, places, acc + first, plane, q);
+        FN(place_states)(l, places + FASTRNN_AT_BEFORE, piece->c_prev + (n + first) * FN(c_width)(l) + q * LANES);
+        FN(place_h)(l, places, h_prev, piece->h_prev + (n + first) * piece->h_row, piece->h_row, count, q, units);
+        FN(place_extras)(l, places, given, piece->row, n + first, count, q, units);
+        places[FASTRNN_AT_MIDDLE] = FN(place_out)(l, m_at + first * H, H, m, q, units);
+        NAME(run_program)(p->middle.instructions, p->middle.count, places, count, units);
+        FN(store_out)(l, m_at + first * H, H, m, count, q, units);
     }
-    for (int j = 0; j < p->blocks; j++)
-        memcpy(FN(z_at)(l, b + j, piece->row + n), acc + j * plane, (size_t)rows * sizeof(*acc));
 }
 
-/* The tape and the states of up to `rows` rows of a step, n and on, in unit vectors q and on. Returns of how many: those
- * that follow rows of the step before and those that begin with the initial state are looked at apart. */
+/* The tape, the states and what is beside x of up to `rows` rows of a step, n and on, in unit vectors q and on. Returns of
+ * how many: those that follow rows of the step before and those that begin with the initial state are looked at apart. */
 INLINE ptrdiff_t FN(place_tape)(
-    const fastrnn_layer *l, NAME(place) *places, vec *h, const FN(moment) *m, ptrdiff_t n, ptrdiff_t rows, ptrdiff_t q,
-    ptrdiff_t units) {
-    const int blocks = l->program->blocks;
+    const fastrnn_layer *l, NAME(place) *places, vec *h, vec (*given)[PROGRAM_VECTORS], const FN(moment) *m, ptrdiff_t n,
+    ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
     const int follows = n < m->carried;
-    const ptrdiff_t count = least(PROGRAM_ROWS, follows ? least(rows, m->carried - n) : rows);
+    const ptrdiff_t count = least(PROGRAM_VECTORS / units, follows ? least(rows, m->carried - n) : rows);
     const ptrdiff_t c_at = n * FN(c_width)(l) + q * LANES, h_row = follows ? l->y_row : l->outputs;
-    for (int slot = 0; slot < 4 * blocks; slot++)
-        places[FASTRNN_AT_SLOT + slot] = (NAME(place)){
-            (vec *)FN(z_at)(l, q * blocks + slot / 4, m->row + n) + slot % 4,
-            units > 1 ? blocks * l->z_stride / LANES : 4};
-    FN(place_states)(l, places + FASTRNN_AT_BEFORE, (follows ? m->c_before : (const REAL *)l->c) + c_at, units);
-    FN(place_states)(l, places + FASTRNN_AT_AFTER, m->c + c_at, units);
+    const ptrdiff_t b = q / l->program->units * l->program->blocks;
+    FN(place_slots)(l, places, (FN(row) *)FN(z_at)(l, b, m->row + n), l->z_stride / Z_WIDTH, q);
+    FN(place_states)(l, places + FASTRNN_AT_BEFORE, (follows ? m->c_before : (const REAL *)l->c) + c_at);
+    FN(place_states)(l, places + FASTRNN_AT_AFTER, m->c + c_at);
     FN(place_h)(l, places, h, (follows ? m->y_before : (const REAL *)l->h_0) + n * h_row, h_row, count, q, units);
+    FN(place_extras)(l, places, given, m->row, n, count, q, units);
     return count;
 }
 
-/* Z of a step's rows n and on, units q * L and on: from the tape to the gradients of the sums and of the cell's
- * parameters, given those of h, or of u, and of m: INOUT [row][4]. */
+/* Z of a step's rows n and on, in the group that begins with unit vector q: from the tape to the gradients of the sums and
+ * of the cell's parameters, given those of the states in carry, or, in place of that of h, of u, and that of m: [row][4]. */
 static void FN(run_back)(
-    const fastrnn_layer *l, const fastrnn_code *code, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec *dh, vec *dm,
-    ptrdiff_t rows, ptrdiff_t units) {
+    const fastrnn_layer *l, const fastrnn_code *code, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec *du, vec *dm,
+    ptrdiff_t rows) {
     const fastrnn_program *p = l->program;
-    const ptrdiff_t C = FN(unit_width)(l) / LANES, carry_row = units > 1 ? 1 : FN(carry_width)(l) / LANES;
-    const ptrdiff_t d_row = units > 1 ? 1 : 4, end = FN(left)(l, q + units - 1); /* lanes of the last vector */
+    const ptrdiff_t units = FN(units_from)(l, q), end = FN(left)(l, q + units - 1); /* lanes of the last vector */
+    const ptrdiff_t carry_row = FN(carry_width)(l);
     NAME(place) places[FASTRNN_PLACES];
-    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS][PROGRAM_UNITS], h_prev[PROGRAM_ROWS];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
+    vec h_prev[PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
     FN(place_fixed)(l, places, registers, unit, q, units);
-    for (ptrdiff_t r = 0; dm && r < rows; r++)
-        dh[4 * r] = vec_load_part((const REAL *)l->dh + (m->row + n + r) * l->outputs + q * LANES, end);
-    for (ptrdiff_t r = 0; code == &p->middle_back && r < rows; r++)
-        vec_store_part((REAL *)l->dh + (m->row + n + r) * l->outputs + q * LANES, dh[4 * r], end);
     for (ptrdiff_t first = 0, count; first < rows; first += count) {
-        vec *carry = (vec *)l->carry + (n + first) * (FN(carry_width)(l) / LANES) + q;
-        count = FN(place_tape)(l, places, h_prev, m, n + first, rows - first, q, units);
-        const ptrdiff_t values = units > 1 ? units : count;
-        places[FASTRNN_AT_GRADIENT] = (NAME(place)){dh + 4 * first, d_row};
-        places[FASTRNN_AT_MIDDLE] = (NAME(place)){dm + 4 * first, d_row};
-        for (int k = 1; k < p->states; k++)
-            places[FASTRNN_AT_GRADIENT + k] = (NAME(place)){carry + k * C, carry_row};
-        NAME(run_program)(code->instructions, code->count, places, values);
-        for (ptrdiff_t r = 0; p->reads_h && code == &p->backward && r < values; r++)
-            carry[r * carry_row] = dh[4 * first + r * d_row];
+        REAL *const carry = (REAL *)l->carry + (n + first) * carry_row + q * LANES;
+        count = FN(place_tape)(l, places, h_prev, given, m, n + first, rows - first, q, units);
+        places[FASTRNN_AT_MIDDLE] = FN(own_rows)(dm + 4 * first, 4);
+        for (int k = 0; k < p->states; k++)
+            places[FASTRNN_AT_GRADIENT + k] = (NAME(place)){carry + k * FN(unit_width)(l), carry_row};
+        if (du) places[FASTRNN_AT_GRADIENT] = FN(own_rows)(du + 4 * first, 4);
+        NAME(run_program)(code->instructions, code->count, places, count, units);
         /* Lanes beyond H must be zero, whatever they held: the products run over them. */
         for (int slot = 0; end < LANES && slot < p->slots; slot++)
-            for (ptrdiff_t r = units - 1; r < values; r++) {
-                const NAME(place) place = places[FASTRNN_AT_SLOT + slot];
-                place.at[r * place.row] = vec_load_part((const REAL *)(place.at + r * place.row), end);
+            for (ptrdiff_t r = 0; r < count; r++) {
+                REAL *const last = places[FASTRNN_AT_SLOT + slot].at + r * Z_WIDTH + (units - 1) * LANES;
+                vec_store(last, vec_load_part(last, end));
             }
     }
 }
 
-/* With m only as far as the gradients of the sums that it feeds; l->dh keeps that of h. */
+/* Rows n and on of step s in the group that begins with unit vector q: from the gradient of what the recurrent product took
+ * to that of h, INOUT [row][4]; adds to those of parameters, which the step's backward program has left. */
+static void FN(take_back)(
+    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n, ptrdiff_t q, vec *dtaken, ptrdiff_t rows) {
+    const fastrnn_code *code = &l->program->take_back;
+    const FN(moment) m = FN(moment_of)(l, s);
+    const ptrdiff_t units = FN(units_from)(l, q);
+    NAME(place) places[FASTRNN_PLACES];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
+    vec h_prev[PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
+    FN(place_fixed)(l, places, registers, unit, q, units);
+    for (ptrdiff_t first = 0, count; first < rows; first += count) {
+        count = FN(place_tape)(l, places, h_prev, given, &m, n + first, rows - first, q, units);
+        places[FASTRNN_AT_TAKEN] = FN(own_rows)(dtaken + 4 * first, 4);
+        NAME(run_program)(code->instructions, code->count, places, count, units);
+    }
+}
+
+/* With m only as far as the gradients of the sums that it feeds. */
 INLINE void FN(gates_back)(
-    const fastrnn_layer *l, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec *dh, ptrdiff_t rows) {
-    FN(run_back)(l, l->program->m_slots ? &l->program->middle_back : &l->program->backward, m, n, q, dh, NULL, rows, 1);
+    const fastrnn_layer *l, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec *du, ptrdiff_t rows) {
+    FN(run_back)(l, l->program->m_slots ? &l->program->middle_back : &l->program->backward, m, n, q, du, NULL, rows);
 }
 /* And the rest, given the gradient of m. */
 INLINE void FN(middle_back)(
     const fastrnn_layer *l, const FN(moment) *m, ptrdiff_t n, ptrdiff_t q, vec *dm, ptrdiff_t rows) {
-    vec dh[48][4];
-    FN(run_back)(l, &l->program->backward, m, n, q, *dh, dm, rows, 1);
+    FN(run_back)(l, &l->program->backward, m, n, q, NULL, dm, rows);
 }
 
 static void FN(read_tape)(
     const fastrnn_layer *l, void *gates, void *c, ptrdiff_t rows, const intptr_t *to, ptrdiff_t row0, ptrdiff_t row1) {
     const fastrnn_program *p = l->program;
     NAME(place) places[FASTRNN_PLACES];
-    vec registers[FASTRNN_REGISTERS][PROGRAM_ROWS], unit[FASTRNN_UNIT_SLOTS][PROGRAM_UNITS], h_prev[PROGRAM_ROWS];
-    vec shown[FASTRNN_UNIT_SLOTS][PROGRAM_ROWS];
-    for (int g = 0; g < p->gates; g++) places[FASTRNN_AT_SHOWN + g] = (NAME(place)){shown[g], 1};
+    vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
+    vec h_prev[PROGRAM_VECTORS], shown[FASTRNN_UNIT_SLOTS][PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
+    for (int g = 0; g < p->gates; g++) places[FASTRNN_AT_SHOWN + g] = FN(own_rows)(shown[g], 1);
     for (ptrdiff_t s = 0; s < l->steps; s++) {
         const FN(moment) m = FN(moment_of)(l, s);
         const ptrdiff_t n1 = least(fastrnn_step_count(l, s), row1 - m.row);
@@ -180,19 +244,18 @@ static void FN(read_tape)(
             for (ptrdiff_t q = 0; q < ceil_div(l->hidden, LANES); q++) {
                 const ptrdiff_t left = FN(left)(l, q);
                 FN(place_fixed)(l, places, registers, unit, q, 1);
-                count = FN(place_tape)(l, places, h_prev, &m, n, n1 - n, q, 1);
-                NAME(run_program)(p->inside.instructions, p->inside.count, places, count);
+                count = FN(place_tape)(l, places, h_prev, given, &m, n, n1 - n, q, 1);
+                NAME(run_program)(p->inside.instructions, p->inside.count, places, count, 1);
                 for (ptrdiff_t r = 0; r < count; r++) {
                     const ptrdiff_t row = to ? to[m.row + n + r] : m.row + n + r, at = row * l->hidden + q * LANES;
                     for (int g = 0; g < p->gates; g++)
                         vec_store_part((REAL *)gates + g * rows * l->hidden + at, shown[g][r], left);
                     for (int k = 1; k < p->states; k++) {
                         const NAME(place) state = places[FASTRNN_AT_AFTER + k];
-                        vec_store_part((REAL *)c + (k - 1) * rows * l->hidden + at, state.at[r * state.row], left);
+                        vec_store_part((REAL *)c + (k - 1) * rows * l->hidden + at, vec_load(state.at + r * state.row), left);
                     }
                 }
             }
     }
 }
-#undef PROGRAM_ROWS
-#undef PROGRAM_UNITS
+#undef PROGRAM_VECTORS

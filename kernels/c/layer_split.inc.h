@@ -14,7 +14,15 @@
 INLINE ptrdiff_t FN(k_blocks)(ptrdiff_t columns) { return ceil_div(columns, TILE_K); }
 INLINE ptrdiff_t FN(column_tiles)(ptrdiff_t columns) { return ceil_div(columns, TILE_SIDE); }
 INLINE ptrdiff_t FN(chunks)(const fastrnn_layer *l) {
-    return UNITS == 1 ? FN(blocks)(l) * PANEL_SLOTS : ceil_div(l->hidden, LANES);
+    return UNITS == 1 || IS_PROGRAM ? FN(slots_of)(l, FN(of_x)) : ceil_div(l->hidden, LANES);
+}
+/* Chunk i of a row of Z; NULL beyond the last one, and where a program's units are beyond H. */
+INLINE const REAL *FN(chunk)(const fastrnn_layer *l, ptrdiff_t i, ptrdiff_t row) {
+    if (i >= FN(chunks)(l)) return NULL;
+    if (!IS_PROGRAM) return FN(z_at)(l, i / PANEL_SLOTS, row) + i % PANEL_SLOTS * LANES;
+    const ptrdiff_t units = FN(group)(l), group = i / (units * l->program->x_slots), at = i % (units * l->program->x_slots);
+    if (FN(left)(l, group * units + at % units) <= 0) return NULL;
+    return FN(z_at)(l, group * FN(strands)(l) + at / 4, row) + at % 4 * LANES;
 }
 INLINE ptrdiff_t FN(z_blocks)(const fastrnn_layer *l) { return ceil_div(FN(chunks)(l), 2); }
 
@@ -45,7 +53,7 @@ static void FN(split_pack)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
     for (ptrdiff_t b = b0; l->split_x && !l->tokens && b < b1; b++)
         NAME(split_panel)(
             (REAL *)l->split_panels + b * PANEL_SLOTS * tile_size, tile_size, (const REAL *)l->panels + b * l->panel_stride,
-            PANEL_SLOTS * LANES, I, FN(fed)(l, b));
+            FN(feed_of_x)(l, b).width * LANES, I, FN(feed_of_x)(l, b).fed);
 }
 
 /* Z := bias + x weight_ih^T in block b, for tiles of split rows of x. The sums are made in Z itself. */
@@ -53,11 +61,12 @@ INLINE void FN(split_input_product)(
     const fastrnn_layer *l, ptrdiff_t b, ptrdiff_t row, ptrdiff_t rows, const REAL *x_tiles, ptrdiff_t height) {
     const ptrdiff_t tile_size = FN(k_blocks)(l->inputs) * SPLIT_SIZE;
     vec(*z)[4] = (vec(*)[4])FN(z_at)(l, b, row);
+    if (IS_PROGRAM && !FN(is_fed)(l, b)) return;
     for (ptrdiff_t r = 0; r < rows; r++) memcpy(z[r], (const vec *)l->bias + 4 * b, sizeof(*z));
     const NAME(split_product) m = {
         .left = x_tiles, .left_tile = tile_size, .right = (const REAL *)l->split_panels + b * PANEL_SLOTS * tile_size,
         .right_tile = tile_size, .K = l->inputs, .sums = (REAL *)z, .sums_row = Z_WIDTH, .height = height};
-    NAME(split_multiply)(&m, rows / height, FN(fed)(l, b));
+    NAME(split_multiply)(&m, rows / height, FN(feed_of_x)(l, b).fed);
     for (ptrdiff_t r = 0; NAME(any_nan)((const REAL *)z, 4 * rows) && r < rows; r++)
         if (NAME(any_nan)((const REAL *)z[r], 4)) FN(input_product)(l, z + r, b, row + r, 1, 0, NULL, 0);
 }
@@ -86,7 +95,7 @@ static void FN(split_project)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1
 /* ---- backward ---- */
 
 static void FN(split_pack_input)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
-    const ptrdiff_t tile_size = FN(z_blocks)(l) * SPLIT_SIZE, panel_size = FN(blocks)(l) * PANEL_SLOTS * LANES * Z_WIDTH;
+    const ptrdiff_t tile_size = FN(z_blocks)(l) * SPLIT_SIZE, panel_size = FN(slots_of)(l, FN(of_x)) * LANES * Z_WIDTH;
     FN(pack_input)(l, p0, p1);
     for (ptrdiff_t p = p0; l->split_x && p < p1; p++)
         NAME(split_panel)(
@@ -118,28 +127,26 @@ INLINE void FN(split_outer_product)(
 
 /* Columns first and on of all blocks' sums := what the gradient dw (G*H, columns) of x or h_prev holds */
 INLINE void FN(split_pack_gradient)(
-    const fastrnn_layer *l, REAL *sums, ptrdiff_t sums_row, const REAL *dw, ptrdiff_t columns, ptrdiff_t b, int slot0,
-    const int gates[4]) {
-    for (int slot = 0; slot < FN(fed)(l, b); slot++) {
+    const fastrnn_layer *l, REAL *sums, ptrdiff_t sums_row, const REAL *dw, ptrdiff_t columns, ptrdiff_t b, FN(feed) feed) {
+    for (int slot = 0; slot < feed.fed; slot++) {
         ptrdiff_t lanes;
-        const ptrdiff_t row = FN(weight_row)(l, b, slot, gates[slot], &lanes);
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, feed.gates[slot], &lanes);
         for (ptrdiff_t lane = 0; lane < lanes; lane++)
             memcpy(
-                sums + ((slot0 + slot) * TILE_SIDE + lane) * sums_row, dw + (row + lane) * columns,
+                sums + ((feed.first + slot) * TILE_SIDE + lane) * sums_row, dw + (row + lane) * columns,
                 (size_t)columns * sizeof(REAL));
     }
 }
 
 /* The inverse; with a NULL for dw, whether there is a NaN among them. */
 INLINE int FN(split_unpack_gradient)(
-    const fastrnn_layer *l, const REAL *sums, ptrdiff_t sums_row, REAL *dw, ptrdiff_t columns, ptrdiff_t b, int slot0,
-    const int gates[4]) {
+    const fastrnn_layer *l, const REAL *sums, ptrdiff_t sums_row, REAL *dw, ptrdiff_t columns, ptrdiff_t b, FN(feed) feed) {
     int spoilt = 0;
-    for (int slot = 0; slot < FN(fed)(l, b); slot++) {
+    for (int slot = 0; slot < feed.fed; slot++) {
         ptrdiff_t lanes;
-        const ptrdiff_t row = FN(weight_row)(l, b, slot, gates[slot], &lanes);
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, feed.gates[slot], &lanes);
         for (ptrdiff_t lane = 0; lane < lanes; lane++) {
-            const REAL *its = sums + ((slot0 + slot) * TILE_SIDE + lane) * sums_row;
+            const REAL *its = sums + ((feed.first + slot) * TILE_SIDE + lane) * sums_row;
             if (dw)
                 memcpy(dw + (row + lane) * columns, its, (size_t)columns * sizeof(REAL));
             else
@@ -154,7 +161,7 @@ static void FN(split_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptr
         FN(weight_gradients)(l, b0, b1);
         return;
     }
-    const ptrdiff_t I = l->inputs, P = l->outputs;
+    const ptrdiff_t I = l->inputs, P = FN(slots_of)(l, FN(of_h)) ? l->outputs : 0;
     const ptrdiff_t x_width = l->tokens ? 0 : FN(column_tiles)(I) * TILE_SIDE;
     const ptrdiff_t sums_row = NAME(sums_row)(x_width + P), block_size = Z_WIDTH * sums_row;
     REAL *const z_tiles = l->scratch;
@@ -171,8 +178,8 @@ static void FN(split_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptr
             if (l->tokens)
                 FN(pack_gradient)(l, (REAL *)token_sums[(b - first) * I], l->dweight_ih, I, b, FN(feed_of_x)(l, b));
             else
-                FN(split_pack_gradient)(l, block, sums_row, l->dweight_ih, I, b, 0, FN(x_gates));
-            FN(split_pack_gradient)(l, block + x_width, sums_row, l->dweight_hh, P, b, HIDDEN_SLOT, FN(h_gates));
+                FN(split_pack_gradient)(l, block, sums_row, l->dweight_ih, I, b, FN(feed_of_x)(l, b));
+            FN(split_pack_gradient)(l, block + x_width, sums_row, l->dweight_hh, P, b, FN(feed_of_h)(l, b));
         }
         for (ptrdiff_t i = 0; i < l->chunk_count; i++) {
             const ptrdiff_t row = l->chunks[2 * i], count = l->chunks[2 * i + 1], blocks = FN(k_blocks)(count);
@@ -184,7 +191,7 @@ static void FN(split_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptr
                 NAME(unit_acquire)(TILE_SIDE);
             }
             for (ptrdiff_t b = first; b < last; b++)
-                for (int slot = 0; slot < 4; slot++)
+                for (int slot = 0; slot < 4 && FN(is_fed)(l, b); slot++)
                     for (ptrdiff_t k = 0; k < 2 * blocks; k++) {
                         const REAL *z = FN(z_at)(l, b, row + k * LANES) + slot * LANES;
                         vec turned[LANES];
@@ -212,10 +219,11 @@ static void FN(split_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptr
                         NAME(split_row_pairs)(right + k * SPLIT_SIZE, GRADIENT_K * SPLIT_SIZE, of_rows, width);
                     }
                     for (ptrdiff_t b = first; b < last; b++) {
-                        const int slot = part ? HIDDEN_SLOT : 0;
+                        const FN(feed) feed = FN(feed_of)(l, b, part ? FN(of_h) : FN(of_x));
+                        if (IS_PROGRAM && !feed.fed) continue;
                         FN(split_outer_product)(
-                            sums + (b - first) * block_size + slot * TILE_SIDE * sums_row + part * x_width + at, sums_row,
-                            z_tiles + ((b - first) * 4 + slot) * GRADIENT_K * SPLIT_SIZE, FN(fed)(l, b), right,
+                            sums + (b - first) * block_size + feed.first * TILE_SIDE * sums_row + part * x_width + at,
+                            sums_row, z_tiles + ((b - first) * 4 + feed.first) * GRADIENT_K * SPLIT_SIZE, feed.fed, right,
                             FN(column_tiles)(width), count);
                     }
                 }
@@ -225,16 +233,16 @@ static void FN(split_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptr
         int spoilt = 0;
         for (ptrdiff_t b = first; b < last; b++) {
             const REAL *block = sums + (b - first) * block_size;
-            if (!l->tokens) spoilt |= FN(split_unpack_gradient)(l, block, sums_row, NULL, I, b, 0, FN(x_gates));
-            spoilt |= FN(split_unpack_gradient)(l, block + x_width, sums_row, NULL, P, b, HIDDEN_SLOT, FN(h_gates));
+            if (!l->tokens) spoilt |= FN(split_unpack_gradient)(l, block, sums_row, NULL, I, b, FN(feed_of_x)(l, b));
+            spoilt |= FN(split_unpack_gradient)(l, block + x_width, sums_row, NULL, P, b, FN(feed_of_h)(l, b));
         }
         for (ptrdiff_t b = first; !spoilt && b < last; b++) {
             const REAL *block = sums + (b - first) * block_size;
             if (l->tokens)
                 FN(unpack_gradient)(l, l->dweight_ih, (REAL *)token_sums[(b - first) * I], I, b, FN(feed_of_x)(l, b));
             else
-                FN(split_unpack_gradient)(l, block, sums_row, l->dweight_ih, I, b, 0, FN(x_gates));
-            FN(split_unpack_gradient)(l, block + x_width, sums_row, l->dweight_hh, P, b, HIDDEN_SLOT, FN(h_gates));
+                FN(split_unpack_gradient)(l, block, sums_row, l->dweight_ih, I, b, FN(feed_of_x)(l, b));
+            FN(split_unpack_gradient)(l, block + x_width, sums_row, l->dweight_hh, P, b, FN(feed_of_h)(l, b));
             FN(bias_gradients)(l, b);
         }
         if (spoilt) FN(weight_gradients)(l, first, last);
@@ -256,13 +264,13 @@ static void FN(split_input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptr
         memset(sums, 0, (size_t)(rows * sums_row) * sizeof(REAL));
         for (ptrdiff_t k = 0, count; k < blocks; k += count) {
             count = least(BLOCKS_AT_ONCE, blocks - k);
+            const REAL *z[2 * BLOCKS_AT_ONCE];
+            for (ptrdiff_t chunk = 0; chunk < 2 * count; chunk++) z[chunk] = FN(chunk)(l, 2 * k + chunk, row);
             for (ptrdiff_t r = 0; r < rows; r++)
-                for (ptrdiff_t chunk = 2 * k; chunk < 2 * (k + count); chunk++) {
-                    const vec *z = (const vec *)FN(z_at)(l, chunk / PANEL_SLOTS, row + r) + chunk % PANEL_SLOTS;
+                for (ptrdiff_t chunk = 0; chunk < 2 * count; chunk++)
                     NAME(split_left)(
-                        left + r / TILE_SIDE * left_tile + (chunk / 2 - k) * SPLIT_SIZE, r % TILE_SIDE, chunk % 2,
-                        chunk < FN(chunks)(l) ? *z : (vec){0});
-                }
+                        left + r / TILE_SIDE * left_tile + chunk / 2 * SPLIT_SIZE, r % TILE_SIDE, chunk % 2,
+                        z[chunk] ? vec_load(z[chunk] + r * Z_WIDTH) : (vec){0});
             const NAME(split_product) m = {
                 .left = left, .left_tile = left_tile, .right = (const REAL *)l->split_panels + k * SPLIT_SIZE,
                 .right_tile = blocks * SPLIT_SIZE, .K = count * TILE_K, .sums = sums, .sums_row = sums_row,
@@ -296,6 +304,7 @@ static void FN(split_input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptr
     {                                                                                                                   \
         .block_units = NAME(cell##_units) * LANES, .measure = NAME(cell##_split_measure),                               \
         .pack = NAME(cell##_split_pack), .project = NAME(cell##_split_project), .step = NAME(cell##_step),              \
+        .step_middle = cell##_MIDDLE(step_middle), .step_back_middle = cell##_MIDDLE(step_back_middle),                 \
         .read_tape = NAME(cell##_read_tape),                                                                            \
         .pack_hidden = NAME(cell##_pack_hidden), .pack_input = NAME(cell##_split_pack_input),                           \
         .step_back = NAME(cell##_step_back), .step_back_gates = NAME(cell##_step_back_gates),                           \

@@ -62,11 +62,9 @@ INLINE ptrdiff_t NAME(most)(ptrdiff_t a, ptrdiff_t b) { return a < b ? b : a; }
 #define CELL gru
 #include "layer.inc.h"
 #undef CELL
-#ifndef SPLIT /* programs have no products of split floats */
 #define CELL program
 #include "layer.inc.h"
 #undef CELL
-#endif
 
 static const fastrnn_kernels NAME(kernels) = {
     .lanes = LANES,
@@ -76,9 +74,7 @@ static const fastrnn_kernels NAME(kernels) = {
         [FASTRNN_RNN_RELU] = CELL_ROW(rnn_relu),
         [FASTRNN_LSTM] = CELL_ROW(lstm),
         [FASTRNN_GRU] = CELL_ROW(gru),
-#ifndef SPLIT
         [FASTRNN_PROGRAM] = CELL_ROW(program),
-#endif
     },
     .pack_right = NAME(pack_right),
     .multiply = NAME(multiply),

@@ -1,31 +1,34 @@
 /* The interpreter of a cell's elementwise programs: see fastrnn/cells/program.py for what they are.
  *
- * An instruction is one loop over the rows, so that what it costs to find that loop is shared by them, and the CPU works
- * on several rows at once, as far as it looks ahead. From some six rows on this takes as long as point functions that are
- * compiled for the cell (0.91 to 1.12 of an LSTM's time with AVX-512), at a single row 1.7 times as long. */
+ * An instruction is one loop over rows and unit vectors, so that what it costs to find that loop is shared by them, and the
+ * CPU works on several at once, as far as it looks ahead. From some six vectors on this takes as long as point functions
+ * that are compiled for the cell (0.91 to 1.12 of an LSTM's time with AVX-512), for a single one 1.7 times as long. */
 
 /* Where a value is. */
 typedef struct {
-    vec *at;       /* of row 0, aligned */
-    ptrdiff_t row; /* from row to row, in vectors: 0 for a constant */
+    REAL *at;      /* of row 0; its unit vectors follow one another */
+    ptrdiff_t row; /* from row to row: 0 for what all rows have in common */
 } NAME(place);
 
 /* The instruction's loop: an operand that `value` does not name is dead code. */
 #define FOR_ROWS(value)                                                                          \
-    for (ptrdiff_t row = 0; row < rows; row++) {                                                 \
-        const vec a = a_at[row * a_row], b = b_at[row * b_row], c = c_at[row * c_row];           \
-        (void)b, (void)c, out[row * out_row] = (value);                                          \
-    }                                                                                            \
+    for (ptrdiff_t row = 0; row < rows; row++)                                                   \
+        for (ptrdiff_t u = 0; u < units; u++) {                                                  \
+            const vec a = vec_load(a_at + row * a_row + u * LANES);                              \
+            const vec b = vec_load(b_at + row * b_row + u * LANES);                              \
+            const vec c = vec_load(c_at + row * c_row + u * LANES);                              \
+            (void)b, (void)c, vec_store(out + row * out_row + u * LANES, value);                 \
+        }                                                                                        \
     break
 
-/* out := op(a, b, c) for `rows` rows, instruction after instruction. A row's operands are read before it is written; out
- * may be the place of an operand. */
-static void NAME(run_program)(
-    const fastrnn_instruction *code, ptrdiff_t count, const NAME(place) *places, ptrdiff_t rows) {
+/* out := op(a, b, c) for `units` unit vectors of `rows` rows, instruction after instruction. A vector's operands are read
+ * before it is written; out may be the place of an operand. */
+INLINE void NAME(interpret)(
+    const fastrnn_instruction *code, ptrdiff_t count, const NAME(place) *places, ptrdiff_t rows, const ptrdiff_t units) {
     const vec one = vec_splat(1), sign = vec_splat(-(REAL)0);
     for (const fastrnn_instruction *end = code + count; code < end; code++) {
-        vec *const out = places[code->out].at;
-        const vec *const a_at = places[code->a].at, *const b_at = places[code->b].at, *const c_at = places[code->c].at;
+        REAL *const out = places[code->out].at;
+        const REAL *const a_at = places[code->a].at, *const b_at = places[code->b].at, *const c_at = places[code->c].at;
         const ptrdiff_t out_row = places[code->out].row, a_row = places[code->a].row, b_row = places[code->b].row,
                         c_row = places[code->c].row;
         switch (code->op) {
@@ -64,19 +67,33 @@ static void NAME(run_program)(
 }
 #undef FOR_ROWS
 
+/* The same for whole groups, of four, which is worth compiling apart. */
+static void NAME(run_group)(
+    const fastrnn_instruction *code, ptrdiff_t count, const NAME(place) *places, ptrdiff_t rows) {
+    NAME(interpret)(code, count, places, rows, 4);
+}
+static void NAME(run_program)(
+    const fastrnn_instruction *code, ptrdiff_t count, const NAME(place) *places, ptrdiff_t rows, ptrdiff_t units) {
+    if (units == 4)
+        NAME(run_group)(code, count, places, rows);
+    else
+        NAME(interpret)(code, count, places, rows, units);
+}
+
 /* out := op(a, b, c) of arrays: a program of one instruction */
 static void NAME(apply)(int op, void *out, const void *a, const void *b, const void *c, ptrdiff_t count) {
     enum { rows = 7, at_once = rows * LANES };
     vec values[4][rows];
     const REAL *const operands[] = {a, b, c};
-    const NAME(place) places[] = {{values[0], 1}, {values[1], 1}, {values[2], 1}, {values[3], 1}};
+    NAME(place) places[4];
+    for (int k = 0; k < 4; k++) places[k] = (NAME(place)){(REAL *)values[k], LANES};
     const fastrnn_instruction code = {op, 3, 0, 1, 2};
     memset(values, 0, sizeof(values));
     for (ptrdiff_t i = 0; i < count; i += at_once) {
         const ptrdiff_t elements = least(at_once, count - i);
         const size_t size = (size_t)elements * sizeof(REAL);
         for (int k = 0; k < 3; k++) memcpy(values[k], operands[k] + i, size);
-        NAME(run_program)(&code, 1, places, ceil_div(elements, LANES));
+        NAME(run_program)(&code, 1, places, ceil_div(elements, LANES), 1);
         memcpy((REAL *)out + i, values[3], size);
     }
 }

@@ -1,0 +1,526 @@
+"""Cells that are given values beside x, and cells with dropout and zoneout inside."""
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tolerances import assert_close
+
+import fastrnn
+import fastrnn.torch
+from fastrnn.cells import BESIDE, LIBRARY, WrittenCell, exp, relu, sigmoid, tanh
+from fastrnn.errors import BackendError
+
+T, N, I, H = 6, 5, 4, 19
+LIMITS = {"float64": 1e-11, "float32": 3e-4}
+
+
+@fastrnn.cell(
+    gates="i f g o",
+    states="h c",
+    parameters="p q",
+    extra="dt w",
+    dropout={"drop": "step", "keep": "sequence"},
+    zoneout={"zone_h": "sequence", "zone_c": "step"},
+)
+def everything(a, prev, p, e):
+    h = e.keep(prev.h) * tanh(e.dt * p.q)
+    i, f = sigmoid(a.i(h)), sigmoid(a.f(h) * exp(-relu(e.dt * p.p)))
+    g, o = e.drop(tanh(a.g(i * h))), sigmoid(a.o(h) * e.w)
+    c = f * prev.c + i * g
+    return e.zone_h(o * tanh(c), prev.h), e.zone_c(c, prev.c)
+
+
+@fastrnn.cell(gates="f g k", states="h c", from_h="k", apart="g", extra="dt", dropout={"drop": "sequence"})
+def second_product_of_h(a, prev, e):
+    """Some gates take h as it is, so that the others have a product of their own."""
+    c = sigmoid(a.f(e.drop(prev.h))) * prev.c + tanh(a.g.x + a.g.h * e.dt)
+    return tanh(c) * sigmoid(a.k), c
+
+
+CELLS: dict[str, WrittenCell] = BESIDE | {
+    "everything": everything,
+    "second_product_of_h": second_product_of_h,
+}
+cells = pytest.mark.parametrize("name", list(CELLS))
+noisy = pytest.mark.parametrize("name", [name for name, c in CELLS.items() if c.noise])
+
+
+def draw(seed: int, *shape: int) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def make(name: str, dtype: str = "float64", noise: Any = 0.4, **options: Any) -> fastrnn.Recurrent:
+    noise = noise if CELLS[name].noise else None
+    module = fastrnn.Recurrent(CELLS[name], I, H, dtype=dtype, noise=noise, seed=3, **options)
+    for key, value in module.parameters.items():
+        if "weight_hh" not in key:  # O(1); recurrent weights stay as they are drawn, so that errors do not grow
+            module.parameters[key] = draw(len(key), *value.shape).astype(dtype)
+    return module
+
+
+def extra_of(name: str, dtype: Any = "float64", T: int = T, N: int = N, H: int = H) -> Any:
+    """One value for each row, and of the second name one for each row and unit."""
+    shapes = [(T, N), (T, N, H)]
+    return {key: np.abs(draw(7 + k, *shapes[k])).astype(dtype) for k, key in enumerate(CELLS[name].extra)} or None
+
+
+def run(module: Any, x: Any, extra: Any, **options: Any) -> dict[str, Any]:
+    """Outputs and all gradients, from a state that is not zero."""
+    dtype, layers = module.dtype, module.num_layers * module.directions
+    count, N = len(module.cell.states), x.shape[1]
+    state = [draw(20 + k, layers, N, module.hidden_size).astype(dtype) for k in range(count)]
+    y, state_n, tape = module.forward(x, state[0] if count == 1 else tuple(state), extra=extra, **options)
+    dy = draw(1, *y.shape).astype(dtype)
+    dstate = [draw(30 + k, *s.shape).astype(dtype) for k, s in enumerate(state)]
+    dx, dstate_0, grads = module.backward(tape, dy, dstate[0] if count == 1 else tuple(dstate))
+    states = [(state_n,), (dstate_0,)] if count == 1 else [state_n, dstate_0]
+    found = {"y": y, "dx": dx} | grads
+    for what, its in zip(("state", "dstate"), states, strict=True):
+        found |= {f"{what}_{k}": s for k, s in enumerate(its)}
+    return found
+
+
+RUNS = {
+    "whole": {},
+    "lengths": {"lengths": np.array([6, 3, 0, 5, 6])},
+    "resets": {"resets": draw(4, T, N) > 1, "mask": draw(5, T, N) < 1, "masked": "last"},
+}
+
+
+@cells
+@pytest.mark.parametrize("kind", list(RUNS))
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
+def test_equals_reference(name, kind, options):
+    x, extra = draw(0, T, N, I), extra_of(name)
+    want = run(make(name, backend="numpy", **options), x, extra, **RUNS[kind])
+    got = run(make(name, backend="cython", **options), x, extra, **RUNS[kind])
+    for key, value in want.items():
+        assert_close(key, got[key], value, LIMITS["float64"] * max(1.0, np.abs(value).max(initial=0)))
+
+
+@cells
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 7), (2, 30, 70), (20, 3, 130)], ids=str)
+def test_odd_shapes_equal_reference_in_float32(name, shape):
+    T, N, H = shape
+    found = []
+    for backend, dtype in (("numpy", "float64"), ("cython", "float32")):
+        module = fastrnn.Recurrent(
+            CELLS[name], I, H, dtype=dtype, seed=3, backend=backend, noise=0.4 if CELLS[name].noise else None
+        )
+        found.append(run(module, draw(0, T, N, I).astype(dtype), extra_of(name, dtype, T, N, H)))
+    want, got = found
+    for key, value in want.items():
+        assert_close(key, got[key], value, LIMITS["float32"] * max(1.0, np.abs(value).max(initial=0)))
+
+
+@cells
+@pytest.mark.parametrize("kind", list(RUNS))
+@pytest.mark.parametrize("options", [{"num_layers": 2}, {"bidirectional": True}], ids=str)
+def test_checkpoints_give_the_same_bits(name, kind, options):
+    x, extra = draw(0, T, N, I), extra_of(name)
+    many = {
+        "x": np.tile(x, (3, 6, 1)),
+        "extra": extra and {k: np.tile(v, (3, 6, 1)[: v.ndim]) for k, v in extra.items()},
+    }
+    given = {
+        k: np.tile(v, (6,) if v.ndim == 1 else (3, 6)) if isinstance(v, np.ndarray) else v
+        for k, v in RUNS[kind].items()
+    }
+    whole = run(make(name, **options), **many, **given)
+    again = run(make(name, **options), **many, **given, checkpoint_every=4)
+    assert all((whole[key] == again[key]).all() for key in whole)
+
+
+@cells
+def test_threads_give_the_same_bits(name):
+    found = []
+    for batch in (2, 12):
+        for threads in (1, 2, 3):
+            module = fastrnn.Recurrent(
+                CELLS[name], 16, 200, seed=3, num_threads=threads, noise=0.4 if CELLS[name].noise else None
+            )
+            x = draw(0, 30, batch, 16).astype("float32")
+            found.append(run(module, x, extra_of(name, "float32", 30, batch, 200)))
+    for first, *others in (found[:3], found[3:]):
+        assert all((first[key] == other[key]).all() for other in others for key in first)
+
+
+@cells
+def test_a_sequence_in_pieces_gives_the_same_bits(name):
+    x, extra = draw(0, T, N, I), extra_of(name) or {}
+    module, again = make(name, num_layers=2), make(name, num_layers=2)
+    y, state_n, _ = module.forward(x, extra=extra or None)
+    pieces, state, masks = [], None, None
+    for first, last in ((0, 1), (1, 4), (4, T)):
+        part = {key: value[first:last] for key, value in extra.items()} or None
+        options = {"noise": masks} if module.cell.noise else {}
+        piece, state, tape = again.forward(x[first:last], state, extra=part, **options)
+        pieces.append(piece)
+        masks = tape.noise
+    assert (np.concatenate(pieces) == y).all()
+    assert (np.asarray(state) == np.asarray(state_n)).all()
+
+
+@cells
+@pytest.mark.parametrize("batch_size", [None, 1, 5])
+@pytest.mark.parametrize("backend", ["cython", "numpy"])
+def test_streams_give_the_same_bits(name, batch_size, backend):
+    module, count = make(name, num_layers=2, backend=backend), batch_size or 1
+    x, extra = draw(0, T, count, I), extra_of(name, N=count) or {}
+    if batch_size is None:
+        x, extra = x[:, 0], {key: value[:, 0] for key, value in extra.items()}
+    y, _ = module(x, extra=extra or None)
+    stream = module.stream(batch_size)
+    steps = []
+    for t in range(T):
+        given = {"extra": {key: value[t] for key, value in extra.items()}} if extra else {}
+        steps.append(stream.step(x[t], **given).copy())
+    if backend == "cython":
+        assert (np.stack(steps) == y).all()
+    assert_close("y", np.stack(steps), y, 1e-13)
+
+
+@cells
+def test_traces_equal_reference_and_have_no_noise(name):
+    x, extra = draw(0, T, N, I), extra_of(name)
+    want = make(name, backend="numpy", bidirectional=True).trace(x, extra=extra)
+    module = make(name, bidirectional=True)
+    got = module.trace(x, extra=extra)
+    assert got.keys() == want.keys()
+    for key, value in want.items():
+        assert_close(key, got[key], value, 1e-11)
+    y, _ = module(x, extra=extra)
+    assert_close(
+        "y", np.concatenate([got[f"{CELLS[name].states[0]}_l0{way}"] for way in ("", "_reverse")], 2), y, 1e-13
+    )
+
+
+@cells
+def test_batch_first_and_single_sequences_are_the_same(name):
+    x, extra = draw(0, T, N, I), extra_of(name)
+    y, _ = make(name)(x, extra=extra)
+    turned = extra and {key: value.swapaxes(0, 1) for key, value in extra.items()}
+    assert (make(name, batch_first=True)(x.swapaxes(0, 1), extra=turned)[0].swapaxes(0, 1) == y).all()
+    one = extra and {key: value[:, 2] for key, value in extra.items()}
+    assert_close("y", make(name)(x[:, 2], extra=one)[0], y[:, 2], 1e-13)
+    none = extra and {key: value[:, :0] for key, value in extra.items()}
+    assert make(name).forward(x[:, :0], extra=none)[0].shape == (T, 0, H)
+
+
+@cells
+def test_derivative_is_that_of_the_function(name):
+    assert fastrnn.check_cell(CELLS[name], seed=1).passed
+
+
+# ---- against torch's autograd
+
+
+def torch_step(name: str, sums: Any, hh: Any, bias: Any, prev: Any, masks: Any, dt: Any, unit: Any) -> Any:
+    """A step as its paper writes it, on tensors."""
+    s, tanh = torch.sigmoid, torch.tanh
+    h = prev[0]
+    if name in ("gal_lstm", "gal_gru"):
+        h = h * masks["drop"]
+    a = (sums + h @ hh.T + bias).chunk(len(BESIDE[name].gates), 1)
+    if name == "cfc_dt":
+        f, g = tanh(a[0]), tanh(a[1])
+        t = s(a[2] * dt + a[3])
+        return ((1 - t) * f + t * g,)
+    if name == "ltc_dt":
+        tau, target = unit
+        return ((h + dt * s(a[0]) * target) / (1 + dt * (torch.nn.functional.softplus(tau) + s(a[0]))),)
+    if name == "gru_d":
+        rate, delay = unit
+        h = h * torch.exp(-torch.relu(rate * dt + delay))
+        (x_r, x_z, x_n), (r_r, r_z, r_n), (b_r, b_z, b_n) = (v.chunk(3, d) for v, d in ((sums, 1), (hh, 0), (bias, 0)))
+        r, z = s(x_r + h @ r_r.T + b_r), s(x_z + h @ r_z.T + b_z)
+        n = tanh(x_n + (r * h) @ r_n.T + b_n)
+        return ((1 - z) * h + z * n,)
+    if name.endswith("_lstm"):
+        i, f, g, o = s(a[0]), s(a[1]), tanh(a[2]), s(a[3])
+        g = g * masks["drop"] if name == "semeniuta_lstm" else g
+        c = f * prev[1] + i * g
+        new = o * tanh(c), c
+        if name == "zoneout_lstm":
+            new = tuple(
+                [z * old + (1 - z) * n for z, n, old in zip((masks["zone_h"], masks["zone_c"]), new, prev, strict=True)]
+            )
+        return new
+    x, r_h = sums.chunk(3, 1), (h @ hh.T + bias).chunk(3, 1)
+    h = prev[0]
+    r, z = s(x[0] + r_h[0]), s(x[1] + r_h[1])
+    n = tanh(x[2] + r * r_h[2])
+    n = n * masks["drop"] if name == "semeniuta_gru" else n
+    new = n + z * (h - n)
+    return (masks["zone"] * h + (1 - masks["zone"]) * new,) if name == "zoneout_gru" else (new,)
+
+
+@pytest.mark.parametrize("name", list(BESIDE))
+def test_equals_a_loop_in_torch(name):
+    module, cell = make(name), BESIDE[name]
+    # what is drawn shows in a cell that hands it on
+    masks: dict[str, list[Any]] = {}
+    if cell.noise:
+        drawn, _ = copy.deepcopy(module._random).draw((T, N, H), N, np.dtype("float64"), None, None)
+        for key, values in zip(cell.noise, drawn[0], strict=True):
+            array = torch.from_numpy(values.array())
+            masks[key] = [array] * T if array.shape == (N, H) else list(array.reshape(T, N, H))
+    x, extra = draw(0, T, N, I), extra_of(name)
+    got = run(module, x, extra)
+
+    count = len(cell.states)
+    inputs = {"x": torch.from_numpy(x).requires_grad_()}
+    inputs |= {f"state_{k}": torch.from_numpy(draw(20 + k, 1, N, H)[0]).requires_grad_() for k in range(count)}
+    weights = {key: torch.from_numpy(value.copy()).requires_grad_() for key, value in module.parameters.items()}
+    prev, ys = tuple([inputs[f"state_{k}"] for k in range(count)]), []
+    for t in range(T):
+        sums = inputs["x"][t] @ weights["weight_ih_l0"].T + weights["bias_ih_l0"]
+        dt = torch.from_numpy(extra["dt"][t][:, None]) if extra else None
+        its = {key: values[t] for key, values in masks.items()}
+        prev = torch_step(
+            name, sums, weights["weight_hh_l0"], weights["bias_hh_l0"], prev, its, dt, weights.get("unit_l0")
+        )
+        ys.append(prev[0])
+    y = torch.stack(ys)
+    loss = (y * torch.from_numpy(draw(1, T, N, H))).sum()
+    loss += sum((s * torch.from_numpy(draw(30 + k, 1, N, H)[0])).sum() for k, s in enumerate(prev))
+    loss.backward()
+    want = {"y": y, "dx": inputs["x"].grad} | {key: value.grad for key, value in weights.items()}
+    want |= {f"state_{k}": s[None] for k, s in enumerate(prev)}
+    want |= {f"dstate_{k}": inputs[f"state_{k}"].grad[None] for k in range(count)}
+    assert got.keys() == want.keys()
+    for key, value in want.items():
+        value = value.detach().numpy()
+        assert_close(key, got[key], value, 1e-11 * max(1.0, np.abs(value).max()))
+
+
+# ---- what is drawn
+
+
+@fastrnn.cell(gates="g", states="h m", dropout={"drop": "step"}, from_x="g")
+def shows_steps(a, prev, e):
+    return e.drop(1.0 + 0.0 * a.g), prev.m
+
+
+@fastrnn.cell(gates="g", states="h m", zoneout={"zone": "sequence"}, from_x="g")
+def shows_sequences(a, prev, e):
+    return e.zone(0.0 * a.g, 1.0 + 0.0 * prev.m), prev.m
+
+
+def test_draws_have_their_rate_and_scale():
+    x = np.zeros((100, 20, 1), "float32")
+    kept, _, _ = fastrnn.Recurrent(shows_steps, 1, 50, noise=0.3, seed=0).forward(x)
+    assert set(np.unique(kept)) == {0, np.float32(1 / 0.7)}
+    assert abs((kept == 0).mean() - 0.3) < 0.005  # 3.4 standard deviations of 100,000 draws
+    zoned, _, _ = fastrnn.Recurrent(shows_sequences, 1, 5000, noise=0.3, seed=0).forward(x)
+    assert set(np.unique(zoned)) == {0, 1}
+    assert abs(zoned[0].mean() - 0.3) < 0.005
+    assert (zoned == zoned[0]).all()
+    for p, value in ((0.0, 1.0), (1.0, 0.0)):
+        whole, _, _ = fastrnn.Recurrent(shows_steps, 1, 5, noise=p, seed=0).forward(x)
+        assert (whole == value).all()
+
+
+def test_layers_directions_calls_and_seeds_draw_apart():
+    x = np.zeros((9, 7, 1), "float32")
+
+    def drawn(seed: int, **options: Any) -> Any:
+        return fastrnn.Recurrent(shows_steps, 1, 40, noise=0.5, seed=seed, **options)
+
+    module, again = drawn(0, bidirectional=True), drawn(0, bidirectional=True)
+    first, second = module.forward(x)[0], module.forward(x)[0]
+    assert (first == again.forward(x)[0]).all()
+    halves = [first[..., :40], first[..., 40:], second[..., :40], drawn(1).forward(x)[0]]
+    alike = [(a == b).mean() for k, a in enumerate(halves) for b in halves[:k]]
+    assert max(alike) < 0.6
+    assert (pickle.loads(pickle.dumps(module)).forward(x)[0] == module.forward(x)[0]).all()
+
+
+def test_runs_of_a_sequence_share_its_draws():
+    x, resets = np.zeros((9, 7, 1), "float32"), draw(0, 9, 7) > 0
+    for bidirectional in (False, True):
+        y, _, _ = fastrnn.Recurrent(shows_sequences, 1, 40, noise=0.5, seed=0, bidirectional=bidirectional).forward(
+            x, resets=resets
+        )
+        assert (y == y[0]).all()
+        assert 0 < y.mean() < 1
+
+
+@noisy
+def test_inference_is_the_cell_without_noise(name):
+    x, extra = draw(0, T, N, I), extra_of(name)
+    module = make(name)
+    y, _ = module(x, extra=extra)
+    assert (module(x, extra=extra)[0] == y).all()
+    assert (module.forward(x, extra=extra)[0] != y).any()
+    if not any(noise.zoneout for noise in CELLS[name]._equations.noise):
+        quiet = make(name, noise=0.0)
+        assert (quiet.forward(x, extra=extra)[0] == y).all()
+        assert (quiet(x, extra=extra)[0] == y).all()
+
+
+def test_zoneout_in_inference_is_its_expectation():
+    @fastrnn.cell(gates="n", states="h")
+    def by_hand(a, prev):
+        new = tanh(a.n)
+        return new + 0.25 * (prev.h - new)
+
+    @fastrnn.cell(gates="n", states="h", zoneout="zone")
+    def zoned(a, prev, e):
+        return e.zone(tanh(a.n), prev.h)
+
+    x = draw(0, T, N, I)
+    want = fastrnn.Recurrent(by_hand, I, H, dtype="float64", seed=0)(x)[0]
+    assert (fastrnn.Recurrent(zoned, I, H, dtype="float64", seed=0, noise=0.25)(x)[0] == want).all()
+
+
+def test_a_gate_called_with_the_state_itself_is_a_plain_one():
+    @fastrnn.cell(gates="n g")
+    def called(a, prev):
+        return tanh(a.n(prev.h)) * sigmoid(a.g)
+
+    assert called.program is not None
+    assert called.program.m_gates == ()
+    x = draw(0, T, N, I)
+    found = [fastrnn.Recurrent(called, I, H, dtype="float64", seed=0, backend=b)(x)[0] for b in ("cython", "numpy")]
+    assert_close("y", found[0], found[1], 1e-13)
+
+
+# ---- torch
+
+
+@cells
+@pytest.mark.parametrize("kind", ["whole", "resets"])
+def test_torch_equals_numpy(name, kind):
+    options: dict[str, Any] = {"num_layers": 2, "bidirectional": True}
+    module = fastrnn.torch.Recurrent(
+        CELLS[name], I, H, dtype=torch.float64, noise=0.4 if CELLS[name].noise else None, **options
+    )
+    module.eval()
+    mine = make(name, **options)
+    mine.load_state_dict(module.state_dict())
+    x, extra = draw(0, T, N, I), extra_of(name)
+    tensors = extra and {key: torch.from_numpy(value) for key, value in extra.items()}
+    given = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in RUNS[kind].items()}
+    y, _ = module(torch.from_numpy(x), extra=tensors, **given)
+    want, _ = mine(x, extra=extra, **RUNS[kind])
+    assert_close("y", y.detach().numpy(), want, 1e-13)
+    module.train()
+    found = []
+    for retain in (True, False):
+        torch.manual_seed(5)
+        module.zero_grad()
+        y, _ = module(torch.from_numpy(x), extra=tensors, **given)
+        y.square().sum().backward(retain_graph=retain)
+        if retain:
+            module.zero_grad()
+            y.square().sum().backward()  # which runs forward again, on the same draws
+        found.append([y.detach(), *[p.grad.clone() for p in module.parameters()]])
+    assert all(bool((a == b).all()) for a, b in zip(*found, strict=True))
+    assert bool((found[0][0].numpy() != want).any()) == bool(CELLS[name].noise)
+
+
+def test_torchs_gradients_with_noise_are_those_of_the_function():
+    module = fastrnn.torch.Recurrent(everything, I, 3, num_layers=2, dtype=torch.float64, noise=0.5, batch_first=True)
+    x = torch.from_numpy(draw(0, 2, 4, I)).requires_grad_()
+    extra = {"dt": torch.rand(2, 4, dtype=torch.float64), "w": torch.rand(2, 4, 3, dtype=torch.float64)}
+
+    def loss(x: Any) -> Any:
+        torch.manual_seed(1)
+        return module(x, extra=extra)[0]
+
+    assert torch.autograd.gradcheck(loss, (x,))
+
+
+def test_torch_refuses_what_has_no_gradient():
+    module = fastrnn.torch.Recurrent(BESIDE["cfc_dt"], I, H)
+    with pytest.raises(ValueError, match=r"extra\['dt'\] wants a gradient; .* use \.detach\(\)"):
+        module(torch.zeros(T, N, I), extra={"dt": torch.ones(T, N, requires_grad=True)})
+    with pytest.raises(ValueError, match=r"extra\['dt'\] has shape \(6, 4\); expected \(6, 5\) or \(6, 5, 19\)"):
+        module(torch.zeros(T, N, I), extra={"dt": torch.ones(T, 4)})
+    with pytest.raises(ValueError, match="extra is None; expected a dict with dt, as the cell cfc_dt has it"):
+        module(torch.zeros(T, N, I))
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (None, "extra is None; expected a dict with dt"),
+        ({}, "expected a dict with dt"),
+        ({"dy": 1}, "extra has dy; expected a dict with dt"),
+        ({"dt": np.ones((N, T))}, r"extra\['dt'\] has shape \(5, 6\); expected \(T, N\) or \(T, N, H\) = \(6, 5\)"),
+        ({"dt": np.ones((T, N, 3))}, r"extra\['dt'\] has shape \(6, 5, 3\); expected \(T, N, H\) = \(6, 5, 19\)"),
+    ],
+)
+def test_wrong_extras_are_refused(extra, message):
+    with pytest.raises(ValueError, match=message):
+        make("cfc_dt")(draw(0, T, N, I), extra=extra)
+
+
+def test_other_refusals():
+    x = draw(0, T, N, I)
+    with pytest.raises(TypeError, match=r"extra\['dt'\] has dtype float32; expected float64"):
+        make("cfc_dt")(x, extra={"dt": np.ones((T, N), "float32")})
+    with pytest.raises(ValueError, match="extra has dt; expected None, as the cell lstm has it"):
+        fastrnn.LSTM(I, H, dtype="float64")(x, extra={"dt": np.ones((T, N))})
+    with pytest.raises(ValueError, match="noise is None, but the cell gal_lstm has drop"):
+        fastrnn.Recurrent(BESIDE["gal_lstm"], I, H)
+    with pytest.raises(ValueError, match="the cell cfc has no dropout or zoneout; expected None"):
+        fastrnn.Recurrent(LIBRARY["cfc"], I, H, noise=0.5)
+    with pytest.raises(ValueError, match="noise has zone_h; expected a rate for each of zone_h, zone_c"):
+        fastrnn.Recurrent(BESIDE["zoneout_lstm"], I, H, noise={"zone_h": 0.1})
+    with pytest.raises(ValueError, match=r"noise\['zone_c'\] is 1\.5; expected a number from 0 to 1"):
+        fastrnn.Recurrent(BESIDE["zoneout_lstm"], I, H, noise={"zone_h": 0.1, "zone_c": 1.5})
+    module = make("gal_lstm")
+    _, _, tape = module.forward(x)
+    with pytest.raises(ValueError, match="noise is of a batch of N = 5; expected that of x, 4"):
+        module.forward(x[:, :4], noise=tape.noise)
+    with pytest.raises(TypeError, match=r"noise is 0\.5; expected None, or the noise of the tape"):
+        module.forward(x, noise=0.5)
+    with pytest.raises(AttributeError, match="noise of a Recurrent is fixed"):
+        module.noise = None
+    with pytest.raises(BackendError, match="numba"):
+        make("cfc_dt", backend="numba")(x, extra=extra_of("cfc_dt"))
+    with pytest.raises(ValueError, match=r"extra is None; expected a dict with dt"):
+        make("cfc_dt").stream(N).step(x[0])
+
+
+def test_definitions_are_looked_at():
+    def step(a, prev, e):
+        return tanh(a.n) * e.dt
+
+    with pytest.raises(ValueError, match=r"e\.drop is not used"):
+        fastrnn.cell(gates="n", extra="dt", dropout="drop")(step)
+    with pytest.raises(TypeError, match=r"it takes 3 arguments; expected \(a, prev, p, e\)"):
+        fastrnn.cell(gates="n", extra="dt", parameters="p")(step)
+    with pytest.raises(ValueError, match="extra, dropout and zoneout have dt dt; expected each name once"):
+        fastrnn.cell(gates="n", extra="dt", zoneout="dt")
+    with pytest.raises(ValueError, match=r"dropout\['drop'\] is 'once'; expected 'step' or 'sequence'"):
+        fastrnn.cell(gates="n", dropout={"drop": "once"})
+    with pytest.raises(AttributeError, match="the cell has no extra value 'dt'; expected one of gap"):
+        fastrnn.cell(gates="n", extra="gap")(step)
+
+
+def test_what_is_given_may_change_after_the_call():
+    x, extra = draw(0, T, N, I), extra_of("cfc_dt")
+    found = []
+    for change in (False, True):
+        module = make("cfc_dt")
+        y, _, tape = module.forward(x, extra=extra)
+        if change:
+            extra["dt"][...] = 0
+        found.append(module.backward(tape, np.ones_like(y))[0])
+    assert (found[0] == found[1]).all()
+
+
+def test_print_names_what_is_given_beside_x():
+    text = str(everything)
+    assert "e.dt" in text
+    assert "e.zone_c" in text
