@@ -854,7 +854,11 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "h_n",
         ),
         Mutant("every_reason_is_said_each_time", "said.add(reason)", "pass"),
-        Mutant("other_activations_are_taken", 'return CELLS["lstm"] if usual else None', 'return CELLS["lstm"]'),
+        Mutant(
+            "other_activations_are_tanh",
+            'return CELLS["lstm"] if (function.name, gate.name) == USUAL else',
+            'return CELLS["lstm"] if gate.name == USUAL[1] else',
+        ),
         Mutant(
             "dropout_of_gates_is_shared", "columns = ops.split(kernel, gates, axis=1)", "columns = [kernel] * gates"
         ),
