@@ -282,6 +282,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "sizes->backward_panel = LANES * (Z_WIDTH - 1) *",
             "checked kernels",
         ),
+        Mutant(
+            "parts_of_groups_are_multiplied_as_whole_ones",
+            "if (feed.fed < feed.width || !FN(alike)",
+            "if (!FN(alike)",
+            "written",
+        ),
+        Mutant("gates_of_the_groups_first_slot", "gates + first - start * units}", "gates}", "written"),
     ],
     ("kernels/c/layer_program.inc.h", "written"): [
         Mutant(
@@ -359,7 +366,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("places_are_written_too_early", "any(self.uses[node] > (node in args) for node in content)", "False"),
         Mutant("lost_slots_are_used", "n.leaf is not None and n.value not in lost}", "n.leaf is not None}"),
         Mutant("difference_the_other_way", "Op.FNMA, (*product.args, c)", "Op.FMA, (*product.args, c)"),
-        Mutant("what_is_seen_is_computed", "needed |= args & ~seen", "needed |= args", "language"),
+        Mutant("dear_tapes_cost_nothing", "return found if found >= limit", "return 0.0 if found >= limit", "language"),
     ],
     ("fastrnn/cells/library/variants.py", "variants"): [
         Mutant("output_gate_sees_the_old_memory", "a.o + p.p_o * c)", "a.o + p.p_o * prev.c)"),
@@ -406,9 +413,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ],
     ("fastrnn/onnx/node.py", "onnx"): [
         Mutant("gates_stay_in_onnx_order", "by_gate[gate] for gate in order", "by_gate[gate] for gate in by_gate"),
-        Mutant(
-            "padding_is_reversed_too", "np.where(steps < lengths, lengths - 1 - steps, steps)", "(lengths - 1 - steps)"
-        ),
+        Mutant("padding_comes_first", "lengths - 1 - np.arange", "0 * lengths + x.shape[axis] - 1 - np.arange"),
         Mutant("no_steps_leave_the_state", "s[:, lengths == 0] = 0", "s[:, lengths < 0] = 0"),
         Mutant("peepholes_in_the_order_of_gates", "p_i, p_o, p_f = np.split", "p_i, p_f, p_o = np.split"),
     ],
@@ -848,8 +853,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "torch's_threads_are_ignored",
-            "(self.cell, backend, torch.get_num_threads())",
-            "(self.cell, backend, None)",
+            "ops.choose_for_cell(self.cell, backend, torch.get_num_threads())",
+            "ops.choose_for_cell(self.cell, backend, None)",
             "torch torch_threads",
         ),
         Mutant(
@@ -878,7 +883,11 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "h_n",
         ),
         Mutant("every_reason_is_said_each_time", "said.add(reason)", "pass"),
-        Mutant("other_activations_are_taken", 'return CELLS["lstm"] if usual else None', 'return CELLS["lstm"]'),
+        Mutant(
+            "other_activations_are_tanh",
+            'return CELLS["lstm"] if (function.name, gate.name) == USUAL else',
+            'return CELLS["lstm"] if gate.name == USUAL[1] else',
+        ),
         Mutant(
             "dropout_of_gates_is_shared", "columns = ops.split(kernel, gates, axis=1)", "columns = [kernel] * gates"
         ),
@@ -1127,6 +1136,23 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "word(0x8040)), place)  # FTZ and DAZ",
             "word(0x8000)), place)  # FTZ and DAZ",
             "numba numba_threads",
+        ),
+    ],
+    ("bench/equations.py", "bench"): [
+        Mutant(
+            "bench_adds_recurrent_biases_twice",
+            "early = e.of_middle if self.alone else (*self.added, *e.of_middle)",
+            "early = (*self.added, *e.of_middle)",
+        ),
+    ],
+    ("bench/measure.py", "bench"): [
+        Mutant("bench_times_wrong_numbers", "if prepared.outcome:", "if prepared.outcome is None:"),
+    ],
+    ("bench/results.py", "bench"): [
+        Mutant(
+            "bench_takes_yardsticks_for_peers",
+            "if name not in (*OWN, REFERENCE)]",
+            "if name not in (*OURS, REFERENCE)]",
         ),
     ],
 }

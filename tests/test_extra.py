@@ -225,6 +225,10 @@ def torch_step(name: str, sums: Any, hh: Any, bias: Any, prev: Any, masks: Any, 
     h = prev[0]
     if name in ("gal_lstm", "gal_gru"):
         h = h * masks["drop"]
+    if name == "second_product_of_h":
+        (x_f, x_g), (r_f, r_g, r_k), (b_f, b_g, b_k) = sums.chunk(2, 1), hh.chunk(3), bias.chunk(3)
+        c = s(x_f + (h * masks["drop"]) @ r_f.T + b_f) * prev[1] + tanh(x_g + (h @ r_g.T + b_g) * dt)
+        return tanh(c) * s(h @ r_k.T + b_k), c
     a = (sums + h @ hh.T + bias).chunk(len(BESIDE[name].gates), 1)
     if name == "cfc_dt":
         f, g = tanh(a[0]), tanh(a[1])
@@ -259,9 +263,9 @@ def torch_step(name: str, sums: Any, hh: Any, bias: Any, prev: Any, masks: Any, 
     return (masks["zone"] * h + (1 - masks["zone"]) * new,) if name == "zoneout_gru" else (new,)
 
 
-@pytest.mark.parametrize("name", list(BESIDE))
+@pytest.mark.parametrize("name", [*BESIDE, "second_product_of_h"])
 def test_equals_a_loop_in_torch(name):
-    module, cell = make(name), BESIDE[name]
+    module, cell = make(name), CELLS[name]
     # what is drawn shows in a cell that hands it on
     masks: dict[str, list[Any]] = {}
     if cell.noise:

@@ -293,6 +293,10 @@ def test_what_goes_into_a_node_is_checked() -> None:
         node(x[0])
     with pytest.raises(ValueError, match="GRU it: initial_c is given"):
         node(x, initial_c=x)
+    reverse = as_node(plain("GRU", direction="reverse"))
+    for lengths in ([4], [4, 5], [-1, 2]):
+        with pytest.raises(ValueError, match="expected N = 2 numbers from 0 to T = 4"):
+            reverse(x, sequence_lens=lengths)
 
 
 def test_files_that_are_none_are_refused(tmp_path: Path) -> None:

@@ -154,6 +154,27 @@ def test_threads_give_the_same_bits(backend, name, shape):
     assert (y == found[0]["y"]).all()
 
 
+SCANS = ("min_gru", "sru", "ind_rnn", "qrnn")
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_products_of_many_rows_equal_reference(name):
+    Pair("cython", name, (20, 8, 64, 72), "float32").check()  # the last group of unit vectors is not full
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_threads_that_never_meet_give_the_same_bits(name):
+    sequence = load("cython")
+    pair = Pair("cython", name, (20, 6, 8, 256), "float32", lengths=True)
+    found = [pair.run(pair.mine)]
+    before = sequence._override(FLOPS_WORTH_A_THREAD=0)
+    for threads in (2, 3, 4):
+        pair.mine.num_threads = threads
+        found.append(pair.run(pair.mine))
+    sequence._override(**before)
+    assert all((found[0][key] == other[key]).all() for other in found[1:] for key in found[0])
+
+
 @kernels_and_cells
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_streams_give_the_same_bits(backend, name, batch_size):

@@ -429,6 +429,22 @@ def test_a_state_goes_from_call_to_call(kind: str) -> None:
     assert len(model.backward(tape, np.ones_like(y))) == 2
 
 
+class Doubled(Last):
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        h, tape = super().forward(*arguments, **options)
+        return 2 * h, tape
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return 2 * super().__call__(*arguments, **options)
+
+
+def test_a_layer_that_is_a_subclass_computes_what_it_says() -> None:
+    gru, x = make("gru", 3, 4, dtype="float64"), np.random.default_rng(0).uniform(-1, 1, (5, 2, 3))
+    model, h = Sequential(Doubled(gru)), Last(gru)(x)
+    assert_same_bits("y", model(x), 2 * h)
+    assert_same_bits("y of forward", model.forward(x)[0], 2 * h)
+
+
 class OfLengths(Reciprocal):
     takes_lengths = True
 

@@ -105,9 +105,9 @@ def report(model: Any) -> list[Placement]:
     Examples
     --------
     >>> import keras, fastrnn.keras
-    >>> layer = fastrnn.keras.SimpleRNN(4, activation="exponential", name="odd")
+    >>> layer = fastrnn.keras.SimpleRNN(4, activation="softmax", name="odd")
     >>> fastrnn.keras.report(layer)[0].reason
-    "fastrnn's kernels have no cell with activation='exponential'"
+    "fastrnn's kernels have no cell with activation='softmax'"
     """
     found = []
     for layer in _layers(model):

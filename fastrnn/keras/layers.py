@@ -17,22 +17,30 @@ from typing import Any
 import keras
 from keras import activations, ops
 
-from fastrnn.cells import CELLS, Cell, reset_before_gru
+from fastrnn.cells import CELLS, Cell, gru_with, lstm_with, reset_before_gru, rnn_with
+from fastrnn.cells.library.activations import KERAS, Activation, keras_activation
 from fastrnn.keras.spec import Spec
 
 __all__ = ["GRU", "LSTM", "OnKernels", "SimpleRNN"]
 
 BACKENDS = ("torch", "jax", "tensorflow")
 CELL_CLASSES = (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.SimpleRNNCell)
-TANH = (activations.tanh, ops.tanh)
-SIGMOID = (activations.sigmoid, ops.sigmoid)
-RELU = (activations.relu, ops.relu)
+ALIKE = {ops.tanh: activations.tanh, ops.sigmoid: activations.sigmoid, ops.relu: activations.relu}
 
 
 @functools.cache
 def _backend() -> ModuleType:
     """How Keras' backend, of which a process has one, calls the kernels."""
     return import_module(f"fastrnn.keras.on_{keras.backend.backend()}")
+
+
+@functools.cache
+def _activation(function: Any) -> Activation | None:
+    """What the kernels have for one of Keras' activations, or None."""
+    function = ALIKE.get(function, function)
+    name = activations.serialize(function)
+    known = isinstance(name, str) and name in KERAS and activations.get(name) is function
+    return keras_activation(name) if known else None
 
 
 class OnKernels(keras.layers.RNN):  # type: ignore[misc]
@@ -174,6 +182,31 @@ class OnKernels(keras.layers.RNN):  # type: ignore[misc]
             )
 
 
+@functools.cache
+def _lstm(activation: Any, recurrent_activation: Any) -> Cell | None:
+    function, gate = _activation(activation), _activation(recurrent_activation)
+    if function is None or gate is None:
+        return None
+    return CELLS["lstm"] if (function.name, gate.name) == USUAL else lstm_with(gate, function, function)
+
+
+@functools.cache
+def _gru(activation: Any, recurrent_activation: Any, reset_after: bool) -> Cell | None:
+    function, gate = _activation(activation), _activation(recurrent_activation)
+    if function is None or gate is None:
+        return None
+    if (function.name, gate.name) == USUAL:
+        return CELLS["gru"] if reset_after else reset_before_gru
+    return gru_with(gate, function, reset="after" if reset_after else "before")
+
+
+@functools.cache
+def _simple_rnn(activation: Any) -> Cell | None:
+    function = _activation(activation)
+    return None if function is None else CELLS.get(f"rnn_{function.name}") or rnn_with(function)
+
+
+USUAL = ("tanh", "sigmoid")
 _said: weakref.WeakKeyDictionary[OnKernels, set[str]] = weakref.WeakKeyDictionary()
 
 
@@ -186,10 +219,10 @@ class LSTM(OnKernels, keras.layers.LSTM):  # type: ignore[misc]
     """keras.layers.LSTM on fastrnn's kernels.
 
     Arguments, variables, calls, results and files are those of keras.layers.LSTM, which it is a subclass of. The
-    kernels run float32 and float64 on the CPU, with tanh and sigmoid, masks anywhere in the sequence, any state,
-    dropout, in either direction, forward and backward; on Keras' torch, JAX and TensorFlow backends, eager and
-    compiled. All else (other activations, recurrent_dropout while training, other dtypes, a GPU) runs on Keras' own
-    path, and a warning says why, once a layer.
+    kernels run float32 and float64 on the CPU, with Keras' activations of single units, masks anywhere in the
+    sequence, any state, dropout, in either direction, forward and backward; on Keras' torch, JAX and TensorFlow
+    backends, eager and compiled. All else (activations of your own, softmax, recurrent_dropout while training, other
+    dtypes, a GPU) runs on Keras' own path, and a warning says why, once a layer.
 
     On TensorFlow, XLA cannot compile a model with it: Keras then takes jit_compile=False. On TensorFlow and JAX there
     is no second derivative. ``use_cudnn`` and ``implementation`` make no difference but in how dropout is drawn.
@@ -204,8 +237,7 @@ class LSTM(OnKernels, keras.layers.LSTM):  # type: ignore[misc]
     """
 
     def _kernel_cell(self) -> Cell | None:
-        usual = self.cell.activation in TANH and self.cell.recurrent_activation in SIGMOID
-        return CELLS["lstm"] if usual else None
+        return _lstm(self.cell.activation, self.cell.recurrent_activation)
 
 
 @keras.saving.register_keras_serializable("fastrnn")
@@ -221,9 +253,7 @@ class GRU(OnKernels, keras.layers.GRU):  # type: ignore[misc]
     """
 
     def _kernel_cell(self) -> Cell | None:
-        if self.cell.activation not in TANH or self.cell.recurrent_activation not in SIGMOID:
-            return None
-        return CELLS["gru"] if self.cell.reset_after else reset_before_gru
+        return _gru(self.cell.activation, self.cell.recurrent_activation, self.cell.reset_after)
 
     def _kernel_order(self, columns: Any) -> Any:
         z, r, h = ops.split(columns, 3, axis=-1)
@@ -232,7 +262,7 @@ class GRU(OnKernels, keras.layers.GRU):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable("fastrnn")
 class SimpleRNN(OnKernels, keras.layers.SimpleRNN):  # type: ignore[misc]
-    """keras.layers.SimpleRNN on fastrnn's kernels, with tanh or relu; see `LSTM`.
+    """keras.layers.SimpleRNN on fastrnn's kernels, see `LSTM`.
 
     Examples
     --------
@@ -243,5 +273,4 @@ class SimpleRNN(OnKernels, keras.layers.SimpleRNN):  # type: ignore[misc]
     """
 
     def _kernel_cell(self) -> Cell | None:
-        activation = self.cell.activation
-        return CELLS["rnn_tanh"] if activation in TANH else CELLS["rnn_relu"] if activation in RELU else None
+        return _simple_rnn(self.cell.activation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,20 +11,26 @@ import jax
 import numpy as np
 
 from fastrnn.cells import Cell
-from fastrnn.keras import arrays, xla
+from fastrnn.keras import arrays
 from fastrnn.keras.arrays import Given
 from fastrnn.keras.spec import Spec
 from fastrnn.parameters import Array
 
 __all__ = ["run", "why_not", "why_not_this_call"]
 
-FORWARD, GRADIENTS = "fastrnn_keras_forward", "fastrnn_keras_gradients"
+TARGET = "fastrnn_keras"  # XLA's name of the handler
+FORWARD, GRADIENTS = "keras_forward", "keras_gradients"  # what it calls
 
 
 def why_not() -> str | None:
     """Why the kernels do not run here, or None."""
     platform = jax.default_backend()
-    return xla.why_not() if platform == "cpu" else f"run on the CPU, and JAX's default backend is {platform}"
+    if platform != "cpu":
+        return f"run on the CPU, and JAX's default backend is {platform}"
+    if not hasattr(jax, "ffi"):
+        return f"need jax.ffi, which JAX {jax.__version__} does not have"
+    built = importlib.util.find_spec("fastrnn.kernels.xla")
+    return None if built else "cannot be called from XLA: fastrnn.kernels.xla is not built here"
 
 
 def why_not_this_call(cell: Cell, x: Any) -> str | None:
@@ -80,31 +87,35 @@ class _Kind(NamedTuple):
     weights: int
 
 
-_KINDS: dict[bytes, _Kind] = {}  # by what XLA has of them, a text
+_KINDS: dict[str, _Kind] = {}  # by what XLA has of them, a text
 
 
-def _call(target: str, spec: Spec, given: Given, incoming: Sequence[Any], like: Sequence[Any]) -> list[Any]:
+def _call(function: str, spec: Spec, given: Given, incoming: Sequence[Any], like: Sequence[Any]) -> list[Any]:
     _register()
     x, mask, states, weights = given
     kind = _Kind(spec, mask is not None, len(states), len(weights))
     text = ",".join(map(str, (spec.cell.name, *spec[1:], *kind[1:])))
-    _KINDS[text.encode()] = kind
+    _KINDS[text] = kind
     flat = [x, *([] if mask is None else [mask]), *states, *weights, *incoming]
-    return list(jax.ffi.ffi_call(target, like, vmap_method="sequential")(*flat, kind=text))
+    return list(jax.ffi.ffi_call(TARGET, like, vmap_method="sequential")(*flat, call=function, kind=text))
 
 
-def _on_arrays(text: bytes, flat: Sequence[Array], results: Sequence[Array], gradients: bool) -> None:
-    kind, rest = _KINDS[text], iter(flat)
+def _on_arrays(flat: Sequence[Array], results: Sequence[Array], attributes: dict[str, str], *, gradients: bool) -> None:
+    kind, rest = _KINDS[attributes["kind"]], iter(flat)
     x, mask = next(rest), next(rest) if kind.masked else None
     given = Given(x, mask, [next(rest) for _ in range(kind.states)], [next(rest) for _ in range(kind.weights)])
-    found = (
-        arrays.gradients(kind.spec, given, next(rest), list(rest)) if gradients else arrays.forward(kind.spec, given)
-    )
+    if gradients:
+        found = arrays.gradients(kind.spec, given, next(rest), list(rest))
+    else:
+        found = arrays.forward(kind.spec, given)
     for result, array in zip(results, found, strict=True):
         np.copyto(result, array)
 
 
 @functools.cache
 def _register() -> None:
-    xla.register(FORWARD, functools.partial(_on_arrays, gradients=False))
-    xla.register(GRADIENTS, functools.partial(_on_arrays, gradients=True))
+    from fastrnn.kernels import xla
+
+    xla.calls[FORWARD] = functools.partial(_on_arrays, gradients=False)
+    xla.calls[GRADIENTS] = functools.partial(_on_arrays, gradients=True)
+    jax.ffi.register_ffi_target(TARGET, xla.handler, platform="cpu")

@@ -15,7 +15,6 @@ from fastrnn.onnx.graph import Graph
 from fastrnn.onnx.operators import operator_of, write_operator
 from fastrnn.onnx.scan import scan
 from fastrnn.training import Dropout, Embedding, LanguageModel, Last, Linear, Sequential
-from fastrnn.training.composition import _EveryStep
 
 __all__ = ["export"]
 
@@ -133,9 +132,10 @@ class _Export:
     def _layer(self, layer: Any, x: str, prefix: str) -> str:
         """A layer of a model."""
         if isinstance(layer, Sequential):
-            for name, part in layer._steps.items():
+            for name, part in layer.layers.items():
                 if self.lengths and name in layer._padded and not isinstance(part, Dropout):
-                    x = self._clear(x, part, layer.batch_first)
+                    of_tokens = isinstance(_first(part), Embedding)
+                    x = self._clear(x, None if of_tokens else _dtype_of(_first(part)), layer.batch_first)
                 x = self._layer(part, x, f"{prefix}{name}/")
             return x
         if isinstance(layer, Last):
@@ -145,8 +145,6 @@ class _Export:
             last = self.graph.cut(h_n, (rnn.num_layers - 1) * rnn.directions, rnn.num_layers * rnn.directions)
             turned = self.graph.add("Transpose", [last], perm=[1, 0, 2])
             return self.graph.add("Flatten", [turned], axis=1)
-        if isinstance(layer, _EveryStep):
-            return self._recurrent(layer.rnn, x, prefix)[0]
         if isinstance(layer, (LSTM, GRU, RNN, Recurrent)):
             return self._recurrent(layer, x, prefix)[0]
         if isinstance(layer, Embedding):
@@ -160,13 +158,13 @@ class _Export:
             return x
         raise TypeError(f"{prefix.rstrip('/') or 'model'} is {shown(layer)}; expected {_LAYERS}")
 
-    def _clear(self, x: str, layer: Any, batch_first: bool) -> str:
-        """What a layer before a recurrent one reads, with zeros beyond the lengths: tokens there may be none."""
-        g, of_tokens = self.graph, isinstance(_first(layer), Embedding)
+    def _clear(self, x: str, dtype: np.dtype[Any] | None, batch_first: bool) -> str:
+        """What a layer before a recurrent one reads, vectors of a dtype or tokens, with zeros beyond the lengths."""
+        g = self.graph
         real = g.real_steps(x, self.lengths or "", batch_first)
-        if not of_tokens:
-            real = g.add("Unsqueeze", [real, g.constant(np.array([2]))])
-        dtype = np.dtype(np.int64) if of_tokens else _dtype_of(_first(layer))
+        if dtype is None:
+            return g.add("Where", [real, x, g.constant(np.int64(0))])
+        real = g.add("Unsqueeze", [real, g.constant(np.array([2]))])
         return g.add("Where", [real, x, g.constant(np.zeros((), dtype))])
 
     def _language_model(self, model: LanguageModel, tokens: str) -> tuple[str, Mapping[str, str]]:
@@ -174,7 +172,7 @@ class _Export:
             raise TypeError(f"head is {shown(model.head)}; expected a Linear: ONNX has no adaptive softmax")
         x = tokens
         if self.lengths:
-            x = self._clear(x, model.embedding or Embedding(1, 1), model.rnn.batch_first)
+            x = self._clear(x, None, model.rnn.batch_first)
         if model.embedding is not None:
             x = self._layer(model.embedding, x, "embedding/")
         else:
@@ -237,7 +235,7 @@ def _axes_after(layer: Any, axes: list[Any]) -> list[Any]:
 
 
 def _rnn_of(layer: Any) -> Any:
-    rnn = layer.rnn if isinstance(layer, (_EveryStep, LanguageModel)) else layer
+    rnn = layer.rnn if isinstance(layer, Last) else layer
     if not isinstance(rnn, (LSTM, GRU, RNN, Recurrent)):
         raise TypeError(f"model is {shown(rnn)}; expected {_LAYERS}")
     return rnn

@@ -40,6 +40,7 @@ _ATTRIBUTES = {
     "GRU": _KNOWN | {"linear_before_reset", "output_sequence"},
     "RNN": _KNOWN | {"output_sequence"},
 }
+_NEWEST = 22  # the opset of the operators' last change
 _FLOATS = {"float16": "float32", "float32": "float32", "float64": "float64"}  # of the file, and computed in
 
 
@@ -242,7 +243,10 @@ bias=False, dtype='float64'))
         x = arrays["X"]
         lengths = None if sequence_lens is None else take_integers("sequence_lens", sequence_lens)
         names = ("initial_h", "initial_c")[: len(self.modules[0]._cell.states)]
-        H, N, D = self.modules[0].hidden_size, x.shape[1 - self.layout], 2 if self.direction == "bidirectional" else 1
+        T, N = x.shape[self.layout], x.shape[1 - self.layout]
+        H, D = self.modules[0].hidden_size, 2 if self.direction == "bidirectional" else 1
+        if lengths is not None and (lengths.shape != (N,) or ((lengths < 0) | (lengths > T)).any()):
+            raise self._fault(f"sequence_lens is {lengths.tolist()}; expected N = {N} numbers from 0 to T = {T}")
         states = None
         if any(name in arrays for name in names):
             zeros = np.zeros((N, D, H) if self.layout else (D, N, H), inside)
@@ -280,15 +284,11 @@ bias=False, dtype='float64'))
         return np.concatenate((y_forward, y_reverse), axis=2), together
 
 
-_NEWEST = 22
-
-
 def _reversed(x: Array, lengths: Array | None, layout: int) -> Array:
     """x (T, N, ...), of layout 1 (N, T, ...), with each sequence's steps from the last to the first, padding behind."""
     axis = layout
     if lengths is None:
         return np.ascontiguousarray(np.flip(x, axis))
-    steps = np.arange(x.shape[axis])[:, None]
-    order = np.where(steps < lengths, lengths - 1 - steps, steps)  # (T, N)
+    order = lengths - 1 - np.arange(x.shape[axis])[:, None]  # (T, N); below 0, from the end, where there is padding
     order = (order.T if layout else order)[:, :, None]
     return np.take_along_axis(x, order, axis)

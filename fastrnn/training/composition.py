@@ -8,7 +8,7 @@ and one whose `takes_masks` is true takes `mask` and `resets` besides.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -282,7 +282,7 @@ class Sequential(_Stateful):
         if len(set(with_parameters)) < len(with_parameters):
             raise ValueError("layers has one layer twice; expected each once: its two gradients would not be added up")
         self.layers = dict(layers)
-        self._steps = {
+        self._steps: dict[str, Any] = {
             name: _EveryStep(layer) if isinstance(layer, Recurrent) else layer for name, layer in layers.items()
         }
         taking = [name for name, layer in self._steps.items() if _takes(layer, "lengths")]
@@ -359,7 +359,7 @@ class Sequential(_Stateful):
 
     def _state_names(self) -> list[str]:
         """Return the names of recurrent layers, as `state` has them."""
-        stateful = {name: layer for name, layer in self._steps.items() if isinstance(layer, _Stateful)}
+        stateful = {name: layer for name, layer in self._steps.items() if _is_stateful(layer)}
         return [_joined(name, each) for name, layer in stateful.items() for each in layer._state_names()]
 
     def _infer_from(self, x: Any, which: Mapping[str, Any], states: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -367,7 +367,7 @@ class Sequential(_Stateful):
         states_n: dict[str, Any] = {}
         for name, layer in self._steps.items():
             x = clear(x, self._padding(name, x, which))
-            if isinstance(layer, _Stateful):
+            if _is_stateful(layer):
                 x, ended = layer._infer_from(x, _taken(layer, which), _within(name, states))
                 states_n |= {_joined(name, each): state for each, state in ended.items()}
             else:
@@ -383,7 +383,7 @@ class Sequential(_Stateful):
         for name, layer in self._steps.items():
             padding = self._padding(name, x, which)
             x = clear(x, padding)
-            if isinstance(layer, _Stateful):
+            if _is_stateful(layer):
                 x, ended, tape = layer._forward_from(x, _taken(layer, which), _within(name, states))
                 states_n |= {_joined(name, each): state for each, state in ended.items()}
             else:
@@ -400,7 +400,7 @@ class Sequential(_Stateful):
         grads: dict[str, dict[str, Array]] = {}
         dstates_0: dict[str, Any] = {}
         for (name, layer), (its_tape, padding) in zip(reversed(self._steps.items()), reversed(tape), strict=True):
-            if isinstance(layer, _Stateful):
+            if _is_stateful(layer):
                 dy, dstarted, grads[name] = layer._backward_from(its_tape, dy, _within(name, dstates))
                 dstates_0 |= {_joined(name, each): dstate for each, dstate in dstarted.items()}
             else:
@@ -445,6 +445,11 @@ def given_steps(lengths: Any, mask: Any, resets: Any) -> dict[str, Any]:
     """What of these a call is given, by name, to be handed on."""
     given = {"lengths": lengths, "mask": mask, "resets": resets}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _is_stateful(layer: Any) -> TypeGuard[_Stateful]:
+    """Whether a layer takes states; a subclass may have a `forward` of its own, which is then what is called."""
+    return type(layer) in (_EveryStep, Last, Sequential)
 
 
 def _joined(name: str, inner: str) -> str:

@@ -122,7 +122,7 @@ def from_keras_weights(
 
 
 def _take(weights: Any, config: Any, layers: Any) -> tuple[list[Any] | None, Any]:
-    """The layers' configurations, ``{"class_name": ..., "config": ...}`` or only the latter, and their arrays."""
+    """The layers' configurations, ``{"class_name": ..., "config": ...}`` each or the inner one alone, and arrays."""
     if isinstance(weights, (str, os.PathLike)):
         found = read_layers(weights)
         names = [layers] if isinstance(layers, str) else list(found) if layers is None else list(layers)

@@ -94,7 +94,7 @@ class LanguageModel(Composed):
 
     @property
     def cell(self) -> str | WrittenCell:
-        """The cell: its name, or one's own."""
+        """The cell, by its name, or one's own."""
         return name_of(self.rnn)
 
     @property
