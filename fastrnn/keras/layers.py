@@ -203,7 +203,10 @@ def _gru(activation: Any, recurrent_activation: Any, reset_after: bool) -> Cell 
 @functools.cache
 def _simple_rnn(activation: Any) -> Cell | None:
     function = _activation(activation)
-    return None if function is None else CELLS.get(f"rnn_{function.name}") or rnn_with(function)
+    if function is None:
+        return None
+    name = f"rnn_{function.name}"
+    return CELLS[name] if name in CELLS else rnn_with(function)
 
 
 USUAL = ("tanh", "sigmoid")
