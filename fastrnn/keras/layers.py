@@ -196,7 +196,8 @@ def _gru(activation: Any, recurrent_activation: Any, reset_after: bool) -> Cell 
     if function is None or gate is None:
         return None
     if (function.name, gate.name) == USUAL:
-        return CELLS["gru"] if reset_after else reset_before_gru
+        before: Cell = reset_before_gru
+        return CELLS["gru"] if reset_after else before
     return gru_with(gate, function, reset="after" if reset_after else "before")
 
 
