@@ -196,14 +196,18 @@ def _gru(activation: Any, recurrent_activation: Any, reset_after: bool) -> Cell 
     if function is None or gate is None:
         return None
     if (function.name, gate.name) == USUAL:
-        return CELLS["gru"] if reset_after else reset_before_gru
+        before: Cell = reset_before_gru
+        return CELLS["gru"] if reset_after else before
     return gru_with(gate, function, reset="after" if reset_after else "before")
 
 
 @functools.cache
 def _simple_rnn(activation: Any) -> Cell | None:
     function = _activation(activation)
-    return None if function is None else CELLS.get(f"rnn_{function.name}") or rnn_with(function)
+    if function is None:
+        return None
+    name = f"rnn_{function.name}"
+    return CELLS[name] if name in CELLS else rnn_with(function)
 
 
 USUAL = ("tanh", "sigmoid")
