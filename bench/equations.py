@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastrnn.cells import WrittenCell
-from fastrnn.cells.graph import Function
+from fastrnn.cells.graph import Across, Function
 from fastrnn.cells.language import Equations
 from fastrnn.cells.operations import Traced
 from fastrnn.cells.program import Op
@@ -36,13 +36,13 @@ PYTHON: Mapping[Op, Callable[..., Any]] = {
 class Library:
     """What computes. For a cell's function it stands in place of `Graph`: what would be a new node is done at once."""
 
-    operations: Mapping[Op, Callable[..., Any]]
+    operations: Mapping[Op | Across, Callable[..., Any]]
     functions: Mapping[str, Callable[..., Any]]  # by the name of a `Function`; others are made of operations
     add_product: Callable[[Any, Any, Any], Any]  # (c, a, b) to c + a b
     split: Callable[[Any, Sequence[int]], Sequence[Any]]  # into so many columns each
     concatenate: Callable[[Sequence[Any]], Any]  # along the first axis
 
-    def make(self, op: Op, *values: Any) -> Any:
+    def make(self, op: Op | Across, *values: Any) -> Any:
         """Do an operation."""
         return self.operations[op](*values)
 
@@ -88,6 +88,7 @@ def torch_library() -> Library:
             Op.SIGMOID: torch.sigmoid,
             Op.TANH: torch.tanh,
             Op.RELU: torch.relu,
+            Across.MEAN: lambda a: torch.mean(a, dim=-1, keepdim=True),
             Op.SELECT: lambda mask, a, b: torch.where(mask.bool(), a, b),  # of two masks a number may be made before
         },
         {
@@ -124,6 +125,7 @@ def jax_library() -> Library:
             Op.SIGMOID: jax.nn.sigmoid,
             Op.TANH: jnp.tanh,
             Op.RELU: jax.nn.relu,
+            Across.MEAN: lambda a: jnp.mean(a, axis=-1, keepdims=True),
             Op.SELECT: jnp.where,
         },
         {

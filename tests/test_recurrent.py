@@ -309,7 +309,7 @@ def test_no_recurrent_weights_without_a_recurrent_product():
 
 
 def test_the_numba_backend_runs_the_library():
-    assert not REFUSED
+    assert {name for name in REFUSED if not LIBRARY[name].program.phases} == set()
 
 
 @pytest.mark.parametrize(("backend", "name"), [pair for pair in PAIRS if pair[0] == "numba"], indirect=["backend"])
