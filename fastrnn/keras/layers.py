@@ -17,8 +17,10 @@ from typing import Any
 import keras
 from keras import activations, ops
 
-from fastrnn.cells import CELLS, Cell, gru_with, lstm_with, reset_before_gru, rnn_with
+from fastrnn.cells import CELLS, Cell
+from fastrnn.cells.library import gru_with, lstm_with, rnn_with
 from fastrnn.cells.library.activations import KERAS, Activation, keras_activation
+from fastrnn.cells.library.gru import reset_before_gru
 from fastrnn.keras.spec import Spec
 
 __all__ = ["GRU", "LSTM", "OnKernels", "SimpleRNN"]
@@ -196,8 +198,7 @@ def _gru(activation: Any, recurrent_activation: Any, reset_after: bool) -> Cell 
     if function is None or gate is None:
         return None
     if (function.name, gate.name) == USUAL:
-        before: Cell = reset_before_gru
-        return CELLS["gru"] if reset_after else before
+        return CELLS["gru"] if reset_after else reset_before_gru
     return gru_with(gate, function, reset="after" if reset_after else "before")
 
 
