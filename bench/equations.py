@@ -20,7 +20,7 @@ from fastrnn.cells.program import Op
 
 __all__ = ["Layer", "Library", "jax_library", "torch_library"]
 
-PYTHON: Mapping[Op, Callable[..., Any]] = {
+PYTHON: Mapping[Op | Across, Callable[..., Any]] = {
     Op.ADD: operator.add,
     Op.SUB: operator.sub,
     Op.MUL: operator.mul,
