@@ -374,3 +374,26 @@ def test_training_takes_written_cells(name):
         rnn = fastrnn.Recurrent(LIBRARY[name], 5, 6, bidirectional=True, dtype="float64", seed=0)
         model = make(rnn, Linear(12, 2, dtype="float64", seed=0))
         assert max(check_gradients(model, x, lengths=np.array([4, 2, 3])).values()) < 1e-6
+
+
+@fastrnn.cell(gates="n z")
+def undefined_at_zero(a, prev):
+    return prev.h / (1 + a.z * a.z) + 0.5 * a.n / (a.n * a.n)  # what lanes beyond H compute: 0 / 0
+
+
+@kernels
+@pytest.mark.parametrize("shape", [(4, 3, 2, 7), (4, 1, 2, 7), (3, 20, 5, 75)], ids=str)
+def test_what_lanes_beyond_the_units_compute_reaches_nothing(backend, shape):
+    T, N, I, H = shape
+    rng = np.random.default_rng(0)
+    x, h_0, dy = 2 + draw(rng, T, N, I), draw(rng, 1, N, H), draw(rng, T, N, H)
+    found = []
+    for its in (backend, "numpy"):
+        module = fastrnn.Recurrent(undefined_at_zero, I, H, dtype="float64", seed=0, backend=its)
+        module.parameters["bias_ih_l0"] = np.full(2 * H, 4.0)  # far from zero
+        y, h_n, tape = module.forward(x, h_0)
+        dx, dh_0, gradients = module.backward(tape, dy, h_n)
+        found.append({"y": y, "dx": dx, "dh_0": dh_0, **gradients})
+    assert all(np.isfinite(value).all() for value in found[1].values())
+    for key, value in found[1].items():
+        assert_close(key, found[0][key], value, 1e-11 * max(1.0, np.abs(value).max()))
