@@ -1,8 +1,8 @@
 """How XLA calls back: a custom call's buffers become NumPy arrays on their memory, for a function of `calls`.
 
 `handler` is what is registered with XLA (`jax.ffi.register_ffi_target`). The attributes of a call are strings; "call" is
-the name of the function, which takes the arguments, the results to be written to, and the other attributes. Its arrays
-must not outlive it. What it raises becomes XLA's error.
+the name of the function, which takes the arguments, to be read, the results, to be written to, and the other attributes.
+Its arrays must not outlive it. What it raises becomes XLA's error.
 """
 
 cimport numpy as cnp
@@ -40,8 +40,8 @@ cdef extern from "xla_ffi.h":
 calls = {}  # name -> function of arguments, results and attributes
 
 
-cdef object as_array(XLA_FFI_Buffer *buffer, bint writeable):
-    """An array on a buffer's memory."""
+cdef object as_array(XLA_FFI_Buffer *buffer):
+    """An array on a buffer's memory; of an argument it can be written to as well, as arrays are that need no look."""
     cdef int typenum
     if buffer.dtype == XLA_FFI_F32:
         typenum = cnp.NPY_FLOAT32
@@ -63,15 +63,12 @@ cdef object as_array(XLA_FFI_Buffer *buffer, bint writeable):
         raise ValueError(f"a buffer has {buffer.rank} axes; expected at most 8")
     for axis in range(buffer.rank):
         dims[axis] = buffer.dims[axis]
-    cdef cnp.ndarray array = cnp.PyArray_SimpleNewFromData(<int> buffer.rank, dims, typenum, buffer.data)
-    if not writeable:
-        cnp.PyArray_CLEARFLAGS(array, cnp.NPY_ARRAY_WRITEABLE)
-    return array
+    return cnp.PyArray_SimpleNewFromData(<int> buffer.rank, dims, typenum, buffer.data)
 
 
-cdef list as_arrays(XLA_FFI_Buffers *buffers, bint writeable):
+cdef list as_arrays(XLA_FFI_Buffers *buffers):
     cdef int64_t i
-    return [as_array(<XLA_FFI_Buffer *> buffers.buffers[i], writeable) for i in range(buffers.size)]
+    return [as_array(<XLA_FFI_Buffer *> buffers.buffers[i]) for i in range(buffers.size)]
 
 
 cdef object as_text(XLA_FFI_ByteSpan *span):
@@ -92,7 +89,7 @@ cdef dict as_attributes(XLA_FFI_Attrs *attrs):
 cdef XLA_FFI_Error *run(XLA_FFI_CallFrame *frame) noexcept with gil:
     try:
         attributes = as_attributes(&frame.attrs)
-        calls[attributes.pop("call")](as_arrays(&frame.args, False), as_arrays(&frame.rets, True), attributes)
+        calls[attributes.pop("call")](as_arrays(&frame.args), as_arrays(&frame.rets), attributes)
     except BaseException as error:  # XLA knows no other way
         return xla_ffi_error(frame, f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace"))
     return NULL

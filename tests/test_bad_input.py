@@ -847,9 +847,9 @@ REMEDIES: dict[str, Mistake] = {
     ),
     "none": (lambda: lstm()(None), TypeError, "x is None; expected an array"),
     "targets": (
-        lambda: mse(X, X.tolist()),
+        lambda: mse(X, [[["a"]]]),
         TypeError,
-        "targets has dtype float64; expected float32, as y: use np.array(targets, np.float32)",
+        "targets has dtype <U1; expected real numbers",
     ),
     "no_state_dict": (
         lambda: lstm().load_state_dict(None),  # type: ignore[arg-type]
