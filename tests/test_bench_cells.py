@@ -66,6 +66,8 @@ def test_a_scan_in_jax_returns_the_same(cell):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning")  # inductor's own
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # Dynamo looks at it
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_compiled_step_in_torch_returns_the_same(kind, require):
     assert agreed(Case("reset_before_gru", 5, 3, 4, 6), kind, ["torch-compile", "numpy"]) >= {"numpy"}

@@ -196,7 +196,10 @@ def read_settings(path: str | os.PathLike[str], metadata: Mapping[str, Any], cel
     CheckpointError
         If the cell is not the one that is given.
     """
-    settings = dict(take(metadata, "settings"))
+    found = take(metadata, "settings")
+    if not isinstance(found, Mapping):
+        raise TypeError(f"its settings must be a mapping, not {type(found).__name__}")
+    settings = dict(found)
     try:
         settings["cell"] = restore_cell(settings.get("cell", Settings.cell), cell)
     except ValueError as error:
