@@ -40,6 +40,14 @@ def pytest_configure(config: pytest.Config) -> None:
         backends.resolve()
 
 
+@pytest.fixture(autouse=True)
+def _precision_of_jax() -> Iterator[None]:
+    """What a test, or a benchmark that it runs, asks of JAX for the whole process is asked for that test alone."""
+    yield
+    if "jax" in sys.modules and sys.modules["jax"].config.jax_enable_x64:
+        sys.modules["jax"].config.update("jax_enable_x64", False)
+
+
 Require = Callable[[bool, str], None]
 
 

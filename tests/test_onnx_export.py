@@ -34,6 +34,11 @@ def of_parameters(a: Any, prev: Any, p: Any) -> Any:
     return cells.log1p(cells.absolute(a.u)) - cells.erf(p.k) * cells.expm1(cells.minimum(prev.h, 1.0))
 
 
+@fastrnn.cell(gates="u", states="h", parameters="k")
+def of_what_is_left(a: Any, prev: Any, p: Any) -> Any:
+    return cells.tanh(a.u(p.k * prev.h)) + 0.1 * prev.h
+
+
 def run(model: Any, feed: dict[str, Array], path: Path, **options: Any) -> list[Array]:
     """The model in onnxruntime."""
     fastrnn.onnx.export(model, path, **options)
@@ -95,6 +100,18 @@ def test_cells_of_the_library_are_the_same_in_onnxruntime(tmp_path: Path, name: 
     rnn = fastrnn.Recurrent(LIBRARY[name], I, H, 2, bidirectional=True, seed=0)
     options = {"normalizer": 2 if name == "slstm" else -1}
     assert largest_difference(rnn, tmp_path / "m.onnx", lengths=True, state=True, **options) < 1e-5
+
+
+@pytest.mark.parametrize("cell", [of_what_is_left, cells.gal_lstm, cells.zoneout_gru], ids=lambda cell: cell.name)
+def test_noise_is_as_in_inference_and_products_take_what_they_take(tmp_path: Path, cell: Any) -> None:
+    rnn = fastrnn.Recurrent(cell, I, H, 2, seed=0, noise=0.3 if cell.noise else None)
+    assert largest_difference(rnn, tmp_path / "m.onnx", lengths=True, state=True) < 1e-5
+
+
+def test_values_beside_x_are_not_exported(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the cell cfc_dt is given dt beside x"):
+        fastrnn.onnx.export(fastrnn.Recurrent(cells.cfc_dt, I, H), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["lstm", "peepholes", "projection", "conditions"])

@@ -15,6 +15,7 @@ from fastrnn.onnx.graph import Graph
 from fastrnn.onnx.operators import operator_of, write_operator
 from fastrnn.onnx.scan import scan
 from fastrnn.training import Dropout, Embedding, LanguageModel, Last, Linear, Sequential
+from fastrnn.training.files import write_atomically
 
 __all__ = ["export"]
 
@@ -67,7 +68,7 @@ def export(model: Any, path: Any, *, opset: int = 17, lengths: bool = False, sta
         raise ValueError(f"opset is {version}; expected {_OLDEST} to {newest}, which onnx {onnx.__version__} knows")
     written = _Export(model, check_flag("lengths", lengths), check_flag("state", state)).model(version)
     onnx.checker.check_model(written, full_check=True)
-    onnx.save(written, file)
+    write_atomically(file, written.SerializeToString())
 
 
 class _Export:

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import helper
 
 from fastrnn.cells import lstm_with
-from fastrnn.cells.graph import Node, reachable
+from fastrnn.cells.graph import Across, Node, reachable
 from fastrnn.cells.program import Kind, Op, Operand
 from fastrnn.modules import LSTM
 from fastrnn.onnx.graph import Graph
@@ -44,8 +44,8 @@ _MASKS = frozenset({Op.LESS, Op.LESS_EQUAL, Op.EQUAL})
 class _Values:
     """The nodes of a cell's equations as ONNX' operators."""
 
-    def __init__(self, g: Graph, leaves: dict[Operand, str], dtype: np.dtype[Any]) -> None:
-        self.g, self.leaves, self.dtype = g, leaves, dtype
+    def __init__(self, g: Graph, leaves: dict[Operand, str], dtype: np.dtype[Any], units: int) -> None:
+        self.g, self.leaves, self.dtype, self.units = g, leaves, dtype, units
         self.known: dict[Node, str] = {}
         self.masks: set[Node] = set()
 
@@ -69,6 +69,9 @@ class _Values:
             self.masks.add(node)
         if node.op is Op.SELECT:
             return self._select(node, *args)
+        if node.op is Across.MEAN:
+            total = self.g.add("ReduceSum", [*args, self.g.constant(np.array([-1]))], keepdims=1)
+            return self.g.add("Div", [total, self.number(float(self.units))])
         if node.op is Op.EXPM1:
             return self._expm1(*args)
         if node.op is Op.LOG1P:
@@ -121,7 +124,11 @@ def scan(g: Graph, rnn: Any, layer: int, x: str, lengths: str | None, states: Se
 def _direction(
     g: Graph, rnn: Any, suffix: str, reverse: int, x: str, lengths: str | None, states: Sequence[str]
 ) -> tuple[str, list[str]]:
-    cell = lstm_with() if isinstance(rnn, LSTM) else rnn.cell  # with a projection, which ONNX' LSTM has not
+    cell = lstm_with() if isinstance(rnn, LSTM) else rnn._quiet  # with a projection, which ONNX' LSTM has not
+    if cell._program.extras:
+        raise ValueError(
+            f"the cell {cell.name} is given {', '.join(cell._equations.extra)} beside x; expected one without"
+        )
     program, equations, H = cell._program, cell._equations, rnn.hidden_size
     parameters, dtype = rnn.parameters, rnn.dtype
 
@@ -165,9 +172,10 @@ def _direction(
 
     add_up(0, [])
     leaves |= {Operand(Kind.SLOT, slot): value for slot, value in slots.items()}
+    values = _Values(body, leaves, dtype, H)
     if program.h_gates:
-        add_up(program.slots - len(program.h_gates), product(body, before[0], "hh", program.h_gates, cell.gates_hh))
-    values = _Values(body, leaves, dtype)
+        h = before[0] if equations.taken is None else values.of(equations.taken)
+        add_up(program.slots - len(program.h_gates), product(body, h, "hh", program.h_gates, cell.gates_hh))
     if equations.middle is not None:
         m = values.of(equations.middle)
         add_up(0, product(body, m, "hh", program.m_gates, cell.gates_hh))
