@@ -559,8 +559,11 @@ def test_unknown_instruction_set_is_refused(backend: str, tmp_path: Path) -> Non
     assert automatic.stdout in ("numba\n", "numpy\n")
 
 
-@pytest.mark.slow  # half a minute of compiling, which Numba keeps
-@pytest.mark.parametrize(("bits", "cpu", "features"), [(128, "x86-64", "+sse2"), (256, "haswell", "+avx2,+fma")])
+@pytest.mark.slow  # two minutes of compiling, which Numba keeps
+@pytest.mark.parametrize(
+    ("bits", "cpu", "features"),
+    [pytest.param(128, "x86-64", "+sse2", marks=pytest.mark.long), (256, "haswell", "+avx2,+fma")],
+)
 @pytest.mark.parametrize("backend", ["numba"], indirect=True)
 def test_again_with_lesser_vectors_of_numba(backend: str, bits: int, cpu: str, features: str, tmp_path: Path) -> None:
     used = re.search(r"vectors of (\d+) bits", load(backend).describe())
