@@ -359,7 +359,7 @@ def infer(
         reverse=reverse,
         y=y,
         packed=packed,
-        **_beside(extra),
+        extra=extra,
     )
     return y, state_n
 
@@ -378,14 +378,19 @@ def run(
 ) -> tuple[Array, State]:
     """Run one layer for its outputs only: `fastrnn.reference.forward` on a backend."""
     x, state, weights = _fitting(backend, cell, x, state, weights, batch_sizes, extra)
-    options = {"batch_sizes": batch_sizes, "reverse": reverse, "y": y, **_beside(extra)}
-    y, state_n, _ = backend.forward(cell, x, state, weights, tape=False, num_threads=num_threads, **options)
+    y, state_n, _ = backend.forward(
+        cell,
+        x,
+        state,
+        weights,
+        tape=False,
+        num_threads=num_threads,
+        batch_sizes=batch_sizes,
+        reverse=reverse,
+        y=y,
+        extra=extra,
+    )
     return y, state_n
-
-
-def _beside(extra: tuple[Array, ...]) -> dict[str, Any]:
-    """The argument that only backends have which run cells with extras."""
-    return {"extra": extra} if extra else {}
 
 
 def _fitting(
@@ -427,8 +432,18 @@ def forward(
     """Run one layer and keep a tape: `fastrnn.reference.forward` on a backend."""
     given = (x, *state, *weights)
     x, state, weights = _fitting(backend, cell, x, state, weights, batch_sizes, extra)
-    options = {"batch_sizes": batch_sizes, "reverse": reverse, "y": y, **_beside(extra)}
-    y, state_n, kept = backend.forward(cell, x, state, weights, tape=True, num_threads=num_threads, **options)
+    y, state_n, kept = backend.forward(
+        cell,
+        x,
+        state,
+        weights,
+        tape=True,
+        num_threads=num_threads,
+        batch_sizes=batch_sizes,
+        reverse=reverse,
+        y=y,
+        extra=extra,
+    )
     if x is given[0]:
         return y, state_n, Tape(cell, backend, kept, num_threads)
     return y, state_n, Tape(cell, backend, kept, num_threads, (y, *given), layout(y, x, *state, *weights))
@@ -489,8 +504,9 @@ def recall(
         wanted = kept_sizes(backend, cell, (*sizes, 0 if weights.hr is None else y.shape[-1]), weights.ih.dtype)
         if [(k.dtype, k.shape) for k in kept] != [(weights.ih.dtype, (size,)) for size in wanted]:
             raise ValueError(f"the tape has arrays of {[k.size for k in kept]} elements; expected {list(wanted)}")
-    options = {"batch_sizes": batch_sizes, "reverse": reverse, **_beside(extra)}
-    recalled = backend.recall(cell, x, state, weights, y, tuple(kept), **options)
+    recalled = backend.recall(
+        cell, x, state, weights, y, tuple(kept), batch_sizes=batch_sizes, reverse=reverse, extra=extra
+    )
     return Tape(cell, backend, recalled, num_threads)
 
 

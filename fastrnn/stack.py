@@ -101,11 +101,11 @@ def infer(
     tuple
         y (T, N, D*P), or its rows, and the final states.
     """
-    backend, cell, num_threads, batch_sizes, _ = setting
+    backend, cell, num_threads, batch_sizes, beside = setting
     states_n = []
     for layer, directions in enumerate(layers):
         if len(directions) == 1:
-            extra = setting.extra_of(layer)
+            extra = beside[layer].arrays() if beside else ()
             x, state_n = ops.infer(
                 backend, cell, x, states[layer], directions[0], stamp, num_threads, batch_sizes, extra=extra
             )

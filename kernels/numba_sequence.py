@@ -260,8 +260,12 @@ def forward(
     batch_sizes: Array | None = None,
     reverse: bool = False,
     y: Array | None = None,
+    extra: tuple[Array, ...] = (),
 ) -> tuple[Array, State, Tape | None]:
-    """Run a cell over a sequence: `fastrnn.reference.forward`; without a tape, `packed` may replace the weights."""
+    """Run a cell over a sequence: `fastrnn.reference.forward`; without a tape, `packed` may replace the weights.
+
+    `extra` is empty, as `why_not_program` sees to.
+    """
     h_0 = state[0]
     dtype, N, T, real, starts = h_0.dtype, len(h_0), len(x), x.dtype.kind == "f", None
     R = T * N
@@ -570,6 +574,7 @@ def recall(
     *,
     batch_sizes: Array | None,
     reverse: bool,
+    extra: tuple[Array, ...] = (),
 ) -> Tape:
     """Put a tape together again from what `forward` was given and returned, and what `keep` gave."""
     h_0, dtype = state[0], weights.ih.dtype
