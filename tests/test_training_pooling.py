@@ -32,8 +32,11 @@ dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 LIMIT = 1e-12
 
 
-def compare(layer: Any, twin: Any, x: Array, length: int, turn: Any = lambda t: t) -> None:
-    """Values, dx and the gradients of parameters; `turn` brings torch's axes into ours, and back."""
+def compare(layer: Any, twin: Any, x: Array, length: int, turn: Any = lambda t: t) -> set[str]:
+    """Compare values, dx and the gradients of parameters, and return the names of what is as torch's.
+
+    `turn` brings torch's axes into ours, and back.
+    """
     import torch
 
     dtype = x.dtype.name
@@ -54,6 +57,7 @@ def compare(layer: Any, twin: Any, x: Array, length: int, turn: Any = lambda t: 
         assert list(grads) == list(layer.parameters) == [name for name, _ in twin.named_parameters()]
         for name, p in twin.named_parameters():
             assert_close(name, grads[name], p.grad.numpy(), tolerance(p.grad.numpy(), dtype, length * x.size))
+    return {"y", "dx", *grads}
 
 
 @dtypes
@@ -68,7 +72,7 @@ def test_activations(torch: ModuleType, dtype: str, shape: tuple[int, ...], scal
         (Tanh(), nn.Tanh()),
         (Softmax(), nn.Softmax(-1)),
     ):
-        compare(ours, theirs, x, 8)
+        assert compare(ours, theirs, x, 8) == {"y", "dx"}
 
 
 def test_relu_keeps_nan_and_gives_zero_at_zero() -> None:
@@ -87,7 +91,8 @@ def test_layer_norm(torch: ModuleType, dtype: str, shape: tuple[int, ...], optio
     for p in layer.parameters.values():
         p += rng.uniform(-1, 1, p.shape).astype(dtype)
     x = (3 + 2 * rng.standard_normal(shape)).astype(dtype)
-    compare(layer, torch.nn.LayerNorm(7, **options, dtype=getattr(torch, dtype)), x, 50)
+    twin = torch.nn.LayerNorm(7, **options, dtype=getattr(torch, dtype))
+    assert compare(layer, twin, x, 50) == {"y", "dx", *layer.parameters}
 
 
 @dtypes
@@ -107,7 +112,7 @@ def test_convolution(
     def turn(t: Any) -> Any:
         return t.permute(axes) if t.shape == x.shape else t.permute(*np.argsort(axes).tolist())
 
-    compare(layer, twin, x, 5 * kernel_size, turn)
+    assert compare(layer, twin, x, 5 * kernel_size, turn) == {"y", "dx", *layer.parameters}
 
 
 def test_a_causal_convolution_sees_no_later_step() -> None:
