@@ -444,28 +444,29 @@ def zero_unless_positive(typing: Any, a: Any, b: Any) -> Any:
     return kind(a, b), generate
 
 
+def _of_llvm(name: str) -> Any:
+    """Generate a call of LLVM's function of one vector."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = args[0].type
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(kind, [kind]), f"llvm.{name}.{_suffix(kind)}"
+        )
+        return builder.call(function, args)
+
+    return generate
+
+
 @intrinsic
 def absolute(typing: Any, a: Any) -> Any:
     """|a|."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        name = f"llvm.fabs.{_suffix(args[0].type)}"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(args[0].type, [args[0].type]), name)
-        return builder.call(function, args)
-
-    return a(a), generate
+    return a(a), _of_llvm("fabs")
 
 
 @intrinsic
 def square_root(typing: Any, a: Any) -> Any:
     """The root of a; NaN of negative numbers."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        name = f"llvm.sqrt.{_suffix(args[0].type)}"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(args[0].type, [args[0].type]), name)
-        return builder.call(function, args)
-
-    return a(a), generate
+    return a(a), _of_llvm("sqrt")
 
 
 @intrinsic
