@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -52,8 +52,9 @@ def tree(
     require: Callable[[bool, str], None], pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A copy of the repository without anything that was built in it."""
-    for module in ("setuptools", "Cython", "pip"):
-        require(importlib.util.find_spec(module) is not None, f"{module} is not installed")
+    installed = {distribution.name.lower() for distribution in importlib.metadata.distributions()}
+    for name in ("setuptools", "cython", "pip"):  # not imported: setuptools warns of pip after distutils
+        require(name in installed, f"{name} is not installed")
     built = shutil.ignore_patterns(
         *(".git", ".venv", ".*_cache", ".hypothesis", ".benchmarks"),
         *("build", "dist", "__pycache__", "*.so", "*.egg-info", "build_failure.txt"),

@@ -803,7 +803,6 @@ class Encoded(torch.utils.data.Dataset):
         return train(self.module, self.x[at])[-1]
 
 
-@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX says so where another test has imported it
 def test_in_the_forked_workers_of_a_loader() -> None:
     module = pair("lstm", 40, 64)[1]
     x = torch.randn(4, 30, 20, 40, dtype=torch.float64)
