@@ -303,7 +303,7 @@ def test_accelerate_and_restore_change_classes_in_place() -> None:
             "parametrized": parametrizations.weight_norm(nn.LSTM(I, H), "weight_hh_l0"),
         }
     )
-    before = [(type(m), id(m)) for m in model.modules()]
+    before = [(type(m).__name__, type(m).__mro__[1:], id(m)) for m in model.modules()]
     parameters = [id(p) for p in model.parameters()]
     calls: list[Any] = []
     shared.register_forward_hook(lambda *_: calls.append("hook"))
@@ -311,7 +311,7 @@ def test_accelerate_and_restore_change_classes_in_place() -> None:
 
     assert ours.accelerate(model) is model
     assert ours.accelerate(model) is model
-    assert [id(m) for m in model.modules()] == [at for _, at in before]
+    assert [id(m) for m in model.modules()] == [at for _, _, at in before]
     assert [id(p) for p in model.parameters()] == parameters
     lstm, gru = model["first"]
     assert type(lstm) is ours.LSTM
@@ -319,13 +319,13 @@ def test_accelerate_and_restore_change_classes_in_place() -> None:
     assert gru is shared is model["second"][1]
     assert type(model["second"][0]) is ours.RNN
     assert type(model["custom"]) is Custom
-    assert not isinstance(model["parametrized"], ours.LSTM)
+    assert isinstance(model["parametrized"], ours.LSTM)
     gru(torch.zeros(T, I))
     assert calls == ["hook"]
     assert not gru.training
 
     assert ours.restore(model) is model
-    assert [(type(m), id(m)) for m in model.modules()] == before
+    assert [(type(m).__name__, type(m).__mro__[1:], id(m)) for m in model.modules()] == before
 
 
 @pytest.mark.parametrize("change", [ours.accelerate, ours.restore])
@@ -346,8 +346,85 @@ def test_script_modules_stay() -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.script(nn.Sequential(nn.LSTM(I, H)))
     kinds_before = [type(m) for m in scripted.modules()]
-    ours.accelerate(scripted)
+    with pytest.warns(
+        UserWarning, match=r"nothing in this \w+ runs on fastrnn's kernels: 0: torch.jit has compiled it"
+    ):
+        ours.accelerate(scripted)
     assert [type(m) for m in scripted.modules()] == kinds_before
+    assert ours.report(scripted) == [("0", "LSTM", False, "torch.jit has compiled it")]
+
+
+class Doubled(nn.LSTM):
+    """A user's, whose state dict, pickles and copies are to stay its own."""
+
+    def forward(self, input: Tensor, hx: Any = None) -> Any:
+        return super().forward(2 * input, hx)
+
+
+@pytest.mark.parametrize("named", ["Doubled", Doubled])
+def test_subclasses_on_request(named: Any) -> None:
+    model = nn.Sequential(Doubled(I, H, bidirectional=True, dtype=torch.float64))
+    x = torch.randn(T, N, I, dtype=torch.float64)
+    want = train(model[0], x)
+    with pytest.warns(UserWarning, match=r"0: it is a subclass, .* subclasses=\['Doubled'\]\) takes it"):
+        ours.accelerate(model)
+    ours.accelerate(model, subclasses=[named])
+    assert ours.report(model) == [("0", "Doubled", True, "")]
+    for each in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert isinstance(each[0], Doubled)
+        assert isinstance(each[0], ours.LSTM)
+        each.zero_grad()
+        assert_equal(train(each[0], x), want)
+    assert type(ours.restore(model)[0]) is Doubled
+
+
+@pytest.mark.parametrize(
+    ("subclasses", "error", "message"),
+    [
+        ("Doubled", TypeError, "subclasses is 'Doubled'; expected a list"),
+        (["Linear"], TypeError, "subclasses has 'Linear'; expected subclasses of torch.nn.RNN"),
+        ([3], TypeError, "subclasses has 3; expected subclasses"),
+        (["Other"], ValueError, "subclasses has 'Other', which no module in the model is; recurrent ones are: Doubled"),
+    ],
+)
+def test_what_are_no_subclasses(subclasses: Any, error: type[Exception], message: str) -> None:
+    model = nn.Sequential(Doubled(I, H), nn.Linear(H, H))
+    with pytest.raises(error, match=message):
+        ours.accelerate(model, subclasses=subclasses)
+    assert type(model[0]) is Doubled
+
+
+def test_report_says_what_runs_where(capsys: pytest.CaptureFixture[str]) -> None:
+    half = ours.GRU(I, H).half()
+    model = nn.ModuleDict({"a": nn.LSTM(I, H), "cell": nn.GRUCell(I, H), "bits": half, "out": nn.Linear(H, H)})
+    assert ours.report(model)[0] == ("a", "LSTM", False, "it is torch's own: accelerate it")
+    ours.accelerate(model, verbose=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "a: LSTM, on fastrnn's kernels",
+        "cell: GRUCell, not on fastrnn's kernels: it computes single steps; a torch.nn.GRU takes whole sequences",
+        "bits: GRU, not on fastrnn's kernels: fastrnn's kernels take dense tensors, all float32 or all float64, not "
+        "torch.float16",
+    ]
+    assert [each.on_kernels for each in ours.report(model)] == [True, False, False]
+
+
+def test_a_model_without_anything_to_accelerate() -> None:
+    with pytest.warns(UserWarning, match=r"nothing in this Linear runs on fastrnn's kernels: it has no torch\.nn\.RNN"):
+        ours.accelerate(nn.Linear(I, H))
+
+
+@kinds
+def test_restored_for_a_block(kind: str) -> None:
+    model = nn.ModuleDict(
+        {"plain": pair(kind)[1], "weighed": parametrizations.weight_norm(pair(kind)[1], "weight_hh_l0")}
+    )
+    before = [type(module) for module in model.modules()]
+    block = ours.restored(model)
+    assert block.__enter__() is model
+    assert not any(isinstance(module, ours.LSTM | ours.GRU | ours.RNN) for module in model.modules())
+    error = ArithmeticError()
+    assert not block.__exit__(ArithmeticError, error, None)  # goes on
+    assert [type(module) for module in model.modules()] == before
 
 
 @kinds

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import io
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +23,8 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:Converting a tensor to a Python:Warning",
     "ignore:torch.quantize_per_tensor:UserWarning",
     "ignore:The tensor attributes:UserWarning",
+    "ignore:Exporting a model to ONNX:UserWarning",
+    "ignore:.isinstance.treespec:FutureWarning",
 )
 
 
@@ -44,15 +48,39 @@ def test_files_and_copies(torch: ModuleType, model: Any) -> None:
     assert [type(each[0]) for each in copies] == [fastrnn.torch.LSTM] * 3
 
 
-def test_scripts_and_onnx_want_it_restored(torch: ModuleType, model: Any) -> None:
-    x = torch.zeros(2, 1, 3)
-    with pytest.raises(torch.jit.frontend.NotSupportedError, match="keyword-only arguments"):
-        torch.jit.script(model)
-    with pytest.raises(torch.onnx.errors.UnsupportedOperatorError, match="fastrnn::layer"):
-        torch.onnx.export(model, (x,), io.BytesIO(), dynamo=False)
+def test_scripts_are_torchs(torch: ModuleType, model: Any) -> None:
+    x, rnn = torch.randn(2, 1, 3), model[0]
     expected = model(x)[0]
-    scripted = torch.jit.script(fastrnn.torch.restore(model))
+    with fastrnn.torch.restored(model):
+        scripted = torch.jit.script(model)
     torch.testing.assert_close(scripted(x)[0], expected)
+    assert type(model[0]) is fastrnn.torch.LSTM
+    with pytest.warns(
+        UserWarning, match=r"made torch\.nn's of this fastrnn\.torch\.LSTM: fastrnn\.torch\.accelerate puts"
+    ):
+        scripted = torch.jit.script(model)
+    torch.testing.assert_close(scripted(x)[0], expected)
+    assert model[0] is rnn
+    assert type(rnn) is torch.nn.LSTM
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_onnx_files_are_torchs(
+    torch: ModuleType, require: Callable[[bool, str], None], kind: str, dynamo: bool
+) -> None:
+    require(importlib.util.find_spec("onnxscript") is not None, "onnxscript is not installed")
+    import onnx
+
+    model = torch.nn.Sequential(getattr(torch.nn, kind)(3, 4)).eval()
+    nodes = []
+    for _ in range(2):
+        file = io.BytesIO()
+        torch.onnx.export(model, (torch.zeros(2, 1, 3),), file, dynamo=dynamo, verbose=False)
+        nodes.append([node.op_type for node in onnx.load_from_string(file.getvalue()).graph.node])
+        fastrnn.torch.accelerate(model)
+    assert nodes[0] == nodes[1]
+    assert fastrnn.torch.report(model)[0].on_kernels
 
 
 def test_quantisation_wants_it_restored(torch: ModuleType, model: Any) -> None:
@@ -60,8 +88,9 @@ def test_quantisation_wants_it_restored(torch: ModuleType, model: Any) -> None:
         return torch.ao.quantization.quantize_dynamic(model, {torch.nn.LSTM}, dtype=torch.qint8)[0]
 
     assert type(quantised()) is fastrnn.torch.LSTM
-    fastrnn.torch.restore(model)
-    assert "quantized" in type(quantised()).__module__
+    with fastrnn.torch.restored(model):
+        assert "quantized" in type(quantised()).__module__
+    assert type(model[0]) is fastrnn.torch.LSTM
 
 
 @pytest.mark.long  # four interpreters that import torch

@@ -7,11 +7,11 @@ except ModuleNotFoundError as _error:
         raise
     raise ImportError("fastrnn.torch needs PyTorch: pip install torch", name="torch") from _error
 
-from fastrnn.torch.accelerate import accelerate, restore
+from fastrnn.torch.accelerate import Placement, accelerate, report, restore, restored
 from fastrnn.torch.modules import GRU, LSTM, RNN
 from fastrnn.torch.recurrent import Recurrent
 from fastrnn.torch.threads import share_threads
 
-__all__ = ["GRU", "LSTM", "RNN", "Recurrent", "accelerate", "restore"]
+__all__ = ["GRU", "LSTM", "RNN", "Placement", "Recurrent", "accelerate", "report", "restore", "restored"]
 
 share_threads()

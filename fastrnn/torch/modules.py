@@ -20,7 +20,7 @@ from fastrnn.rows import as_flags
 from fastrnn.steps import Ragged
 from fastrnn.torch.operator import DTYPES, Written, is_traced, layer, run_uncompiled, skip_code, why_no_tapes
 
-__all__ = ["GRU", "LSTM", "RNN", "Layers", "why_not_here", "why_not_transformed"]
+__all__ = ["GRU", "LSTM", "RNN", "Layers", "why_never", "why_not_here", "why_not_transformed"]
 
 
 PLAIN = {Tensor, torch.nn.Parameter}
@@ -216,7 +216,8 @@ class _Recurrent(Layers, torch.nn.RNNBase):
         )
         if reason:
             result = super().forward(input, hx)  # which says what is wrong, if anything is
-            self._warn(reason)
+            if reason is not ONNX:
+                self._warn(reason)
             return result
 
         y, states_n = self._run_input(input, states)
@@ -252,6 +253,17 @@ class _Recurrent(Layers, torch.nn.RNNBase):
     def _layer_cell(self) -> str:
         return self.mode.lower()
 
+    def __prepare_scriptable__(self) -> Any:
+        """What torch.jit.script compiles, and puts into the model: this very module, as torch's."""
+        name = type(self).__name__
+        self.__class__ = next(kind for kind in type(self).__mro__ if kind.__module__ == torch.nn.RNNBase.__module__)
+        warnings.warn(
+            f"torch.jit.script made torch.nn's of this fastrnn.torch.{name}: fastrnn.torch.accelerate puts it back, as "
+            "does to script within fastrnn.torch.restored",
+            stacklevel=2,
+        )
+        return self
+
     def _warn(self, reason: str) -> None:
         """Say once that torch.nn's own kernels are used, and why: what ours do not do."""
         message = f"fastrnn.torch.{type(self).__name__} leaves this to torch.nn: fastrnn's kernels {reason}"
@@ -276,11 +288,22 @@ def _are_same(values: Collection[Any], others: Collection[Any]) -> bool:
     return len(values) == len(others) and all(map(operator.is_, values, others))
 
 
+def why_never(module: Layers) -> str | None:
+    """Why the kernels run none of a module's calls while it is as it is, or None."""
+    return why_no_tapes() or _why_not_these(module._flat_weights)
+
+
+ONNX = "are no operators of ONNX"
+
+
 def why_not_here() -> str | None:
     """Why the kernels do not work under what torch is in the middle of, or None."""
     if torch.is_autocast_enabled("cpu"):
         return "do not run under autocast"
-    return (None if torch.compiler.is_compiling() else why_not_transformed()) or why_no_tapes()
+    compiling = torch.compiler.is_compiling()
+    if (compiling or torch._C._get_tracing_state() is not None) and torch.onnx.is_in_onnx_export():
+        return ONNX
+    return (None if compiling else why_not_transformed()) or why_no_tapes()
 
 
 def why_not_transformed() -> str | None:
