@@ -17,7 +17,7 @@ from fastrnn.fits import check_weights
 
 __all__ = ["Stream"]
 
-Validate = Callable[[Any, Any], Array]
+Validate = Callable[..., Array]  # of x, out, and whether they are of many steps
 
 
 class Stepper(Protocol):
@@ -27,6 +27,9 @@ class Stepper(Protocol):
 
     def step(self, x: Any, out: Any = None, extra: tuple[Array, ...] = ()) -> Array:
         """Take a step."""
+
+    def steps(self, x: Any, out: Any = None, extra: tuple[Array, ...] = ()) -> Array:
+        """Take the steps of x's first axis."""
 
     def load(self, weights: Sequence[Weights]) -> None:
         """Replace each layer's weights."""
@@ -49,6 +52,10 @@ class Stream:
         backend with a stepper of its own allocates nothing. TypeError and ValueError are raised as by `__call__` of the
         module, and leave the state as it was. A stream of a cell that is given values beside x takes
         ``step(x, out=None, *, extra)``, a dict of them by name, each (N,) or (N, H).
+    steps
+        ``steps(x, out=None)`` takes T steps at once, which gives the bits of one after the other in less time: x, y and
+        values beside x have a first axis of T more, (T, N, I) and (T, N, P), and `step`'s rules hold. A backend with a
+        stepper of its own keeps the memory that a block needs for the next ones.
     batch_size
         N, or None where arrays have no such axis.
 
@@ -62,6 +69,8 @@ class Stream:
     ...     y_t = stream.step(x_t, out=y)
     >>> y_t is y, bool((y == gru(x)[0][-1]).all())
     (True, True)
+    >>> bool((stream.steps(x) == gru(np.concatenate([x, x]))[0][5:]).all())
+    True
     >>> stream.reset([1])  # the second sequence starts anew
     >>> stream.state.shape, stream.state.any(axis=(0, 2)).tolist()
     ((1, 3, 20), [True, False, True])
@@ -69,6 +78,7 @@ class Stream:
 
     batch_size: int | None
     step: Callable[..., Array]
+    steps: Callable[..., Array]
 
     def __init__(
         self,
@@ -88,30 +98,41 @@ class Stream:
         make: Any = getattr(backend, "Stepper", None) or partial(_Stepper, backend)
         self._stepper: Stepper = make(cell, weights, batch_size, dtype, num_threads, validate)
         # Itself: a function around it would take a tenth of a small step.
-        self.__dict__ |= {"batch_size": batch_size, "step": self._stepper.step}
+        run = {"step": self._stepper.step, "steps": self._stepper.steps}
         if extra:
-            self.__dict__ |= {"step": partial(self._step_with, extra)}
+            run = {"step": partial(self._step_with, extra), "steps": partial(self._steps_with, extra)}
+        self.__dict__ |= {"batch_size": batch_size, **run}
 
     def _step_with(self, names: tuple[str, ...], x: Any, out: Any = None, *, extra: Any = None) -> Array:
         """`step` of a cell that is given values beside x."""
-        batch, wanted = ((), "() or (H,)") if self.batch_size is None else ((self.batch_size,), "(N,) or (N, H)")
+        return self._stepper.step(x, out, self._take_extra(names, extra, ()))
+
+    def _steps_with(self, names: tuple[str, ...], x: Any, out: Any = None, *, extra: Any = None) -> Array:
+        """`steps` of a cell that is given values beside x."""
+        steps = np.shape(x)[:1] if isinstance(x, np.ndarray) else ()  # what is no array is refused as x
+        return self._stepper.steps(x, out, self._take_extra(names, extra, steps))
+
+    def _take_extra(self, names: tuple[str, ...], extra: Any, steps: tuple[int, ...]) -> tuple[Array, ...]:
+        """Copies of what is given beside x, (T * N, W)."""
+        batch, N = ((), "") if self.batch_size is None else ((self.batch_size,), "N, ")
+        axes, letters = (*steps, *batch), "T, " * len(steps) + N
         _, H, _, dtype = self._sizes[-1]
         given = []
         for what, value in named(self._cell.name, names, extra):
             array = take_array(what, value)
-            if array.ndim == len(batch):
+            if array.ndim == len(axes):
                 array = array[..., None]
-            shape = (*batch, 1 if array.shape[-1:] == (1,) else H)
-            array = ops.as_real(what, array, dtype, shape, wanted)
+            shape = (*axes, 1 if array.shape[-1:] == (1,) else H)
+            array = ops.as_real(what, array, dtype, shape, f"({letters.rstrip(' ')}) or ({letters}H)")
             given.append(array.reshape(-1, shape[-1]).copy())
-        return self._stepper.step(x, out, tuple(given))
+        return tuple(given)
 
     def __repr__(self) -> str:
         sizes = f"batch_size={self.batch_size}, num_layers={len(self._layers)}"
         return f"<Stream of {self._cell.name}, {sizes}>"
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("batch_size", "step"):
+        if name in ("batch_size", "step", "steps"):
             raise AttributeError(f"{name} of a stream is fixed; make another one: module.stream(batch_size)")
         object.__setattr__(self, name, value)
 
@@ -194,20 +215,30 @@ class Stream:
 
 
 def _validate(
-    batch_size: int | None, input_size: int, output_size: int, dtype: np.dtype[Any], x: Any, out: Any
+    batch_size: int | None,
+    input_size: int,
+    output_size: int,
+    dtype: np.dtype[Any],
+    x: Any,
+    out: Any,
+    many: bool = False,
 ) -> Array:
-    """Return x as a contiguous array or intp tokens of the shape that a step takes, if out is one to write to.
+    """Return x as a contiguous array or intp tokens of the shape that a step takes, or many, if out is one to write to.
 
     Raises TypeError or ValueError otherwise.
     """
     batch, N = ((), "") if batch_size is None else ((batch_size,), "N, ")
     given = take_array("x", x)
+    if many:
+        if given.ndim == 0:
+            raise ValueError(f"x has shape (); expected steps, (T, {N}I), or (T, {N.rstrip()}) for token indices")
+        batch, N = (len(given), *batch), f"T, {N}"
     if not ops.is_tokens(given):
         given = ops.as_real("x", given, dtype, (*batch, input_size), f"({N}I)" if N else "(I,)")
     elif given.shape == batch:
         given = ops.as_tokens("x", given, input_size, "input_size")
     else:
-        wanted = "()" if batch_size is None else f"(N,) = ({batch_size},)"
+        wanted = f"({N.rstrip()}) = {batch}" if N else "()"
         raise ValueError(f"x has shape {given.shape}; expected {wanted} for token indices (dtype {given.dtype})")
     if out is not None:
         if not isinstance(out, np.ndarray):
@@ -254,20 +285,30 @@ class _Stepper:
                 self._weights.append((Weights._make(None if w is None else w.copy() for w in each), {}))
 
     def step(self, x: Any, out: Any = None, extra: tuple[Array, ...] = ()) -> Array:
-        """Take a step: `forward` of T = 1, layer by layer."""
+        """Take a step: `forward` of T = 1."""
+        y = self._run(self._validate(x, out)[None], extra)[0]
+        return self._give(y, out)
+
+    def steps(self, x: Any, out: Any = None, extra: tuple[Array, ...] = ()) -> Array:
+        """Take many."""
+        return self._give(self._run(self._validate(x, out, True), extra), out)
+
+    def _give(self, y: Array, out: Any) -> Array:
+        if out is None:
+            return y
+        out[...] = y
+        result: Array = out
+        return result
+
+    def _run(self, rows: Array, extra: tuple[Array, ...]) -> Array:
+        """`forward` of all layers, on steps of x."""
         beside = {"extra": extra} if extra else {}
-        rows = self._validate(x, out)[None]
         if not self._batched:
-            rows = rows[None]
+            rows = rows[:, None]
         for (weights, packed), state in zip(self._weights, self.states, strict=True):
             rows, state_n, _ = self._backend.forward(
                 self._cell, rows, state, weights, tape=False, num_threads=self._num_threads, **packed, **beside
             )
             for kept, new in zip(state, state_n, strict=True):
                 kept[...] = new
-        y: Array = rows[0] if self._batched else rows[0, 0]
-        if out is None:
-            return y
-        out[...] = y
-        result: Array = out
-        return result
+        return rows if self._batched else rows[:, 0]

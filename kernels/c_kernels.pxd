@@ -51,6 +51,7 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_AT_OWN
         FASTRNN_F32
         FASTRNN_F64
+        FASTRNN_ROW_VECTORS
         FASTRNN_CHUNKS_TO_LOOK
         FASTRNN_FEW_ROWS
         FASTRNN_GRADIENT_ROWS
@@ -147,6 +148,7 @@ cdef extern from "kernels.h" nogil:
         void (*pack)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*project)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*steps_of_row)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_take)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_middle)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_phases)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil

@@ -35,7 +35,7 @@ from c_kernels cimport (
     FASTRNN_AT_SLOT,
     FASTRNN_AT_SUM,
     FASTRNN_AT_UNIT,
-    FASTRNN_CHUNKS_TO_LOOK,
+    FASTRNN_CHUNKS_TO_LOOK, FASTRNN_ROW_VECTORS,
     FASTRNN_CONSTANTS,
     FASTRNN_EXTRAS,
     FASTRNN_F32,
@@ -501,6 +501,7 @@ cdef struct Job:
     int packs_as_it_goes  # each step packs what it needs into L1
     int by_hidden       # threads split the hidden units, with a barrier per step; else the batch
     bint apart          # threads that do so need no barrier
+    bint of_row         # the steps of a single row are taken at once
     ptrdiff_t steps     # of one projection of the input
     fastrnn_sizes sizes
     fastrnn_watch watch
@@ -553,6 +554,10 @@ cdef:
     ptrdiff_t FEW_ROWS = FASTRNN_FEW_ROWS
     # Whether a step of a single row takes two blocks at once.
     ptrdiff_t PAIRS = True
+    # Up to this many unit vectors the steps of a single row are taken at once: see layer_row.inc.h.
+    ptrdiff_t ROW_VECTORS = 8
+    # From this many columns on x is projected ahead there, too.
+    ptrdiff_t ROW_INPUTS = 32
 
 cdef dict ADDRESSES = {
     "FLOPS_WORTH_A_THREAD": <size_t> &FLOPS_WORTH_A_THREAD,
@@ -564,6 +569,8 @@ cdef dict ADDRESSES = {
     "STEPS_NOT_WORTH_PACKING_LARGE": <size_t> &STEPS_NOT_WORTH_PACKING_LARGE,
     "FEW_ROWS": <size_t> &FEW_ROWS,
     "PAIRS": <size_t> &PAIRS,
+    "ROW_VECTORS": <size_t> &ROW_VECTORS,
+    "ROW_INPUTS": <size_t> &ROW_INPUTS,
 }
 
 
@@ -973,8 +980,14 @@ cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
     if job.packs_as_it_goes:
         job.by_hidden = True  # so that each block is packed by one thread only
     l.keep = tape
+    job.of_row = (
+        l.batch == 1 and l.offsets == NULL and job.threads == 1 and job.cell.steps_of_row != NULL and not tape
+        and l.u == NULL and job.projection.b == NULL and not job.packs_as_it_goes and not l.split_x
+        and l.hidden <= min(ROW_VECTORS, FASTRNN_ROW_VECTORS) * job.lanes)
     l.projected = l.x != NULL and (
         l.split_x or (l.steps > 1 and (job.packs_as_it_goes or l.batch < ROWS_WORTH_FUSING or is_scan(l))))
+    if job.of_row and l.inputs < ROW_INPUTS:
+        l.projected = False
     if l.projected:
         job.steps = max(1, PROJECTION_BYTES // max(1, of_a_step))
         if l.split_x:
@@ -1044,7 +1057,7 @@ cdef inline ptrdiff_t first_row(const Job *job, int part, ptrdiff_t n) noexcept 
 cdef void forward_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
     cdef fastrnn_layer layer = job.layer
-    cdef ptrdiff_t s, last, lowest, highest, row, rows, b0 = 0, b1 = job.blocks, n0 = 0, n1 = layer.batch
+    cdef ptrdiff_t s, last, lowest, highest, row, rows, b0 = 0, b1 = job.blocks, n0 = 0, n1 = layer.batch, due = 0
     cdef ptrdiff_t to_look = job.steps_to_look
     cdef bint by_step = job.by_hidden and not job.apart  # whether there is a barrier
     # Where others wait, it may not leave alone.
@@ -1074,7 +1087,13 @@ cdef void forward_task(void *context, int part) noexcept nogil:
                     return
                 n0 = batch_start(job, part, s, last)
                 n1 = batch_start(job, part + 1, s, last)
-        if not stopped:
+        if job.of_row:
+            if s == due and not stopped:  # at once to where it is looked whether to stop, or x is projected
+                due = min(s + to_look, layer.steps)
+                if layer.projected:
+                    due = min(due, (s // job.steps + 1) * job.steps)
+                job.cell.steps_of_row(&layer, s, due)
+        elif not stopped:
             if (layer.m != NULL or has_phases(&layer)) and not layer.keep and not layer.projected:
                 layer.z_row = fastrnn_step_row(&layer, s)
             if layer.taken != NULL:
@@ -1248,6 +1267,7 @@ cdef class Stepper:
     cdef bint busy  # in a step: of another thread
     cdef bint extras  # whether the cell is given anything beside x
     cdef list packed, memory  # Packed by layer; Buffers
+    cdef tuple room  # Buffers that `steps` needs
     cdef Buffer jobs  # a Job by layer
     cdef int dimensions, threads, typenum
     cdef ptrdiff_t batch
@@ -1326,14 +1346,14 @@ cdef class Stepper:
                 job.layer.z, job.layer.scratch, job.layer.m, job.layer.taken = (
                     before.z, before.scratch, before.m, before.taken)
 
-    cdef bint fits(self, object array, ptrdiff_t columns, bint written) noexcept:
-        """Whether an array can be used as it is: (N, columns) of the dtype."""
+    cdef bint fits(self, object array, ptrdiff_t columns, bint written, bint many=False) noexcept:
+        """Whether an array can be used as it is: (N, columns) of the dtype, or many of these."""
         if not cnp.PyArray_CheckExact(array):
             return False
         cdef cnp.ndarray a = array
         return (
-            cnp.PyArray_TYPE(a) == self.typenum and a.ndim == self.dimensions
-            and a.shape[self.dimensions - 1] == columns and (self.dimensions == 1 or a.shape[0] == self.batch)
+            cnp.PyArray_TYPE(a) == self.typenum and a.ndim == self.dimensions + many
+            and a.shape[a.ndim - 1] == columns and (self.dimensions == 1 or a.shape[a.ndim - 2] == self.batch)
             and (cnp.PyArray_ISCARRAY(a) if written else cnp.PyArray_ISCARRAY_RO(a)))
 
     cdef int refuse_when_busy(self) except -1:
@@ -1349,7 +1369,6 @@ cdef class Stepper:
         cdef int layer, count = len(self.packed)
         cdef Job *jobs = <Job *> self.jobs.data
         cdef Job *job
-        cdef fastrnn_layer *l
         cdef const void *before
         cdef cnp.npy_intp *shape = [self.batch, jobs[count - 1].layer.outputs]
         if not self.fits(x, jobs[0].layer.inputs, False) or (out is not None and not self.fits(out, shape[1], True)):
@@ -1366,26 +1385,96 @@ cdef class Stepper:
         before = pointer(x)
         for layer in range(count):
             job = jobs + layer
-            l = &job.layer
-            l.extras = given.extras
             if layer == 0 and cnp.PyArray_TYPE(<cnp.ndarray> x) != self.typenum:
-                l.x, l.tokens = NULL, <const intptr_t *> before
+                self.run_layer(job, NULL, <const intptr_t *> before, given.extras)
             else:
-                l.x, l.tokens = before, NULL
-            begin(&job.watch, stops=False)  # or the layers' states would be of different steps
-            take_pool(job, self.threads if worth_threads(job) else 1)
-            plan_forward(job, False, True)
-            with nogil:
-                fastrnn_pool_run(forward_task, job, job.threads, job.by_hidden or l.projected, &job.watch)
-                if job.threads > 1:
-                    fastrnn_pool_release()
-            memcpy(<void *> l.h_0, l.y, l.batch * l.outputs * job.itemsize)
-            before = l.h_0
+                self.run_layer(job, before, NULL, given.extras)
+            before = job.layer.h_0
         self.busy = False
         if not self.fits(out, shape[1], True):
             raise ValueError("out was changed during the step; expected its shape, dtype and flags to stay")
         memcpy(pointer(out), before, shape[0] * shape[1] * itemsize_of(self.typenum))
         return out
+
+    cdef void run_layer(
+        self, Job *job, const void *x, const intptr_t *tokens, const fastrnn_extra *extras) noexcept:
+        """The next steps of a layer: y, and the states after them."""
+        cdef fastrnn_layer *l = &job.layer
+        cdef size_t size = l.batch * l.outputs * job.itemsize
+        l.x, l.tokens, l.extras = x, tokens, extras
+        begin(&job.watch, stops=False)  # or the layers' states would be of different steps
+        take_pool(job, self.threads if worth_threads(job) else 1)
+        plan_forward(job, False, True)
+        with nogil:
+            fastrnn_pool_run(forward_task, job, job.threads, job.by_hidden or l.projected, &job.watch)
+            if job.threads > 1:
+                fastrnn_pool_release()
+        memcpy(<void *> l.h_0, <char *> l.y + (l.steps - 1) * size, size)
+
+    def steps(self, x, out=None, tuple extra=()):
+        """Take the steps of x, (T, N, I) or (T, I), and return the last layer's outputs."""
+        cdef fastrnn_layer given, before
+        cdef Buffer memory
+        cdef int layer, count = len(self.packed)
+        cdef Job *jobs = <Job *> self.jobs.data
+        cdef Job *job
+        cdef fastrnn_layer *l
+        cdef cnp.npy_intp *shape = [0, self.batch, jobs[count - 1].layer.outputs]
+        cdef cnp.npy_intp *one = [0, shape[2]]  # without a batch
+        if not self.fits(x, jobs[0].layer.inputs, False, True) or (
+                out is not None and (not self.fits(out, shape[2], True, True) or len(out) != len(x))):
+            x = self.validate(x, out, True)
+        shape[0] = one[0] = len(x)
+        if out is None:
+            out = empty(self.dimensions + 1, shape if self.dimensions == 2 else one, self.typenum)
+        if shape[0] == 0:
+            return out
+        held = hold(x)
+        given.extras = NULL
+        if self.extras or extra:
+            given.batch, given.rows, given.hidden = self.batch, shape[0] * self.batch, jobs[0].layer.hidden
+            memory = describe_extras(&given, self.typenum, self.cell, extra)
+        self.make_room(shape[0])
+        self.refuse_when_busy()
+        self.busy = True
+        cdef const void *rows = pointer(x)
+        for layer in range(count):
+            job = jobs + layer
+            l = &job.layer
+            before = l[0]
+            l.steps, l.rows = shape[0], shape[0] * self.batch
+            l.y, l.z = (<Buffer> self.room[layer % 2]).data, (<Buffer> self.room[2]).data
+            if layer == 0 and cnp.PyArray_TYPE(<cnp.ndarray> x) != self.typenum:
+                self.run_layer(job, NULL, <const intptr_t *> rows, given.extras)
+            else:
+                self.run_layer(job, rows, NULL, given.extras)
+            rows = l.y
+            l.steps, l.rows, l.y, l.z, l.z_stride = 1, self.batch, before.y, before.z, before.z_stride
+        self.busy = False
+        if not self.fits(out, shape[2], True, True) or len(out) != shape[0]:
+            raise ValueError("out was changed during the steps; expected its shape, dtype and flags to stay")
+        memcpy(pointer(out), rows, shape[0] * shape[1] * shape[2] * itemsize_of(self.typenum))
+        return out
+
+    cdef int make_room(self, ptrdiff_t steps) except -1:
+        """Memory for so many steps, kept for the next ones: rows of two layers, and the largest Z."""
+        cdef int layer
+        cdef ptrdiff_t rows = 0, z = 0
+        cdef Job *jobs = <Job *> self.jobs.data
+        cdef Job job
+        for layer in range(len(self.packed)):
+            job = jobs[layer]
+            rows = max(rows, steps * self.batch * job.layer.outputs * job.itemsize)
+            job.layer.steps, job.layer.rows, job.layer.x = steps, steps * self.batch, job.layer.h_0
+            job.layer.z_stride = 0
+            split_over(&job, self.threads if worth_threads(&job) else 1)
+            plan_forward(&job, False, True)
+            z = max(z, size_of_z(&job, job.layer.z_stride, job.layer.rows) * job.itemsize)
+        if self.room is None or (<Buffer> self.room[0]).size < <size_t> rows or (
+                (<Buffer> self.room[2]).size < <size_t> z):
+            self.refuse_when_busy()
+            self.room = (Buffer(rows), Buffer(rows), Buffer(max(z, 1)))
+        return 0
 
 
 # ---- what a tape holds
@@ -1839,7 +1928,7 @@ def explain(cell, weights, ptrdiff_t steps, ptrdiff_t batch, *, bint tokens, bin
                    "packed by an earlier call" if packed and not tape else "packed first",
         "input product": "columns of weight_ih, gathered" if tokens else products[l.split_x] + (
             f", {min(job.steps, max(steps, 1))} steps ahead" if l.projected else ", step by step"),
-        "recurrent product": chains,
+        "recurrent product": chains + (", sums of one row in registers" if job.of_row else ""),
     }
     if tape:
         chosen["weight gradients"] = "in place, a few rows" if l.few_rows else products[l.split_w]

@@ -290,6 +290,14 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant("gates_of_the_groups_first_slot", "gates + first - start * units}", "gates}", "written"),
     ],
+    ("kernels/c/layer_row.inc.h", "switches stream"): [
+        Mutant("rows_begin_with_zeros", "vec_load_part(before + q * LANES, FN(left)(l, q));", "(vec){0};"),
+        Mutant("rows_keep_no_c", "for (ptrdiff_t q = 0; HAS_C && q < vectors; q++) vec_store", "if (0) vec_store"),
+        Mutant("rows_take_h_of_two_steps_ago", "now = !now", "now = now"),
+        Mutant("whole_vectors_of_a_last_row", "&& row * H + vectors * LANES <= l->rows * H", ""),
+        Mutant("whole_vectors_beside_another_direction", "l->y_row == H && ", ""),
+        Mutant("rows_of_odd_steps_miss_a_block", "groups - 1 - i : i", "groups - 2 - i : i"),
+    ],
     ("kernels/c/layer_program.inc.h", "written"): [
         Mutant(
             "parameters_are_those_of_the_first_units", "i * l->hidden + (q + u) * LANES", "i * l->hidden + u * LANES"
@@ -603,7 +611,12 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "axis = 1",
             "kernels modules",
         ),
-        Mutant("stepper_takes_any_batch", "(self.dimensions == 1 or a.shape[0] == self.batch)", "True", "stream input"),
+        Mutant(
+            "stepper_takes_any_batch",
+            "(self.dimensions == 1 or a.shape[a.ndim - 2] == self.batch)",
+            "True",
+            "stream input",
+        ),
         Mutant(
             "kept_sizes_forget_the_initial_state",
             "sizes.append((batch + rows) * c_width",

@@ -58,6 +58,16 @@ def test_choices(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["cython"], indirect=True)
+def test_rows_at_once_are_named_where_they_run(backend: str) -> None:
+    module = fastrnn.LSTM(3, 8, backend=backend)
+    registers = re.compile("recurrent product.*, sums of one row in registers")
+    assert registers.search(module.explain((50, 1, 3)))
+    assert not registers.search(module.explain((50, 2, 3)))
+    assert not registers.search(module.explain((50, 1, 3), training=True))
+    assert not registers.search(fastrnn.LSTM(3, 999, backend=backend).explain((50, 1, 3)))
+
+
+@pytest.mark.parametrize("backend", ["cython"], indirect=True)
 def test_split_products_are_named_where_they_run(backend: str) -> None:
     if "amx: used" not in load(backend).describe():
         pytest.skip("no matrix unit here, or FASTRNN_ISA forbids it")

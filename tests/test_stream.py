@@ -50,6 +50,69 @@ def test_steps_are_those_of_one_call(backend: str, kind: str, dtype: str, option
 
 @backends
 @kinds
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_blocks_of_steps_are_those_of_one_call(backend: str, kind: str, dtype: str) -> None:
+    tolerance = None if backend != "numpy" else 1e-5 if dtype == "float32" else 1e-14
+    shapes = [(1, 1, 9, 1), (1, 40, 16, 2), (1, 3, 70, 3), (5, 3, 17, 2), (37, 1, 130, 1)]
+    for (N, I, H, L), proj_size, tokens in itertools.product(shapes, (0, 7), (False, True)):
+        if proj_size and kind != "lstm":
+            continue
+        call = Call(kind, 12, N, I, H, num_layers=L, dtype=dtype, proj_size=proj_size, tokens=tokens)
+        module = make(kind, *call.sizes, dtype=dtype, backend=backend, **call.options)
+        x, state = call.arrays()["x"], as_state(call.arrays()["state"])
+        want, want_state = module(x, state)
+        stream = module.stream(N)
+        stream.state = state
+        out = np.full((4, *want.shape[1:]), np.nan, dtype)
+        got = [stream.steps(x[:5]), stream.step(x[5])[None], stream.steps(x[6:6]), stream.steps(x[6:10], out), None]
+        assert got[3] is out
+        got[4] = stream.steps(x[10:])
+        pairs = [("y", np.concatenate(got), want)]
+        pairs += [*zip(("h_n", "c_n"), as_tuple(stream.state), as_tuple(want_state))]  # noqa: B905  (lstm alone has c)
+        for name, one, other in pairs:
+            if tolerance is None:
+                assert_same_bits(name, one, other)
+            else:
+                assert_close(name, one, other, tolerance)
+
+
+@backends
+def test_blocks_of_steps_without_a_batch_and_in_place(backend: str) -> None:
+    module = make("gru", 20, 20, 2, backend=backend)
+    x = np.random.default_rng(0).standard_normal((7, 20)).astype(np.float32)
+    one, other = module.stream(None), module.stream(None)
+    want = streamed(one, x)
+    assert other.steps(x, out=x) is x
+    tokens = np.array([3, 19, 0])
+    pairs = [(x, want), (other.steps(tokens), np.stack([one.step(token) for token in tokens]))]
+    for got, stepped in pairs:
+        if backend == "numpy":
+            assert_close("y", got, stepped, 1e-5)
+        else:
+            assert_same_bits("y", got, stepped)
+
+
+@backends
+def test_blocks_that_are_none_leave_the_state(backend: str) -> None:
+    stream = make("lstm", 3, 4, 1, backend=backend).stream(2)
+    stream.step(np.ones((2, 3), np.float32))
+    before = stream.state
+    refused = [
+        (np.float32(1), None, r"x has shape \(\); expected steps, \(T, N, I\)"),
+        (np.ones((5, 3), np.float32), None, r"x has shape \(5, 3\); expected \(T, N, I\) = \(5, 2, 3\)"),
+        (np.ones((5, 2, 4), np.float32), None, r"x has shape \(5, 2, 4\); expected \(T, N, I\)"),
+        (np.ones(5, int), None, r"x has shape \(5,\); expected \(T, N,\) = \(5, 2\) for token indices"),
+        (np.ones((5, 2, 3), np.float32), np.ones((4, 2, 4), np.float32), r"out has shape .*\(T, N, P\) = \(5, 2, 4\)"),
+    ]
+    for x, out, message in refused:
+        with pytest.raises(ValueError, match=message):
+            stream.steps(x, out)
+    for one, other in zip(stream.state, before, strict=True):
+        assert_same_bits("state", one, other)
+
+
+@backends
+@kinds
 def test_without_a_batch(backend: str, kind: str) -> None:
     module = make(kind, 3, 17, 2, backend=backend)
     x = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)

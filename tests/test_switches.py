@@ -14,6 +14,7 @@ from calls import Call, kinds, module_of, train
 from problems import Problem, make, run
 from tolerances import Outcome, assert_same_bits
 
+import fastrnn
 from fastrnn import ops, stack
 from fastrnn.backends import BACKENDS, load
 from fastrnn.cells import CELLS
@@ -35,9 +36,12 @@ SWITCHES = {
     "input projected step by step": {"ROWS_WORTH_FUSING": ALWAYS, "PROJECTION_BYTES": 0},
     "input taken in with h": {"ROWS_WORTH_FUSING": 0},
     "gradients of a few rows as of many": {"FEW_ROWS": 0},
-    "rows without pairs of blocks": {"PAIRS": False},
+    "rows without pairs of blocks": {"PAIRS": False, "ROW_VECTORS": 0},
+    "rows step by step": {"ROW_VECTORS": 0},
+    "rows at once, input projected": {"ROW_INPUTS": 0},
+    "rows at once, of many units, input taken in": {"ROW_VECTORS": ALWAYS, "ROW_INPUTS": ALWAYS},
 }
-SHAPES = [(5, 1, 3, 130), (2, 53, 5, 17), (9, 37, 33, 65), (1, 7, 4, 33), (7, 2, 16, 200)]
+SHAPES = [(5, 1, 3, 130), (2, 53, 5, 17), (9, 37, 33, 65), (1, 7, 4, 33), (7, 2, 16, 200), (6, 1, 40, 21)]
 ORDERS: list[dict[str, Any]] = [{}, {"tokens": True}, {"ragged": True, "reverse": True}, {"proj_size": 35}]
 ORDERS += [{"ragged": True, "proj_size": 3, "bias": False}]
 PROBLEMS = [(cell, order) for cell in CELLS for order in ORDERS if cell == "lstm" or "proj_size" not in order]
@@ -92,6 +96,17 @@ def test_same_bits_with_a_choice_forced(
             for other in others:
                 for name, array in other.items():
                     assert_same_bits(f"inferred {name} of {num_threads} threads at {shape}", array, inferred[name])
+
+
+@cython
+@pytest.mark.parametrize("H", [7, 16, 21])
+def test_rows_at_once_write_the_columns_of_their_direction(backend: str, H: int) -> None:
+    for kind in (fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN):
+        module = kind(3, H, num_layers=2, bidirectional=True, backend=backend, seed=0)
+        x = np.random.default_rng(0).standard_normal((9, 1, 3)).astype(np.float32)
+        with overridden(ROW_VECTORS=0):
+            want = module(x)[0]
+        assert_same_bits("y", module(x)[0], want)
 
 
 # What memory held before

@@ -59,6 +59,12 @@
 #define rnn_relu_MIDDLE(name) NULL
 #define lstm_MIDDLE(name) NULL
 #define gru_MIDDLE(name) NULL
+/* and what only the others have */
+#define program_OF_ROW(name) NULL
+#define rnn_tanh_OF_ROW(name) NAME(rnn_tanh_##name)
+#define rnn_relu_OF_ROW(name) NAME(rnn_relu_##name)
+#define lstm_OF_ROW(name) NAME(lstm_##name)
+#define gru_OF_ROW(name) NAME(gru_##name)
 #endif
 
 INLINE void NAME(rnn_tanh_gates)(vec z[1], vec *c) { z[0] = vec_tanh(z[0]); }
