@@ -49,6 +49,19 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_AT_ROW
         FASTRNN_AT_SUM
         FASTRNN_AT_OWN
+        FASTRNN_ADD_ADD
+        FASTRNN_SUB_MUL
+        FASTRNN_MUL_MUL
+        FASTRNN_MUL_FMA
+        FASTRNN_MUL_FNMA
+        FASTRNN_MUL_SIGMOID_BACK
+        FASTRNN_MUL_TANH_BACK
+        FASTRNN_FMA_ADD
+        FASTRNN_FMA_SIGMOID
+        FASTRNN_FMA_TANH
+        FASTRNN_ADDED_MUL
+        FASTRNN_ADDED_FMA
+        FASTRNN_ADDED_FNMA
         FASTRNN_F32
         FASTRNN_F64
         FASTRNN_ROW_VECTORS
@@ -57,7 +70,7 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_GRADIENT_ROWS
 
     ctypedef struct fastrnn_instruction:
-        int op, out, a, b, c
+        int op, out, a, b, c, d, e
 
     ctypedef struct fastrnn_code:
         const fastrnn_instruction *instructions
@@ -66,7 +79,8 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct fastrnn_phase:
         fastrnn_code of_row, of_units
         int means[32]
-        int mean_count, ends
+        int reads[96]
+        int mean_count, read_count, ends
 
     ctypedef struct fastrnn_program:
         int units, blocks, slots, x_slots, h_slots, m_slots, states, parameters, gates, reads_h
@@ -78,7 +92,7 @@ cdef extern from "kernels.h" nogil:
         fastrnn_code forward, backward, inside, take, take_back, middle, middle_back
         const fastrnn_phase *phases
         const fastrnn_phase *phases_back
-        int phase_count, phase_back_count, row_values
+        int phase_count, phase_back_count, row_values, all_row_values, sums
 
     ctypedef struct fastrnn_extra:
         const void *at

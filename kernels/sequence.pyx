@@ -21,11 +21,14 @@ from libc.stdint cimport intptr_t
 from libc.string cimport memcpy, memset
 
 from c_kernels cimport (
+    FASTRNN_ADDED_FMA,
+    FASTRNN_ADDED_FNMA,
+    FASTRNN_ADDED_MUL,
+    FASTRNN_ADD_ADD,
     FASTRNN_AT_AFTER,
     FASTRNN_AT_BEFORE,
     FASTRNN_AT_CONSTANT,
     FASTRNN_AT_EXTRA,
-    FASTRNN_AT_TAKEN,
     FASTRNN_AT_GRADIENT,
     FASTRNN_AT_MIDDLE,
     FASTRNN_AT_OWN,
@@ -34,6 +37,7 @@ from c_kernels cimport (
     FASTRNN_AT_SHOWN,
     FASTRNN_AT_SLOT,
     FASTRNN_AT_SUM,
+    FASTRNN_AT_TAKEN,
     FASTRNN_AT_UNIT,
     FASTRNN_CHUNKS_TO_LOOK, FASTRNN_ROW_VECTORS,
     FASTRNN_CONSTANTS,
@@ -41,10 +45,18 @@ from c_kernels cimport (
     FASTRNN_F32,
     FASTRNN_F64,
     FASTRNN_FEW_ROWS,
+    FASTRNN_FMA_ADD,
+    FASTRNN_FMA_SIGMOID,
+    FASTRNN_FMA_TANH,
     FASTRNN_GRADIENT_ROWS,
     FASTRNN_GROUP_UNITS,
     FASTRNN_GRU,
     FASTRNN_LSTM,
+    FASTRNN_MUL_FMA,
+    FASTRNN_MUL_FNMA,
+    FASTRNN_MUL_MUL,
+    FASTRNN_MUL_SIGMOID_BACK,
+    FASTRNN_MUL_TANH_BACK,
     FASTRNN_PARAMETERS,
     FASTRNN_PROGRAM,
     FASTRNN_RECYCLED,
@@ -53,6 +65,7 @@ from c_kernels cimport (
     FASTRNN_RNN_TANH,
     FASTRNN_ROW_VALUES,
     FASTRNN_STATES,
+    FASTRNN_SUB_MUL,
     FASTRNN_SUMS,
     FASTRNN_UNIT_SLOTS,
     fastrnn_cell,
@@ -392,6 +405,66 @@ cdef int place(operand) except -1:
     return first + index
 
 
+# Two operations in one instruction, by the first one, the second, and which of its operands the first one makes.
+TWO_AT_ONCE = {
+    (Op.ADD, Op.ADD, 0): FASTRNN_ADD_ADD,
+    (Op.SUB, Op.MUL, 0): FASTRNN_SUB_MUL,
+    (Op.MUL, Op.MUL, 0): FASTRNN_MUL_MUL,
+    (Op.MUL, Op.FMA, 0): FASTRNN_MUL_FMA,
+    (Op.MUL, Op.FNMA, 0): FASTRNN_MUL_FNMA,
+    (Op.MUL, Op.SIGMOID_BACK, 0): FASTRNN_MUL_SIGMOID_BACK,
+    (Op.MUL, Op.TANH_BACK, 0): FASTRNN_MUL_TANH_BACK,
+    (Op.FMA, Op.ADD, 0): FASTRNN_FMA_ADD,
+    (Op.FMA, Op.SIGMOID, 0): FASTRNN_FMA_SIGMOID,
+    (Op.FMA, Op.TANH, 0): FASTRNN_FMA_TANH,
+    (Op.MUL, Op.FMA, 2): FASTRNN_ADDED_MUL,
+    (Op.FMA, Op.FMA, 2): FASTRNN_ADDED_FMA,
+    (Op.FNMA, Op.FMA, 2): FASTRNN_ADDED_FNMA,
+}
+OPERANDS = {Op.SIGMOID: 1, Op.TANH: 1, Op.FMA: 3, Op.FNMA: 3}  # of these operations, if not two
+EITHER_WAY = (Op.ADD, Op.MUL, Op.FMA, Op.FNMA)  # whose first two operands may change places
+
+
+def two_at_once(first, second, rest):
+    """Both instructions as one with the same bits: (op, out, a, b, c, d, e). None if there is none such.
+
+    Nobody else may read what the first one leaves; `rest` are the instructions that follow.
+    """
+    made = first.out
+    read = list(second[2:2 + OPERANDS.get(second.op, 2)])
+    if made.kind != Kind.REGISTER or read.count(made) != 1:
+        return None
+    if second.out != made:
+        for later in rest:
+            if made in later[2:]:
+                return None
+            if later.out == made:
+                break
+    at = read.index(made)
+    if at == 1 and second.op in EITHER_WAY:
+        read[0], read[1] = read[1], read[0]
+        at = 0
+    op = TWO_AT_ONCE.get((first.op, second.op, at))
+    if op is None:
+        return None
+    d, e = first.a, first.b
+    read[at] = d  # which is not looked at
+    a, b, c = read + [d] * (3 - len(read))
+    return op, second.out, a, b, first.c if first.op in (Op.FMA, Op.FNMA) else c, d, e
+
+
+def with_two_at_once(instructions):
+    """A program whose instructions have operands a to e, two operations in one where that can be."""
+    cdef ptrdiff_t i = 0, count = len(instructions)
+    found = []
+    while i < count:
+        both = two_at_once(instructions[i], instructions[i + 1], instructions[i + 2:]) if i + 1 < count else None
+        one = instructions[i]
+        found.append(both or (*one, one.a, one.a))
+        i += 2 if both else 1
+    return found
+
+
 cdef class Compiled:
     """A cell's program for the kernels, in one dtype."""
 
@@ -408,14 +481,21 @@ cdef class Compiled:
         p.states, p.parameters, p.gates, p.reads_h = program.states, program.units, gates, program.reads_h
         p.registers, p.constant_count, p.extras = program.registers, len(program.constants), len(program.extras)
         all_phases = program.phases + program.phases_back
+        rows_read = [
+            sorted({operand.index for one in each.of_units for operand in one[1:] if operand.kind == Kind.ROW})
+            for each in all_phases]
+        rows_made = [
+            operand.index for each in all_phases for one in each.of_row for operand in one[1:] if operand.kind == Kind.ROW]
+        rows_made += [index for each in all_phases for index in each.means]
+        p.all_row_values = max([program.row_values] + [index + 1 for index in rows_made])
+        p.sums = max([len(each.means) for each in all_phases], default=0)
         cdef ptrdiff_t room = max(p.slots + (0 if all_phases else p.parameters), <int> program.room)
         p.units, p.blocks = units, (room * units + 3) // 4
         for name, count, most in (
                 ("sums, parameters and values to keep", room, FASTRNN_UNIT_SLOTS), ("gates", gates, FASTRNN_UNIT_SLOTS),
                 ("parameters", p.parameters, FASTRNN_PARAMETERS), ("states", p.states, FASTRNN_STATES),
                 ("values beside x", p.extras, FASTRNN_EXTRAS), ("constants", p.constant_count, FASTRNN_CONSTANTS),
-                ("values of a row", program.row_values, FASTRNN_ROW_VALUES),
-                ("means at once", max([len(each.means) for each in all_phases], default=0), FASTRNN_SUMS),
+                ("values of a row", p.all_row_values, FASTRNN_ROW_VALUES), ("means at once", p.sums, FASTRNN_SUMS),
                 ("registers", p.registers, FASTRNN_REGISTERS)):
             if count > most:
                 raise ValueError(f"the cell has {count} {name}; expected {most} at the most for the C kernels")
@@ -431,6 +511,7 @@ cdef class Compiled:
             program.take_back]
         for each in all_phases:
             codes += [each.of_row, each.of_units]
+        codes = [with_two_at_once(each) for each in codes]
         self.instructions = Buffer(sum(map(len, codes)) * sizeof(fastrnn_instruction))
         at = <fastrnn_instruction *> self.instructions.data
         cdef fastrnn_code **compiled = [
@@ -444,14 +525,18 @@ cdef class Compiled:
             phase[i].mean_count, phase[i].ends = len(means), ends
             for k in range(phase[i].mean_count):
                 phase[i].means[k] = place((Kind.ROW, means[k])) - FASTRNN_AT_ROW
+            phase[i].read_count = len(rows_read[i])
+            for k in range(phase[i].read_count):
+                phase[i].reads[k] = rows_read[i][k]
         for i, instructions in enumerate(codes):
             if i < 7:
                 code = compiled[i]
             else:
                 code = &phase[(i - 7) // 2].of_units if (i - 7) % 2 else &phase[(i - 7) // 2].of_row
             code.instructions, code.count = at, len(instructions)
-            for op, out, a, b, c in instructions:
-                at.op, at.out, at.a, at.b, at.c = op, place(out), place(a), place(b), place(c)
+            for op, out, *operands in instructions:
+                at.op, at.out = op, place(out)
+                at.a, at.b, at.c, at.d, at.e = map(place, operands)
                 at += 1
         lanes *= units
         self.constants = Buffer(p.constant_count * lanes * itemsize_of(typenum))

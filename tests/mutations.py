@@ -326,11 +326,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "lanes_beyond_h_are_summed",
-            "memcpy(&before[j][r], &w->sums[j][r], (size_t)left",
-            "memcpy(&before[j][r], &w->sums[j][r], (size_t)LANES",
+            "memcpy(&before[j][r], sum, (size_t)left",
+            "memcpy(&before[j][r], sum, (size_t)LANES",
             "normalized",
         ),
-        Mutant("means_are_sums", "(w->sums[j][r]) / (REAL)l->hidden)", "(w->sums[j][r]))", "normalized"),
+        Mutant("means_are_sums", "r * group, group) / (REAL)l->hidden;", "r * group, group);", "normalized"),
+        Mutant("means_of_the_first_units", "u < units; u++) sum += a[u];", "u < 1; u++) sum += a[u];", "normalized"),
+        Mutant("values_are_those_of_the_first_row", "vec_splat(values[r])", "vec_splat(values[0])", "normalized"),
         Mutant("values_of_the_first_row", "FN(row_values_at)(l, row + r)", "FN(row_values_at)(l, row)", "normalized"),
         Mutant("own_gradients_pile_up", "*own = (vec){0};", "", "normalized"),
         Mutant(
@@ -355,6 +357,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("sums_begin_again_in_each_phase", "place_of = {**seen, **self.rows}", "place_of = {**seen}"),
         Mutant("targets_are_overwritten", "if at in final.difference([other for other, _ in left]):", "if not at:"),
         Mutant("a_state_before_outlives_the_new_one", "lost = [at, Operand(Kind.BEFORE, at.index)]", "lost = [at]"),
+        Mutant("regrouped_differences_are_sums", "self.graph.make(Op.SUB, r, v)", "self.graph.make(Op.ADD, r, v)"),
         Mutant("h_is_never_written", "at in (Operand(Kind.AFTER, 0), Operand(Kind.GRADIENT, 0))", "at in ()"),
     ],
     ("fastrnn/cells/graph.py", "normalized"): [
@@ -368,6 +371,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ("kernels/c/program.inc.h", "activations written"): [
         Mutant("lerp_starts_elsewhere", "vec_fma(a, b - c, c)", "vec_fma(a, b - c, b)"),
         Mutant("select_takes_the_other", "vec_select(a, b, c)", "vec_select(a, c, b)"),
+        Mutant("difference_of_products", "FOR_ROWS_OF_TWO(vec_fma(a, b, d * e))", "FOR_ROWS_OF_TWO(vec_fma(a, b, d))"),
         Mutant("minimum_loses_nan", "(vec)((vint)vec_min(a, b) | (vint)(a != a))", "vec_min(b, a)"),
     ],
     ("fastrnn/cells/schedule.py", "written"): [

@@ -397,3 +397,43 @@ def test_what_lanes_beyond_the_units_compute_reaches_nothing(backend, shape):
     assert all(np.isfinite(value).all() for value in found[1].values())
     for key, value in found[1].items():
         assert_close(key, found[0][key], value, 1e-11 * max(1.0, np.abs(value).max()))
+
+
+@fastrnn.cell(gates="u v w", states="h s", parameters="k l")
+def chains(a, prev, p):
+    s = sigmoid(p.k * a.u + p.l) * prev.s + ((a.u - a.v) * p.k) * p.l + ((a.v + a.w) + p.l)
+    t = tanh(a.w * p.l + a.v) * (p.k * p.k) - (a.u * p.l) * a.v
+    return tanh(s) * p.l + sigmoid(t) * (p.k - a.w * prev.h), s
+
+
+CHAINS = {"chains": chains} | {name: LIBRARY[name] for name in ("layer_norm_lstm", "rms_norm_lstm", "peephole_lstm")}
+
+
+@pytest.mark.parametrize("backend", ["cython"], indirect=True)
+def test_every_pair_of_operations_is_in_a_program(backend):
+    made = load(backend).with_two_at_once
+    found = set()
+    for cell in CHAINS.values():
+        program = cell.program
+        phases = program.phases + program.phases_back
+        for code in (program.forward, program.backward, *[phase.of_units for phase in phases]):
+            found |= {int(op) for op, *_ in made(code)}
+    assert set(load(backend).TWO_AT_ONCE.values()) <= found
+
+
+@pytest.mark.parametrize("backend", ["cython"], indirect=True)
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("name", CHAINS)
+def test_two_operations_at_once_have_the_bits_of_each(backend, name, dtype, monkeypatch):
+    def train():
+        cell = CHAINS[name].definition.cell()  # a new one, which is not compiled yet
+        rng = np.random.default_rng(0)
+        rnn = fastrnn.Recurrent(cell, 5, 37, dtype=dtype, seed=0, backend=backend)
+        state, dstate = [tuple(draw(rng, 2, 1, 7, 37).astype(dtype)) for _ in range(2)]
+        y, (h_n, c_n), tape = rnn.forward(draw(rng, 6, 7, 5).astype(dtype), state)
+        dx, (dh_0, dc_0), grads = rnn.backward(tape, draw(rng, 6, 7, 37).astype(dtype), dstate)
+        return [y, h_n, c_n, dx, dh_0, dc_0, *grads.values()]
+
+    together = train()
+    monkeypatch.setattr(load(backend), "with_two_at_once", lambda code: [(*one, one.a, one.a) for one in code])
+    assert all((a == b).all() for a, b in zip(together, train(), strict=True))

@@ -29,9 +29,12 @@ class _Costs:
     def __init__(self, graph: Graph, roots: Iterable[Node]) -> None:
         self.order = reachable(roots)
         self.bit = {n: 1 << k for k, n in enumerate(self.order)}
-        self.args = [self.bits(n.args) for n in self.order]
+        at = {n: k for k, n in enumerate(self.order)}
+        self.inputs = [[at[a] for a in dict.fromkeys(n.args)] for n in self.order]
+        self.args = [sum([1 << k for k in its]) for its in self.inputs]
         self.cost = [0.0 if n.op is None or graph.is_of_a_row(n) else cost_of(n.op) for n in self.order]
         self.leaves = self.bits(n for n in self.order if n.leaf is not None)
+        self.known: dict[tuple[int, int], tuple[float, int]] = {}
 
     def bits(self, nodes: Iterable[Node]) -> int:
         """A set of those of the nodes that count."""
@@ -42,34 +45,82 @@ class _Costs:
 
     def of(self, roots: int, seen: int) -> tuple[float, int]:
         """The sum of the operations, infinite if that cannot be done; and all that is needed, seen or computed."""
+        found = self.known.get((roots, seen))
+        if found is None:
+            found = self.known[roots, seen] = self._of(roots, seen)
+        return found
+
+    def _of(self, roots: int, seen: int) -> tuple[float, int]:
         left, needed, total = roots & ~seen, roots, 0.0
+        if left & self.leaves:
+            return float("inf"), needed
         while left:
-            if left & self.leaves:
-                return float("inf"), needed
             k = left.bit_length() - 1  # no other needs this one
             left ^= 1 << k
             total += self.cost[k]
-            needed |= self.args[k]
-            left |= self.args[k] & ~seen
+            args = self.args[k]
+            needed |= args
+            args &= ~seen
+            if args:
+                if args & self.leaves:
+                    return float("inf"), needed
+                left |= args
         return total, needed
+
+    def uses(self, needed: int, roots: int, seen: int) -> list[int]:
+        """How often each node that is not seen is an operand of what is computed, or a root."""
+        found = [0] * len(self.order)
+        for k in _positions(roots):
+            found[k] = 1
+        for k in _positions(needed & ~seen):
+            for a in self.inputs[k]:
+                found[a] += 1
+        return found
+
+    def saved(self, node: Node, uses: list[int], seen: int) -> float:
+        """What is not to be computed if a node is seen: its own operations, and those of what nobody else uses."""
+        left, total = [self.bit[node].bit_length() - 1], 0.0
+        dropped: dict[int, int] = {}
+        while left:
+            k = left.pop()
+            total += self.cost[k]
+            for a in self.inputs[k]:
+                if not seen >> a & 1:
+                    dropped[a] = dropped.get(a, 0) + 1
+                    if dropped[a] == uses[a]:
+                        left.append(a)
+        return total
 
     def choose(self, roots: int, seen: Callable[[], int], candidates: Iterable[Node]) -> Iterator[tuple[Node, float]]:
         """Yield, best first, candidates and what they save, while the caller adds to what is seen."""
-        at_first = seen()
-        whole, needed = self.of(roots, at_first)
-        useful = [n for n in candidates if self.bit[n] & needed & ~at_first]
-        gains = {n: whole - self.of(roots, at_first | self.bit[n])[0] for n in useful}
+        before = seen()
+        _, needed = self.of(roots, before)
+        uses = self.uses(needed, roots, before)
+        useful = [n for n in candidates if self.bit[n] & needed & ~before]
+        gains = {n: self.saved(n, uses, before) for n in useful}
         while gains:
             best = max(gains, key=lambda n: (gains[n], -n.index))
             if gains[best] < _WORTH_KEEPING:
                 return
             # Gains shrink as others are taken: the best one is the best still if its own is no less than the next.
-            now = self.of(roots, seen())[0] - self.of(roots, seen() | self.bit[best])[0]
-            if now < gains[best]:
-                gains[best] = now
+            now = seen()
+            if now != before:
+                before = now
+                _, needed = self.of(roots, before)
+                uses = self.uses(needed, roots, before)
+            gain = self.saved(best, uses, before) if self.bit[best] & needed & ~before else 0.0
+            if gain < gains[best]:
+                gains[best] = gain
                 continue
             del gains[best]
-            yield best, now
+            yield best, gain
+
+
+def _positions(bits: int) -> Iterator[int]:
+    while bits:
+        k = bits.bit_length() - 1
+        bits ^= 1 << k
+        yield k
 
 
 def keep(
@@ -149,9 +200,9 @@ class PhaseWriter:
                 )
             left = [target for target in left if target not in written]
             sum_leaves = [self.graph.leaf(Operand(Kind.SUM, j)) for j in range(len(sums))]
-            added = [
-                (sum_.value, self.graph.make(Op.ADD, sum_, node)) for sum_, node in zip(sum_leaves, sums, strict=True)
-            ]
+            uses = self._uses([*[node for _, node in written], *sums], place_of)
+            written = [(at, self._regrouped(node, uses)) for at, node in written]
+            added = [(sum_.value, self._added(sum_, node, uses)) for sum_, node in zip(sum_leaves, sums, strict=True)]
             code = schedule(
                 [*written, *added],
                 {**place_of, **{n: n.value for n in sum_leaves}},
@@ -165,6 +216,32 @@ class PhaseWriter:
         if not any(phase.ends for phase in phases):  # as h's gradient is that of the one before already
             phases[-1] = phases[-1]._replace(ends=True)
         return tuple(phases)
+
+    @staticmethod
+    def _uses(roots: Sequence[Node], seen: Mapping[Node, Operand]) -> dict[Node, int]:
+        """How often each node that is to be computed is an operand, or a root."""
+        order = [n for n in reachable(roots, seen.__contains__) if n not in seen and n.op is not None]
+        uses = dict.fromkeys(order, 0)
+        for node in [*[a for n in order for a in n.args], *roots]:
+            if node in uses:
+                uses[node] += 1
+        return uses
+
+    def _added(self, total: Node, node: Node, uses: Mapping[Node, int]) -> Node:
+        """A total and a sum, whose terms are added one after the other: products then are multiply-adds."""
+        if node.op is Op.ADD and uses.get(node) == 1:
+            first, second = node.args
+            return self._added(self._added(total, first, uses), second, uses)
+        return self.graph.make(Op.ADD, total, node)
+
+    def _regrouped(self, node: Node, uses: Mapping[Node, int]) -> Node:
+        """u - v + r of two products and what is of a row as u + (r - v), which are two multiply-adds."""
+        for difference, r in (node.args, node.args[::-1]) if node.op is Op.ADD else ():
+            if difference.op is Op.SUB and uses.get(difference) == 1 and self.graph.is_of_a_row(r):
+                u, v = difference.args
+                if all(product.op is Op.MUL and uses.get(product) == 1 for product in (u, v)):
+                    return self.graph.make(Op.ADD, u, self.graph.make(Op.SUB, r, v))
+        return node
 
     def _values_of_rows(
         self, phase: int, order: Sequence[Node], phase_of: Mapping[Node, int], place_of: dict[Node, Operand]
@@ -198,29 +275,27 @@ class PhaseWriter:
         """
         written: list[Target] = []
 
-        def roots() -> int:
-            return costs.bits([*later, *[node for _, node in left]])
-
-        def seen() -> int:
-            return costs.bits(place_of) | costs.bits(coming)
+        of_later, of_coming = costs.bits(later), costs.bits(coming)
+        roots, seen = of_later | costs.bits([node for _, node in left]), of_coming | costs.bits(place_of)
 
         def cost() -> float:
-            return costs.of(roots(), seen())[0]
+            return costs.of(roots, seen)[0]
 
         def take(target: Target, most: float) -> bool:
             """Write it now, if the rest then costs no more than that."""
-            nonlocal left, place_of
+            nonlocal left, place_of, roots, seen
             at, node = target
             if at in final.difference([other for other, _ in left]):
                 return False  # it has its target's value
-            before = left, place_of
+            before = left, place_of, roots, seen
             lost = [at, Operand(Kind.BEFORE, at.index)] if forward and at.kind is Kind.AFTER and at.index else [at]
             place_of = {n: its for n, its in place_of.items() if its not in lost}
             if at.kind is Kind.SLOT or (at.kind is Kind.AFTER and at.index):
                 place_of[node] = at
             left = [other for other in left if other != target]
+            roots, seen = of_later | costs.bits([node for _, node in left]), of_coming | costs.bits(place_of)
             if cost() > most:
-                left, place_of = before
+                left, place_of, roots, seen = before
                 return False
             written[:] = [other for other in written if other[0] != at] + [target]
             return True
@@ -233,9 +308,9 @@ class PhaseWriter:
         take_targets(False)
         wanted = {node: at for at, node in left if at.kind is Kind.SLOT}
         candidates = [n for n in ready if n.op is not None and n.op not in _MASKS and not self.graph.is_of_a_row(n)]
-        for best, saved in costs.choose(roots(), seen, candidates):
-            most, needed = costs.of(roots(), seen() | costs.bit[best])
-            taken = {at for node, at in place_of.items() if costs.bits([node]) & needed}
+        for best, saved in costs.choose(roots, lambda: seen, candidates):
+            most, needed = costs.of(roots, seen | costs.bit[best])
+            taken = {at for node, at in place_of.items() if costs.bit.get(node, 0) & needed}
             free = [Operand(Kind.SLOT, j) for j in range(self.slots) if Operand(Kind.SLOT, j) not in taken]
             for at in [wanted[best], *free] if best in wanted else free:
                 if (saved > _WORTH_A_SLOT or at in place_of.values()) and take((at, best), most):

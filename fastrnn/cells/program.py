@@ -27,7 +27,7 @@ Slots come in blocks of four. The values of a unit that all programs see are
     TAKEN 0       see below
     EXTRA e     what the row is given beside x: read-only, and not differentiated
     ROW i       in phases: a value of the row, the same for all units
-    SUM j       in phases: what the unit adds to sum j of its row, which it does by SUM j := SUM j + a
+    SUM j       in phases: sum j of its row, to which the unit adds: SUM j := SUM j + a, or + a + b
     OWN m       in phases, backward: likewise the gradient of the cell's own parameter m
 
 A cell may have a second recurrent product, of a middle value m (N, H) that is made of sums and states, in place of h:

@@ -13,7 +13,7 @@ __all__ = ["Constants", "Scheduled", "choose_tape", "cost_of", "place", "schedul
 _CHEAP = 1.0
 _COST = dict.fromkeys((Op.EXP, Op.EXPM1, Op.LOG, Op.LOG1P, Op.SIN, Op.COS, Op.ERF, Op.SIGMOID, Op.TANH), 12.0)
 _COST |= {Op.DIV: 5.0, Op.SQRT: 5.0}
-_FREE = {Kind.UNIT, Kind.BEFORE, Kind.AFTER, Kind.GRADIENT}  # that backward sees whatever the tape keeps
+_FEW_REGISTERS = 6
 
 
 # ---- the tape
@@ -212,12 +212,17 @@ def schedule(
 ) -> Scheduled:
     """Instructions that write each node to its target, from the values that are seen and where these are.
 
-    A target may be a place whose value is needed before. Several orders are tried; the shortest program wins.
+    A target may be a place whose value is needed before. If one order takes more copies than there must be, or many
+    registers, another is tried; the shortest program wins.
     """
     targets = [(operand, node) for operand, node in targets if seen.get(node) != operand]
-    orders = [list(targets), list(targets)[::-1]]
-    found = [_Scheduler(order, seen, constants, forward).run() for order in orders]
-    return min(found, key=lambda one: (len(one.instructions), one.registers))
+    scheduler = _Scheduler(targets, seen, constants, forward)
+    least = len(scheduler.work) + len(scheduler.copies)
+    found = scheduler.run()
+    if len(found.instructions) == least and found.registers <= _FEW_REGISTERS:
+        return found
+    other = _Scheduler(targets[::-1], seen, constants, forward).run()
+    return min(found, other, key=lambda one: (len(one.instructions), one.registers))
 
 
 class _Scheduler:
@@ -346,7 +351,10 @@ class _Scheduler:
         args = self.reads[node]
         target = self.targets.get(node)
         blocked = target is not None and self._blocked(target, args)
-        ends = sum(self.uses[a] == 1 and a in self.place and self.place[a].kind is Kind.REGISTER for a in args)
+        ends = 0
+        for a in args:
+            if self.uses[a] == 1 and (at := self.place.get(a)) is not None and at.kind is Kind.REGISTER:
+                ends += 1
         return blocked, (target is None or blocked) - ends, self.order[node]
 
     def _copy_what_can_be(self) -> bool:

@@ -35,12 +35,17 @@ enum {
     FASTRNN_COPY, FASTRNN_ADD, FASTRNN_SUB, FASTRNN_MUL, FASTRNN_DIV, FASTRNN_FMA, FASTRNN_FNMA, FASTRNN_NEG, FASTRNN_ABS,
     FASTRNN_MIN, FASTRNN_MAX, FASTRNN_SQRT, FASTRNN_EXP, FASTRNN_EXPM1, FASTRNN_LOG, FASTRNN_LOG1P, FASTRNN_SIN,
     FASTRNN_COS, FASTRNN_ERF, FASTRNN_SIGMOID, FASTRNN_TANH, FASTRNN_RELU, FASTRNN_LESS, FASTRNN_LESS_EQUAL,
-    FASTRNN_EQUAL, FASTRNN_SELECT, FASTRNN_LERP, FASTRNN_SIGMOID_BACK, FASTRNN_TANH_BACK
+    FASTRNN_EQUAL, FASTRNN_SELECT, FASTRNN_LERP, FASTRNN_SIGMOID_BACK, FASTRNN_TANH_BACK,
+    /* And two at once, which the driver makes of one that only the next one reads. The first is on d, e and c, and is a of
+     * the second; of the last three, which end in a multiply-add, its c. */
+    FASTRNN_ADD_ADD, FASTRNN_SUB_MUL, FASTRNN_MUL_MUL, FASTRNN_MUL_FMA, FASTRNN_MUL_FNMA, FASTRNN_MUL_SIGMOID_BACK,
+    FASTRNN_MUL_TANH_BACK, FASTRNN_FMA_ADD, FASTRNN_FMA_SIGMOID, FASTRNN_FMA_TANH, FASTRNN_ADDED_MUL, FASTRNN_ADDED_FMA,
+    FASTRNN_ADDED_FNMA
 };
 
-/* out := op(a, b, c); operands are indices into a table of places: see program.inc.h */
+/* out := op(a, b, c), or two operations on a to e; operands are indices into a table of places: see program.inc.h */
 typedef struct {
-    int op, out, a, b, c;
+    int op, out, a, b, c, d, e;
 } fastrnn_instruction;
 
 enum {
@@ -83,6 +88,7 @@ typedef struct {
 typedef struct {
     fastrnn_code of_row, of_units;
     int means[FASTRNN_SUMS], mean_count; /* the row's values that sums of the phase before become */
+    int reads[FASTRNN_ROW_VALUES], read_count; /* those that of_units reads */
     int ends;                            /* whether this phase writes h, in backward what goes around the product of h */
 } fastrnn_phase;
 
@@ -102,7 +108,8 @@ typedef struct {
     fastrnn_code middle, middle_back; /* before the product of m: from the other sums to m; back from there */
     const fastrnn_phase *phases, *phases_back; /* in place of forward and backward, if there are any */
     int phase_count, phase_back_count;
-    int row_values;                            /* of each row that are kept, behind Z */
+    int row_values, all_row_values;            /* of each row: those that are kept, behind Z; and all */
+    int sums;                                  /* the most that a phase has */
 } fastrnn_program;
 
 /* Whether a program has no recurrent product: its units have nothing to do with one another. */

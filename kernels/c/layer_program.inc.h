@@ -233,27 +233,37 @@ INLINE void FN(middle_back)(
 
 /* ---- programs in phases ---- */
 
-#define PHASE_ROWS 12 /* which go through all phases together */
+/* Vectors of rows and units that go through a phase's instruction together: what they read and write stays in L1. */
+#define PHASE_VECTORS 16
 
-/* What phases of some rows work on, one unit vector at a time. */
+/* What phases of some rows work on, one group of unit vectors at a time. */
 typedef struct {
-    NAME(place) places[FASTRNN_PLACES];
-    vec registers[FASTRNN_REGISTERS][PHASE_ROWS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
-    vec h_prev[PHASE_ROWS], h[PHASE_ROWS]; /* h: after the step; in backward the gradient of u, where there is one */
-    vec values[FASTRNN_ROW_VALUES][PHASE_ROWS], sums[FASTRNN_SUMS][PHASE_ROWS];
+    NAME(place) places[FASTRNN_PLACES], row_places[FASTRNN_PLACES]; /* of programs on units, and on values of rows alone */
+    vec registers[FASTRNN_REGISTERS][PHASE_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
+    vec h_prev[PHASE_VECTORS], h[PHASE_VECTORS]; /* h: after the step; in backward the gradient of u, where there is one */
+    vec values[FASTRNN_ROW_VALUES][(PHASE_VECTORS + LANES - 1) / LANES]; /* of rows, a lane for each */
+    vec splats[FASTRNN_ROW_VALUES][PHASE_VECTORS]; /* those that the phase's units read */
+    vec sums[FASTRNN_SUMS][PHASE_VECTORS];
 } FN(phases);
 
 /* What is at the same place in all phases. */
 INLINE void FN(place_phases)(const fastrnn_layer *l, FN(phases) *w) {
     const fastrnn_program *p = l->program;
     for (int i = 0; i < p->constant_count; i++)
-        w->places[FASTRNN_AT_CONSTANT + i] = (NAME(place)){(REAL *)p->constants + i * p->units * LANES, 0};
-    for (int i = 0; i < p->registers; i++) w->places[FASTRNN_AT_REGISTER + i] = FN(own_rows)(w->registers[i], 1);
-    for (int k = 0; k < FASTRNN_ROW_VALUES; k++) w->places[FASTRNN_AT_ROW + k] = FN(own_rows)(w->values[k], 1);
-    for (int j = 0; j < FASTRNN_SUMS; j++) w->places[FASTRNN_AT_SUM + j] = FN(own_rows)(w->sums[j], 1);
+        w->places[FASTRNN_AT_CONSTANT + i] = w->row_places[FASTRNN_AT_CONSTANT + i] =
+            (NAME(place)){(REAL *)p->constants + i * p->units * LANES, 0};
+    for (int i = 0; i < p->registers; i++) {
+        w->places[FASTRNN_AT_REGISTER + i] = FN(own_rows)(w->registers[i], p->units);
+        w->row_places[FASTRNN_AT_REGISTER + i] = FN(own_rows)(w->registers[i], 1);
+    }
+    for (int k = 0; k < p->all_row_values; k++) {
+        w->places[FASTRNN_AT_ROW + k] = FN(own_rows)(w->splats[k], p->units);
+        w->row_places[FASTRNN_AT_ROW + k] = FN(own_rows)(w->values[k], 1);
+    }
+    for (int j = 0; j < p->sums; j++) w->places[FASTRNN_AT_SUM + j] = FN(own_rows)(w->sums[j], p->units);
 }
 
-/* The parameters of unit vector q. */
+/* The parameters of unit vectors q and on. */
 INLINE void FN(place_parameters)(const fastrnn_layer *l, FN(phases) *w, ptrdiff_t q) {
     for (int i = 0; i < l->program->parameters; i++)
         w->places[FASTRNN_AT_UNIT + i] = (NAME(place)){(REAL *)l->units + i * FN(unit_width)(l) + q * LANES, 0};
@@ -264,10 +274,12 @@ INLINE REAL *FN(row_values_at)(const fastrnn_layer *l, ptrdiff_t row) {
     return (REAL *)l->z + FN(blocks)(l) * l->z_stride + (row - l->z_row) * l->program->row_values;
 }
 
-/* The sum of all lanes, in one order. */
-INLINE REAL FN(sum_of_lanes)(vec a) {
+/* The sum of all lanes of some vectors, in one order. */
+INLINE REAL FN(sum_of_lanes)(const vec *a, ptrdiff_t units) {
+    vec sum = *a;
+    for (ptrdiff_t u = 1; u < units; u++) sum += a[u];
     REAL lanes[LANES];
-    memcpy(lanes, &a, sizeof(a));
+    memcpy(lanes, &sum, sizeof(sum));
     for (int width = LANES / 2; width; width /= 2)
         for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
     return lanes[0];
@@ -275,58 +287,73 @@ INLINE REAL FN(sum_of_lanes)(vec a) {
 
 /* From the sums of the phase before to the row's values; sums := 0 */
 INLINE void FN(begin_phase)(const fastrnn_layer *l, FN(phases) *w, const fastrnn_phase *phase, ptrdiff_t rows, int sums) {
-    for (int j = 0; j < phase->mean_count; j++)
+    const ptrdiff_t group = l->program->units, vectors = ceil_div(rows, LANES);
+    for (int j = 0; j < phase->mean_count; j++) {
+        vec *const mean = w->values[phase->means[j]];
+        memset(mean, 0, (size_t)vectors * sizeof(*mean));
         for (ptrdiff_t r = 0; r < rows; r++)
-            w->values[phase->means[j]][r] = vec_splat(FN(sum_of_lanes)(w->sums[j][r]) / (REAL)l->hidden);
-    NAME(run_program)(phase->of_row.instructions, phase->of_row.count, w->places, rows, 1);
-    memset(w->sums, 0, (size_t)sums * sizeof(*w->sums));
+            ((REAL *)mean)[r] = FN(sum_of_lanes)(w->sums[j] + r * group, group) / (REAL)l->hidden;
+    }
+    NAME(run_program)(phase->of_row.instructions, phase->of_row.count, w->row_places, vectors, 1);
+    for (int k = 0; k < phase->read_count; k++) {
+        const REAL *const values = (const REAL *)w->values[phase->reads[k]];
+        vec *const splats = w->splats[phase->reads[k]];
+        for (ptrdiff_t r = 0; r < rows; r++)
+            for (ptrdiff_t u = 0; u < group; u++) splats[r * group + u] = vec_splat(values[r]);
+    }
+    for (int j = 0; j < sums; j++) memset(w->sums[j], 0, (size_t)(rows * group) * sizeof(vec));
 }
 
-/* The phase's program on unit vector q. Each lane of a sum is one chain, of units L apart, whatever rows share the loop;
- * lanes beyond H leave it as it was. */
+/* The phase's program on `units` unit vectors from q on. Each lane of each of a group's unit vectors is one chain of a sum,
+ * from the first group to the last, whatever rows share the loop; lanes beyond H leave it as it was. */
 INLINE void FN(run_phase)(
-    const fastrnn_layer *l, FN(phases) *w, const fastrnn_phase *phase, ptrdiff_t q, ptrdiff_t rows, int sums) {
-    const ptrdiff_t left = FN(left)(l, q);
-    vec before[FASTRNN_SUMS][PHASE_ROWS];
-    if (left < LANES) memcpy(before, w->sums, (size_t)sums * sizeof(*before));
-    NAME(run_program)(phase->of_units.instructions, phase->of_units.count, w->places, rows, 1);
+    const fastrnn_layer *l, FN(phases) *w, const fastrnn_phase *phase, ptrdiff_t q, ptrdiff_t units, ptrdiff_t rows,
+    int sums) {
+    const ptrdiff_t left = FN(left)(l, q + units - 1), group = l->program->units;
+    vec before[FASTRNN_SUMS][PHASE_VECTORS];
+    for (int j = 0; left < LANES && j < sums; j++)
+        for (ptrdiff_t r = 0; r < rows; r++) before[j][r] = w->sums[j][r * group + units - 1];
+    NAME(run_program)(phase->of_units.instructions, phase->of_units.count, w->places, rows, units);
     for (int j = 0; left < LANES && j < sums; j++)
         for (ptrdiff_t r = 0; r < rows; r++) {
-            memcpy(&before[j][r], &w->sums[j][r], (size_t)left * sizeof(REAL));
-            w->sums[j][r] = before[j][r];
+            vec *const sum = &w->sums[j][r * group + units - 1];
+            memcpy(&before[j][r], sum, (size_t)left * sizeof(REAL));
+            *sum = before[j][r];
         }
 }
 
 static void FN(step_phases)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n0, ptrdiff_t n1) {
     const fastrnn_program *p = l->program;
     const fastrnn_phase *end = p->phases + p->phase_count;
+    const ptrdiff_t at_once = PHASE_VECTORS / p->units;
     FN(piece) pieces[2];
     const int count = FN(cut_step)(l, s, n0, n1, pieces);
     FN(phases) w;
     FN(place_phases)(l, &w);
     for (const FN(piece) *piece = pieces; piece < pieces + count; piece++)
-        for (ptrdiff_t n = piece->n0; n < piece->n1; n += PHASE_ROWS) {
-            const ptrdiff_t rows = least(PHASE_ROWS, piece->n1 - n), row = piece->row + n;
+        for (ptrdiff_t n = piece->n0; n < piece->n1; n += at_once) {
+            const ptrdiff_t rows = least(at_once, piece->n1 - n), row = piece->row + n;
             REAL *const out = piece->out + n * piece->out_row;
             for (const fastrnn_phase *phase = p->phases; phase < end; phase++) {
                 const int sums = phase + 1 < end ? phase[1].mean_count : 0;
                 FN(begin_phase)(l, &w, phase, rows, sums);
-                for (ptrdiff_t q = 0; q < ceil_div(l->hidden, LANES); q++) {
+                for (ptrdiff_t q = 0, units; q < ceil_div(l->hidden, LANES); q += units) {
                     const ptrdiff_t b = q / p->units * p->blocks, c_at = n * FN(c_width)(l) + q * LANES;
+                    units = FN(units_from)(l, q);
                     FN(place_parameters)(l, &w, q);
                     FN(place_slots)(l, w.places, (FN(row) *)FN(z_at)(l, b, row), l->z_stride / Z_WIDTH, q);
                     FN(place_states)(l, w.places + FASTRNN_AT_BEFORE, piece->c_prev + c_at);
                     FN(place_states)(l, w.places + FASTRNN_AT_AFTER, piece->c + c_at);
-                    FN(place_h)(l, w.places, w.h_prev, piece->h_prev + n * piece->h_row, piece->h_row, rows, q, 1);
-                    FN(place_extras)(l, w.places, w.given, piece->row, n, rows, q, 1);
-                    w.places[FASTRNN_AT_AFTER] = FN(place_out)(l, out, piece->out_row, w.h, q, 1);
-                    FN(run_phase)(l, &w, phase, q, rows, sums);
-                    if (phase->ends) FN(store_out)(l, out, piece->out_row, w.h, rows, q, 1);
+                    FN(place_h)(l, w.places, w.h_prev, piece->h_prev + n * piece->h_row, piece->h_row, rows, q, units);
+                    FN(place_extras)(l, w.places, w.given, piece->row, n, rows, q, units);
+                    w.places[FASTRNN_AT_AFTER] = FN(place_out)(l, out, piece->out_row, w.h, q, units);
+                    FN(run_phase)(l, &w, phase, q, units, rows, sums);
+                    if (phase->ends) FN(store_out)(l, out, piece->out_row, w.h, rows, q, units);
                 }
             }
             for (ptrdiff_t r = 0; l->keep && r < rows; r++) {
                 REAL *values = FN(row_values_at)(l, row + r);
-                for (int k = 0; k < p->row_values; k++) values[k] = w.values[k][r][0];
+                for (int k = 0; k < p->row_values; k++) values[k] = ((const REAL *)w.values[k])[r];
             }
         }
 }
@@ -336,37 +363,41 @@ static void FN(step_back_phases)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t 
     const fastrnn_phase *end = p->phases_back + p->phase_back_count;
     const FN(moment) m = FN(moment_of)(l, s);
     const ptrdiff_t C = FN(unit_width)(l), M = p->parameters, H = l->hidden, carry_row = FN(carry_width)(l);
+    const ptrdiff_t at_once = PHASE_VECTORS / p->units;
     FN(phases) w;
     FN(place_phases)(l, &w);
     n1 = least(n1, fastrnn_step_count(l, s));
     for (ptrdiff_t n = n0, rows; n < n1; n += rows) {
-        rows = least(PHASE_ROWS, n < m.carried ? least(n1, m.carried) - n : n1 - n); /* as many as place_tape takes */
-        for (ptrdiff_t r = 0; r < rows; r++) {
-            const REAL *values = FN(row_values_at)(l, m.row + n + r);
-            for (int k = 0; k < p->row_values; k++) w.values[k][r] = vec_splat(values[k]);
+        rows = least(at_once, n < m.carried ? least(n1, m.carried) - n : n1 - n); /* as many as place_tape takes */
+        for (int k = 0; k < p->row_values; k++) {
+            memset(w.values[k], 0, sizeof(w.values[k]));
+            for (ptrdiff_t r = 0; r < rows; r++) ((REAL *)w.values[k])[r] = FN(row_values_at)(l, m.row + n + r)[k];
         }
         for (const fastrnn_phase *phase = p->phases_back; phase < end; phase++) {
             const int sums = phase + 1 < end ? phase[1].mean_count : 0;
             FN(begin_phase)(l, &w, phase, rows, sums);
-            for (ptrdiff_t q = 0; q < C / LANES; q++) {
-                const ptrdiff_t left = FN(left)(l, q);
+            for (ptrdiff_t q = 0, units; q < C / LANES; q += units) {
                 REAL *const carry = (REAL *)l->carry + n * carry_row + q * LANES;
+                units = FN(units_from)(l, q);
+                const ptrdiff_t left = FN(left)(l, q + units - 1); /* lanes of the last vector */
                 FN(place_parameters)(l, &w, q);
-                FN(place_tape)(l, w.places, w.h_prev, w.given, &m, n, rows, q, 1);
+                FN(place_tape)(l, w.places, w.h_prev, w.given, &m, n, rows, q, units);
                 for (int k = 0; k < p->states; k++)
                     w.places[FASTRNN_AT_GRADIENT + k] = (NAME(place)){carry + k * C, carry_row};
                 for (int i = 0; i < M; i++)
                     w.places[FASTRNN_AT_OWN + i] = (NAME(place)){(REAL *)l->own + (n * M + i) * C + q * LANES, M * C};
                 if (l->u) {
                     for (ptrdiff_t r = 0; r < rows; r++)
-                        w.h[r] = vec_load_part((const REAL *)l->du + (n + r) * H + q * LANES, left);
-                    w.places[FASTRNN_AT_GRADIENT] = FN(own_rows)(w.h, 1);
+                        for (ptrdiff_t u = 0; u < units; u++)
+                            w.h[r * units + u] =
+                                vec_load_part((const REAL *)l->du + (n + r) * H + (q + u) * LANES, FN(left)(l, q + u));
+                    w.places[FASTRNN_AT_GRADIENT] = FN(own_rows)(w.h, units);
                 }
-                FN(run_phase)(l, &w, phase, q, rows, sums);
+                FN(run_phase)(l, &w, phase, q, units, rows, sums);
                 /* Lanes beyond H must be zero, whatever they held: the products run over them. */
                 for (int slot = 0; phase + 1 == end && left < LANES && slot < p->slots; slot++)
                     for (ptrdiff_t r = 0; r < rows; r++) {
-                        REAL *const last = w.places[FASTRNN_AT_SLOT + slot].at + r * Z_WIDTH;
+                        REAL *const last = w.places[FASTRNN_AT_SLOT + slot].at + r * Z_WIDTH + (units - 1) * LANES;
                         vec_store(last, vec_load_part(last, left));
                     }
             }
@@ -388,7 +419,7 @@ static void FN(own_gradients)(const fastrnn_layer *l, ptrdiff_t q0, ptrdiff_t q1
             vec_store_part(dunit, vec_load_part(dunit, FN(left)(l, q)) + sum, FN(left)(l, q));
         }
 }
-#undef PHASE_ROWS
+#undef PHASE_VECTORS
 
 static void FN(read_tape)(
     const fastrnn_layer *l, void *gates, void *c, ptrdiff_t rows, const intptr_t *to, ptrdiff_t row0, ptrdiff_t row1) {

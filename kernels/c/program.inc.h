@@ -21,6 +21,24 @@ typedef struct {
         }                                                                                        \
     break
 
+/* The same where another instruction on d, e and, of three operands, c takes the place of an operand: what it makes stays in
+ * the CPU's registers. */
+#define FOR_ROWS_OF_TWO(value)                                                                   \
+    {                                                                                            \
+        const REAL *const d_at = places[code->d].at, *const e_at = places[code->e].at;           \
+        const ptrdiff_t d_row = places[code->d].row, e_row = places[code->e].row;                \
+        for (ptrdiff_t row = 0; row < rows; row++)                                               \
+            for (ptrdiff_t u = 0; u < units; u++) {                                              \
+                const vec a = vec_load(a_at + row * a_row + u * LANES);                          \
+                const vec b = vec_load(b_at + row * b_row + u * LANES);                          \
+                const vec c = vec_load(c_at + row * c_row + u * LANES);                          \
+                const vec d = vec_load(d_at + row * d_row + u * LANES);                          \
+                const vec e = vec_load(e_at + row * e_row + u * LANES);                          \
+                (void)a, (void)b, (void)c, vec_store(out + row * out_row + u * LANES, value);    \
+            }                                                                                    \
+    }                                                                                            \
+    break
+
 /* out := op(a, b, c) for `units` unit vectors of `rows` rows, instruction after instruction. A vector's operands are read
  * before it is written; out may be the place of an operand. */
 INLINE void NAME(interpret)(
@@ -62,10 +80,24 @@ INLINE void NAME(interpret)(
         case FASTRNN_LERP: FOR_ROWS(vec_fma(a, b - c, c));
         case FASTRNN_SIGMOID_BACK: FOR_ROWS(a * (b * (one - b)));
         case FASTRNN_TANH_BACK: FOR_ROWS(a * (one - b * b));
+        case FASTRNN_ADD_ADD: FOR_ROWS_OF_TWO((d + e) + b);
+        case FASTRNN_SUB_MUL: FOR_ROWS_OF_TWO((d - e) * b);
+        case FASTRNN_MUL_MUL: FOR_ROWS_OF_TWO((d * e) * b);
+        case FASTRNN_MUL_FMA: FOR_ROWS_OF_TWO(vec_fma(d * e, b, c));
+        case FASTRNN_MUL_FNMA: FOR_ROWS_OF_TWO(vec_fma((vec)((vint)(d * e) ^ (vint)sign), b, c));
+        case FASTRNN_MUL_SIGMOID_BACK: FOR_ROWS_OF_TWO((d * e) * (b * (one - b)));
+        case FASTRNN_MUL_TANH_BACK: FOR_ROWS_OF_TWO((d * e) * (one - b * b));
+        case FASTRNN_FMA_ADD: FOR_ROWS_OF_TWO(vec_fma(d, e, c) + b);
+        case FASTRNN_FMA_SIGMOID: FOR_ROWS_OF_TWO(vec_sigmoid(vec_fma(d, e, c)));
+        case FASTRNN_FMA_TANH: FOR_ROWS_OF_TWO(vec_tanh(vec_fma(d, e, c)));
+        case FASTRNN_ADDED_MUL: FOR_ROWS_OF_TWO(vec_fma(a, b, d * e));
+        case FASTRNN_ADDED_FMA: FOR_ROWS_OF_TWO(vec_fma(a, b, vec_fma(d, e, c)));
+        case FASTRNN_ADDED_FNMA: FOR_ROWS_OF_TWO(vec_fma(a, b, vec_fma((vec)((vint)d ^ (vint)sign), e, c)));
         }
     }
 }
 #undef FOR_ROWS
+#undef FOR_ROWS_OF_TWO
 
 /* The same for whole groups, of four, which is worth compiling apart. */
 static void NAME(run_group)(
@@ -87,7 +119,7 @@ static void NAME(apply)(int op, void *out, const void *a, const void *b, const v
     const REAL *const operands[] = {a, b, c};
     NAME(place) places[4];
     for (int k = 0; k < 4; k++) places[k] = (NAME(place)){(REAL *)values[k], LANES};
-    const fastrnn_instruction code = {op, 3, 0, 1, 2};
+    const fastrnn_instruction code = {op, 3, 0, 1, 2, 0, 0};
     memset(values, 0, sizeof(values));
     for (ptrdiff_t i = 0; i < count; i += at_once) {
         const ptrdiff_t elements = least(at_once, count - i);
