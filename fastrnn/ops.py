@@ -428,11 +428,16 @@ def forward(
     reverse: bool = False,
     y: Array | None = None,
     extra: tuple[Array, ...] = (),
+    kept: Sequence[Array] = (),
 ) -> tuple[Array, State, Tape]:
-    """Run one layer and keep a tape: `fastrnn.reference.forward` on a backend."""
+    """Run one layer and keep a tape: `fastrnn.reference.forward` on a backend.
+
+    What `keep` is to return may be put into the first part of the arrays in `kept`: whoever gives these looks.
+    """
     given = (x, *state, *weights)
+    room = {"kept": tuple(kept)} if kept and hasattr(backend, "TAKES_KEPT") else {}
     x, state, weights = _fitting(backend, cell, x, state, weights, batch_sizes, extra)
-    y, state_n, kept = backend.forward(
+    y, state_n, tape = backend.forward(
         cell,
         x,
         state,
@@ -443,10 +448,11 @@ def forward(
         reverse=reverse,
         y=y,
         extra=extra,
+        **room,
     )
     if x is given[0]:
-        return y, state_n, Tape(cell, backend, kept, num_threads)
-    return y, state_n, Tape(cell, backend, kept, num_threads, (y, *given), layout(y, x, *state, *weights))
+        return y, state_n, Tape(cell, backend, tape, num_threads)
+    return y, state_n, Tape(cell, backend, tape, num_threads, (y, *given), layout(y, x, *state, *weights))
 
 
 def backward(

@@ -7,6 +7,7 @@ from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
 
 LOOKS_ITSELF: bool
+TAKES_KEPT: bool
 
 class Packed: ...
 class Tape: ...
@@ -27,6 +28,7 @@ def forward(
     reverse: bool = False,
     y: Array | None = None,
     extra: tuple[Array, ...] = (),
+    kept: tuple[Array, ...] = (),
 ) -> tuple[Array, State, Tape | None]: ...
 def backward(
     cell: Cell,

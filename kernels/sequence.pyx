@@ -11,6 +11,7 @@ import weakref
 from fastrnn.cells.program import Kind, Op
 from fastrnn.threads import flops_worth_a_thread, usable_threads, why_no_flops
 
+cimport cython
 cimport numpy as cnp
 from cpython.exc cimport PyErr_Occurred
 from cpython.pycapsule cimport PyCapsule_New
@@ -103,6 +104,7 @@ from c_kernels cimport (
 
 from fastrnn.fits import check_call, check_product, check_weights
 
+TAKES_KEPT = True  # whether forward puts its tape into arrays that it is given
 LOOKS_ITSELF = True  # whether arrays fit one another, sooner than fastrnn.ops would
 
 cdef extern from *:
@@ -218,20 +220,30 @@ cdef int check(const fastrnn_watch *watch) except -1:
 
 # ---- memory
 
+@cython.no_gc  # arrays have no cycles through it
 cdef class Buffer:
-    """Uninitialised memory aligned to a cache line."""
+    """Uninitialised memory aligned to a cache line; that of an array in the list `arrays`, its next one, if it serves."""
 
     cdef void *data
     cdef size_t size
+    cdef object array  # which owns the memory, if `own` is false
+    cdef bint own
 
-    def __cinit__(self, size_t size):
+    def __cinit__(self, size_t size, list arrays=None):
+        cdef cnp.ndarray array
         self.size = size
-        self.data = fastrnn_take(size)
+        if arrays:
+            array = arrays.pop(0)
+            if <size_t> cnp.PyArray_DATA(array) % 64 == 0 and <size_t> cnp.PyArray_NBYTES(array) >= size:
+                self.array, self.data = array, cnp.PyArray_DATA(array)
+                return
+        self.data, self.own = fastrnn_take(size), True
         if self.data == NULL:
             raise MemoryError(f"no {size} bytes of memory for the kernels")
 
     def __dealloc__(self):
-        fastrnn_give(self.data)
+        if self.own:
+            fastrnn_give(self.data)
 
 
 cdef object RECYCLING = PyCapsule_New(&recycling_handler, "mem_handler", NULL)
@@ -1251,10 +1263,14 @@ cdef void copy_final(
 
 def forward(
     cell, x, tuple state, weights, *, bint tape=True, num_threads=1, Packed packed=None, batch_sizes=None,
-    bint reverse=False, y=None, tuple extra=()
+    bint reverse=False, y=None, tuple extra=(), tuple kept=()
 ):
-    """`fastrnn.reference.forward` on the C kernels; without a tape, `packed`, made of the weights, may replace them."""
+    """`fastrnn.reference.forward` on the C kernels; without a tape, `packed`, made of the weights, may replace them.
+
+    The tape is put into the contiguous arrays `kept`, in the order of `keep`, that are aligned and large enough for it.
+    """
     cdef Job job
+    cdef list room = list(kept) if tape else None
     if tape:
         packed = None  # backward reads the weights themselves
     if packed is None:
@@ -1286,31 +1302,31 @@ def forward(
     try:
         if packed is None:
             units = whole_units_of(&job)
+        if l.z_stride:
+            z = Buffer(job.itemsize * size_of_z(&job, l.z_stride, l.rows if tape else 0), room)
+            l.z = z.data
         if others:
             if tape or c_row != row or l.program != NULL:  # programs want whole vectors that are aligned
-                c = Buffer(c_row * (l.batch + (l.rows if tape else 0)))
+                c = Buffer(c_row * (l.batch + (l.rows if tape else 0)), room)
                 l.c = c.data
             else:
                 l.c = pointer(state_n[1])
             for k in range(others):
                 copy_rows(<char *> l.c + k * c_size, c_row, pointer(state[1 + k]), row, l.batch, row, c_size)
         if job.projection.b != NULL:
-            u = Buffer(row * (l.rows if tape else l.batch))
+            u = Buffer(row * (l.rows if tape else l.batch), room)
             l.u = u.data
         elif has_middle(l):
-            u = Buffer(row * (l.rows if tape else l.batch))
+            u = Buffer(row * (l.rows if tape else l.batch), room)
             l.m = u.data
         if takes_other(l):
-            taken = Buffer(row * (l.rows if tape else l.batch))
+            taken = Buffer(row * (l.rows if tape else l.batch), room)
             l.taken = taken.data
         if packed is None and not job.packs_as_it_goes:
             packed = run_pack(&job)
         elif packed is None and l.u != NULL:
             projection = panels_of_projection(&job)
             run(pack_projection_task, &job)
-        if l.z_stride:
-            z = Buffer(job.itemsize * size_of_z(&job, l.z_stride, l.rows if tape else 0))
-            l.z = z.data
         if l.split_x and l.projected:
             scratch = Buffer(job.itemsize * job.sizes.forward_scratch * job.threads)
             l.scratch = scratch.data
@@ -1332,14 +1348,14 @@ def forward(
             copy_rows(pointer(state_n[1 + k]), row, at, c_row, l.batch, row)
     if not tape:
         return y_array, state_n, None
-    cdef Tape kept = Tape()
-    kept.job = job
-    kept.job.layer.panels = kept.job.layer.bias = kept.job.layer.split_panels = NULL
-    kept.job.layer.units = NULL
-    kept.x, kept.y, kept.h_0, kept.weights, kept.cell = x, y_array, h_0, weights, cell
-    kept.held = held, hold(y_array)
-    kept.z, kept.c, kept.u, kept.taken, kept.offsets, kept.extras, kept.extra = z, c, u, taken, offsets, extras, extra
-    return y_array, state_n, kept
+    cdef Tape its = Tape()
+    its.job = job
+    its.job.layer.panels = its.job.layer.bias = its.job.layer.split_panels = NULL
+    its.job.layer.units = NULL
+    its.x, its.y, its.h_0, its.weights, its.cell = x, y_array, h_0, weights, cell
+    its.held = held, hold(y_array)
+    its.z, its.c, its.u, its.taken, its.offsets, its.extras, its.extra = z, c, u, taken, offsets, extras, extra
+    return y_array, state_n, its
 
 
 # ---- single steps

@@ -1,13 +1,16 @@
 """How XLA calls back: a custom call's buffers become NumPy arrays on their memory, for a function of `calls`.
 
-`handler` is what is registered with XLA (`jax.ffi.register_ffi_target`). The attributes of a call are strings; "call" is
-the name of the function, which takes the arguments, to be read, the results, to be written to, and the other attributes.
-Its arrays must not outlive it. What it raises becomes XLA's error.
+`handler` is what is registered with XLA (`jax.ffi.register_ffi_target`). A call has one attribute, a string: a name of
+`calls`, and after a space what that makes a function of, which takes the arguments, to be read, and the results, to be
+written to. Such functions are kept in `made`. Their arrays must not outlive a call. What they raise becomes XLA's error.
 """
+
+from fastrnn.cells import Weights
 
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int64_t
+from libc.string cimport memcpy
 
 cnp.import_array()
 
@@ -37,7 +40,42 @@ cdef extern from "xla_ffi.h":
     bint xla_ffi_is_asking(XLA_FFI_CallFrame *frame) nogil
     XLA_FFI_Error *xla_ffi_error(XLA_FFI_CallFrame *frame, const char *message)
 
-calls = {}  # name -> function of arguments, results and attributes
+cdef int FIELDS = len(Weights._fields)
+
+calls = {}  # name -> what makes a function of arguments and results, given the rest of a call's attribute
+made = {}  # such functions by attributes
+
+
+cdef class Inference:
+    """A layer of one direction, all of whose steps are run, on XLA's arrays as they are, for its outputs only.
+
+    It takes x, the initial states and weights, and writes y and the final states. What JAX traces has looked at their
+    shapes. A single step of a small layer takes less time than Python's way of preparing a call in general.
+    """
+
+    cdef object forward, cell, num_threads
+    cdef tuple places
+    cdef int states
+
+    def __init__(self, forward, cell, states, places, num_threads):
+        """Take a backend's forward, how many states there are, which field of `Weights` each of the weights is."""
+        self.forward, self.cell, self.num_threads = forward, cell, num_threads
+        self.states, self.places = states, tuple(places)
+
+    def __call__(self, list arguments, list results):
+        cdef int k
+        cdef list weights = [None] * FIELDS, initial = [None] * self.states
+        cdef cnp.ndarray result, state
+        for k in range(len(self.places)):
+            weights[self.places[k]] = arguments[1 + self.states + k]
+        for k in range(self.states):
+            initial[k] = arguments[1 + k][0]  # of its one direction
+        _, state_n, _ = self.forward(
+            self.cell, arguments[0], tuple(initial), tuple(weights), tape=False, num_threads=self.num_threads(),
+            y=results[0])
+        for k in range(self.states):
+            result, state = results[1 + k], state_n[k]
+            memcpy(cnp.PyArray_DATA(result), cnp.PyArray_DATA(state), cnp.PyArray_NBYTES(state))
 
 
 cdef object as_array(XLA_FFI_Buffer *buffer):
@@ -71,25 +109,22 @@ cdef list as_arrays(XLA_FFI_Buffers *buffers):
     return [as_array(<XLA_FFI_Buffer *> buffers.buffers[i]) for i in range(buffers.size)]
 
 
-cdef object as_text(XLA_FFI_ByteSpan *span):
-    return span.ptr[:span.len].decode()
-
-
-cdef dict as_attributes(XLA_FFI_Attrs *attrs):
-    cdef int64_t i
-    found = {}
-    for i in range(attrs.size):
-        name = as_text(attrs.names[i])
-        if attrs.types[i] != XLA_FFI_STRING:
-            raise TypeError(f"the attribute {name} is no string; expected one")
-        found[name] = as_text(<XLA_FFI_ByteSpan *> attrs.attrs[i])
-    return found
+cdef object function_of(XLA_FFI_Attrs *attrs):
+    """What the attribute says, made when it is first met."""
+    if attrs.size != 1 or attrs.types[0] != XLA_FFI_STRING:
+        raise TypeError(f"a call has {attrs.size} attributes; expected one, a string")
+    cdef XLA_FFI_ByteSpan *span = <XLA_FFI_ByteSpan *> attrs.attrs[0]
+    cdef bytes text = span.ptr[:span.len]
+    function = made.get(text)
+    if function is None:
+        name, _, rest = text.decode().partition(" ")
+        function = made[text] = calls[name](rest)
+    return function
 
 
 cdef XLA_FFI_Error *run(XLA_FFI_CallFrame *frame) noexcept with gil:
     try:
-        attributes = as_attributes(&frame.attrs)
-        calls[attributes.pop("call")](as_arrays(&frame.args), as_arrays(&frame.rets), attributes)
+        function_of(&frame.attrs)(as_arrays(&frame.args), as_arrays(&frame.rets))
     except BaseException as error:  # XLA knows no other way
         return xla_ffi_error(frame, f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace"))
     return NULL

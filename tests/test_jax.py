@@ -13,7 +13,9 @@ import pytest
 from calls import KINDS, Call, Refusals, as_state, as_tuple, calls, kinds, make
 from hypothesis import given, settings
 
+from fastrnn import ops
 from fastrnn.backends import use_backend
+from fastrnn.cells import CELLS, Weights
 from fastrnn.parameters import Array
 
 jax = pytest.importorskip("jax", reason="jax is not installed")
@@ -145,19 +147,32 @@ def test_gradient_of_a_vmapped_loss(kind: str) -> None:
     assert_close(by_group, stacked([want[0], want[0]]))
 
 
-def test_a_vmapped_batch_runs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def noted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., None]], None]:
+    """Has a function called with the name of each call that XLA makes, its arguments and its results."""
+
+    def note(function: Callable[..., None]) -> None:
+        def maker(name: str, make: Any) -> Any:
+            def noting(text: str) -> Any:
+                run = make(text)
+
+                def call(arguments: list[Array], results: list[Array]) -> None:
+                    function(name, arguments, results)
+                    run(arguments, results)
+
+                return call
+
+            return noting
+
+        monkeypatch.setattr(xla, "calls", {name: maker(name, make) for name, make in xla.calls.items()})
+        monkeypatch.setattr(xla, "made", {})
+
+    return note
+
+
+def test_a_vmapped_batch_runs_at_once(noted: Any) -> None:
     seen: list[tuple[int, ...]] = []
-    forward, backward = xla.calls["forward"], xla.calls["backward"]
-
-    def noting(function: Any) -> Any:
-        def call(arguments: list[Array], results: list[Array], attributes: dict[str, str]) -> None:
-            seen.append(arguments[0].shape)
-            function(arguments, results, attributes)
-
-        return call
-
-    monkeypatch.setitem(xla.calls, "forward", noting(forward))
-    monkeypatch.setitem(xla.calls, "backward", noting(backward))
+    noted(lambda name, arguments, results: seen.append(arguments[0].shape))
     params, x = drawn("gru"), inputs(4)[:, :, 0]  # (4, T, I): a sequence each
     loss = lambda params: jax.vmap(lambda x: (ours.gru(params, x)[0] ** 2).sum())(x).sum()  # noqa: E731
     jax.block_until_ready(jax.grad(loss)(params))
@@ -356,8 +371,13 @@ BAD: dict[str, Callable[[dict[str, Any]], Any]] = {
     "key is None": lambda p: ours.lstm(p, inputs(), dropout=0.5),
     "lengths holds 9; expected 0 <= length <= T = 6": lambda p: ours.lstm(p, inputs(), None, np.array([9, 1, 1])),
     "x holds the token 9": lambda p: ours.lstm(p, np.full((T, N), 9)),
-    "no forward-mode derivative": lambda p: jax.jvp(lambda x: ours.lstm(p, x)[0], (inputs(),), (inputs(),)),
-    "no second derivative": lambda p: jax.grad(lambda x: jax.grad(loss_of("lstm"), 1)(p, x).sum())(inputs()),
+    "no forward-mode derivative.*use jax.grad.*or a lax.scan of its equations": lambda p: jax.jvp(
+        lambda x: ours.lstm(p, x)[0], (inputs(),), (inputs(),)
+    ),
+    "no second derivative.*use one jax.grad.*or a lax.scan of its equations": lambda p: jax.grad(
+        lambda x: jax.grad(loss_of("lstm"), 1)(p, x).sum()
+    )(inputs()),
+    "no forward-mode derivative.*jax.hessian": lambda p: jax.hessian(lambda x: ours.lstm(p, x)[0].sum())(inputs()),
 }
 
 
@@ -370,19 +390,58 @@ def test_says_what_is_wrong(message: str) -> None:
     assert re.search(message, refusals[0]), refusals[0]
 
 
-def test_arrays_of_a_call_do_not_outlive_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("differentiated", [False, True])
+def test_arrays_of_a_call_do_not_outlive_it(noted: Any, differentiated: bool) -> None:
     alive: list[Any] = []
-    forward = xla.calls["forward"]
-
-    def call(arguments: list[Array], results: list[Array], attributes: dict[str, str]) -> None:
-        alive.extend(weakref.ref(a) for a in (*arguments, *results))
-        forward(arguments, results, attributes)
-
-    monkeypatch.setitem(xla.calls, "forward", call)
-    jax.block_until_ready(jax.vjp(lambda p: ours.lstm(p, inputs())[0], drawn("lstm"))[0])
+    noted(lambda name, arguments, results: alive.extend(weakref.ref(a) for a in (*arguments, *results)))
+    run = lambda p: ours.lstm(p, inputs())[0]  # noqa: E731
+    params = drawn("lstm")
+    jax.block_until_ready(jax.vjp(run, params)[0] if differentiated else run(params))
     gc.collect()
     assert alive
     assert all(its() is None for its in alive)
+
+
+PLAIN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "inference": (lambda p: ours.lstm(p, inputs()), "infer"),
+    "no steps": (lambda p: ours.lstm(p, inputs()[:0]), "forward"),
+    "lengths": (lambda p: ours.lstm(p, inputs(), None, LENGTHS[0]), "forward"),
+    "tokens": (lambda p: ours.lstm(p, np.zeros((T, N), int)), "forward"),
+    "training": (lambda p: jax.vjp(lambda p: ours.lstm(p, inputs()), p)[0], "forward"),
+}
+
+
+@pytest.mark.parametrize("call", PLAIN)
+def test_plain_calls_are_not_prepared_in_general(noted: Any, call: str) -> None:
+    """Only these have the short way, which looks at nothing."""
+    names: list[str] = []
+    noted(lambda name, arguments, results: names.append(name))
+    run, wanted = PLAIN[call]
+    jax.block_until_ready(run(drawn("lstm")))
+    assert names == [wanted]
+
+
+def test_tapes_lie_in_the_arrays_that_xla_gives() -> None:
+    """Where these are aligned and large enough; else they are copied there."""
+    backend, _ = ops.choose("cython", None)
+    rng = np.random.default_rng(5)
+    x, state = rng.normal(size=(T, N, I)), (rng.normal(size=(N, H)), rng.normal(size=(N, H)))
+    weights = Weights(rng.normal(size=(4 * H, I)), rng.normal(size=(4 * H, H)))
+    sizes = ops.kept_sizes(backend, CELLS["lstm"], (T, N, T * N, H, 0), x.dtype)
+    rooms = [aligned(size + 8) for size in sizes]
+    run = lambda *kept: ops.forward(backend, CELLS["lstm"], x, state, weights, 1, kept=kept)  # noqa: E731
+    want = ops.keep(run()[2])
+    for kept, inside in ((rooms, True), ([room[1:] for room in rooms], False), ([room[:4] for room in rooms], False)):
+        got = ops.keep(run(*kept)[2])
+        for one, other, room in zip(got, want, kept, strict=True):
+            np.testing.assert_array_equal(one, other)
+            assert np.may_share_memory(one, room) == inside
+
+
+def aligned(size: int) -> Array:
+    """Doubles from a cache line on."""
+    array = np.empty(size + 8)
+    return array[-array.ctypes.data % 64 // 8 :][:size]
 
 
 def test_every_kind_has_a_function() -> None:

@@ -13,7 +13,8 @@ weights by example, the layer runs once for each of its entries.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,16 +28,36 @@ from fastrnn.cells import CELLS, Cell, Weights
 from fastrnn.kernels import xla
 from fastrnn.parameters import Array
 from fastrnn.rows import Entrance, Rows
+from fastrnn.threads import allowed_threads
 
-__all__ = ["Layer", "run"]
+__all__ = ["Layer", "known", "run"]
 
 AXES = {"lengths": 1, "mask": 2, "resets": 2}  # of what says which steps are run, the last of which is N
+
+
+_WRITTEN: dict[str, Cell] = {}  # by name, those that `known` was given
+
+
+def known(cell: Cell) -> str:
+    """What `Layer.cell` is for a cell: its name, which is no other's."""
+    if cell.name not in CELLS and _WRITTEN.setdefault(cell.name, cell) is not cell:
+        raise ValueError(f"there are two cells {cell.name}; expected one of each name")
+    return cell.name
+
+
+def _cell(name: str) -> Cell:
+    found = CELLS.get(name) or _WRITTEN.get(name)
+    if found is None:
+        raise ValueError(
+            f"a program of XLA has the cell {name}, which this process does not know; expected it traced here"
+        )
+    return found
 
 
 class Layer(NamedTuple):
     """What a layer is but for its arrays. Those of a call are in the order x, given, initial states, weights."""
 
-    cell: str
+    cell: str  # see `known`
     directions: int  # D
     fields: tuple[str, ...]  # those of `Weights` that each direction has
     given: tuple[str, ...]  # of AXES
@@ -47,7 +68,7 @@ class Layer(NamedTuple):
     @property
     def states(self) -> int:
         """K."""
-        return len(CELLS[self.cell].states)
+        return len(_cell(self.cell).states)
 
     @property
     def first_weight(self) -> int:
@@ -63,11 +84,9 @@ class Layer(NamedTuple):
         """How many of its arrays have a gradient, given x or its shape: all but tokens and what is given."""
         return _is_real(x) + self.states + self.directions * len(self.fields)
 
-    def text(self) -> dict[str, str]:
-        """As attributes of a custom call."""
-        return {
-            name: " ".join(value) if isinstance(value, tuple) else str(value) for name, value in self._asdict().items()
-        }
+    def text(self) -> str:
+        """As part of a custom call's attribute."""
+        return json.dumps(self)
 
     def batch_axes(self) -> list[int]:
         """The axis N of x, of what is given and of the states."""
@@ -107,14 +126,9 @@ def run(layer: Layer, x: Any, given: Sequence[Any], states: Sequence[Any], weigh
 # ---- on NumPy arrays, when XLA calls
 
 
-@functools.lru_cache(256)
-def _read(**attributes: str) -> Layer:
-    """A layer from its attributes."""
-    values = {
-        name: tuple(text.split()) if name in ("fields", "given") else int(text) if name == "directions" else text
-        for name, text in attributes.items()
-    }
-    return Layer(**values)  # type: ignore[arg-type]
+def _read(text: str) -> Layer:
+    """A layer from its text."""
+    return Layer(*[tuple(value) if isinstance(value, list) else value for value in json.loads(text)])
 
 
 @functools.lru_cache(256)
@@ -131,7 +145,7 @@ class _Problem:
     """What a layer is given, by direction."""
 
     def __init__(self, layer: Layer, arguments: Sequence[Array]) -> None:
-        self.layer, self.cell = layer, CELLS[layer.cell]
+        self.layer, self.cell = layer, _cell(layer.cell)
         self.backend, self.num_threads = ops.choose(layer.backend, None)
         x, given, states = arguments[0], arguments[1 : 1 + len(layer.given)], arguments[1 + len(layer.given) :]
         states, flat = states[: layer.states], states[layer.states :]
@@ -162,17 +176,24 @@ class _Problem:
         P = array.shape[-1] // 2
         return array[..., :P], array[..., P:]
 
-    def forward(self, keep: bool, into: Array | None) -> tuple[Array, list[Any], list[ops.Tape]]:
-        """y, in `into` if it is as the kernels have it, and by direction the final states and the tapes."""
+    def forward(
+        self, keep: bool, into: Array | None, kept: Sequence[Array] = ()
+    ) -> tuple[Array, list[Any], list[ops.Tape]]:
+        """y, in `into` if it is as the kernels have it, and by direction the final states and the tapes.
+
+        Tapes are in the arrays `kept` if the backend can put them there.
+        """
         y = into if self.batch_sizes is None and type(self.rows) is Rows else None
         if y is None and self.layer.directions == 2:
             P = self.states[0][0].shape[1]
             y = ops.empty(self.backend, (*self.x.shape[: 2 if self.batch_sizes is None else 1], 2 * P), self.dtype)
         states_n, tapes = [], []
+        its = len(kept) // self.layer.directions
         for reverse, part in enumerate(self.parts(y)):
             given = (self.backend, self.cell, self.x, self.states[reverse], self.weights[reverse], self.num_threads)
             if keep:
-                its_y, state_n, tape = ops.forward(*given, self.batch_sizes, reverse == 1, part)
+                room = kept[reverse * its : (reverse + 1) * its]
+                its_y, state_n, tape = ops.forward(*given, self.batch_sizes, reverse == 1, part, kept=room)
                 tapes.append(tape)
             else:
                 its_y, state_n = ops.run(*given, self.batch_sizes, reverse == 1, part)
@@ -223,29 +244,41 @@ def _kept_sizes(
     return ops.kept_sizes(backend, cell, sizes, np.dtype(weights.ih.dtype))
 
 
-def _forward(arguments: list[Array], results: list[Array], attributes: dict[str, str]) -> None:
+def _infer(layer: Layer) -> xla.Inference:
+    """What `_forward` does for a layer that is plain, sooner."""
+    backend, _ = ops.choose(layer.backend, None)
+    places = [Weights._fields.index(field) for field in layer.fields]
+    return xla.Inference(backend.forward, _cell(layer.cell), layer.states, places, allowed_threads)
+
+
+def _is_plain(layer: Layer, arguments: Sequence[Any]) -> bool:
+    """Whether `xla.Inference` runs a call: the backend takes arrays as they are, and looks whether they fit."""
+    backend, _ = ops.choose(layer.backend, None)
+    x = arguments[0]
+    return layer.directions == 1 and not layer.given and hasattr(backend, "LOOKS_ITSELF") and _is_real(x) and x.size > 0
+
+
+def _forward(layer: Layer, arguments: list[Array], results: list[Array]) -> None:
     """Results are y, the final states, and what is kept if there is room for it."""
-    layer = _read(**attributes)
     problem = _Problem(layer, arguments)
     kept = results[1 + layer.states :]
-    y, states_n, tapes = problem.forward(bool(kept), results[0])
+    y, states_n, tapes = problem.forward(bool(kept), results[0], kept)
     back, state_n = problem.rows.back(y, states_n, np.empty)
     if back is not results[0]:
         results[0][...] = back
     for result, state in zip(results[1:], state_n if layer.states > 1 else (state_n,), strict=False):
         result[...] = state
     for result, array in zip(kept, [array for tape in tapes for array in ops.keep(tape)], strict=False):
-        result[: array.size] = array
+        if not np.may_share_memory(result, array):
+            result[: array.size] = array
 
 
-def _backward(arguments: list[Array], results: list[Array], attributes: dict[str, str]) -> None:
-    """Arguments are those of forward, y, what it kept, and the gradients that `cotangents` names.
+def _backward(layer: Layer, present: Sequence[bool], arguments: list[Array], results: list[Array]) -> None:
+    """Arguments are those of forward, y, what it kept, and the gradients of those results that are `present`.
 
     Results are the gradients of x if it is real, of the initial states, and of the weights, and what was kept again,
     which is overwritten.
     """
-    present = [name == "1" for name in attributes.pop("cotangents")]
-    layer = _read(**attributes)
     problem = _Problem(layer, arguments[: layer.arguments])
     y, kept = arguments[layer.arguments], results[layer.gradients(arguments[0]) :]
     cotangents = iter(arguments[len(arguments) - sum(present) :])
@@ -267,8 +300,14 @@ def _backward(arguments: list[Array], results: list[Array], attributes: dict[str
         result[...] = gradient
 
 
-xla.calls["forward"] = _forward
-xla.calls["backward"] = _backward
+def _make_backward(text: str) -> Callable[[list[Array], list[Array]], None]:
+    present, _, layer = text.partition(" ")
+    return functools.partial(_backward, _read(layer), [its == "1" for its in present])
+
+
+xla.calls["infer"] = lambda text: _infer(_read(text))
+xla.calls["forward"] = lambda text: functools.partial(_forward, _read(text))
+xla.calls["backward"] = _make_backward
 jax.ffi.register_ffi_target("fastrnn", xla.handler, platform="cpu")
 
 
@@ -299,7 +338,7 @@ def _tape(layer: Layer, arguments: Sequence[Any]) -> list[Any]:
     weights = _weights(layer, arguments[layer.first_weight :])
     T, N = arguments[0].shape[:2]
     runs = T * N if "resets" in layer.given else N  # each step may begin anew
-    sizes = _kept_sizes(backend, CELLS[layer.cell], T, runs, T * N, states, weights)
+    sizes = _kept_sizes(backend, _cell(layer.cell), T, runs, T * N, states, weights)
     return [Abstract((size,), states[0].dtype) for size in sizes] * layer.directions
 
 
@@ -325,7 +364,8 @@ def _run_layer(*arguments: Any, layer: Layer, keep: bool) -> list[Any]:
     """By XLA's custom call."""
     results = _like_layer(*arguments, layer=layer, keep=keep)
     call = jax.ffi.ffi_call("fastrnn", [jax.ShapeDtypeStruct(r.shape, r.dtype) for r in results])
-    return list(call(*arguments, call="forward", **layer.text()))
+    name = "infer" if not keep and _is_plain(layer, arguments) else "forward"
+    return list(call(*arguments, call=f"{name} {layer.text()}"))
 
 
 def _run_layer_back(*arguments: Any, layer: Layer, present: tuple[bool, ...]) -> list[Any]:
@@ -337,13 +377,13 @@ def _run_layer_back(*arguments: Any, layer: Layer, present: tuple[bool, ...]) ->
         input_output_aliases={layer.arguments + 1 + i: len(gradients) + i for i in range(len(kept))},
     )
     cotangents = "".join("01"[its] for its in present)
-    return list(call(*arguments, call="backward", cotangents=cotangents, **layer.text()))[: len(gradients)]
+    return list(call(*arguments, call=f"backward {cotangents} {layer.text()}"))[: len(gradients)]
 
 
 def _run_linear(*arguments: Any, layer: Layer, varied: tuple[bool, ...]) -> list[Any]:
     raise NotImplementedError(
-        f"fastrnn.jax's {layer.cell} has no forward-mode derivative (jax.jvp, jax.jacfwd, jax.hessian); expected the "
-        "reverse mode: jax.grad, jax.vjp, jax.jacrev"
+        f"fastrnn.jax's {layer.cell} has no forward-mode derivative (jax.jvp, jax.jacfwd, jax.hessian): use jax.grad, "
+        "jax.vjp or jax.jacrev, or a lax.scan of its equations, such as flax.nnx.RNN"
     )
 
 
@@ -390,7 +430,8 @@ def _transpose(cotangents: Sequence[Any], *arguments: Any, layer: Layer, varied:
 
 def _no_second_derivative(*_: Any, layer: Layer, **__: Any) -> Any:
     raise NotImplementedError(
-        f"fastrnn.jax's {layer.cell} has no second derivative; expected one jax.grad, jax.vjp or jax.jacrev around it"
+        f"fastrnn.jax's {layer.cell} has no second derivative: use one jax.grad, jax.vjp or jax.jacrev around it, or a "
+        "lax.scan of its equations, such as flax.nnx.RNN"
     )
 
 
