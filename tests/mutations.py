@@ -430,7 +430,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("peepholes_in_the_order_of_gates", "p_i, p_o, p_f = np.split", "p_i, p_f, p_o = np.split"),
     ],
     ("fastrnn/onnx/scope.py", "onnx"): [
-        Mutant("drawn_weights_are_constants", "or node.op_type in DRAWN or", "or"),
+        Mutant("drawn_weights_are_constants", "and node.op_type not in DRAWN and", "and"),
     ],
     ("fastrnn/onnx/session.py", "onnx_session"): [
         Mutant(
@@ -438,8 +438,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "self._pieces is None or self._defaults & feed.keys()",
             "self._pieces is None",
         ),
-        Mutant("constants_are_missing", "_with_constants(here, uses, makers), values", "sorted(here), values"),
-        Mutant("names_around_a_branch_are_missing", "            found |= used - own\n", ""),
+    ],
+    ("fastrnn/onnx/pieces.py", "onnx_session"): [
+        Mutant("constants_are_missing", "found, left = set(here), list(here)", "found, left = set(here), []"),
+        Mutant("names_around_a_branch_are_missing", "in graphs_of(node):\n        own", "in ():\n        own"),
+        Mutant("branches_are_swapped", "then if values[0] else otherwise", "otherwise if values[0] else then"),
+        Mutant("values_around_a_branch_are_constants", "{**self.given, **here},", "self.given,"),
+        Mutant("a_branch_runs_too_soon", "at + (k in self.moved)", "at"),
     ],
     ("fastrnn/onnx/scan.py", "onnx_export"): [
         Mutant(

@@ -82,6 +82,81 @@ def test_a_tangled_graph_is_cut_and_its_numbers_are_onnxruntimes(tmp_path: Path,
         assert np.array_equal(alone, got[4])
 
 
+def branching() -> ModelProto:
+    """Recurrent nodes in branches, and in a branch of a branch, of one name in both.
+
+    Their weights, states and inputs are of the branch, of the graph around it, or made there of constants; the inner
+    condition comes out of a recurrent node.
+    """
+    weights = weights_of("GRU", "a", 3, 4) | weights_of("LSTM", "b", 4, 4) | weights_of("RNN", "c", 4, 4)
+    weights |= {"h_0": RNG.normal(size=(1, 2, 4)).astype("f4"), "turned": weights.pop("b_W")[0].T}
+    weights |= {"zero": np.array([0]), "one": np.array([1])}
+    tensors = {name: numpy_helper.from_array(value, name) for name, value in weights.items()}
+    inside = [tensors.pop("c_W")]  # of the branch
+
+    def branch(key: str, nodes: list[Any], out: str, *own: Any) -> Any:
+        nodes = [*nodes, helper.make_node("Add", [out, "x1"], [f"{key}_out"])]
+        return helper.make_graph(nodes, key, [], [value_of(f"{key}_out", "f4", [None] * 3)], list(own))
+
+    def squeezed(name: str, x: str, out: str, operator: str, *states: str) -> list[Any]:
+        node = layer(operator, name, x, f"{out}_Y", 4)
+        node.input.extend(["", "", *states] if states else [])
+        return [node, helper.make_node("Squeeze", [f"{out}_Y", "one"], [out])]
+
+    deepest = {
+        "then_branch": branch("t", squeezed("c", "p", "r", "RNN"), "r", *inside),
+        "else_branch": branch("e", [helper.make_node("Mul", ["p", "more"], ["s"])], "s"),
+    }
+    then = [
+        *squeezed("b", "x1", "p", "LSTM", "h_0", "h_0"),
+        helper.make_node("ReduceSum", ["p"], ["all"], keepdims=0),
+        helper.make_node("Less", ["all", "limit"], ["small"]),
+        helper.make_node("If", ["small"], ["q"], **deepest),
+    ]
+    outer = {
+        "then_branch": branch("then", then, "q"),
+        "else_branch": branch("else", squeezed("b", "a_y", "p2", "LSTM"), "p2"),
+    }
+    nodes = [
+        helper.make_node("Transpose", ["turned"], ["b_W0"], perm=[1, 0]),
+        helper.make_node("Unsqueeze", ["b_W0", "zero"], ["b_W"]),
+        helper.make_node("Add", ["turned", "turned"], ["twice"]),
+        helper.make_node("ReduceSum", ["twice"], ["more"], keepdims=0),  # a constant, which a branch has
+        *squeezed("a", "x", "a_y", "GRU", "h_0"),
+        helper.make_node("Mul", ["a_y", "more"], ["x1"]),
+        helper.make_node("If", ["which"], ["y"], **outer),
+        helper.make_node("Neg", ["y"], ["z"]),
+    ]
+    inputs = [value_of("x", "f4", ["T", 2, 3]), value_of("which", "bool", []), value_of("limit", "f4", [])]
+    return as_model(nodes, inputs, [value_of("z", "f4"), value_of("a_y", "f4")], list(tensors.values()))
+
+
+@pytest.mark.parametrize(("which", "limit"), [(True, 1e9), (True, -1e9), (False, 0)])
+def test_nodes_in_branches_run_here_with_onnxruntimes_numbers(tmp_path: Path, which: bool, limit: float) -> None:
+    model = branching()
+    onnx.save(model, tmp_path / "m.onnx")
+    session = InferenceSession(tmp_path / "m.onnx", measure=False)
+    assert {node.operator for node in session.nodes.values()} == {"LSTM", "GRU", "RNN"}
+    assert session.nodes.keys() == fastrnn.onnx.load(tmp_path / "m.onnx").keys()
+    assert len(session.nodes) == 4  # two of one name
+    for T in (1, 6):
+        feed = {"x": RNG.normal(size=(T, 2, 3)).astype("f4"), "which": np.array(which), "limit": np.array(limit, "f4")}
+        for mine, theirs in zip(session.run(None, feed), by_runtime(model, feed), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_a_state_that_is_constant_goes_into_its_node(tmp_path: Path) -> None:
+    weights = weights_of("GRU", "g", 3, 5) | {"h_0": RNG.normal(size=(1, 2, 5)).astype("f4")}
+    node = layer("GRU", "g", "x", "y", 5)
+    node.input.extend(["", "", "h_0"])
+    tensors = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    model = as_model([node], [value_of("x", "f4", ["T", 2, 3])], [value_of("y", "f4")], tensors)
+    onnx.save(model, tmp_path / "m.onnx")
+    feed = {"x": RNG.normal(size=(4, 2, 3)).astype("f4")}
+    (got,) = InferenceSession(tmp_path / "m.onnx", measure=False).run(None, feed)
+    np.testing.assert_allclose(got, by_runtime(model, feed)[0], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_single_nodes_with_all_their_inputs(tmp_path: Path, seed: int) -> None:
     problem = draw(seed)

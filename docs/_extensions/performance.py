@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -74,11 +75,34 @@ def written_cells(path: Path) -> str:
     return sheet(told.cells) + rows_of(told) + "<h3>Beside the built-in ones</h3>\n" + sheet(told.yardsticks) + facts
 
 
+def clients(path: Path) -> str:
+    """Return the table of published networks, or, where none was kept of this release, how to make it."""
+    if not path.exists():
+        return "<p>No figures were kept of this release: <code>examples/clients/measure.py</code> makes them.</p>\n"
+    known = json.loads(path.read_text("utf-8"))
+    columns = ["package", "network", "on", "recurrent part", "largest difference", "before", "after", "times as fast"]
+    lines = []
+    for row in known["rows"]:
+        before, after = (f"{1e3 * row['seconds'][key]:.3g} ms" for key in ("before", "after"))
+        difference, outputs = row["difference"], f"{row['outputs']:,}"
+        if row["whole_numbers"]:
+            difference = f"{'none' if difference == 0 else 'some'} of {outputs}"
+        else:
+            difference = f"{difference:.0e}"
+        ratio = f"{row['seconds']['before'] / row['seconds']['after']:.3g}"
+        cells = [row["package"], row["network"], row["case"], f"{row['share']:.0%}", difference, before, after, ratio]
+        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    facts = [known["machine"]["cpu"], *(f"{name} {version}" for name, version in known["versions"].items())]
+    head = "".join(f"<th>{name}</th>" for name in columns)
+    return table(head, lines) + f"<p>{escape(', '.join(facts))}</p>\n"
+
+
 def write_all(app: Any) -> None:
-    """Write what `index.md`, `performance.md` and `your-own-cell.md` include."""
+    """Write what `index.md`, `performance.md`, `clients.md` and `your-own-cell.md` include."""
     folder = Path(app.srcdir, "_generated")
     folder.mkdir(exist_ok=True)
     (folder / "bars.md").write_text(bars(folder), "utf-8")
+    (folder / "clients.html").write_text(clients(RESULTS / f"{fastrnn.__version__}-clients.json"), "utf-8")
     (folder / "cells.html").write_text(written_cells(RESULTS / f"{fastrnn.__version__}-cells.json"), "utf-8")
     for name, end in (("grid", ""), ("variants", "-variants")):
         results = load(RESULTS / f"{fastrnn.__version__}{end}.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from onnx import NodeProto
@@ -10,7 +11,7 @@ from fastrnn.onnx.node import FURTHER, Node
 from fastrnn.onnx.scope import Scope, is_recurrent, opset_of, read_model
 from fastrnn.parameters import Array
 
-__all__ = ["load", "take_node"]
+__all__ = ["load", "named", "take_node"]
 
 
 def load(path: Any) -> dict[str, Node]:
@@ -52,10 +53,15 @@ def load(path: Any) -> dict[str, Node]:
     found: dict[str, Node] = {}
     for scope in Scope(model.graph, opset_of(model)).all():
         for node in filter(is_recurrent, scope.graph.node):
-            name = node.name or next(filter(None, node.output))
-            name = f"{scope.path}{name}" if name in found else name
+            name = named(scope, node, found.keys())
             found[name] = take_node(scope, node, name)
     return found
+
+
+def named(scope: Scope, node: NodeProto, taken: Collection[str]) -> str:
+    """The name of a recurrent node, where others have some already."""
+    name = node.name or next(filter(None, node.output))
+    return f"{scope.path}{name}" if name in taken else name
 
 
 def take_node(scope: Scope, node: NodeProto, name: str) -> Node:

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, numpy_helper
 from onnx.inliner import inline_local_functions
 from onnx.reference import ReferenceEvaluator
 
 from fastrnn.checks import check_path
 from fastrnn.parameters import Array
 
-__all__ = ["DRAWN", "Scope", "is_recurrent", "opset_of", "read_model"]
+__all__ = ["Scope", "can_fold", "graphs_of", "has_recurrent", "is_recurrent", "opset_of", "read_model"]
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 DRAWN = frozenset(
@@ -63,6 +63,23 @@ def is_recurrent(node: NodeProto) -> bool:
     return node.op_type in RECURRENT and node.domain in ("", "ai.onnx")
 
 
+def graphs_of(node: NodeProto) -> Iterator[GraphProto]:
+    """The branches or bodies of a node."""
+    for attribute in node.attribute:
+        yield from [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
+
+
+def can_fold(node: NodeProto) -> bool:
+    """Whether what it makes of constants is a constant, and one that is known how to make."""
+    standard = node.domain in ("", "ai.onnx") and not is_recurrent(node)
+    return standard and node.op_type not in DRAWN and not any(True for _ in graphs_of(node))
+
+
+def has_recurrent(graph: GraphProto) -> bool:
+    """Whether one of the three operators is in it, or in the branches and bodies in it."""
+    return any(is_recurrent(node) or any(map(has_recurrent, graphs_of(node))) for node in graph.node)
+
+
 class Scope:
     """The names that nodes of a graph see: the graph's own, and those of the graphs around it.
 
@@ -81,7 +98,7 @@ class Scope:
     def __init__(self, graph: GraphProto, opset: int, outer: Scope | None = None, path: str = "") -> None:
         self.graph, self.opset, self.outer, self.path = graph, opset, outer, path
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
-        self.sparse = {tensor.values.name for tensor in graph.sparse_initializer}
+        self.sparse = {tensor.values.name: tensor for tensor in graph.sparse_initializer}
         self.makers = {name: node for node in graph.node for name in node.output if name}
         self.inputs = {value.name for value in graph.input}
         self._known: dict[str, Array] = {}
@@ -90,17 +107,31 @@ class Scope:
         """The scope itself, and those of the branches and bodies in it, from outside to inside."""
         yield self
         for node in self.graph.node:
-            for attribute in node.attribute:
-                graphs = [attribute.g] if attribute.type == AttributeProto.GRAPH else list(attribute.graphs)
-                for graph in graphs:
-                    path = f"{self.path}{node.name or node.output[0]}/{attribute.name}/"
-                    yield from Scope(graph, self.opset, self, path).all()
+            for _, scope in self.inside(node):
+                yield from scope.all()
+
+    def inside(self, node: NodeProto) -> Iterator[tuple[str, Scope]]:
+        """The scopes of the branches or bodies of one of the graph's nodes, each with its attribute's name."""
+        for attribute in node.attribute:
+            path = f"{self.path}{node.name or node.output[0]}/{attribute.name}/"
+            for graph in [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs:
+                yield attribute.name, Scope(graph, self.opset, self, path)
 
     def value(self, name: str) -> Array:
         """The value of a name; ValueError with the reason where it is known at run time only."""
         if name not in self._known:
             self._known[name] = self._find(name)
         return self._known[name]
+
+    def tensor(self, name: str) -> TensorProto | SparseTensorProto:
+        """The value of a name as a tensor of that name; ValueError where it is known at run time only."""
+        if name in self.initializers:
+            return self.initializers[name]
+        if name in self.sparse:
+            return self.sparse[name]
+        if name in self.makers or self.outer is None:
+            return numpy_helper.from_array(self.value(name), name)
+        return self.outer.tensor(name)
 
     def _find(self, name: str) -> Array:
         if name in self.initializers:
@@ -119,8 +150,7 @@ class Scope:
     def _fold(self, node: NodeProto, name: str) -> Array:
         """What a node makes of constants."""
         of = f"{name}, which {node.op_type} {node.name!r} makes,"
-        graphs = any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute)
-        if is_recurrent(node) or graphs or node.op_type in DRAWN or node.domain not in ("", "ai.onnx"):
+        if not can_fold(node):
             raise ValueError(f"{of} is known at run time only; expected a constant")
         feeds: Mapping[str, Array] = {used: self.value(used) for used in node.input if used}
         # NumPy's rounding is that of the reference; nobody has to hear of an overflow in a file's weights.
