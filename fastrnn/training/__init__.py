@@ -12,13 +12,14 @@ from fastrnn.training.early_stopping import EarlyStopping
 from fastrnn.training.gradient_check import check_gradients
 from fastrnn.training.keras_weights import from_keras_weights
 from fastrnn.training.layers import Dropout, Embedding, Linear
-from fastrnn.training.loop import DivergenceError, Evaluation, Step, Trainer, load_history
+from fastrnn.training.loop import Trainer, load_history
 from fastrnn.training.losses import bce_with_logits, cross_entropy, mse
 from fastrnn.training.model import CharModel, LanguageModel, WordModel
 from fastrnn.training.normalization import LayerNorm
 from fastrnn.training.optimizers import SGD, Adam, AdamW, Momentum, RMSProp, RMSprop
 from fastrnn.training.plots import plot_losses
 from fastrnn.training.pooling import AttentionPool, Pool
+from fastrnn.training.running import DivergenceError, Evaluation, Step
 from fastrnn.training.sampling import generate_text
 from fastrnn.training.schedules import (
     ConstantRate,
