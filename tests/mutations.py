@@ -1074,6 +1074,21 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("weights_are_not_of_mean_one", "weights *= count / total", "weights *= 1"),
         Mutant("the_only_one_of_a_class_may_be_held_out", "counts[classes[order]] > 1", "counts[classes[order]] > 0"),
     ],
+    ("fastrnn/sklearn/estimators.py", "sklearn"): [
+        Mutant("values_come_back_scaled", "* self.y_scale_ + self.y_mean_", "* self.y_scale_"),
+        Mutant("the_optimizer_begins_anew", "optimizer.load_state_dict(self._optimizer_state_)", "pass"),
+    ],
+    ("fastrnn/sklearn/forecaster.py", "sklearn"): [
+        Mutant("a_forecast_forgets_the_last_value", "+ lasts[:, None, :, None]", "+ 0 * lasts[:, None, :, None]"),
+        Mutant(
+            "the_window_ends_a_step_early",
+            "slice(end - self.lookback_, end)",
+            "slice(end - self.lookback_ - 1, end - 1)",
+        ),
+    ],
+    ("fastrnn/sklearn/inputs.py", "sklearn"): [
+        Mutant("ids_come_in_their_order", "order = np.argsort(first)", "order = np.arange(len(first))"),
+    ],
     ("kernels/numba_cells.py", "numba"): [
         Mutant("numba_lstm_swaps_i_and_f", "fma(f, load(c_prev), i * g)", "fma(i, load(c_prev), f * g)"),
         Mutant("numba_gru_carry_ignores_u", "store(carry, dh * u)", "store(carry, dh)"),

@@ -466,7 +466,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "other columns": ({"validation": ([np.ones((2, 4))], [0])}, r"validation\[0\] has rows of shape \(4,\); expected"),
     "weights": ({"sample_weight": np.ones(3)}, r"sample_weight has shape \(3,\); expected \(23,\)"),
     "negative": ({"sample_weight": -np.ones(N)}, "sample_weight holds a negative"),
-    "zeros": ({"sample_weight": np.zeros(N)}, "leave all training data a weight of 0"),
+    "zeros": ({"sample_weight": np.zeros(N)}, "the weights of all training data are zero"),
     "of classes": ({"class_weight": {5: 1.0}}, "class_weight has 5; expected classes from 0 to 2"),
     "no classes": ({"class_weight": "balanced", "y": np.ones((N, 3))}, "class_weight is given, but y is not of"),
     "optimizer": ({"optimizer": "lion"}, "optimizer is 'lion'; expected one of"),

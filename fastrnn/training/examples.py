@@ -202,7 +202,9 @@ def normalized(weights: Array, dtype: np.dtype[Any], rows: Array) -> Array:
     weights = np.array(weights, np.float64)
     count, total = len(rows), float(weights[rows].sum())
     if not total:
-        raise ValueError("sample_weight and class_weight leave all training data a weight of 0; expected some above")
+        raise ValueError(
+            "sample_weight and class_weight: the weights of all training data are zero; expected some above"
+        )
     weights *= count / total
     return weights.astype(dtype)
 

@@ -292,7 +292,7 @@ class Fitting(Run):
 
     @property
     def evaluate_every(self) -> int:
-        """Steps between two evaluations: an epoch."""
+        """Steps between two evaluations, those of an epoch."""
         return self.steps_per_epoch
 
     @property
