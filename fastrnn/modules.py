@@ -21,6 +21,7 @@ from fastrnn.checks import (
     check_positive,
     check_sequence,
     check_share,
+    make_generator,
     shown,
 )
 from fastrnn.extra import Beside, Given, Masks, Random, as_rates
@@ -217,8 +218,12 @@ class _Recurrent(Runnable):
             for reverse in range(self.directions):
                 of_weights = self._shapes(layer)
                 shapes |= {name: of_weights[field] for field, name in self._names(layer, reverse).items()}
-        rng = self._draw(shapes, seed)
         self._dropout: stack.Dropout | None = None
+        self.seed_dropout(self._draw(shapes, seed))
+
+    def seed_dropout(self, seed: Any) -> None:
+        """Have dropout, and a cell's noise, draw from `seed` on, anything `numpy.random.default_rng` takes."""
+        rng = make_generator(seed)
         if self.dropout and self.num_layers > 1:
             self._dropout = stack.Dropout(self.dropout, tuple(rng.spawn(self.num_layers - 1)))
         if any(self._rates) and isinstance(self._cell, WrittenCell):

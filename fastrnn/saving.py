@@ -18,8 +18,8 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     model
-        A module or cell of `fastrnn`, or a layer or model of `fastrnn.training`, composed as one likes. Equal models
-        give equal bytes.
+        A module or cell of `fastrnn`, a layer or model of `fastrnn.training`, composed as one likes, or a fitted
+        estimator of `fastrnn.sklearn`. Equal models give equal bytes.
     path
         Of the file. Its arrays are under ``model.`` and the names of `model.parameters`; the description of the
         architecture is JSON in the metadata. Seeds, the state of dropout's generators, backends and numbers of threads
@@ -54,6 +54,9 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     from fastrnn.training.architecture import describe
     from fastrnn.training.checkpoint import write_checkpoint
 
+    if hasattr(model, "_file_parts"):
+        write_checkpoint(path, *model._file_parts())
+        return
     architecture = describe(model)
     write_checkpoint(path, {"model": model.parameters}, {"architecture": architecture})
 
@@ -71,7 +74,7 @@ def load(path: str | os.PathLike[str], *, cells: Iterable[WrittenCell] = ()) -> 
 
     Returns
     -------
-    A module, layer or model of the class that was saved, with the same parameters.
+    A module, layer, model or estimator of the class that was saved, with the same parameters.
 
     Raises
     ------
@@ -92,6 +95,10 @@ def load(path: str | os.PathLike[str], *, cells: Iterable[WrittenCell] = ()) -> 
     with usable_checkpoint(path):
         if "settings" in metadata:
             raise ValueError("it is of a training run: use fastrnn.training.load_model")
+        if "estimator" in metadata:
+            from fastrnn.sklearn.files import restore_estimator
+
+            return restore_estimator(groups, metadata)
         if "architecture" not in metadata:
             raise KeyError("it has no architecture")
         arrays = groups.get("model", {})

@@ -102,6 +102,14 @@ def keras(require: Require, request: pytest.FixtureRequest, tmp_path_factory: py
     return keras
 
 
+@pytest.fixture(scope="session")
+def sklearn(require: Require) -> ModuleType:
+    """scikit-learn, and the frames that its users have."""
+    missing = [name for name in ("sklearn", "pandas", "polars") if importlib.util.find_spec(name) is None]
+    require(not missing, f"{', '.join(missing)} not installed")
+    return importlib.import_module("sklearn")
+
+
 @pytest.fixture
 def restored() -> Iterator[None]:
     """Put the global choices of backend and threads back afterwards."""

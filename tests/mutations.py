@@ -1068,12 +1068,48 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "None, batch.lengths",
         ),
         Mutant("best_is_the_last", 'self.best = dict(groups["best"])', 'self.best = dict(groups["model"])'),
-        Mutant("patience_waits_once_more", ">= self.settings.patience", "> self.settings.patience"),
         Mutant(
             "dropout_is_drawn_by_the_seed_alone",
             "self.model.seed_dropout((self.settings.seed, self.step))",
             "self.model.seed_dropout((self.settings.seed, 0))",
         ),
+    ],
+    ("fastrnn/training/running.py", "loop"): [
+        Mutant("patience_waits_once_more", ">= self.patience", "> self.patience"),
+        Mutant(
+            "gradients_are_not_clipped",
+            "norm = clip_global_norm(grads, self._clip)",
+            "norm = clip_global_norm(grads, math.inf)",
+            "fit",
+        ),
+    ],
+    ("fastrnn/training/fitting.py", "fit"): [
+        Mutant("epochs_are_in_one_order", "(self._seed, epoch)", "(self._seed, 0)"),
+        Mutant(
+            "dropout_of_every_step_is_the_same",
+            "seed_dropout((self._seed, self.step))",
+            "seed_dropout((self._seed, 0))",
+        ),
+        Mutant("padding_has_a_gradient", "dy[real] = drows", "dy[...] = drows.mean()"),
+    ],
+    ("fastrnn/training/examples.py", "fit"): [
+        Mutant("weights_are_not_of_mean_one", "weights *= count / total", "weights *= 1"),
+        Mutant("the_only_one_of_a_class_may_be_held_out", "counts[classes[order]] > 1", "counts[classes[order]] > 0"),
+    ],
+    ("fastrnn/sklearn/estimators.py", "sklearn"): [
+        Mutant("values_come_back_scaled", "* self.y_scale_ + self.y_mean_", "* self.y_scale_"),
+        Mutant("the_optimizer_begins_anew", "optimizer.load_state_dict(self._optimizer_state_)", "pass"),
+    ],
+    ("fastrnn/sklearn/forecaster.py", "sklearn"): [
+        Mutant("a_forecast_forgets_the_last_value", "+ lasts[:, None, :, None]", "+ 0 * lasts[:, None, :, None]"),
+        Mutant(
+            "the_window_ends_a_step_early",
+            "slice(end - self.lookback_, end)",
+            "slice(end - self.lookback_ - 1, end - 1)",
+        ),
+    ],
+    ("fastrnn/sklearn/inputs.py", "sklearn"): [
+        Mutant("ids_come_in_their_order", "order = np.argsort(first)", "order = np.arange(len(first))"),
     ],
     ("kernels/numba_cells.py", "numba"): [
         Mutant("numba_lstm_swaps_i_and_f", "fma(f, load(c_prev), i * g)", "fma(i, load(c_prev), f * g)"),

@@ -23,7 +23,7 @@ NAMESPACES: tuple[ModuleType, ...] = (fastrnn, training, scratch, anbn, blog, co
 METHODS = ("__call__", "__getitem__")  # those with underscores that users call
 
 # What needs no row: records hold whatever they are given, and the base class leaves its methods to others.
-RECORDS = {"fastrnn.training.Step", "fastrnn.training.Evaluation"}
+RECORDS = {f"fastrnn.training.{name}" for name in ("Step", "Evaluation", "Epoch", "History")}
 METHODS_LEFT = ("decode", "describe", "encode", "encode_compactly", "encode_pieces", "join")
 ABSTRACT = {f"fastrnn.training.Tokenizer.{method}" for method in METHODS_LEFT}
 
@@ -88,6 +88,7 @@ def of_module(cls: Any) -> dict[str, Row]:
         f"{name}.forward": lambda: (make().forward, inputs(masked="last", checkpoint_every=2)),
         f"{name}.backward": backward,
         f"{name}.trace": lambda: (make().trace, inputs()),
+        f"{name}.seed_dropout": lambda: (make().seed_dropout, {"seed": 1}),
         f"{name}.stream": lambda: (make().stream, {"batch_size": N}),
         f"{name}.explain": lambda: (make().explain, {"shape": (T, N, I), "tokens": False, "training": True}),
         f"{name}.state_dict": lambda: (make().state_dict, {}),
@@ -310,6 +311,9 @@ def of_training() -> dict[str, Row]:
         cleaning = {"lower": True, "letters_only": False, "by_line": True}
         return lambda: (cls.fit, {"text": TEXT, **cleaning, **more})
 
+    def elementwise(reduction: str) -> dict[str, Any]:
+        return {"y": real(N, H), "targets": real(N, H), "reduction": reduction, "weights": real(N, H)}
+
     def adaptive() -> Any:
         return t.AdaptiveSoftmax(8, 20, [4, 10], 2.0, seed=0)
 
@@ -427,14 +431,57 @@ def of_training() -> dict[str, Row]:
             {"path": checkpoint(), "text": TEXT, "backend": None, "num_threads": 1, "steps": 3, "patience": 4},
         ),
         own + "load_history": lambda: (t.load_history, {"path": checkpoint()}),
-        own + "mse": lambda: (t.mse, {"y": real(N, H), "targets": real(N, H), "reduction": "mean"}),
+        own + "mse": lambda: (t.mse, elementwise("mean")),
+        own + "mae": lambda: (t.mae, elementwise("sum")),
+        own + "QuantileLoss": lambda: (t.QuantileLoss, {"quantiles": [0.1, 0.9]}),
+        own + "QuantileLoss.__call__": lambda: (
+            t.QuantileLoss([0.1, 0.9]),
+            {"y": real(N, 4), "targets": real(N, 2), "weights": np.ones(N, np.float32)},
+        ),
+        own + "fit": lambda: (
+            t.fit,
+            {
+                "model": t.Sequential(t.Last(fastrnn.GRU(I, H, seed=0)), t.Linear(H, 2, seed=0)),
+                "X": [real(3, I), real(T, I)],
+                "y": np.array([1, 0]),
+                "loss": "cross_entropy",
+                "metrics": ["f1"],
+                "validation": ([real(3, I)], [1]),
+                "epochs": 1,
+                "batch_size": 2,
+                "shuffle": True,
+                "optimizer": "sgd",
+                "learning_rate": 0.1,
+                "schedule": "cosine",
+                "clip": 1.0,
+                "clip_value": 1.0,
+                "patience": 1,
+                "class_weight": {0: 2.0},
+                "sample_weight": [1.0, 2.0],
+                "callbacks": [print],
+                "progress": False,
+                "seed": 0,
+                "checkpoint": None,
+                "resume": False,
+            },
+        ),
+        own + "predict": lambda: (
+            t.predict,
+            {"model": t.Last(fastrnn.GRU(I, H, seed=0)), "X": [real(3, I), real(T, I)], "batch_size": 2},
+        ),
         own + "bce_with_logits": lambda: (
             t.bce_with_logits,
-            {"logits": real(N, H), "targets": np.zeros((N, H), np.float32), "reduction": "sum"},
+            {"logits": real(N, H), "targets": np.zeros((N, H)), "reduction": "sum", "weights": np.ones((N, H))},
         ),
         own + "cross_entropy": lambda: (
             t.cross_entropy,
-            {"logits": real(N, V), "targets": tokens(N), "ignore_index": -1, "reduction": "mean"},
+            {
+                "logits": real(N, V),
+                "targets": tokens(N),
+                "ignore_index": -1,
+                "reduction": "mean",
+                "weights": np.ones(N),
+            },
         ),
         own + "LanguageModel": lambda: (
             t.LanguageModel,
@@ -524,6 +571,12 @@ def of_training() -> dict[str, Row]:
         own + "Embedding", lambda: t.Embedding(V, I, seed=0), lambda: tokens(T, N), lambda: real(T, N, I), of_x="tokens"
     )
     rows |= of_layer(own + "Linear", layer, lambda: real(T, N, I), lambda: real(T, N, H))
+    for name, make in (
+        ("Dropout", lambda: t.Dropout(0.5, seed=0)),
+        ("Last", lambda: t.Last(fastrnn.GRU(I, H, 2, dropout=0.1, seed=0))),
+        ("Sequential", sequential),
+    ):
+        rows[own + name + ".seed_dropout"] = lambda make=make: (make().seed_dropout, {"seed": 1})
     rows |= of_layer(own + "Dropout", lambda: t.Dropout(0.5, seed=0), lambda: real(T, N), lambda: real(T, N))
     rows |= of_layer(
         own + "Last",
@@ -855,11 +908,20 @@ SPOKEN_OF: dict[str, dict[str, tuple[str, ...]]] = {
     "fastrnn.scratch.": {"logits": ("y_true",), "z": ("y_true",), "X": ("a0",), "x_seq": ("a0",)},
     "fastrnn.training.LanguageModel": {"tokens": ("x",)},
     "fastrnn.training.CharModel": {"tokens": ("x",)},
+    "fastrnn.training.fit": {"X": ("x",)},
+    "fastrnn.training.predict": {"X": ("x",)},
 }
 
 # What takes as long as one asks for, and what is called, whose errors are its own.
-ENDLESS = {("length", "int64"), ("max_length", "int64"), ("num_generate", "int64"), ("start_string", "long_text")}
+ENDLESS = {
+    ("epochs", "int64"),
+    ("length", "int64"),
+    ("max_length", "int64"),
+    ("num_generate", "int64"),
+    ("start_string", "long_text"),
+}
 CALLED = {"dataset_class"}
+CALLED_BY = {"fastrnn.training.fit": {"loss", "schedule"}}
 
 
 def public_names() -> Iterator[str]:
@@ -1005,7 +1067,7 @@ ALLOWED = (TypeError, ValueError, KeyError, IndexError, FastrnnError, OSError)
 def complaint(row: str, error: BaseException, changes: Mapping[str, Any]) -> str | None:
     """What is wrong with the error that a call ended in after some arguments were replaced, or None."""
     text = str(error)
-    if CALLED & changes.keys():
+    if (CALLED | CALLED_BY.get(row, set())) & changes.keys():
         return None
     if isinstance(error, OSError) and error.filename is not None:
         return None  # of the operating system, which names the file

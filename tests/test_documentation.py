@@ -47,13 +47,19 @@ MODULES = list(modules("fastrnn"))
 def test_examples_in_docstrings(request: pytest.FixtureRequest, name: str) -> None:
     if name.startswith("fastrnn.keras"):
         request.getfixturevalue("keras")
+    if name.startswith("fastrnn.sklearn"):
+        request.getfixturevalue("sklearn")
     module = importlib.import_module(name)
     assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras asks its own variables so
 @pytest.mark.parametrize("code", EXAMPLES)
-def test_examples_in_pages(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_in_pages(
+    request: pytest.FixtureRequest, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "fastrnn.sklearn" in code:
+        request.getfixturevalue("sklearn")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KERAS_BACKEND", "torch")  # an example sets it where it is not set, which would stay
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))  # where Keras writes its settings when it is imported
@@ -111,8 +117,10 @@ def test_readme_map_knows_every_file() -> None:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_no_property_has_a_sentence_for_a_type(name: str) -> None:
+def test_no_property_has_a_sentence_for_a_type(request: pytest.FixtureRequest, name: str) -> None:
     """Napoleon takes what stands before a colon in a property's first line for its type."""
+    if name.startswith("fastrnn.sklearn"):
+        request.getfixturevalue("sklearn")
     classes = [value for value in vars(importlib.import_module(name)).values() if inspect.isclass(value)]
     properties = [p for cls in classes if cls.__module__ == name for p in vars(cls).values() if isinstance(p, property)]
     assert [p.__doc__ for p in properties if re.match(r"[^\n`]*: ", p.__doc__ or "")] == []

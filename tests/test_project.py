@@ -22,6 +22,7 @@ PUBLIC += [
     "fastrnn.jax",
     "fastrnn.keras",
     "fastrnn.onnx",
+    "fastrnn.sklearn",
     "fastrnn.demos",
     "fastrnn.cells",
     "fastrnn.reference",
@@ -40,6 +41,8 @@ def described(module: str) -> tuple[set[str], bool]:
 def test_api_reference_has_every_public_name(request: pytest.FixtureRequest, module: str) -> None:
     if module == "fastrnn.keras":
         request.getfixturevalue("keras")  # on a backend that is installed
+    if module == "fastrnn.sklearn":
+        request.getfixturevalue("sklearn")
     found = importlib.import_module(module)
     named, whole = described(module)
     for name in found.__all__:

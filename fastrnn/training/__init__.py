@@ -9,16 +9,19 @@ from fastrnn.training.composition import Last, Sequential
 from fastrnn.training.convolution import Conv1d
 from fastrnn.training.corpora import dinosaur_text, load_dinosaurs
 from fastrnn.training.early_stopping import EarlyStopping
+from fastrnn.training.fitting import fit, predict
 from fastrnn.training.gradient_check import check_gradients
+from fastrnn.training.history import Epoch, History
 from fastrnn.training.keras_weights import from_keras_weights
 from fastrnn.training.layers import Dropout, Embedding, Linear
-from fastrnn.training.loop import DivergenceError, Evaluation, Step, Trainer, load_history
-from fastrnn.training.losses import bce_with_logits, cross_entropy, mse
+from fastrnn.training.loop import Trainer, load_history
+from fastrnn.training.losses import QuantileLoss, bce_with_logits, cross_entropy, mae, mse
 from fastrnn.training.model import CharModel, LanguageModel, WordModel
 from fastrnn.training.normalization import LayerNorm
 from fastrnn.training.optimizers import SGD, Adam, AdamW, Momentum, RMSProp, RMSprop
 from fastrnn.training.plots import plot_losses
 from fastrnn.training.pooling import AttentionPool, Pool
+from fastrnn.training.running import DivergenceError, Evaluation, Step
 from fastrnn.training.sampling import generate_text
 from fastrnn.training.schedules import (
     ConstantRate,
@@ -51,8 +54,10 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "Embedding",
+    "Epoch",
     "Evaluation",
     "ExponentialDecay",
+    "History",
     "LanguageModel",
     "Last",
     "LayerNorm",
@@ -63,6 +68,7 @@ __all__ = [
     "Momentum",
     "MultiStepDecay",
     "Pool",
+    "QuantileLoss",
     "RMSProp",
     "RMSprop",
     "ReLU",
@@ -88,14 +94,17 @@ __all__ = [
     "cross_entropy",
     "dinosaur_text",
     "encode_lines",
+    "fit",
     "from_keras_weights",
     "generate_text",
     "load_dinosaurs",
     "load_history",
     "load_model",
+    "mae",
     "mse",
     "pad",
     "plot_losses",
+    "predict",
     "read_text",
     "split_tail",
 ]

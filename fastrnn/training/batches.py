@@ -24,9 +24,10 @@ from fastrnn.checks import (
 from fastrnn.training.text import BLOCK, TextError
 from fastrnn.training.tokenizers import Tokenizer
 
-__all__ = ["PADDING", "Batch", "Lines", "Windows", "encode_lines", "pad"]
+__all__ = ["PADDING", "Batch", "Lines", "Windows", "by_length", "encode_lines", "pad"]
 
 PADDING = -1  # as a target: there is none
+POOL = 16  # batches among whose sequences those of similar lengths come together
 
 
 class Batch(NamedTuple):
@@ -97,6 +98,29 @@ def pad(sequences: Sequence[Any], padding_value: Any = 0, batch_first: bool = Fa
     for n in np.flatnonzero(lengths).tolist():
         by_sequence[n, : lengths[n]] = arrays[n]
     return padded, lengths
+
+
+def by_length(lengths: Array, batch_size: int, rng: np.random.Generator | None) -> list[Array]:
+    """Return which sequences are in each batch of an epoch: those of similar lengths together, the rest drawn by `rng`.
+
+    They are shuffled, sorted by length among those of some 16 batches, and then the batches are shuffled. Without `rng`
+    all are sorted by length.
+    """
+    batches = math.ceil(len(lengths) / batch_size)
+    if rng is None:
+        return np.array_split(np.argsort(lengths, kind="stable"), batches)
+    order = np.arange(len(lengths), dtype=lengths.dtype)
+    rng.shuffle(order)
+    pools = max(1, len(order) // (POOL * batch_size))
+    pool = np.arange(len(order))
+    pool *= pools
+    pool //= len(order)
+    # Where two pools meet in a batch, their lengths are similar, too.
+    rising = (1 - 2 * (pool % 2)).astype(lengths.dtype)
+    order = order[np.lexsort((lengths[order] * rising, pool))]
+    found = np.array_split(order, batches)
+    rng.shuffle(found)
+    return found
 
 
 def encode_lines(text: str, tokenizer: Tokenizer) -> list[Array]:
@@ -278,8 +302,6 @@ class Lines:
     [[0, 0], [7, 5], [0, 6]] [[7, 5], [0, 6], [-1, 0]] [2, 3]
     """
 
-    _POOL = 16
-
     def __init__(
         self, sequences: Sequence[Array] | Spans, batch_size: int, seq_length: int, seed: int | None = None
     ) -> None:
@@ -315,7 +337,8 @@ class Lines:
     def _padded(self, step: int) -> tuple[Array, Array, Array]:
         epoch, k = divmod(step, len(self))
         if self._order[0] != epoch:
-            self._order = epoch, self._epoch(epoch)
+            rng = None if self.seed is None else np.random.default_rng((self.seed, epoch))
+            self._order = epoch, by_length(self._lengths, self.batch_size, rng)
         members = self._order[1][k]
         lengths = self._lengths[members].astype(np.intp)
         steps = np.arange(lengths.max())[:, None]
@@ -325,25 +348,6 @@ class Lines:
         inputs[beyond] = 0
         targets[beyond] = PADDING
         return inputs, targets, lengths
-
-    def _epoch(self, epoch: int) -> list[Array]:
-        lengths = self._lengths
-        if self.seed is None:
-            return np.array_split(np.argsort(lengths, kind="stable"), len(self))
-        rng = np.random.default_rng((self.seed, epoch))
-        order = np.arange(len(lengths), dtype=lengths.dtype)
-        rng.shuffle(order)
-        pools = max(1, len(order) // (self._POOL * self.batch_size))
-        pool = np.arange(len(order))
-        pool *= pools
-        pool //= len(order)
-        rising = (1 - 2 * (pool % 2)).astype(
-            lengths.dtype
-        )  # where two pools meet in a batch, their lengths are similar, too
-        order = order[np.lexsort((lengths[order] * rising, pool))]
-        batches = np.array_split(order, len(self))
-        rng.shuffle(batches)
-        return batches
 
     def __iter__(self) -> Iterator[tuple[Array, Array, Array]]:
         """Go through the batches of the first epoch: inputs (T, N), targets (T, N) and lengths (N,) of each."""

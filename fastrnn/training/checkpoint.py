@@ -142,7 +142,11 @@ def describe_file(path: str | os.PathLike[str]) -> list[str]:
     groups, metadata = read_checkpoint(path)
     with usable_checkpoint(path):
         lines = []
-        if "architecture" in metadata:
+        if "fit" in metadata:
+            steps = take(groups, "history")["loss"].size
+            lines += [f"a checkpoint of fastrnn.training.fit after {steps:,} steps"]
+            lines += _outline(metadata["architecture"]) if metadata["architecture"] else []
+        elif "architecture" in metadata:
             lines += ["a model that fastrnn.save wrote", *_outline(metadata["architecture"])]
         else:
             steps = take(groups, "history")["loss"].size

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeGuard
 import numpy as np
 
 from fastrnn import GRU, LSTM, RNN, modules, ops
-from fastrnn.checks import check_instance, check_mapping, shown, take_array
+from fastrnn.checks import check_instance, check_mapping, make_generator, shown, take_array
 from fastrnn.modules import Tape
 from fastrnn.parameters import Array, NamedArrays, fill
 from fastrnn.training.architecture import written_as
@@ -98,6 +98,10 @@ class _EveryStep(_Stateful):
     @property
     def batch_first(self) -> bool:
         return self.rnn.batch_first
+
+    def seed_dropout(self, seed: Any) -> None:
+        """Have dropout within draw from `seed` on, anything `numpy.random.default_rng` takes."""
+        self.rnn.seed_dropout(seed)
 
     def _state_names(self) -> list[str]:
         return [""]
@@ -356,6 +360,13 @@ class Sequential(_Stateful):
         """
         dx, dstate_0, grads = self._backward_from(tape, dy, self._take_states("dstate", dstate))
         return (dx, grads) if dstate is None else (dx, dstate_0, grads)
+
+    def seed_dropout(self, seed: Any) -> None:
+        """Have dropout in every layer draw from `seed` on, anything `numpy.random.default_rng` takes."""
+        rng = make_generator(seed)
+        for layer in self._steps.values():
+            if hasattr(layer, "seed_dropout"):
+                layer.seed_dropout(rng.spawn(1)[0])
 
     def _state_names(self) -> list[str]:
         """Return the names of recurrent layers, as `state` has them."""

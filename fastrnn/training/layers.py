@@ -16,6 +16,7 @@ from fastrnn.checks import (
     check_instance,
     check_positive,
     check_share,
+    make_generator,
     shown,
     take_array,
     take_floats,
@@ -206,8 +207,11 @@ class Dropout(Layer):
 
     def __init__(self, p: float = 0.5, *, seed: Any = None) -> None:
         self.p = check_share("p", p)
-        rng = self._declare({}, uniform(0), seed)
-        self._dropout = stack.Dropout(self.p, (rng,))
+        self.seed_dropout(self._declare({}, uniform(0), seed))
+
+    def seed_dropout(self, seed: Any) -> None:
+        """Have it draw from `seed` on, anything `numpy.random.default_rng` takes."""
+        self._dropout = stack.Dropout(self.p, (make_generator(seed),))
 
     def __call__(self, x: Any) -> Array:
         """Return x as it is: calling a layer is inference."""

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
-import time
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fastrnn.backends import check_run
 from fastrnn.cells import WrittenCell
 from fastrnn.checks import check_instance
-from fastrnn.errors import FastrnnError
 from fastrnn.parameters import Array
 from fastrnn.training.batches import Lines
 from fastrnn.training.cells import cell_name, describe_cell
@@ -31,7 +27,7 @@ from fastrnn.training.checkpoint import (
     usable_checkpoint,
     write_checkpoint,
 )
-from fastrnn.training.clipping import clip_global_norm, clip_value
+from fastrnn.training.running import DivergenceError, Evaluation, Gradients, Run
 from fastrnn.training.settings import (
     OPTIMIZERS,
     Settings,
@@ -42,54 +38,10 @@ from fastrnn.training.settings import (
 )
 from fastrnn.training.text import Text, TextError, text_pieces
 
-__all__ = ["DivergenceError", "Evaluation", "Step", "Trainer", "load_history"]
+__all__ = ["Trainer", "load_history"]
 
 
-class DivergenceError(FastrnnError):
-    """The loss or its gradient is no longer a finite number."""
-
-
-class Step(NamedTuple):
-    """One training step."""
-
-    step: int  # 1 for the first
-    loss: float  # nats per token, before the update
-    tokens: int
-    seconds: float
-
-    @property
-    def bits(self) -> float:
-        """The loss in bits per token."""
-        return self.loss / math.log(2)
-
-    @property
-    def perplexity(self) -> float:
-        """Among how many equally likely tokens one would have to guess, exp(loss)."""
-        return _perplexity(self.loss)
-
-
-class Evaluation(NamedTuple):
-    """The loss on the held-out text after a step."""
-
-    step: int
-    loss: float  # nats per token
-
-    @property
-    def bits(self) -> float:
-        """The loss in bits per token."""
-        return self.loss / math.log(2)
-
-    @property
-    def perplexity(self) -> float:
-        """Among how many equally likely tokens one would have to guess, exp(loss)."""
-        return _perplexity(self.loss)
-
-
-def _perplexity(loss: float) -> float:
-    return math.exp(loss) if loss < 700 else math.inf
-
-
-class Trainer:
+class Trainer(Run):
     """A training run: iterate over `run`, and `save` between two of its records.
 
     Parameters
@@ -137,24 +89,11 @@ class Trainer:
         self.tokenizer = build_tokenizer(settings, text)
         self._text_sha256 = _sha256(text)
         self._train, self._held_out = build_batches(settings, text, self.tokenizer)
-        self.model = build_model(settings, len(self.tokenizer), backend=backend, num_threads=num_threads)
-        self.optimizer = OPTIMIZERS[settings.optimizer](self.model.parameters, settings.learning_rate)
-        self._schedule = build_schedule(settings, self.total_steps)
-        self.best = self.model.state_dict()
-        self.losses: list[float] = []
-        self.evaluations: list[Evaluation] = []
-        self._state: Any = None  # at the end of the last window
-        self._halfway = False
-
-    @property
-    def step(self) -> int:
-        """The number of steps done."""
-        return len(self.losses)
-
-    @property
-    def halfway(self) -> bool:
-        """Whether an update of the parameters has begun that is not whole; if none is going on, it was broken off."""
-        return self._halfway
+        model = build_model(settings, len(self.tokenizer), backend=backend, num_threads=num_threads)
+        optimizer = OPTIMIZERS[settings.optimizer](model.parameters, settings.learning_rate)
+        super().__init__(
+            model, optimizer, build_schedule(settings, self.total_steps), settings.clip, settings.clip_value
+        )
 
     @property
     def total_steps(self) -> int:
@@ -172,92 +111,30 @@ class Trainer:
         return self.settings.evaluate_every or min(max(self.steps_per_epoch, 50), 250)
 
     @property
-    def best_evaluation(self) -> Evaluation | None:
-        """The evaluation with the lowest loss, the first of equals; None before there is one."""
-        return min(self.evaluations, key=lambda evaluation: evaluation.loss, default=None)
+    def patience(self) -> int:
+        """How many evaluations in a row without a new lowest loss end the run."""
+        return self.settings.patience
 
-    @property
-    def out_of_patience(self) -> bool:
-        """Whether the last `patience` evaluations brought no new lowest loss."""
-        best = self.best_evaluation
-        return best is not None and len(self.evaluations) - 1 - self.evaluations.index(best) >= self.settings.patience
-
-    def run(self) -> Iterator[Step | Evaluation]:
-        """Train to the end, yielding a record after every step and every evaluation.
-
-        The iteration may be broken off after any record and taken up again by another call. So it may be after an
-        exception out of it, such as KeyboardInterrupt: the step in work is then taken anew, with the same numbers.
-
-        Raises
-        ------
-        DivergenceError
-            If a loss or gradient is not finite; the parameters are then those of before the step.
-        FastrnnError
-            If an exception has broken off an update half way, which is the one thing that cannot be taken anew.
-        """
-        self._refuse_half()
-        while True:
-            if self._evaluation_due():
-                yield self._evaluate()
-            if self.step >= self.total_steps or self.out_of_patience:
-                return
-            yield self._take_step()
-
-    def _take_step(self) -> Step:
-        started = time.perf_counter()
+    def _gradients(self) -> Gradients:
         batch = self._train.batch(self.step)
         self.model.seed_dropout((self.settings.seed, self.step))  # by the step alone: a resumed run drops the same
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows ends the run with an error of its own
-            loss, state, grads = self.model.gradients(
-                batch.inputs, batch.targets, self._state if batch.carries_on else None, batch.lengths
-            )
-            if self.settings.clip_value < math.inf:
-                clip_value(grads, self.settings.clip_value)
-            norm = clip_global_norm(grads, self.settings.clip)
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise DivergenceError(
-                    f"training diverged at step {self.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}; "
-                    "a lower learning rate may help"
-                )
-            self._halfway = True
-            self.optimizer.learning_rate = self.settings.learning_rate * self._schedule(self.step)
-            self.optimizer.step(grads)
-        self._state = state if batch.lengths is None else None
-        self.losses.append(loss)
-        self._halfway = False
-        seconds = time.perf_counter() - started
-        return Step(self.step, loss, batch.size, seconds)
+        loss, state, grads = self.model.gradients(
+            batch.inputs, batch.targets, self._state if batch.carries_on else None, batch.lengths
+        )
+        return Gradients(loss, grads, batch.size, state if batch.lengths is None else None)
 
-    def _evaluation_due(self) -> bool:
-        done = bool(self.evaluations) and self.evaluations[-1].step == self.step
-        on_schedule = self.step % self.evaluate_every == 0 or self.step >= self.total_steps
-        return self.step > 0 and on_schedule and not done
-
-    def _evaluate(self) -> Evaluation:
+    def _held_out_loss(self) -> float:
         total, tokens, state = 0.0, 0, None
-        with np.errstate(over="ignore", invalid="ignore"):
-            for k in range(len(self._held_out)):
-                batch = self._held_out.batch(k)
-                loss, state = self.model.loss(
-                    batch.inputs, batch.targets, state if batch.carries_on else None, batch.lengths
-                )
-                total += loss * batch.size
-                tokens += batch.size
-        evaluation = Evaluation(self.step, total / tokens)
-        if not math.isfinite(evaluation.loss):
-            raise DivergenceError(f"training diverged: held-out loss {evaluation.loss:.4g} after step {self.step}")
-        best = self.best_evaluation
-        if best is None or evaluation.loss < best.loss:
-            self.best = self.model.state_dict()
-        self.evaluations.append(evaluation)  # last: whatever breaks this off, the evaluation is then made anew
-        return evaluation
-
-    def _refuse_half(self) -> None:
-        if self._halfway:
-            raise FastrnnError(
-                f"the update of step {self.step + 1} was broken off half way: some parameters are those before it, "
-                "some those after; go on with Trainer.resume and the last checkpoint"
+        for k in range(len(self._held_out)):
+            batch = self._held_out.batch(k)
+            loss, state = self.model.loss(
+                batch.inputs, batch.targets, state if batch.carries_on else None, batch.lengths
             )
+            total += loss * batch.size
+            tokens += batch.size
+        return total / tokens
+
+    _remedy = "go on with Trainer.resume and the last checkpoint"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a checkpoint, atomically: whatever goes wrong, an older one is kept.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from fastrnn.training.loop import Evaluation
+    from fastrnn.training.running import Evaluation
 
 __all__ = [
     "COLOURS",
