@@ -70,6 +70,7 @@ SUITES = {
     "training_cells": "test_training_cells.py",
     "saving": "test_saving.py",
     "loop": "test_training_loop.py",
+    "defaults": "test_training_defaults.py",
     "bench": "test_bench.py test_bench_cells.py -k 'wrong or torch_returns or yardsticks'",
     "numba": "test_kernels.py -k 'numba and float32 and not again'",
     "numba_activations": "test_activations.py -k 'numba and float32'",
