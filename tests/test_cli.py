@@ -17,6 +17,8 @@ from fastrnn.training import Settings, Trainer
 
 SMALL = ["--hidden", "10", "--seq-length", "8", "--batch-size", "4", "--evaluate-every", "10"]
 TEXT = " ".join(random.Random(0).choices(["to", "be", "or", "not", "that", "is", "the", "question"], k=300)) + "\n"
+PLAIN = ["--no-embedding", "--dropout", "0", "--warmup", "0", "--schedule", "constant", "--optimizer", "sgd"]
+PLAIN += ["--clip", "inf"]
 CHECKPOINT = "run/checkpoint.safetensors"
 
 
@@ -365,21 +367,7 @@ ERRORS = {
     "folder not writable": (["train", "text.txt", *SMALL, "--out", "text.txt/run"], "text.txt/run"),
     "folder is a file": (["train", "text.txt", *SMALL, "--out", "more.txt"], "more.txt"),
     "divergence": (
-        [
-            "train",
-            "text.txt",
-            *SMALL,
-            "--optimizer",
-            "sgd",
-            "--learning-rate",
-            "1e38",
-            "--clip",
-            "inf",
-            "--warmup",
-            "0",
-            "--out",
-            "new",
-        ],
+        ["train", "text.txt", *SMALL, *PLAIN, "--learning-rate", "1e38", "--out", "new"],
         "training diverged at step",
     ),
     "backend": (["train", "text.txt", *SMALL, "--backend", "fortran"], "backend is 'fortran'; expected one of"),
@@ -488,7 +476,7 @@ def test_an_error_is_one_line_and_overwrites_nothing(trained, command, arguments
 
 
 def test_divergence_names_the_checkpoint_that_is_left(folder, command):
-    options = ["--optimizer", "sgd", "--learning-rate", "1e38", "--clip", "inf", "--warmup", 0]
+    options = [*PLAIN, "--learning-rate", "1e38"]
     status, _, err = command("train", "text.txt", *SMALL, *options)
     assert status == 2
     assert "fastrnn-run/checkpoint.safetensors holds the last good state" in err

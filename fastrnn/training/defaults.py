@@ -19,7 +19,7 @@ from fastrnn.training.text import Text, text_pieces
 __all__ = ["TextKind", "choose_settings", "inspect_text"]
 
 MINUTES = 5.0  # of training, unless somebody says
-CORE = 75e9  # flops a second of one of two cores with AVX-512, in steps of two layers of 256 units in 32 rows
+CORE = 70e9  # flops a second of one of two cores with AVX-512, in steps of two layers of 256 units in 32 rows
 MOST_CORES = 8  # that such steps keep busy
 
 SEEN = 1_000_000  # characters of a text that say of what kind it is
@@ -152,7 +152,7 @@ def _follow(kind: TextKind, flops: float, given: Mapping[str, Any]) -> Settings:
     settings = Settings(**chosen | dict(given))  # with what is given, which this checks
     tokens = _tokens(kind, settings)
 
-    most = min(340 * tokens**0.7, math.sqrt(flops / 38))  # weights
+    most = min(340 * tokens**0.7, math.sqrt(flops / 35))  # weights
     fitting = [shape for shape in LAYERS_AND_UNITS if _weights(settings, *shape) <= most]
     chosen["num_layers"], chosen["hidden_size"] = max(fitting or LAYERS_AND_UNITS[:1])
     if settings.windows == "lines":
