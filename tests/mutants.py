@@ -72,6 +72,7 @@ SUITES = {
     "loop": "test_training_loop.py",
     "fit": "test_fit.py",
     "sklearn": "test_sklearn.py -k 'not scikit'",
+    "defaults": "test_training_defaults.py",
     "bench": "test_bench.py test_bench_cells.py -k 'wrong or torch_returns or yardsticks'",
     "numba": "test_kernels.py -k 'numba and float32 and not again'",
     "numba_activations": "test_activations.py -k 'numba and float32'",

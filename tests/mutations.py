@@ -1061,6 +1061,24 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant("lines_go_on_from_the_last", "None if anew else state)", "state)"),
     ],
+    ("fastrnn/training/defaults.py", "defaults"): [
+        Mutant("verses_are_a_list", "<= LIST_WORDS * len(lines)", "<= 9 * len(lines)"),
+        Mutant("small_texts_are_read_for_ever", "30 * reading)", "9e9 * reading)"),
+        Mutant(
+            "slow_machines_have_the_models_of_fast_ones",
+            "60 * minutes * _work(kind, settings) / seconds",
+            "60 * minutes * CORE",
+        ),
+        Mutant(
+            "options_are_overridden",
+            "    return Settings(**chosen | dict(given))",
+            "    return Settings(**dict(given) | chosen)",
+        ),
+    ],
+    ("fastrnn/training/text.py", "defaults"): [
+        Mutant("blocks_tear_lines", "cuts[k] += reach[0] + 1", "cuts[k] += 0 * reach[0]"),
+        Mutant("blocks_are_always_the_same", "np.random.default_rng(seed)", "np.random.default_rng(0)"),
+    ],
     ("fastrnn/training/loop.py", "loop"): [
         Mutant(
             "state_of_the_last_window_is_lost",

@@ -536,6 +536,10 @@ def of_training() -> dict[str, Row]:
             t.Settings,
             {name: field.default for name, field in t.Settings.__dataclass_fields__.items()},
         ),
+        own + "choose_settings": lambda: (
+            t.choose_settings,
+            {"text": TEXT, "minutes": 0.001, "backend": "numpy", "num_threads": 1},
+        ),
         own + "read_text": lambda: (t.read_text, {"path": text_file()}),
         own + "split_tail": lambda: (t.split_tail, {"tokens": tokens(30), "fraction": 0.2}),
         own + "Tokenizer": lambda: (

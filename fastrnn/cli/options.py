@@ -20,6 +20,7 @@ __all__ = [
     "DROPOUT",
     "LEARNING_RATE",
     "LIMIT",
+    "MINUTES",
     "SECONDS",
     "SEED",
     "SHARE",
@@ -115,6 +116,7 @@ CELL = CellName()
 DROPOUT = Number(min=0, max=1, max_open=True)
 LEARNING_RATE = Number(min=0, min_open=True, max=math.inf, max_open=True)
 LIMIT = Number(min=0, min_open=True)
+MINUTES = Number(min=0, min_open=True, max=math.inf, max_open=True)
 SECONDS = Number(min=0, min_open=True, max=math.inf, max_open=True)
 SEED = click.IntRange(min=0)
 SHARE = Number(min=0, min_open=True, max=1)

@@ -22,6 +22,7 @@ from fastrnn.cli.options import (
     DROPOUT,
     LEARNING_RATE,
     LIMIT,
+    MINUTES,
     SEED,
     TEMPERATURE,
     WIDTH,
@@ -35,6 +36,7 @@ from fastrnn.training import (
     Settings,
     Step,
     Trainer,
+    choose_settings,
     dinosaur_text,
     generate_text,
     load_model,
@@ -42,13 +44,13 @@ from fastrnn.training import (
 )
 from fastrnn.training.files import remove_temporaries
 from fastrnn.training.model import LanguageModel
-from fastrnn.training.settings import LEVELS, OPTIMIZERS, OUTPUTS, SCHEDULES, WINDOWS
+from fastrnn.training.settings import LEVELS, OPTIMIZERS, OUTPUTS, SCHEDULES, SPLITS, WINDOWS
 from fastrnn.training.text import Text
 from fastrnn.training.tokenizers import Tokenizer
 
 __all__ = ["train"]
 
-LEARNING_RATES = {"adam": Settings.learning_rate, "adamw": 0.005, "rmsprop": 0.005, "momentum": 0.1, "sgd": 1.0}
+CHOSEN = "chosen for the text"
 LENGTHS = {"character": (80, 300), "word": (20, 60)}  # of a sample as training goes, and of the last one
 OF_WORDS = ("max_words", "min_count", "output")  # settings that characters have not
 
@@ -67,8 +69,19 @@ OF_WORDS = ("max_words", "min_count", "output")  # settings that characters have
 @click.option(
     "--windows",
     type=click.Choice(WINDOWS),
-    default=Settings.windows,
+    show_default="lines for a list",
     help="Whether to read one stream, or lines that have nothing to do with one another.",
+)
+@click.option(
+    "--embedding/--no-embedding",
+    default=True,
+    help="Whether characters are read as vectors, as words are, and not one-hot.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(SPLITS),
+    default="drawn",
+    help="What to hold out of a stream: its end, or blocks that are drawn.",
 )
 @click.option(
     "--cell", type=CELL, default=Settings.cell, help="lstm, gru, rnn, or one of fastrnn.cells, such as min_gru."
@@ -78,36 +91,35 @@ OF_WORDS = ("max_words", "min_count", "output")  # settings that characters have
     "--hidden-size",
     "hidden_size",
     type=AT_LEAST_ONE,
-    default=Settings.hidden_size,
+    show_default=CHOSEN,
     help="Units of a layer.",
 )
-@click.option("--layers", "--num-layers", "num_layers", type=AT_LEAST_ONE, default=Settings.num_layers)
-@click.option("--dropout", type=DROPOUT, default=Settings.dropout, help="The share of the outputs to drop.")
+@click.option("--layers", "--num-layers", "num_layers", type=AT_LEAST_ONE, show_default=CHOSEN)
+@click.option("--dropout", type=DROPOUT, show_default=CHOSEN, help="The share of the outputs to drop.")
 @click.option(
     "--output", type=click.Choice(OUTPUTS), default=Settings.output, help="For words; adaptive is fast with many."
 )
-@click.option("--seq-length", type=AT_LEAST_ONE, default=Settings.seq_length, help="Tokens that gradients flow back.")
-@click.option("--batch-size", type=AT_LEAST_ONE, default=Settings.batch_size, help="Places, or lines, read at once.")
-@click.option("--steps", type=AT_LEAST_ONE, default=Settings.steps, help="Updates of the parameters, at most.")
+@click.option("--seq-length", type=AT_LEAST_ONE, show_default=CHOSEN, help="Tokens that gradients flow back.")
+@click.option("--batch-size", type=AT_LEAST_ONE, show_default=CHOSEN, help="Places, or lines, read at once.")
+@click.option("--steps", type=AT_LEAST_ONE, show_default=CHOSEN, help="Updates of the parameters, at most.")
 @click.option("--epochs", type=AT_LEAST_ONE, help="Readings of the whole text, at most; instead of --steps.")
+@click.option(
+    "--minutes", type=MINUTES, help="How long to train, at most; instead of --steps. Sets the model's size, too."
+)
 @click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default=Settings.optimizer)
-@click.option(
-    "--learning-rate", type=LEARNING_RATE, show_default=", ".join(f"{r} with {o}" for o, r in LEARNING_RATES.items())
-)
-@click.option(
-    "--schedule", type=click.Choice(SCHEDULES), default=Settings.schedule, help="How the learning rate falls to zero."
-)
-@click.option("--warmup", type=click.IntRange(min=0), default=Settings.warmup, help="Steps in which it rises first.")
+@click.option("--learning-rate", type=LEARNING_RATE, show_default="chosen for the optimizer and the units")
+@click.option("--schedule", type=click.Choice(SCHEDULES), default="cosine", help="How the learning rate falls to zero.")
+@click.option("--warmup", type=click.IntRange(min=0), show_default=CHOSEN, help="Steps in which it rises first.")
 @click.option("--clip", type=LIMIT, default=Settings.clip, help="Largest norm of the gradients; inf for any.")
 @click.option("--clip-value", type=LIMIT, default=Settings.clip_value, help="Largest element of the gradients.")
 @click.option(
     "--evaluate-every",
     type=AT_LEAST_ONE,
-    show_default="once per epoch, within 50 to 250",
+    show_default=CHOSEN,
     help="Steps between evaluations on held-out text, each with a sample.",
 )
 @click.option(
-    "--patience", type=AT_LEAST_ONE, default=Settings.patience, help="Evaluations without progress before it stops."
+    "--patience", type=AT_LEAST_ONE, show_default=CHOSEN, help="Evaluations without progress before it stops."
 )
 @click.option("--seed", type=SEED, default=Settings.seed, help="The same seed gives the same numbers.")
 @click.option("--temperature", type=TEMPERATURE, default=0.8, help="Of the samples; 0 always takes the likeliest.")
@@ -127,17 +139,21 @@ def train(
 ) -> None:
     """Train a model of characters or words on text files, or, without any, on the names of dinosaurs.
 
-    A tenth is held out: the end of the text, or lines drawn by the seed. The folder gets checkpoint.safetensors, which
+    What no option says follows from the size and kind of the text and the time that there is: --minutes, or about five
+    on fast cores. A tenth is held out, drawn by the seed. The folder gets checkpoint.safetensors, which
     always holds the latest state and the best model, and loss.png. Ctrl-C, SIGTERM and SIGHUP save after the step in
     work and stop; --resume then goes on as if nothing had happened. A second Ctrl-C does not wait for the step.
     """
     given = {name: v for name, v in settings.items() if context.get_parameter_source(name) != ParameterSource.DEFAULT}
+    lengths = [name for name in ("steps", "epochs", "minutes") if name in given]
+    if len(lengths) > 1:
+        raise click.UsageError(f"--{lengths[0]} and --{lengths[1]} exclude each other.")
     if "steps" in given:
-        if "epochs" in given:
-            raise click.UsageError("--steps and --epochs exclude each other.")
         given["epochs"] = None
     if settings["level"] == "char" and not resume and (of_words := [name for name in OF_WORDS if name in given]):
         raise click.UsageError(f"--{of_words[0].replace('_', '-')} is for --level word.")
+    if settings["level"] == "word" and not settings["embedding"]:
+        raise click.UsageError("--no-embedding is for --level char.")
 
     checkpoint = out / "checkpoint.safetensors"
     used = backend or fastrnn.info().used
@@ -151,9 +167,8 @@ def train(
         else:
             _refuse(checkpoint)
             text = _read(texts)
-            given.setdefault("learning_rate", LEARNING_RATES[settings["optimizer"]])
             try:
-                chosen = Settings(**given)
+                chosen = choose_settings(text, **options, **given)
             except ValueError as error:  # options that do not go together
                 raise click.UsageError(str(error)) from None
             trainer = Trainer(text, chosen, **options)
@@ -194,6 +209,7 @@ def _train(
             try:
                 console.tell(subject, 7)
                 console.tell(f"model  {_describe_model(trainer.model)}: {parameters:,} parameters", 7)
+                console.tell(f"plan   {_describe_plan(trainer)}", 7)
                 if resumed:
                     console.tell(f"going on after step {trainer.step:,} of {checkpoint}; the text is the same")
                 stop.breakable = lambda: not trainer.halfway
@@ -280,6 +296,24 @@ def _describe_vocabulary(tokenizer: Tokenizer) -> str:
 def _describe_model(model: LanguageModel) -> str:
     head = "a linear layer" if isinstance(model.head, Linear) else f"an adaptive softmax cut at {model.head.cutoffs}"
     return f"{'an embedding, ' if model.embedding else ''}{model.rnn} and {head}"
+
+
+def _describe_plan(trainer: Trainer) -> str:
+    """Say how the model is trained, whether chosen or given."""
+    settings = trainer.settings
+    rows, length = settings.batch_size, settings.seq_length
+    what = (
+        f"{rows} lines at a time"
+        if settings.windows == "lines"
+        else f"{rows} rows of {length} {trainer.tokenizer.unit}s"
+    )
+    falling = {"constant": "constant", "linear": "falling along a line", "cosine": "falling as a cosine"}
+    readings = trainer.total_steps / trainer.steps_per_epoch
+    limit = f", for {settings.minutes:g} minutes" if settings.minutes else ""
+    return (
+        f"{what}, dropout {settings.dropout:g}, {settings.optimizer} at {settings.learning_rate:g}, "
+        f"{falling[settings.schedule]}; {trainer.total_steps:,} steps at most, {readings:.3g} readings{limit}"
+    )
 
 
 def _describe_losses(trained: Evaluation | Step, held_out: Evaluation | None, unit: str) -> str:

@@ -8,6 +8,7 @@ from fastrnn.training.clipping import clip_global_norm, clip_value
 from fastrnn.training.composition import Last, Sequential
 from fastrnn.training.convolution import Conv1d
 from fastrnn.training.corpora import dinosaur_text, load_dinosaurs
+from fastrnn.training.defaults import choose_settings
 from fastrnn.training.early_stopping import EarlyStopping
 from fastrnn.training.fitting import fit, predict
 from fastrnn.training.gradient_check import check_gradients
@@ -89,6 +90,7 @@ __all__ = [
     "WordTokenizer",
     "bce_with_logits",
     "check_gradients",
+    "choose_settings",
     "clip_global_norm",
     "clip_value",
     "cross_entropy",

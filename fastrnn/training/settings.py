@@ -24,7 +24,7 @@ from fastrnn.training.cells import check_cell_name
 from fastrnn.training.model import CharModel, LanguageModel, WordModel
 from fastrnn.training.optimizers import SGD, Adam, AdamW, Momentum, Optimizer, RMSProp
 from fastrnn.training.schedules import ConstantRate, CosineDecay, LinearDecay, LinearWarmup, Schedule
-from fastrnn.training.text import Text, TextError, split_tail
+from fastrnn.training.text import Text, TextError, split_blocks, split_tail
 from fastrnn.training.tokenizers import CharTokenizer, Tokenizer, WordTokenizer
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "OPTIMIZERS",
     "OUTPUTS",
     "SCHEDULES",
+    "SPLITS",
     "WINDOWS",
     "Settings",
     "build_batches",
@@ -51,6 +52,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "sgd": SGD,
 }
 SCHEDULES = ("constant", "linear", "cosine")
+SPLITS = ("end", "drawn")
 
 # From so many words on, "auto" takes the adaptive output. There a step of training with the linear one (WordModel of
 # 256 units, Adam, windows of 35 steps in 32 rows, one thread) takes 3 times as long; at 10,000 words 5 times.
@@ -67,7 +69,8 @@ class Settings:
     Parameters
     ----------
     level
-        What a token is: "char" for a `CharModel` of characters, "word" for a `WordModel` of words.
+        What a token is: "char" for a `CharModel` of characters, or a `WordModel` of them with `embedding`, "word" for a
+        `WordModel` of words.
     lower, letters_only
         How the text is cleaned, see `CharTokenizer`. None for `lower` means: words yes, characters no.
     max_words, min_count
@@ -96,13 +99,20 @@ class Settings:
     clip, clip_value
         The largest global norm of the gradients, and before it the largest magnitude of any element of them.
     held_out
-        The fraction that is not trained on: the end of a stream, or lines drawn by the seed.
+        The fraction that is not trained on: of a stream, see `split`; or lines drawn by the seed.
+    split
+        What is held out of a stream: its "end", or blocks of up to some thousand tokens "drawn" by the seed.
+    embedding
+        Whether a character is read as a vector that is learned, as a word always is, and not one-hot; dropout is
+        on the vectors, too.
+    minutes
+        For how long `choose_settings` chose the steps. They go by their number, whatever time they take.
     evaluate_every
         Steps between two evaluations on the held-out text. None means once per epoch, but within 50 to 250.
     patience
         Training stops after so many evaluations in a row without a new lowest held-out loss.
     seed
-        Of the initial parameters, of dropout, and of which lines are held out and in what order the others come.
+        Of the initial parameters, of dropout, of what is held out, and of the order in which lines come.
     """
 
     level: str = "char"
@@ -127,6 +137,9 @@ class Settings:
     clip: float = 1.0
     clip_value: float = math.inf
     held_out: float = 0.1
+    split: str = "end"
+    embedding: bool = False
+    minutes: float | None = None
     evaluate_every: int | None = None
     patience: int = 10
     seed: int = 0
@@ -149,9 +162,12 @@ class Settings:
                 check_positive(name, getattr(self, name))
         for name in ("warmup", "seed"):
             check_count(name, getattr(self, name))
+        if self.minutes is not None:
+            check_number("minutes", self.minutes, "a positive number", lambda minutes: 0 < minutes < math.inf)
         if self.lower is not None:
             check_flag("lower", self.lower)
         check_flag("letters_only", self.letters_only)
+        check_flag("embedding", self.embedding)
         check_share("dropout", self.dropout)
         for name in ("clip", "clip_value"):
             check_positive_number(name, getattr(self, name))
@@ -163,6 +179,7 @@ class Settings:
             "output": OUTPUTS,
             "optimizer": OPTIMIZERS,
             "schedule": SCHEDULES,
+            "split": SPLITS,
         }
         for name, among in choices.items():
             check_choice(name, getattr(self, name), among)
@@ -206,7 +223,12 @@ def build_batches(
             raise TextError(f"the text has {len(lines)} lines that are not empty; expected some to hold out, too")
         return Lines(lines[train_lines], rows, steps, settings.seed), Lines(lines[held_out_lines], rows, steps)
 
-    train, held_out = split_tail(tokenizer.encode_compactly(text), settings.held_out)
+    tokens = tokenizer.encode_compactly(text)
+    if settings.split == "drawn":
+        end = tokenizer.start if "\n" in tokenizer.pieces else None
+        train, held_out = split_blocks(tokens, settings.held_out, settings.seed, end)
+    else:
+        train, held_out = split_tail(tokens, settings.held_out)
     # As many rows as leave each of them 16 windows: then what a row loses by its zero initial state hardly counts.
     held_out_rows = min(rows, max(1, len(held_out) // (16 * steps)))
     part = "training"
@@ -230,7 +252,7 @@ def build_model(
         "num_threads": num_threads,
     }
     if settings.level == "char":
-        return CharModel(*shape, **options)
+        return WordModel(*shape, **options) if settings.embedding else CharModel(*shape, **options)
     large = vocabulary_size >= ADAPTIVE_FROM and settings.hidden_size >= ADAPTIVE_UNITS
     adaptive = settings.output == "adaptive" or (settings.output == "auto" and large)
     if adaptive and vocabulary_size < ADAPTIVE_WORDS:
