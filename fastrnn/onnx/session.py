@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from fastrnn.checks import check_flag, check_mapping
+from fastrnn.checks import check_flag, check_mapping, shown
 from fastrnn.onnx.loading import take_node
 from fastrnn.onnx.node import Node
 from fastrnn.onnx.scope import DRAWN, Scope, is_recurrent, opset_of, read_model
@@ -156,7 +156,7 @@ class InferenceSession:
         known = [argument.name for argument in self._outputs]
         for name in output_names or ():
             if name not in known:
-                raise ValueError(f"output_names has {name!r}; expected of {', '.join(known)}")
+                raise ValueError(f"output_names has {shown(name)}; expected of {', '.join(known)}")
         wanted = {argument.name for argument in self._inputs}
         if wanted - input_feed.keys() or input_feed.keys() - wanted - self._defaults:
             raise ValueError(
