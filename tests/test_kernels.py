@@ -8,7 +8,6 @@ import itertools
 import os
 import platform
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -21,6 +20,7 @@ import pytest
 from closed_pages import before_a_closed_page, needs_closed_pages
 from problems import PARAMETERS, Problem, assert_outcome, clean_environ, expected, make, run, run_python, solved
 from tolerances import Outcome, assert_close, assert_same_bits, tolerance
+from watched import run_watched
 
 from fastrnn.backends import BACKENDS, load
 from fastrnn.cells import CELLS, Weights
@@ -526,15 +526,8 @@ def assert_passes_again(backend: str, used: str, chosen: str, folder: Path, **en
     code = f"from fastrnn.backends import load; print(load({backend!r}).describe())"
     assert used in run_python(code, folder, **environ).stdout
     settings = ["-q", "-p", "no:cacheprovider", "-c", Path(__file__).parents[1] / "pyproject.toml"]
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", *settings, "-k", f"{backend} and not again and {chosen}", __file__],
-        cwd=folder,
-        env=clean_environ(FASTRNN_REQUIRE_ALL="1", **environ),
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    command = [sys.executable, "-m", "pytest", *settings, "-k", f"{backend} and not again and {chosen}", __file__]
+    result = run_watched(command, 400, cwd=folder, env=clean_environ(FASTRNN_REQUIRE_ALL="1", **environ))
     assert result.returncode == 0, result.stdout
 
 
