@@ -5,60 +5,66 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 LEAST = 0.01  # share of a CPU below which a process waits for what does not come
+OFTEN = 0.2  # seconds between two looks
 
-if importlib.util.find_spec("psutil") is None:
-    psutil = None
-else:
+psutil: Any = None
+if importlib.util.find_spec("psutil") is not None:
     import psutil
 
 
 def run_watched(command: Sequence[Any], seconds: float, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command as `subprocess.run` does with `capture_output` and `text`.
-
-    It and what it starts may compute for `seconds` on every CPU, and may not stand still for as long; otherwise all of
-    them are ended and subprocess.TimeoutExpired is raised. Where psutil is missing the clock counts.
-    """
-    with _file() as out, _file() as err:
-        process = subprocess.Popen(command, stdout=out, stderr=err, **options)
-        try:
-            returncode = _wait(process, seconds)
-        except BaseException as error:
-            _end(process)
-            if isinstance(error, subprocess.TimeoutExpired):
-                error.output, error.stderr = _read(out), _read(err)
-            raise
-        return subprocess.CompletedProcess(command, returncode, _read(out), _read(err))
+    """Run a command as `subprocess.run` does with `capture_output` and `text`, within seconds that `Watch` counts."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, encoding="utf-8", errors="backslashreplace", **options
+    )
+    with process:
+        out, err = communicate(process, seconds)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def _file() -> Any:
-    return tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace")
-
-
-def _read(file: Any) -> str:
-    file.seek(0)
-    text: str = file.read()
-    return text
-
-
-def _wait(process: subprocess.Popen[Any], seconds: float) -> int:
-    if psutil is None:
-        return process.wait(seconds)
-    limit, since, before = seconds * (os.cpu_count() or 1), time.monotonic(), 0.0
+def communicate(process: subprocess.Popen[str], seconds: float) -> tuple[str, str]:
+    """What a process writes until it ends. One that takes longer is ended, and subprocess.TimeoutExpired is raised."""
+    watch = Watch(process, seconds)
     while True:
         with suppress(subprocess.TimeoutExpired):
-            return process.wait(0.2)
-        spent = _spent(process.pid)
-        if spent >= before + LEAST * seconds:
-            since, before = time.monotonic(), spent
-        if spent > limit or time.monotonic() - since > seconds:
-            raise subprocess.TimeoutExpired(process.args, seconds)
+            return process.communicate(timeout=OFTEN)
+        try:
+            watch.look()
+        except subprocess.TimeoutExpired as error:
+            _end(process)
+            error.output, error.stderr = process.communicate()
+            raise
+
+
+class Watch:
+    """A process, with what it starts, may compute for `seconds` on every CPU, and may not stand still for as long.
+
+    Where psutil is missing the clock counts.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], seconds: float) -> None:
+        self.process, self.seconds = process, seconds
+        self.looked = self.since = time.monotonic()
+        self.before = 0.0  # CPU time at `since`
+
+    def look(self) -> None:
+        """Raise subprocess.TimeoutExpired if it has taken too long."""
+        now = time.monotonic()
+        if now < self.looked + OFTEN:
+            return
+        self.looked = now
+        spent = _spent(self.process.pid)
+        if spent >= self.before + LEAST * self.seconds:
+            self.since, self.before = now, spent
+        if spent > self.seconds * (os.cpu_count() or 1) or now - self.since > self.seconds:
+            raise subprocess.TimeoutExpired(self.process.args, self.seconds)
 
 
 def _family(pid: int) -> list[Any]:
@@ -73,7 +79,7 @@ def _family(pid: int) -> list[Any]:
 def _spent(pid: int) -> float:
     """Seconds of CPU time of a process, of its threads, and of the processes that it has started."""
     total = 0.0
-    for process in _family(pid):
+    for process in [] if psutil is None else _family(pid):
         with suppress(psutil.Error):
             times = process.cpu_times()
             total += times.user + times.system
@@ -81,7 +87,8 @@ def _spent(pid: int) -> float:
     return total
 
 
-def _end(process: subprocess.Popen[Any]) -> None:
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a process and what it has started."""
     children = [] if psutil is None else _family(process.pid)[1:]
     for each in children:
         with suppress(psutil.Error):
