@@ -121,7 +121,7 @@ class Parameters(NamedArrays):
     def __setitem__(self, name: str, values: Any) -> None:
         """Copy values into a parameter."""
         if name not in self:
-            raise KeyError(f"{name!r} is no parameter; expected one of {', '.join(self)}")
+            raise KeyError(f"{shown(name)} is no parameter; expected one of {', '.join(self)}")
         if values is not self[name]:  # as after `parameters[name] -= ...`
             fill({name: self[name]}, {name: values}, of="parameters")
 
@@ -130,7 +130,7 @@ class Parameters(NamedArrays):
         given = dict(*values, **more)
         for name in given:
             if name not in self:
-                raise KeyError(f"{name!r} is no parameter; expected one of {', '.join(self)}")
+                raise KeyError(f"{shown(name)} is no parameter; expected one of {', '.join(self)}")
         fill({name: self[name] for name in given}, given, of="parameters")
 
     def __ior__(self, values: Any) -> Parameters:  # type: ignore[override,misc]

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastrnn import ops
 from fastrnn.cells import Cell, State, Weights
-from fastrnn.checks import Array, take_array
+from fastrnn.checks import Array, shown, take_array
 from fastrnn.extra import named
 from fastrnn.fits import check_weights
 
@@ -188,7 +188,7 @@ class Stream:
     def _as_rows(self, rows: Any) -> Array:
         """`rows` as a mask or indices; errors as `reset` says."""
         if self.batch_size is None:
-            raise ValueError(f"rows is {rows!r}, but the stream has no batch; expected None")
+            raise ValueError(f"rows is {shown(rows)}, but the stream has no batch; expected None")
         array = take_array("rows", rows)
         if array.dtype == bool:
             if array.shape != (self.batch_size,):

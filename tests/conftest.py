@@ -16,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRE_ALL = bool(os.environ.get("CI") or os.environ.get("FASTRNN_REQUIRE_ALL"))
+JAX_X64 = os.environ.get("JAX_ENABLE_X64", "").lower() in ("1", "true", "t", "yes", "y", "on")  # of the whole process
 
 os.environ.setdefault("FASTRNN_OVERSUBSCRIBE", "1")  # threads are tried on however few CPUs
 
@@ -44,8 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def _precision_of_jax() -> Iterator[None]:
     """What a test, or a benchmark that it runs, asks of JAX for the whole process is asked for that test alone."""
     yield
-    if "jax" in sys.modules and sys.modules["jax"].config.jax_enable_x64:
-        sys.modules["jax"].config.update("jax_enable_x64", False)
+    if "jax" in sys.modules and sys.modules["jax"].config.jax_enable_x64 != JAX_X64:
+        sys.modules["jax"].config.update("jax_enable_x64", JAX_X64)
 
 
 Require = Callable[[bool, str], None]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from tolerances import Outcome, assert_close, tolerance
+from watched import run_watched
 
 from fastrnn.backends import load
 from fastrnn.cells import CELLS, Cell, State, Weights
@@ -233,16 +234,8 @@ def assert_outcome(problem: Problem, got: Outcome, want: Outcome) -> None:
 
 
 def run_python(code: str, folder: Path, *, timeout: float = 60, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a new interpreter outside the repository."""
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env=clean_environ(**environ),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    """Run code in a new interpreter outside the repository, within seconds that `run_watched` counts."""
+    return run_watched([sys.executable, "-c", code], timeout, cwd=folder, env=clean_environ(**environ))
 
 
 def clean_environ(**environ: str) -> dict[str, str]:

@@ -904,7 +904,7 @@ SPOKEN_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "dstate": ("dh_n", "dc_n", "the state"),
         "tape": ("dy", "dh"),  # whose shape is another than the tape says
         "pieces": ("text",),
-        "x": ("h_0", "c_0"),  # whose shape is another than x says
+        "x": ("h_0", "c_0", "lengths"),  # whose shape is another than x says
     },
     "fastrnn.use_backend": {"name": ("backend",)},
     "fastrnn.training.Sequential": {"x": ("tokens",), "tape": ("dh",)},

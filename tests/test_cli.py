@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from watched import run_watched
 
 import fastrnn
 from fastrnn import cli
@@ -280,15 +281,15 @@ def test_s20_lines_and_n1_letters(folder, command):
 
 def test_sample_into_a_closed_pipe(trained):
     line = f"'{sys.executable}' -c 'from fastrnn.cli import main; main()' sample run/checkpoint.safetensors | true"
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stderr == ""
+    done = run_watched(["sh", "-c", line], 60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_terminal_that_cannot_show_the_text(folder):
     (folder / "greek.txt").write_text("γνῶθι σεαυτόν\n" * 99, encoding="utf-8")
     line = [sys.executable, "-c", "from fastrnn.cli import main; main()", "train", "greek.txt", *SMALL, "--steps", "10"]
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    done = run_watched(line, 60, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert "?" in done.stdout
 
@@ -499,16 +500,16 @@ def test_without_matplotlib_there_is_no_picture(folder, command, monkeypatch):
 def test_the_package_does_not_import_what_only_the_command_needs():
     heavy = {"click", "rich", "safetensors", "matplotlib"}
     code = f"import sys, fastrnn, fastrnn.training; print(*{heavy} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "\n"
+    done = run_watched([sys.executable, "-c", code], 60)
+    assert (done.returncode, done.stdout) == (0, "\n")
 
 
 def test_python_m_fastrnn_is_the_command(tmp_path):
     command = [sys.executable, "-m", "fastrnn"]
-    result = subprocess.run([*command, "info"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    result = run_watched([*command, "info"], 60, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith(f"fastrnn {fastrnn.__version__}, ")
-    missing = subprocess.run([*command, "no"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    missing = run_watched([*command, "no"], 60, cwd=tmp_path)
     assert missing.returncode == 2
 
 

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tolerances import assert_close
+from closed_pages import close_inputs, needs_closed_pages
+from tolerances import assert_close, assert_same_bits
 
 import fastrnn
 import fastrnn.torch
+from fastrnn.backends import load
 from fastrnn.cells import BESIDE, LIBRARY, WrittenCell, exp, relu, sigmoid, tanh
 from fastrnn.errors import BackendError
 
@@ -115,6 +117,23 @@ def test_odd_shapes_equal_reference_in_float32(name, shape):
     want, got = found
     for key, value in want.items():
         assert_close(key, got[key], value, LIMITS["float32"] * max(1.0, np.abs(value).max(initial=0)))
+
+
+@needs_closed_pages
+@cells
+def test_nothing_is_read_beyond_an_array(name, monkeypatch):
+    """Neither of what comes beside x; H is no whole number of vectors. A read beyond would end the process."""
+    x, extra = draw(0, T, N, I), extra_of(name)
+    found = []
+    for closed in (False, True):
+        module = make(name, backend="cython")  # which draws the same masks
+        with monkeypatch.context() as patch:
+            called = close_inputs(patch, load("cython")) if closed else []
+            found.append(run(module, x, extra) | {"inference": module(x, extra=extra)[0]})
+    assert called == ["forward", "backward", "forward"]
+    want, got = found
+    for key, value in want.items():
+        assert_same_bits(key, got[key], value)
 
 
 @cells

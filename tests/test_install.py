@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from problems import clean_environ
+from watched import run_watched
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +33,7 @@ print(fastrnn.info())
 
 def call(command: list[str | Path], folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     environ = clean_environ(PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_CACHE_DIR="1", **environ)
-    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=900, check=False)
+    return run_watched(command, 900, cwd=folder, env=environ)
 
 
 def succeed(command: list[str | Path], folder: Path, **environ: str) -> str:

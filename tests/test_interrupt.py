@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
 import sys
 
 import pytest
+from watched import run_watched
 
 # The signal comes in the middle of a call; then the module is as it was. Inference would take 5 s or more, and must
 # end long before; of the others, which take memory for their tapes, several calls fill the time.
@@ -55,5 +55,5 @@ CASES = [
 @pytest.mark.parametrize(("backend", "num_threads", "kind", "N"), CASES, indirect=["backend"])
 def test_a_signal_stops_a_call(backend: str, num_threads: int, kind: str, N: int) -> None:
     command = [sys.executable, "-c", INTERRUPTED, backend, str(num_threads), kind, str(N)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = run_watched(command, 120)
     assert done.stdout.split("\n")[:2] == ["interrupted", "goes on"], done.stderr

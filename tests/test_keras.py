@@ -312,10 +312,10 @@ def test_files_and_configurations_that_do_not_serve_are_named(keras: ModuleType,
         with refusals:
             from_keras_weights(rnn, weights, **given)
     wanted = [
-        "model.keras has the recurrent layers ['both', 'last']; expected layers= to name one, or several",
+        "model.keras, has the recurrent layers ['both', 'last']; expected layers= to name one, or several",
         "layers names 'boht'; expected names of ['both', 'last']",
-        "model.weights.h5 has weights without a configuration; expected a whole model's file, from model.save",
-        "text.keras is neither a zip nor an HDF5 file; expected a .keras or .h5 file of Keras",
+        "model.weights.h5, has weights without a configuration; expected a whole model's file, from model.save",
+        "text.keras, is neither a zip nor an HDF5 file; expected a .keras or .h5 file of Keras",
         "a Bidirectional has merge_mode='sum'; expected 'concat', which is what y is here",
         "has warmth=3; expected settings that are known",
         "layers is given; expected it with a path only",

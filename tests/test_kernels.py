@@ -5,11 +5,9 @@ from __future__ import annotations
 import ctypes.util
 import functools
 import itertools
-import mmap
 import os
 import platform
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -19,8 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from closed_pages import before_a_closed_page, needs_closed_pages
 from problems import PARAMETERS, Problem, assert_outcome, clean_environ, expected, make, run, run_python, solved
 from tolerances import Outcome, assert_close, assert_same_bits, tolerance
+from watched import run_watched
 
 from fastrnn.backends import BACKENDS, load
 from fastrnn.cells import CELLS, Weights
@@ -526,15 +526,8 @@ def assert_passes_again(backend: str, used: str, chosen: str, folder: Path, **en
     code = f"from fastrnn.backends import load; print(load({backend!r}).describe())"
     assert used in run_python(code, folder, **environ).stdout
     settings = ["-q", "-p", "no:cacheprovider", "-c", Path(__file__).parents[1] / "pyproject.toml"]
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", *settings, "-k", f"{backend} and not again and {chosen}", __file__],
-        cwd=folder,
-        env=clean_environ(FASTRNN_REQUIRE_ALL="1", **environ),
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    command = [sys.executable, "-m", "pytest", *settings, "-k", f"{backend} and not again and {chosen}", __file__]
+    result = run_watched(command, 400, cwd=folder, env=clean_environ(FASTRNN_REQUIRE_ALL="1", **environ))
     assert result.returncode == 0, result.stdout
 
 
@@ -573,18 +566,7 @@ def test_again_with_lesser_vectors_of_numba(backend: str, bits: int, cpu: str, f
     assert_passes_again(backend, f"vectors of {bits} bits", "float32 and not (large or no_bias)", tmp_path, **lowered)
 
 
-def before_a_closed_page(array: np.ndarray) -> np.ndarray:
-    """A copy that ends where memory begins that nobody may read."""
-    size = -(-max(array.nbytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
-    memory = mmap.mmap(-1, size + mmap.PAGESIZE)
-    address = np.frombuffer(memory, np.uint8).ctypes.data + size
-    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
-    copy = np.frombuffer(memory, array.dtype, array.size, size - array.nbytes).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is closed by a system call of Linux")
+@needs_closed_pages
 @kernels
 @cells
 @dtypes

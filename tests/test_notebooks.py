@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from problems import clean_environ
+from watched import run_watched
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "examples" / "notebooks").glob("*.ipynb"))
 
@@ -36,5 +36,5 @@ def test_notebooks_run(notebook: Path, tmp_path: Path) -> None:
     script.write_text("\n".join("".join(cell["source"]) for cell in cells(notebook)), "utf-8")
     environ = clean_environ() | {"MPLBACKEND": "agg"}
     command = [sys.executable, "-W", "error", "-W", "ignore:FigureCanvasAgg", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environ, timeout=600)
+    done = run_watched(command, 600, cwd=tmp_path, env=environ)
     assert done.returncode == 0, done.stderr

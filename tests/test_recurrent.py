@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from calls import backends
-from tolerances import assert_close
+from closed_pages import close_inputs, needs_closed_pages
+from tolerances import assert_close, assert_same_bits
 
 import fastrnn
 from fastrnn.backends import BACKENDS, info, load
@@ -122,6 +123,24 @@ def test_equals_reference_in_float32(backend, name):
 )
 def test_every_order_equals_reference(backend, name, options):
     Pair(backend, name, (6, 5, 4, 19), **options).check()
+
+
+@needs_closed_pages
+@kernels_and_cells
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_nothing_is_read_beyond_an_array(backend, name, dtype, monkeypatch):
+    """Where rows have parts of vectors: a read beyond the last would end the process."""
+    for shape in [(2, 3, 4, 33), (3, 1, 5, 7)]:
+        pair, found = Pair(backend, name, shape, dtype), []
+        state = pair.given(pair.state, dtype)
+        for closed in (False, True):
+            with monkeypatch.context() as patch:
+                called = close_inputs(patch, load(backend)) if closed else []
+                found.append(pair.run(pair.mine) | {"inference": pair.mine(pair.x, state)[0]})
+        assert called == ["forward", "backward", "forward"]
+        want, got = found
+        for key, value in want.items():
+            assert_same_bits(key, got[key], value)
 
 
 @kernels_and_cells

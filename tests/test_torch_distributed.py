@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from watched import run_watched
 
 from fastrnn import ops
 
@@ -19,6 +20,6 @@ def test_two_processes_get_the_gradients_of_the_whole_batch(require: Callable[[b
 
     require(torch.distributed.is_gloo_available(), "torch has no gloo")
     require(ops.keeps(ops.choose(None, None)[0]), "no backend with compiled kernels runs here")
-    run = subprocess.run([sys.executable, EXAMPLE], capture_output=True, text=True, timeout=300)
+    run = run_watched([sys.executable, EXAMPLE], 300)
     assert run.returncode == 0, run.stderr
     assert "largest difference" in run.stdout

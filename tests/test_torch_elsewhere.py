@@ -6,7 +6,6 @@ import copy
 import importlib.util
 import io
 import pickle
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 from problems import clean_environ
+from watched import run_watched
 
 import fastrnn.torch
 
@@ -103,5 +103,5 @@ def test_programs_need_fastrnn_where_they_are_loaded(torch: ModuleType, model: A
     run = f"m = torch.{kind}.load({str(file)!r}){call}; print(m(torch.zeros(2, 1, 3))[0].shape)"
     for first, status in ("", 1), ("import fastrnn.torch; ", 0):
         command = [sys.executable, "-W", "ignore", "-c", f"import torch; {first}{run}"]
-        done = subprocess.run(command, capture_output=True, text=True, env=clean_environ(), timeout=120)
+        done = run_watched(command, 120, env=clean_environ())
         assert done.returncode == status, done.stderr

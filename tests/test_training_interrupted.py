@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from watched import Watch, communicate, run_watched
 
 import fastrnn
 import fastrnn.bench
@@ -77,10 +78,10 @@ def noted():
 
 
 def wait_for(happened, process, seconds=60.0):
-    end = time.monotonic() + seconds
+    watch = Watch(process, seconds)
     while not happened():
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
+        watch.look()
         time.sleep(0.002)
 
 
@@ -105,7 +106,7 @@ def interrupt_again_and_again(number, times, wanted):
         wait_for(lambda b=before: os.path.exists("steps") and len(noted()) > len(b), process)
         time.sleep(rng.random() * 0.1)
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = communicate(process, 60)
         assert err == ""
         statuses.append(process.returncode)
         done = Trainer.resume(CHECKPOINT, TEXT).step
@@ -140,7 +141,7 @@ def test_a_hundred_kills_leave_a_checkpoint_that_goes_on(folder):
     process = start()  # the next run removes what the killed ones have left
     wait_for(lambda: "checkpoint.safetensors" in os.listdir("run") and len(os.listdir("run")) == 2, process)
     process.terminate()
-    process.communicate(timeout=60)
+    communicate(process, 60)
     assert os.listdir("run") == ["checkpoint.safetensors"]
 
 
@@ -151,7 +152,7 @@ def test_signals_while_it_saves_do_not_break_the_file(folder):
     while process.poll() is None:
         process.send_signal(random.choice([signal.SIGTERM, signal.SIGHUP]))
         time.sleep(0.001)
-    assert process.communicate(timeout=60)[1] == ""
+    assert communicate(process, 60)[1] == ""
     # Signals that come once the handlers of before are back end the process in the usual way.
     assert process.returncode in (128 + signal.SIGTERM, 128 + signal.SIGHUP, -signal.SIGTERM, -signal.SIGHUP)
     assert Trainer.resume(CHECKPOINT, TEXT).step == noted()[-1]
@@ -182,7 +183,7 @@ def test_a_second_ctrl_c_breaks_into_the_step_and_saves_what_was_before_it(folde
     time.sleep(0.3)
     assert process.poll() is None  # the first waits for the step
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=20)
+    out, _ = communicate(process, 20)
     assert process.returncode == 130
     assert "the same command with --resume goes on as if it had not been" in " ".join(out.split())  # it wraps lines
     assert Trainer.resume(CHECKPOINT, TEXT).step == noted()[-1]
@@ -192,7 +193,7 @@ def test_a_second_ctrl_c_breaks_into_the_step_and_saves_what_was_before_it(folde
 def test_what_nobody_reads_ends_training_quietly_and_saves(folder):
     line = shlex.join([sys.executable, "-c", NOTING, "train", "text.txt", *OPTIONS, "--out", "run"])
     line += " | head -n 4; echo ${PIPESTATUS[0]}"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=True)
+    done = run_watched(["bash", "-c", line], 60)
     assert done.stderr == ""
     assert done.stdout.endswith("\n141\n")  # as if SIGPIPE had ended it
     assert Trainer.resume(CHECKPOINT, TEXT).step == noted()[-1]
@@ -206,7 +207,7 @@ def test_nohup_keeps_training_alive(folder):
     count = len(noted())
     wait_for(lambda: len(noted()) > count + 10, process)
     process.terminate()
-    assert process.communicate(timeout=60)[1] == ""
+    assert communicate(process, 60)[1] == ""
 
 
 def test_two_do_not_train_in_one_folder(folder):
@@ -223,7 +224,7 @@ def test_two_do_not_train_in_one_folder(folder):
             "run",
             *more,
         ]
-        second = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+        second = run_watched(line, 60)
         assert (second.returncode, second.stdout) == (2, "")
         wanted = (
             "run is in use: another `fastrnn train` writes there" if more else f"{CHECKPOINT} exists; --resume goes"
@@ -231,18 +232,18 @@ def test_two_do_not_train_in_one_folder(folder):
         assert second.stderr.startswith(f"fastrnn: {wanted}")
         assert second.stderr.count("\n") == 1
     process.kill()  # which gives up the lock, whose file stays
-    process.communicate(timeout=60)
+    communicate(process, 60)
     assert (folder / "run/.lock").exists()
     before, process = len(noted()), start()
     wait_for(lambda: len(noted()) > before, process)
     process.terminate()
-    assert process.communicate(timeout=60)[1] == ""
+    assert communicate(process, 60)[1] == ""
     assert not (folder / "run/.lock").exists()
 
 
 def test_two_that_start_at_once_do_not_both_train(folder):
     several = [start("--steps", "300") for _ in range(3)]
-    ends = [process.communicate(timeout=60) for process in several]
+    ends = [communicate(process, 60) for process in several]
     assert sorted(process.returncode for process in several) == [0, 2, 2]
     assert all(err.count("\n") == 1 for process, (_, err) in zip(several, ends, strict=True) if process.returncode)
 
@@ -393,7 +394,7 @@ def test_a_disk_that_is_full_leaves_the_old_checkpoint(folder):
     trainer.save(CHECKPOINT)
     before = (folder / CHECKPOINT).read_bytes()
     process = start(preexec_fn=limited(len(before) // 2))
-    out, err = process.communicate(timeout=60)
+    out, err = communicate(process, 60)
     assert (process.returncode, out) == (2, "")
     assert err == f"fastrnn: {CHECKPOINT}: {os.strerror(errno.EFBIG)}\n"
     assert (folder / CHECKPOINT).read_bytes() == before
@@ -407,7 +408,7 @@ def test_a_disk_that_fills_up_leaves_a_checkpoint_that_goes_on(folder, require):
     if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("only who may mount a small disk can fill it")
     process = start("--hidden", "10")
-    _, err = process.communicate(timeout=300)  # the history grows until it does not fit
+    _, err = communicate(process, 300)  # the history grows until it does not fit
     left, names = (folder / CHECKPOINT).read_bytes(), os.listdir("run")
     subprocess.run(["umount", "run"], check=True)
     assert process.returncode == 2
@@ -448,7 +449,7 @@ def test_training_removes_what_a_killed_run_has_left(folder):
     for name in ("checkpoint.safetensors", "loss.png"):
         (folder / f"run/.{name}.{gone}.tmp").write_bytes(b"half")
     process = start("--steps", "5")
-    assert process.communicate(timeout=60)[1] == ""
+    assert communicate(process, 60)[1] == ""
     assert sorted(path.name for path in (folder / "run").iterdir()) == ["checkpoint.safetensors", "loss.png"]
 
 

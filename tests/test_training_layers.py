@@ -224,6 +224,13 @@ def test_cross_entropy_of_any_memory_layout(rng):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("leading", [(0,), (2,), (2, 3)])
+def test_cross_entropy_of_no_classes_is_refused(reduction, leading):
+    with pytest.raises(ValueError, match=r"^logits has shape \(.*0\); expected \(\.\.\., V\) with V of at least 1$"):
+        cross_entropy(np.zeros((*leading, 0), np.float32), np.zeros(leading, int), reduction=reduction)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("ignore_index", [-100, 0, 4])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_cross_entropy_without_ignored_targets(rng, dtype, ignore_index, reduction):

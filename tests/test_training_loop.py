@@ -7,7 +7,6 @@ import json
 import math
 import os
 import random
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ import pytest
 import torch
 from safetensors.numpy import load, save
 from tolerances import assert_close, assert_same_bits, tolerance
+from watched import run_watched
 
 from fastrnn.training import (
     AdaptiveSoftmax,
@@ -635,7 +635,7 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path):
         "import os, sys; from fastrnn.training.files import write_atomically; "
         "os.replace = lambda *arguments: os._exit(9); write_atomically(sys.argv[1], b'new')"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], timeout=60, check=False)
+    done = run_watched([sys.executable, "-c", code, str(path)], 60)
     assert done.returncode == 9
     assert path.read_bytes() == b"old"
 

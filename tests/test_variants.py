@@ -88,6 +88,7 @@ def test_numbers_of_activations_count() -> None:
         ("thresholded_relu", 0.5): np.where(x > 0.5, x, 0),
         ("threshold", 0.1, -7.0): np.where(x > 0.1, x, -7),
         ("hard_sigmoid", 0.3, 0.4): np.clip(0.3 * x + 0.4, 0, 1),
+        ("hard_sigmoid", 0.3): np.clip(0.3 * x + 0.5, 0, 1),  # what is left out is what it is without
         ("elu", 0.7): np.where(x > 0, x, 0.7 * np.expm1(x)),
         ("celu", 0.7): np.where(x > 0, x, 0.7 * np.expm1(x / 0.7)),
         ("soft_shrink", 0.2): np.sign(x) * np.maximum(np.abs(x) - 0.2, 0),

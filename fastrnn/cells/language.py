@@ -23,6 +23,7 @@ from fastrnn.cells.phases import PhaseWriter, keep
 from fastrnn.cells.program import Instruction, Kind, Op, Operand, Program
 from fastrnn.cells.schedule import Constants, choose_tape, schedule
 from fastrnn.cells.table import Cell
+from fastrnn.checks import shown
 from fastrnn.parameters import Array
 
 __all__ = ["Equations", "WrittenCell", "cell"]
@@ -307,15 +308,17 @@ def cell(
     for option in ("from_x", "from_h", "apart"):
         for name in named[option]:
             if name not in named["gates"]:
-                raise ValueError(f"{option} has {name!r}; expected gates, of {' '.join(named['gates'])}")
+                raise ValueError(f"{option} has {shown(name)}; expected gates, of {' '.join(named['gates'])}")
             if name in seen:
-                raise ValueError(f"{option} has {name!r}, and so has {seen[name]}; expected it in one of them")
+                raise ValueError(f"{option} has {shown(name)}, and so has {seen[name]}; expected it in one of them")
             seen[name] = option
     initial: dict[str, float | None] = dict.fromkeys(named["parameters"])
     if isinstance(parameters, Mapping):
         for name, value in parameters.items():
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                raise TypeError(f"parameters[{name!r}] is {value!r}; expected a number, or None for one that is drawn")
+                raise TypeError(
+                    f"parameters[{shown(name)}] is {shown(value)}; expected a number, or None for one that is drawn"
+                )
             initial[name] = None if value is None else float(value)
 
     def define(function: Callable[..., Any]) -> WrittenCell:
@@ -335,9 +338,9 @@ def _names(option: str, names: Any) -> tuple[str, ...]:
         raise TypeError(f"{option} is a {type(names).__name__}; expected names, separated by spaces") from None
     for name in found:
         if not isinstance(name, str) or not name.isidentifier():
-            raise ValueError(f"{option} has {name!r}; expected names as Python's variables have")
+            raise ValueError(f"{option} has {shown(name)}; expected names as Python's variables have")
     if len(set(found)) != len(found):
-        raise ValueError(f"{option} is {' '.join(found)!r}; expected each name once")
+        raise ValueError(f"{option} is {shown(' '.join(found))}; expected each name once")
     return found
 
 

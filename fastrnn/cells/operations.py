@@ -18,6 +18,7 @@ import numpy as np
 from fastrnn.cells import graph
 from fastrnn.cells.graph import Across, Function, Graph, Node
 from fastrnn.cells.program import Op
+from fastrnn.checks import shown
 
 __all__ = [
     "DERIVATIVES",
@@ -134,7 +135,7 @@ class Traced(_Value):
 
     def __pow__(self, exponent: Any) -> Any:
         if isinstance(exponent, bool) or not isinstance(exponent, (int, np.integer)) or not -64 <= exponent <= 64:
-            raise TypeError(f"the exponent of ** is {exponent!r}; expected an integer from -64 to 64")
+            raise TypeError(f"the exponent of ** is {shown(exponent)}; expected an integer from -64 to 64")
         base: Any = self
         result: Any = 1.0
         left = abs(int(exponent))

@@ -12,6 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
+from fastrnn.checks import shown
+
 __all__ = ["RECIPES", "Report", "load_recipe"]
 
 RECIPES = {
@@ -38,6 +40,6 @@ class Report(NamedTuple):
 def load_recipe(name: str) -> Callable[..., Report]:
     """Return the function `run` of a recipe in `RECIPES`; ValueError for any other name."""
     if name not in RECIPES:
-        raise ValueError(f"name is {name!r}; expected one of {', '.join(RECIPES)}")
+        raise ValueError(f"name is {shown(name)}; expected one of {', '.join(RECIPES)}")
     run: Callable[..., Report] = import_module(f"fastrnn.demos.{name.replace('-', '_')}").run
     return run

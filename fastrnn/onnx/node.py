@@ -20,7 +20,7 @@ from onnx import NodeProto, helper
 
 from fastrnn.cells import gru_with, lstm_with, rnn_with
 from fastrnn.cells.library.activations import Activation, onnx_activations
-from fastrnn.checks import check_choice, take_array, take_integers
+from fastrnn.checks import check_choice, shown, take_array, take_integers
 from fastrnn.modules import GRU, LSTM, RNN, Recurrent
 from fastrnn.parameters import Array
 
@@ -102,7 +102,7 @@ bias=False, dtype='float64'))
             raise self._fault(f"the attribute {unknown[0]} is not known; expected those of opset {_NEWEST}")
         self.direction = options.get("direction", b"forward").decode()
         if self.direction not in ("forward", "reverse", "bidirectional"):
-            raise self._fault(f"direction is {self.direction!r}; expected forward, reverse or bidirectional")
+            raise self._fault(f"direction is {shown(self.direction)}; expected forward, reverse or bidirectional")
         self.layout = int(options.get("layout", 0))
         if self.layout not in (0, 1):
             raise self._fault(f"layout is {self.layout}; expected 0 or 1")

@@ -13,7 +13,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensor
 from onnx.inliner import inline_local_functions
 from onnx.reference import ReferenceEvaluator
 
-from fastrnn.checks import check_path
+from fastrnn.checks import check_path, shown
 from fastrnn.parameters import Array
 
 __all__ = ["Scope", "can_fold", "graphs_of", "has_recurrent", "is_recurrent", "opset_of", "read_model"]
@@ -36,7 +36,7 @@ def read_model(path: Any) -> ModelProto:
     """
     file: Path = check_path("path", path)
     if not file.is_file():
-        raise FileNotFoundError(f"path is {str(file)!r}, which is no file; expected an ONNX file")
+        raise FileNotFoundError(f"path is {shown(str(file))}, which is no file; expected an ONNX file")
     try:
         model = onnx.load(file, load_external_data=False)
     except DecodeError as error:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-from fastrnn.checks import check_flag, check_mapping
+from fastrnn.checks import check_flag, check_mapping, shown
 from fastrnn.onnx.node import Node
 from fastrnn.onnx.pieces import cut
 from fastrnn.onnx.scope import read_model
@@ -160,7 +160,7 @@ class InferenceSession:
         known = [argument.name for argument in self._outputs]
         for name in output_names or ():
             if name not in known:
-                raise ValueError(f"output_names has {name!r}; expected of {', '.join(known)}")
+                raise ValueError(f"output_names has {shown(name)}; expected of {', '.join(known)}")
         wanted = {argument.name for argument in self._inputs}
         if wanted - input_feed.keys() or input_feed.keys() - wanted - self._defaults:
             raise ValueError(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 
-from fastrnn.checks import check_choice
+from fastrnn.checks import check_choice, shown
 from fastrnn.rows import as_flags
 from fastrnn.steps import Ragged
 from fastrnn.torch.operator import DTYPES, Written, is_traced, layer, run_uncompiled, skip_code, why_no_tapes
@@ -116,7 +116,7 @@ class Layers(torch.nn.Module):
         """
         check_choice("masked", masked, ("zero", "last"))
         if isinstance(reset_state, str) and reset_state != "initial":
-            raise ValueError(f"reset_state is {reset_state!r}; expected None for zeros, 'initial', or a state")
+            raise ValueError(f"reset_state is {shown(reset_state)}; expected None for zeros, 'initial', or a state")
         if not isinstance(x, Tensor) or x.dim() not in (2, 3):
             given = "a PackedSequence" if isinstance(x, PackedSequence) else f"{type(x).__name__}"
             raise ValueError(f"input is {given}; expected a tensor (T, N, I) or (T, I) with mask and resets")

@@ -30,6 +30,7 @@ from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_co
 from fastrnn import ops
 from fastrnn.backends import BACKENDS
 from fastrnn.cells import CELLS, Cell, State, Weights, WrittenCell
+from fastrnn.checks import shown
 from fastrnn.fits import check_call, check_weights
 from fastrnn.parameters import Array
 
@@ -385,7 +386,7 @@ def _copy(array: Array) -> Tensor:
 def _check_arguments(x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor], cell: str) -> None:
     """Raise TypeError or ValueError where `_check` relies on its caller; modules have looked at all this before."""
     if cell not in CELLS:
-        raise ValueError(f"cell is {cell!r}; expected one of {', '.join(CELLS)}")
+        raise ValueError(f"cell is {shown(cell)}; expected one of {', '.join(CELLS)}")
     if x.dtype not in DTYPES:
         raise TypeError(f"x has dtype {x.dtype}; expected torch.float32 or float64: use x.float() or x.double()")
     names = CELLS[cell].states_0

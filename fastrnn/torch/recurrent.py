@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fastrnn import modules
 from fastrnn.cells import WrittenCell
+from fastrnn.checks import shown
 from fastrnn.extra import Beside, Given, Random, named
 from fastrnn.parameters import Array
 from fastrnn.steps import Ragged
@@ -97,7 +98,7 @@ class Recurrent(Layers):
         super().__init__()
         dtype = torch.get_default_dtype() if dtype is None else dtype
         if dtype not in DTYPES:
-            raise TypeError(f"dtype is {dtype!r}; expected torch.float32 or torch.float64")
+            raise TypeError(f"dtype is {shown(dtype)}; expected torch.float32 or torch.float64")
         plan = _Plan(
             cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, noise=noise
         )

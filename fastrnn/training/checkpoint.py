@@ -13,7 +13,7 @@ import numpy as np
 
 from fastrnn.backends import check_run
 from fastrnn.cells import WrittenCell
-from fastrnn.checks import Array, check_path
+from fastrnn.checks import Array, check_path, shown
 from fastrnn.errors import FastrnnError
 from fastrnn.training.cells import CELLS, restore_cell, written
 from fastrnn.training.files import write_atomically
@@ -83,11 +83,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Groups, dict[str, Any
         if not isinstance(metadata, dict):
             raise TypeError(f"its metadata is a {type(metadata).__name__}; expected an object with names")
         if (found := metadata.get("format")) != FORMAT:
-            later = isinstance(found, int) and found > FORMAT
+            later, came = isinstance(found, int) and found > FORMAT, f"its format is {shown(found)}"
             raise ValueError(
-                f"its format is {found!r}, of a later version of fastrnn; expected {FORMAT} or less: upgrade fastrnn"
+                f"{came}, of a later version of fastrnn; expected {FORMAT} or less: upgrade fastrnn"
                 if later
-                else f"its format is {found!r}; expected {FORMAT}"
+                else f"{came}; expected {FORMAT}"
             )
     return groups, metadata
 
@@ -186,7 +186,7 @@ def _plain(value: Any) -> str:
 def take(found: Mapping[str, Any], name: str) -> Any:
     """Return the part of a checkpoint that has this name; KeyError if there is none."""
     if name not in found:
-        raise KeyError(f"it has no {name}")
+        raise KeyError(f"it has no {name}; expected what `fastrnn train` writes")
     return found[name]
 
 

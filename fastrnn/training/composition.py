@@ -281,7 +281,7 @@ class Sequential(_Stateful):
             if not isinstance(name, str) or not name or "." in name:
                 raise ValueError(f"layers has the name {shown(name)}; expected one without a dot, not empty")
             if isinstance(layer, type) or not (hasattr(layer, "forward") and hasattr(layer, "backward")):
-                raise TypeError(f"layers[{name!r}] is {shown(layer)}; expected a layer")
+                raise TypeError(f"layers[{shown(name)}] is {shown(layer)}; expected a layer")
         with_parameters = [id(layer) for layer in layers.values() if layer.parameters]
         if len(set(with_parameters)) < len(with_parameters):
             raise ValueError("layers has one layer twice; expected each once: its two gradients would not be added up")

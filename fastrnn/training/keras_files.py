@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.checks import Array
+from fastrnn.checks import Array, shown
 
 __all__ = ["read_layers"]
 
@@ -51,24 +51,25 @@ def read_layers(path: str | os.PathLike[str]) -> Layers:
     except ModuleNotFoundError as error:
         raise ImportError("Keras' files are read with h5py: pip install h5py", name="h5py") from error
     path = Path(path)
+    label = f"weights, {path},"  # what messages call it
     content = path.read_bytes()
     if zipfile.is_zipfile(io.BytesIO(content)):
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             missing = {"config.json", "model.weights.h5"} - set(archive.namelist())
             if missing:
-                raise ValueError(f"{path} is a zip file without {', '.join(sorted(missing))}; expected a .keras file")
+                raise ValueError(f"{label} is a zip file without {', '.join(sorted(missing))}; expected a .keras file")
             config = json.loads(archive.read("config.json"))
             with h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
-                return {its["config"]["name"]: (its, _of_archive(file, its, path)) for its in _recurrent(config)}
+                return {its["config"]["name"]: (its, _of_archive(file, its, label)) for its in _recurrent(config)}
     if not h5py.is_hdf5(path):
-        raise ValueError(f"{path} is neither a zip nor an HDF5 file; expected a .keras or .h5 file of Keras")
+        raise ValueError(f"{label} is neither a zip nor an HDF5 file; expected a .keras or .h5 file of Keras")
     with h5py.File(path) as file:
         if "model_config" not in file.attrs:
             raise ValueError(
-                f"{path} has weights without a configuration; expected a whole model's file, from model.save"
+                f"{label} has weights without a configuration; expected a whole model's file, from model.save"
             )
         config = json.loads(file.attrs["model_config"])
-        return {its["config"]["name"]: (its, _of_h5(file, its, path)) for its in _recurrent(config)}
+        return {its["config"]["name"]: (its, _of_h5(file, its, label)) for its in _recurrent(config)}
 
 
 def _recurrent(config: Any) -> Iterator[dict[str, Any]]:
@@ -82,7 +83,7 @@ def _recurrent(config: Any) -> Iterator[dict[str, Any]]:
         yield from _recurrent(its)
 
 
-def _of_archive(file: Any, layer: dict[str, Any], path: Path) -> list[Array]:
+def _of_archive(file: Any, layer: dict[str, Any], label: str) -> list[Array]:
     """A layer's weights in model.weights.h5: where a group's variables bear its name, beside them those of its cell."""
     names = [layer["config"]["name"]]
     if layer["class_name"] == "Bidirectional":
@@ -97,14 +98,14 @@ def _of_archive(file: Any, layer: dict[str, Any], path: Path) -> list[Array]:
     file.visititems(look)
     missing = [name for name in names if name not in found]
     if missing:
-        raise ValueError(f"{path} has no weights under the name {missing[0]!r}; expected those of that layer")
+        raise ValueError(f"{label} has no weights under the name {shown(missing[0])}; expected those of that layer")
     return [np.asarray(found[name][str(k)]) for name in names for k in range(len(found[name]))]
 
 
-def _of_h5(file: Any, layer: dict[str, Any], path: Path) -> list[Array]:
+def _of_h5(file: Any, layer: dict[str, Any], label: str) -> list[Array]:
     """A layer's weights in an .h5 file."""
     name = layer["config"]["name"]
     if name not in file["model_weights"]:
-        raise ValueError(f"{path} has no weights under the name {name!r}; expected those of that layer")
+        raise ValueError(f"{label} has no weights under the name {shown(name)}; expected those of that layer")
     group = file["model_weights"][name]
     return [np.asarray(group[weight]) for weight in group.attrs["weight_names"]]

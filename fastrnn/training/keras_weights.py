@@ -15,7 +15,7 @@ import numpy as np
 
 from fastrnn import GRU, LSTM, RNN, Recurrent
 from fastrnn.cells import reset_before_gru
-from fastrnn.checks import Array, check_instance, check_sequence, take_reals
+from fastrnn.checks import Array, check_instance, check_path, check_sequence, shown, take_reals
 from fastrnn.training.keras_files import read_layers
 
 __all__ = ["from_keras_weights"]
@@ -124,15 +124,16 @@ def from_keras_weights(
 def _take(weights: Any, config: Any, layers: Any) -> tuple[list[Any] | None, Any]:
     """The layers' configurations, ``{"class_name": ..., "config": ...}`` each or the inner one alone, and arrays."""
     if isinstance(weights, (str, os.PathLike)):
-        found = read_layers(weights)
+        path = check_path("weights", weights)
+        found = read_layers(path)
         names = [layers] if isinstance(layers, str) else list(found) if layers is None else list(layers)
         if layers is None and len(found) != 1:
             raise ValueError(
-                f"{os.fspath(weights)} has the recurrent layers {list(found)}; expected layers= to name one, or several"
+                f"weights, {path}, has the recurrent layers {list(found)}; expected layers= to name one, or several"
             )
         missing = [name for name in names if name not in found]
         if missing:
-            raise ValueError(f"layers names {missing[0]!r}; expected names of {list(found)}")
+            raise ValueError(f"layers names {shown(missing[0])}; expected names of {list(found)}")
         return [found[name][0] for name in names], [array for name in names for array in found[name][1]]
     if layers is not None:
         raise ValueError("layers is given; expected it with a path only")
@@ -166,11 +167,12 @@ def _check_layer(rnn: Any, layer: Mapping[str, Any]) -> None:
     if rnn.directions != 2:
         raise ValueError("a layer is a Bidirectional; expected rnn to be bidirectional")
     if unknown := sorted(set(config) - OF_WRAPPER):
-        raise ValueError(f"a Bidirectional has {unknown[0]}={config[unknown[0]]!r}; expected settings that are known")
-    if config.get("merge_mode") != "concat":
         raise ValueError(
-            f"a Bidirectional has merge_mode={config.get('merge_mode')!r}; expected 'concat', which is what y is here"
+            f"a Bidirectional has {unknown[0]}={shown(config[unknown[0]])}; expected settings that are known"
         )
+    if config.get("merge_mode") != "concat":
+        came = shown(config.get("merge_mode"))
+        raise ValueError(f"a Bidirectional has merge_mode={came}; expected 'concat', which is what y is here")
     for at, which in enumerate(("layer", "backward_layer")):
         if which in config:  # what an older file does not have is as the other
             _check_direction(rnn, config[which]["class_name"], config[which]["config"], at == 1)
@@ -192,10 +194,10 @@ def _check_direction(rnn: Any, kind: str | None, config: Mapping[str, Any], back
         raise ValueError(f"{name} is a {kind}; expected a {of_rnn}, for a fastrnn.{type(rnn).__name__}")
     for key, value in wanted.items():
         if key not in config or config[key] != value:
-            came = f"{key}={config[key]!r}" if key in config else f"no {key}"
+            came = f"{key}={shown(config[key])}" if key in config else f"no {key}"
             raise ValueError(f"{name} has {came}; expected {key}={value!r}{REMEDIES.get(key, '')}")
     if unknown := sorted(set(config) - set(wanted) - ASIDE):
-        raise ValueError(f"{name} has {unknown[0]}={config[unknown[0]]!r}; expected settings that are known")
+        raise ValueError(f"{name} has {unknown[0]}={shown(config[unknown[0]])}; expected settings that are known")
 
 
 REMEDIES = {

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastrnn.backends import check_run
 from fastrnn.cells import WrittenCell
-from fastrnn.checks import check_instance
+from fastrnn.checks import check_instance, shown
 from fastrnn.parameters import Array
 from fastrnn.training.batches import Lines
 from fastrnn.training.cells import cell_name, describe_cell
@@ -215,7 +215,7 @@ class Trainer(Run):
             settings = read_settings(path, metadata, cell if isinstance(cell, WrittenCell) else None)
             text_sha256 = take(metadata, "text_sha256")
             if not isinstance(text_sha256, str):
-                raise TypeError(f"text_sha256 is {text_sha256!r}; expected a text")
+                raise TypeError(f"text_sha256 is {shown(text_sha256)}; expected a text")
         if text_sha256 != _sha256(text):
             raise TextError(
                 f"{path} was trained on another text: SHA-256 {_sha256(text)[:12]}; expected {text_sha256[:12]}"

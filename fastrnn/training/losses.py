@@ -222,8 +222,8 @@ def cross_entropy(
     TypeError
         If the logits are not floats or the targets not integers.
     ValueError
-        If the shapes do not agree, a target is negative or not below V, the reduction is another one, or a mean is
-        asked for and no target counts (where torch gives NaN).
+        If the shapes do not agree, V is 0, a target is negative or not below V, the reduction is another one, or a mean
+        is asked for and no target counts (where torch gives NaN).
 
     Examples
     --------
@@ -240,6 +240,8 @@ def cross_entropy(
             f"targets has shape {targets.shape}; expected {logits.shape[:-1]}, as logits is {logits.shape}"
         )
     vocabulary = logits.shape[-1]
+    if not vocabulary:
+        raise ValueError(f"logits has shape {logits.shape}; expected (..., V) with V of at least 1")
     counted = slice(None) if ignore_index is None else (targets != ignore_index).ravel()
     z, flat = logits.reshape(-1, vocabulary)[counted], targets.ravel()[counted]
     none = f"every target is ignore_index = {ignore_index}" if targets.size else "targets is empty"

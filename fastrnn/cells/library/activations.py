@@ -27,6 +27,7 @@ from fastrnn.cells.operations import (
     tanh,
     where,
 )
+from fastrnn.checks import shown
 
 __all__ = ["ACTIVATIONS", "KERAS", "ONNX", "Activation", "activation", "keras_activation", "onnx_activations"]
 
@@ -108,18 +109,18 @@ def activation(argument: str, given: Any) -> Activation:
     name, *numbers = (given,) if isinstance(given, str) else given if isinstance(given, tuple) and given else (None,)
     if not isinstance(name, str):
         raise TypeError(
-            f"{argument} is {given!r}; expected the name of an activation, or a tuple of it and its numbers"
+            f"{argument} is {shown(given)}; expected the name of an activation, or a tuple of it and its numbers"
         )
     if name in _OVER_UNITS:
         raise ValueError(f"{argument} is {name!r}, which mixes units; expected one that is of each unit alone")
     if name not in ACTIVATIONS:
-        raise ValueError(f"{argument} is {name!r}; expected one of {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"{argument} is {shown(name)}; expected one of {', '.join(ACTIVATIONS)}")
     _, defaults = ACTIVATIONS[name]
     if len(numbers) > len(defaults):
         raise ValueError(f"{argument} has {len(numbers)} numbers beside {name!r}; expected at most {len(defaults)}")
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
-            raise ValueError(f"{argument} has {number!r} beside {name!r}; expected finite numbers")
+            raise ValueError(f"{argument} has {shown(number)} beside {name!r}; expected finite numbers")
     return Activation(name, (*map(float, numbers), *defaults[len(numbers) :]))
 
 
@@ -164,7 +165,7 @@ def keras_activation(name: str | None) -> Activation:
     """
     name = "linear" if name is None else name
     if name not in KERAS and name not in _OVER_UNITS:
-        raise ValueError(f"the activation is {name!r}; expected one of Keras': {', '.join(KERAS)}")
+        raise ValueError(f"the activation is {shown(name)}; expected one of Keras': {', '.join(KERAS)}")
     return activation("the activation", KERAS.get(name, (name,)))
 
 
@@ -185,7 +186,7 @@ def onnx_activations(
     found = []
     for name in names:
         if name.lower() not in known:
-            raise ValueError(f"the activation is {name!r}; expected one of ONNX': {', '.join(ONNX)}")
+            raise ValueError(f"the activation is {shown(name)}; expected one of ONNX': {', '.join(ONNX)}")
         ours, *defaults = known[name.lower()]
         numbers = [next(of, default) for of, default in zip(left, defaults, strict=False)]
         found.append(activation("the activation", (ours, *numbers)))
