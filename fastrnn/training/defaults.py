@@ -138,7 +138,7 @@ def _follow(kind: TextKind, flops: float, given: Mapping[str, Any]) -> Settings:
     - Vectors: names of dinosaurs (19 KB) with 192 units and dropout 0.5, on the characters' vectors too, 2.30 to 2.31.
       One-hot, 128 units and dropout 0.5 lead to 2.41, 192 and 0.6 to 2.41, 256 and 0.7 to 2.39; one stream of 128 units
       without dropout to 2.55, and then to more and more.
-      Plays (1.1 MB), two layers of 256: after 200 and 600 steps 2.63 and 2.26; one-hot, after 362 and 724, 2.65 and 2.27.
+      Plays (1.1 MB), two layers of 256, after 200 and 600 steps 2.63 and 2.26; one-hot after 362 and 724 2.65 and 2.27.
     - Units: names with 128 and dropout 0.3 2.34. 340 n^0.7 weights for n characters are 192 units there, and 256 for
       94 KB. Where time is short, it is as many weights as the time trains on six characters each.
     - Layers: plays, one-hot, after 46 and 53 s of a core, two of 256 units 2.62, one of 512 2.73.
