@@ -138,9 +138,10 @@ def _follow(kind: TextKind, flops: float, given: Mapping[str, Any]) -> Settings:
     - Vectors: names of dinosaurs (19 KB) with 192 units and dropout 0.5, on the characters' vectors too, 2.30 to 2.31.
       One-hot, 128 units and dropout 0.5 lead to 2.41, 192 and 0.6 to 2.41, 256 and 0.7 to 2.39; one stream of 128 units
       without dropout to 2.55, and then to more and more.
+      Plays (1.1 MB), two layers of 256, after 200 and 600 steps 2.63 and 2.26; one-hot after 362 and 724 2.65 and 2.27.
     - Units: names with 128 and dropout 0.3 2.34. 340 n^0.7 weights for n characters are 192 units there, and 256 for
       94 KB. Where time is short, it is as many weights as the time trains on six characters each.
-    - Layers: plays (1.1 MB), one-hot, after 46 and 53 s of a core, two of 256 units 2.62, one of 512 2.73.
+    - Layers: plays, one-hot, after 46 and 53 s of a core, two of 256 units 2.62, one of 512 2.73.
     - Rate: plays, two layers, after 550 steps at 0.004 2.65, after 383 at 0.006 2.62. It falls with the units' root.
     - Dropout grows by 0.15 with each doubling of the readings: 0.5 from thirty on, 0.15 to 0.2 for plays.
     - Thirty readings: of names, the best evaluation came at step 900 in runs of 1,150 to 1,500, after 21 readings.
