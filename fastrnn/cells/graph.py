@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -338,7 +339,7 @@ _SIMPLER: Mapping[Op | Across, str] = {
 }
 
 
-def reachable(roots: Iterable[Node], stop: Callable[[Node], bool] = lambda node: False) -> list[Node]:
+def reachable(roots: Iterable[Node], stop: Callable[[Node], bool] | None = None) -> list[Node]:
     """The nodes that roots are made of, operands first, and not what those are made of at which to `stop`."""
     found: set[Node] = set()
     left = list(roots)
@@ -346,9 +347,9 @@ def reachable(roots: Iterable[Node], stop: Callable[[Node], bool] = lambda node:
         node = left.pop()
         if node not in found:
             found.add(node)
-            if not stop(node):
+            if stop is None or not stop(node):
                 left += node.args
-    return sorted(found, key=lambda node: node.index)
+    return sorted(found, key=attrgetter("index"))
 
 
 def evaluate(roots: Sequence[Node], values: Mapping[Operand, Array]) -> list[Any]:

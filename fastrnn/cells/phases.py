@@ -67,15 +67,20 @@ class _Costs:
                 left |= args
         return total, needed
 
-    def uses(self, needed: int, roots: int, seen: int) -> list[int]:
-        """How often each node that is not seen is an operand of what is computed, or a root."""
-        found = [0] * len(self.order)
+    def look(self, roots: int, seen: int) -> tuple[int, list[int]]:
+        """All that is needed, and how often each node is an operand of what is computed, or a root."""
+        uses = [0] * len(self.order)
         for k in _positions(roots):
-            found[k] = 1
-        for k in _positions(needed & ~seen):
+            uses[k] = 1
+        needed, left = roots, roots & ~seen
+        while left:
+            k = left.bit_length() - 1
+            left ^= 1 << k
+            needed |= self.args[k]
+            left |= self.args[k] & ~seen
             for a in self.inputs[k]:
-                found[a] += 1
-        return found
+                uses[a] += 1
+        return needed, uses
 
     def saved(self, node: Node, uses: list[int], seen: int) -> float:
         """What is not to be computed if a node is seen: its own operations, and those of what nobody else uses."""
@@ -94,8 +99,7 @@ class _Costs:
     def choose(self, roots: int, seen: Callable[[], int], candidates: Iterable[Node]) -> Iterator[tuple[Node, float]]:
         """Yield, best first, candidates and what they save, while the caller adds to what is seen."""
         before = seen()
-        _, needed = self.of(roots, before)
-        uses = self.uses(needed, roots, before)
+        needed, uses = self.look(roots, before)
         useful = [n for n in candidates if self.bit[n] & needed & ~before]
         gains = {n: self.saved(n, uses, before) for n in useful}
         while gains:
@@ -106,8 +110,7 @@ class _Costs:
             now = seen()
             if now != before:
                 before = now
-                _, needed = self.of(roots, before)
-                uses = self.uses(needed, roots, before)
+                needed, uses = self.look(roots, before)
             gain = self.saved(best, uses, before) if self.bit[best] & needed & ~before else 0.0
             if gain < gains[best]:
                 gains[best] = gain
@@ -185,10 +188,11 @@ class PhaseWriter:
             found = 0 if node in place_of else max((phase_of[a] for a in node.args), default=0)
             phase_of[node] = found + (node.op is Across.MEAN and node not in place_of)
         final = {at for at, _ in targets}
+        of_rows = {n for n in order if self.graph.is_of_a_row(n)}
         phases = []
         end = max(phase_of.values(), default=0)
         for phase in range(end + 1):
-            means, of_row = self._values_of_rows(phase, order, phase_of, place_of)
+            means, of_row = self._values_of_rows(phase, order, of_rows, phase_of, place_of)
             later_means = [n for n in order if n.op is Across.MEAN and phase_of[n] > phase + 1]
             sums = [n.args[0] for n in order if n.op is Across.MEAN and phase_of[n] == phase + 1 and n not in place_of]
             written, after = list(left), place_of
@@ -244,12 +248,17 @@ class PhaseWriter:
         return node
 
     def _values_of_rows(
-        self, phase: int, order: Sequence[Node], phase_of: Mapping[Node, int], place_of: dict[Node, Operand]
+        self,
+        phase: int,
+        order: Sequence[Node],
+        of_rows: set[Node],
+        phase_of: Mapping[Node, int],
+        place_of: dict[Node, Operand],
     ) -> tuple[tuple[int, ...], tuple[Instruction, ...]]:
         """The means that a phase begins with, and what it makes of them; both are in `place_of` then."""
-        of_row = [n for n in order if self.graph.is_of_a_row(n) and phase_of[n] == phase and n not in place_of]
+        of_row = [n for n in order if n in of_rows and phase_of[n] == phase and n not in place_of]
         means = [n for n in of_row if n.op is Across.MEAN]
-        readers = {a for n in order if not self.graph.is_of_a_row(n) or phase_of[n] > phase for a in n.args}
+        readers = {a for n in order if n not in of_rows or phase_of[n] > phase for a in n.args}
         known = {n: at for n, at in place_of.items() if at.kind is Kind.ROW}
         known |= {n: self._row(n) for n in means}
         used = [(self._row(n), n) for n in of_row if n.op is not Across.MEAN and n in readers]
@@ -275,6 +284,7 @@ class PhaseWriter:
         """
         written: list[Target] = []
 
+        at_hand = set(ready)
         of_later, of_coming = costs.bits(later), costs.bits(coming)
         roots, seen = of_later | costs.bits([node for _, node in left]), of_coming | costs.bits(place_of)
 
@@ -302,7 +312,7 @@ class PhaseWriter:
 
         def take_targets(of_slots: bool) -> None:
             for at, node in list(left):
-                if (at.kind is Kind.SLOT) == of_slots and (node in ready or node in place_of):
+                if (at.kind is Kind.SLOT) == of_slots and (node in at_hand or node in place_of):
                     take((at, node), cost())
 
         take_targets(False)
