@@ -38,8 +38,8 @@ class InferenceSession:
     weights come at run time, stay in onnxruntime.
 
     Not slower but by a microsecond or two: inputs of sizes that are new, to a factor of two, are run both ways for some
-    milliseconds, and from then on in pieces where that is faster by three hundredths, twice. Numbers of the two are equal
-    but in rounding.
+    milliseconds, and from then on in pieces where that is faster by three hundredths, twice. Numbers of the two are
+    equal but in rounding.
 
     Parameters
     ----------
