@@ -88,8 +88,9 @@ def clients(path: Path) -> str:
         if row["whole_numbers"]:
             difference = f"{'none' if difference == 0 else 'some'} of {outputs}"
         else:
-            difference = f"{difference:.0e}"
-        ratio = f"{row['seconds']['before'] / row['seconds']['after']:.3g}"
+            difference = f"{difference:.0e}" if difference else "0"
+        ratio = row["seconds"]["before"] / row["seconds"]["after"]
+        ratio = f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
         cells = [row["package"], row["network"], row["case"], f"{row['share']:.0%}", difference, before, after, ratio]
         lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     facts = [known["machine"]["cpu"], *(f"{name} {version}" for name, version in known["versions"].items())]
