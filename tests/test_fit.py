@@ -352,11 +352,20 @@ def test_balanced_classes_weigh_the_same(outputs: int) -> None:
         np.testing.assert_allclose(by_class.parameters[name], p, rtol=1e-8, atol=1e-11, err_msg=name)
 
 
-def test_held_out_sequences_are_of_each_class_as_many() -> None:
-    y = np.repeat([0, 1, 2], [40, 20, 1])
-    X, seen = np.random.default_rng(0).standard_normal((61, 2, I)), []
-    fit(classifier(), X, y, epochs=1, validation=0.25, metrics=[lambda outputs, targets: seen.append(targets) or 0.0])
-    assert np.bincount(seen[0]).tolist() == [10, 5]
+@pytest.mark.parametrize(("counts", "share", "held"), [((40, 20), 0.25, [10, 5]), ((1, 40, 20), 0.5, [0, 20, 10])])
+def test_held_out_sequences_are_of_each_class_as_many(counts: Any, share: float, held: list[int]) -> None:
+    y, seen = np.repeat(np.arange(len(counts)), counts), []
+    X = np.random.default_rng(0).standard_normal((len(y), 2, I))
+    note = [lambda outputs, targets: seen.append(targets) or 0.0]
+    fit(classifier(), X, y, epochs=1, validation=share, metrics=note)
+    assert np.bincount(seen[0], minlength=len(counts)).tolist() == held
+
+
+def test_dropout_is_drawn_by_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seeds = classifier(dropout=0.5), []
+    monkeypatch.setattr(model, "seed_dropout", seeds.append)
+    fit(model, ragged(), classes(), epochs=2, batch_size=12, seed=3)
+    assert seeds == [(3, 0), (3, 1), (3, 2), (3, 3)]
 
 
 def test_unshuffled_sequences_come_as_they_stand() -> None:

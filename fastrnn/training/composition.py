@@ -19,7 +19,7 @@ from fastrnn.parameters import Array, NamedArrays, fill
 from fastrnn.training.architecture import written_as
 from fastrnn.training.names import join_names
 
-__all__ = ["Composed", "Last", "Recurrent", "Sequential", "clear", "given_steps", "padding_of"]
+__all__ = ["Composed", "Last", "Recurrent", "Sequential", "clear", "draws", "given_steps", "padding_of"]
 
 Recurrent: TypeAlias = RNN | LSTM | GRU | modules.Recurrent
 
@@ -98,6 +98,11 @@ class _EveryStep(_Stateful):
     @property
     def batch_first(self) -> bool:
         return self.rnn.batch_first
+
+    @property
+    def _draws(self) -> bool:
+        """Whether there is dropout, or noise in the cell."""
+        return self.rnn._dropout is not None or any(self.rnn._rates)
 
     def seed_dropout(self, seed: Any) -> None:
         """Have dropout within draw from `seed` on, anything `numpy.random.default_rng` takes."""
@@ -361,11 +366,16 @@ class Sequential(_Stateful):
         dx, dstate_0, grads = self._backward_from(tape, dy, self._take_states("dstate", dstate))
         return (dx, grads) if dstate is None else (dx, dstate_0, grads)
 
+    @property
+    def _draws(self) -> bool:
+        """Whether `seed_dropout` makes a difference to any layer."""
+        return any(map(draws, self._steps.values()))
+
     def seed_dropout(self, seed: Any) -> None:
         """Have dropout in every layer draw from `seed` on, anything `numpy.random.default_rng` takes."""
         rng = make_generator(seed)
         for layer in self._steps.values():
-            if hasattr(layer, "seed_dropout"):
+            if draws(layer):  # spawning takes as long as a small layer
                 layer.seed_dropout(rng.spawn(1)[0])
 
     def _state_names(self) -> list[str]:
@@ -456,6 +466,11 @@ def given_steps(lengths: Any, mask: Any, resets: Any) -> dict[str, Any]:
     """What of these a call is given, by name, to be handed on."""
     given = {"lengths": lengths, "mask": mask, "resets": resets}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def draws(layer: Any) -> bool:
+    """Whether a layer draws anything in training that `seed_dropout` seeds."""
+    return hasattr(layer, "seed_dropout") and bool(getattr(layer, "_draws", True))
 
 
 def _is_stateful(layer: Any) -> TypeGuard[_Stateful]:

@@ -37,7 +37,7 @@ from fastrnn.training.checkpoint import (
     usable_checkpoint,
     write_checkpoint,
 )
-from fastrnn.training.composition import Sequential
+from fastrnn.training.composition import Sequential, draws
 from fastrnn.training.examples import (
     LOSSES,
     Examples,
@@ -276,6 +276,7 @@ class Fitting(Run):
         self._train, self._validation, self._loss, self._metrics = train, held_out, loss, metrics
         self._epochs, self._batch_size, self._shuffle, self._patience = epochs, batch_size, shuffle, patience
         self._seed = seed
+        self._draws = draws(model)
         self._order: tuple[int, list[Array]] = (-1, [])  # an epoch, and the sequences in each of its batches
         self._told = 0  # evaluations that the schedule knows of
         self.epochs: list[Epoch] = []  # one of each evaluation; the last may be of one that was broken off
@@ -320,7 +321,7 @@ class Fitting(Run):
         self._tell_schedule()
         epoch, k = divmod(self.step, self.steps_per_epoch)
         members = self._batches(epoch)[k]
-        if hasattr(self.model, "seed_dropout"):  # by the step alone: a resumed run drops the same
+        if self._draws:  # by the step alone: a resumed run drops the same
             self.model.seed_dropout((self._seed, self.step))
         batch_first = _batch_first(self.model)
         places = self._train.x.places(members, batch_first)
