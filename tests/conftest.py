@@ -43,7 +43,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _precision_of_jax() -> Iterator[None]:
-    """What a test, or a benchmark that it runs, asks of JAX for the whole process is asked for that test alone."""
+    """What a test, or a benchmark that it runs, asks of JAX for the whole process is asked for that test alone.
+
+    What the environment asks for holds: the tests of fastrnn.keras have doubles so, on JAX.
+    """
     yield
     if "jax" in sys.modules and sys.modules["jax"].config.jax_enable_x64 != JAX_X64:
         sys.modules["jax"].config.update("jax_enable_x64", JAX_X64)

@@ -228,6 +228,19 @@ def test_masks_and_resets(kind: str, options: dict[str, Any]) -> None:
     assert_same(got, {"y": y, "state_n": state_n, "dx": dx, "dstate": dstate, "dparams": dict(dparams)})
 
 
+@pytest.mark.parametrize("count", [0, 16, 17])
+def test_fewer_rows_may_need_a_larger_tape(count: int) -> None:
+    """Those of 0, 16, 32, ... rows are padded."""
+    params, x = drawn("lstm"), inputs()
+    mask = (np.arange(T * N) < count).reshape(N, T).T
+    module = make("lstm", I, H, dtype="float32")
+    module.load_state_dict({name: np.asarray(p) for name, p in params.items()})
+    *_, tape = module.forward(x, mask=mask)
+    dy = np.random.default_rng(6).normal(size=(T, N, H)).astype("float32")
+    want = dict(module.backward(tape, dy)[2])
+    assert_same(jax.vjp(lambda params: ours.lstm(params, x, mask=mask)[0], params)[1](dy)[0], want)
+
+
 @kinds
 def test_equals_a_scan_of_its_equations(kind: str) -> None:
     """Beside the modules: JAX's own derivative of the equations, in float64."""

@@ -32,6 +32,7 @@ from fastrnn.threads import allowed_threads
 
 __all__ = ["Layer", "known", "run"]
 
+PADDED = 64  # of so many rows one after the other at least one is padded, if any are
 AXES = {"lengths": 1, "mask": 2, "resets": 2}  # of what says which steps are run, the last of which is N
 
 
@@ -128,7 +129,8 @@ def run(layer: Layer, x: Any, given: Sequence[Any], states: Sequence[Any], weigh
 
 def _read(text: str) -> Layer:
     """A layer from its text."""
-    return Layer(*[tuple(value) if isinstance(value, list) else value for value in json.loads(text)])
+    values: list[Any] = [tuple(value) if isinstance(value, list) else value for value in json.loads(text)]
+    return Layer(*values)
 
 
 @functools.lru_cache(256)
@@ -338,8 +340,12 @@ def _tape(layer: Layer, arguments: Sequence[Any]) -> list[Any]:
     weights = _weights(layer, arguments[layer.first_weight :])
     T, N = arguments[0].shape[:2]
     runs = T * N if "resets" in layer.given else N  # each step may begin anew
-    sizes = _kept_sizes(backend, _cell(layer.cell), T, runs, T * N, states, weights)
-    return [Abstract((size,), states[0].dtype) for size in sizes] * layer.directions
+    # Rows are padded where they would share the sets of a cache, so a few rows less may take more than all.
+    fewest = max(0, T * N - PADDED) if layer.given else T * N
+    by_rows = [
+        _kept_sizes(backend, _cell(layer.cell), T, runs, rows, states, weights) for rows in range(fewest, T * N + 1)
+    ]
+    return [Abstract((max(sizes),), states[0].dtype) for sizes in zip(*by_rows, strict=True)] * layer.directions
 
 
 def _like_layer(*arguments: Any, layer: Layer, keep: bool) -> list[Any]:

@@ -1,4 +1,4 @@
-"""A layer of Keras on NumPy arrays: what graphs of JAX and TensorFlow call, which cannot hold the kernels' tapes.
+"""A layer of Keras on NumPy arrays: what graphs of TensorFlow call, which cannot hold the kernels' tapes.
 
 A graph has a number for a tape. A few tapes are kept, the last ones: a graph may run its forward and never its
 backward, or its backward twice. Where the tape is missing, backward runs forward again, which gives the same bits.
@@ -21,7 +21,7 @@ from fastrnn.rows import Entrance
 
 __all__ = ["NUMBER", "Given", "forward", "gradients"]
 
-NUMBER = np.dtype(np.int32)  # of a tape: JAX has no other integers by default
+NUMBER = np.dtype(np.int32)  # of a tape
 KEPT = 32  # tapes, of as many layers and directions between a forward and its backward
 
 
