@@ -24,9 +24,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mutations import MUTANTS, Mutant
+from watched import Watch
 
 ROOT = Path(__file__).resolve().parents[1]
-QUIET = 300  # seconds after which a test hangs; the slowest here compile for a minute
+QUIET = 300  # seconds, which `Watch` counts, after which a test hangs; the slowest here compile for a minute
 
 # Tests that notice faults in some part, as pytest's arguments. A mutant names those that are meant for it, and they run
 # in its order until one fails.
@@ -167,11 +168,13 @@ class Copy:
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             own = {"cwd": self.folder, "env": self.environ, "start_new_session": True}
             process = subprocess.Popen(command, stdout=out, stderr=err, **own)
-            written, since = 0, time.monotonic()
-            while process.poll() is None and time.monotonic() - since < QUIET:
-                time.sleep(0.1)
-                if written != (now := os.fstat(out.fileno()).st_size):
-                    written, since = now, time.monotonic()
+            written, watch = 0, Watch(process, QUIET)
+            with suppress(subprocess.TimeoutExpired):
+                while process.poll() is None:
+                    time.sleep(0.1)
+                    if written != (now := os.fstat(out.fileno()).st_size):
+                        written, watch = now, Watch(process, QUIET)
+                    watch.look()
             hangs = process.poll() is None
             with suppress(ProcessLookupError):  # also children of tests, which may hang without it
                 os.killpg(process.pid, signal.SIGKILL)

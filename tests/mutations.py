@@ -318,6 +318,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("trace_shows_the_first_rows", "(k - 1) * rows * l->hidden + at", "at"),
         Mutant("extras_of_a_sequence_by_row", "(extra.of_sequence ? n : row + n)", "(row + n)", "extra"),
         Mutant("extras_are_those_of_the_first_row", "vec_splat(at[r])", "vec_splat(at[0])", "extra"),
+        Mutant("extras_are_read_beyond_their_rows", "!alike && FN(are_whole)(l, q, units);", "!alike;", "extra"),
         Mutant(
             "h_is_taken_of_the_first_rows",
             "(REAL *)piece->taken + n * piece->taken_row;",

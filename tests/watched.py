@@ -52,7 +52,7 @@ class Watch:
     def __init__(self, process: subprocess.Popen[str], seconds: float) -> None:
         self.process, self.seconds = process, seconds
         self.looked = self.since = time.monotonic()
-        self.before = 0.0  # CPU time at `since`
+        self.begun = self.before = _spent(process.pid)  # CPU time at first, and at `since`
 
     def look(self) -> None:
         """Raise subprocess.TimeoutExpired if it has taken too long."""
@@ -63,7 +63,7 @@ class Watch:
         spent = _spent(self.process.pid)
         if spent >= self.before + LEAST * self.seconds:
             self.since, self.before = now, spent
-        if spent > self.seconds * (os.cpu_count() or 1) or now - self.since > self.seconds:
+        if spent - self.begun > self.seconds * (os.cpu_count() or 1) or now - self.since > self.seconds:
             raise subprocess.TimeoutExpired(self.process.args, self.seconds)
 
 
