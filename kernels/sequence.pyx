@@ -433,17 +433,17 @@ TWO_AT_ONCE = {
     (Op.FMA, Op.FMA, 2): FASTRNN_ADDED_FMA,
     (Op.FNMA, Op.FMA, 2): FASTRNN_ADDED_FNMA,
 }
-OPERANDS = {Op.SIGMOID: 1, Op.TANH: 1, Op.FMA: 3, Op.FNMA: 3}  # of these operations, if not two
-EITHER_WAY = (Op.ADD, Op.MUL, Op.FMA, Op.FNMA)  # whose first two operands may change places
+_OPERANDS = {Op.SIGMOID: 1, Op.TANH: 1, Op.FMA: 3, Op.FNMA: 3}  # of these operations, if not two
+_EITHER_WAY = (Op.ADD, Op.MUL, Op.FMA, Op.FNMA)  # whose first two operands may change places
 
 
-def two_at_once(first, second, rest):
+def _two_at_once(first, second, rest):
     """Both instructions as one with the same bits: (op, out, a, b, c, d, e). None if there is none such.
 
     Nobody else may read what the first one leaves; `rest` are the instructions that follow.
     """
     made = first.out
-    read = list(second[2:2 + OPERANDS.get(second.op, 2)])
+    read = list(second[2:2 + _OPERANDS.get(second.op, 2)])
     if made.kind != Kind.REGISTER or read.count(made) != 1:
         return None
     if second.out != made:
@@ -453,7 +453,7 @@ def two_at_once(first, second, rest):
             if later.out == made:
                 break
     at = read.index(made)
-    if at == 1 and second.op in EITHER_WAY:
+    if at == 1 and second.op in _EITHER_WAY:
         read[0], read[1] = read[1], read[0]
         at = 0
     op = TWO_AT_ONCE.get((first.op, second.op, at))
@@ -470,7 +470,7 @@ def with_two_at_once(instructions):
     cdef ptrdiff_t i = 0, count = len(instructions)
     found = []
     while i < count:
-        both = two_at_once(instructions[i], instructions[i + 1], instructions[i + 2:]) if i + 1 < count else None
+        both = _two_at_once(instructions[i], instructions[i + 1], instructions[i + 2:]) if i + 1 < count else None
         one = instructions[i]
         found.append(both or (*one, one.a, one.a))
         i += 2 if both else 1
