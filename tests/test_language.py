@@ -502,3 +502,18 @@ def test_a_condition_as_a_number_is_warned_of() -> None:
 
 def test_a_derivative_can_be_checked() -> None:
     assert fastrnn.check_cell(every_feed).passed
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cython"], indirect=True)
+@pytest.mark.parametrize("function", [cells.maximum, cells.minimum])
+def test_the_same_two_values_have_half_the_gradient_each(backend: str, function: Any) -> None:
+    @fastrnn.cell(gates="n")
+    def tie(a: Any, prev: Any) -> Any:
+        return function(a.n, 3 * a.n)
+
+    module = fastrnn.Recurrent(tie, 1, 2, dtype="float64", seed=0, backend=backend)
+    for parameter in module.parameters.values():
+        parameter[...] = 0
+    _, _, tape = module.forward(np.ones((1, 1, 1)))
+    _, _, gradients = module.backward(tape, np.ones((1, 1, 2)))
+    np.testing.assert_array_equal(gradients["bias_ih_l0"], [2.0, 2.0])  # (1 + 3) / 2
