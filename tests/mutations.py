@@ -377,7 +377,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ],
     ("fastrnn/cells/schedule.py", "written"): [
         Mutant("places_are_written_too_early", "any(self.uses[node] > (node in args) for node in content)", "False"),
-        Mutant("lost_slots_are_used", "n.leaf is not None and n.value not in lost}", "n.leaf is not None}"),
+        Mutant("lost_slots_are_used", "n.leaf is not None and n.value not in lost}", "n.leaf is not None}", "language"),
         Mutant("difference_the_other_way", "Op.FNMA, (*product.args, c)", "Op.FMA, (*product.args, c)"),
         Mutant("dear_tapes_cost_nothing", "return found if found >= limit", "return 0.0 if found >= limit", "language"),
     ],

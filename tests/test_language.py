@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 import fastrnn
 from fastrnn import cells
 from fastrnn.cells import BESIDE, LIBRARY, WrittenCell, cell, sigmoid, tanh, where
-from fastrnn.cells.graph import EVALUATE
+from fastrnn.cells.graph import EVALUATE, Graph
 from fastrnn.cells.program import Instruction, Kind, Op, Operand, Phase, Program
+from fastrnn.cells.schedule import place
 
 Values = dict[Operand, Any]
 ROWS = 6
@@ -517,3 +518,10 @@ def test_the_same_two_values_have_half_the_gradient_each(backend: str, function:
     _, _, tape = module.forward(np.ones((1, 1, 1)))
     _, _, gradients = module.backward(tape, np.ones((1, 1, 2)))
     np.testing.assert_array_equal(gradients["bias_ih_l0"], [2.0, 2.0])  # (1 + 3) / 2
+
+
+def test_sums_that_are_kept_leave_slots_that_are_lost():
+    graph = Graph()
+    sums = [graph.leaf(Operand(Kind.SLOT, j)) for j in range(2)]
+    placed = place(sums, sums, 3, lost=[sums[0].value])
+    assert placed == {sums[0]: Operand(Kind.SLOT, 2), sums[1]: sums[1].value}

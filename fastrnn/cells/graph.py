@@ -115,9 +115,8 @@ class Graph:
         self._known: dict[_Key, Node] = {}
         self._lowered: dict[Node, Node] = {}
         self._of_a_row: dict[Node, bool] = {}
-        self._normalized: dict[
-            Node, tuple[Node, Node]
-        ] = {}  # of v, where there is v * (1 / s) for an s of a row: it, s
+        # Of v, where there is v * (1 / s) for an s of a row: that, s.
+        self._normalized: dict[Node, tuple[Node, Node]] = {}
 
     def _node(self, op: Any, args: tuple[Node, ...], value: Any) -> Node:
         # A number by its bits: 0.0 and -0.0 are two.
