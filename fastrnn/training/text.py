@@ -163,7 +163,7 @@ def split_blocks(tokens: Array, fraction: float, seed: int, end: int | None = No
     --------
     >>> import numpy as np
     >>> [part.tolist() for part in split_blocks(np.arange(10), 0.2, seed=0)]
-    [[0, 1, 4, 5, 6, 7, 8, 9], [2, 3]]
+    [[0, 1, 2, 3, 6, 7, 8, 9], [4, 5]]
     """
     fraction = check_number("fraction", fraction, "one between 0 and 1", lambda share: 0 < share < 1)
     size = max(SMALLEST_BLOCK, min(len(tokens) // FEWEST_BLOCKS, LARGEST_BLOCK))
