@@ -469,7 +469,7 @@ class Fitting(Run):
             self.optimizer.load_state_dict(groups["optimizer"])
 
 
-def _follow(run: Fitting, callbacks: list[Callable[[Epoch], Any]], progress: bool, path: Path | None) -> History:
+def _follow(run: Fitting, callbacks: list[Callable[[Epoch], Any]], progress: bool, checkpoint: Path | None) -> History:
     """Train to the end, to a callback's wish or to Ctrl-C; give the model the parameters that are to be kept."""
     stopped = "epochs"
     try:
@@ -477,8 +477,8 @@ def _follow(run: Fitting, callbacks: list[Callable[[Epoch], Any]], progress: boo
             for record in run.run():
                 show(record)
                 if isinstance(record, Evaluation):
-                    if path is not None:
-                        run.save(path)
+                    if checkpoint is not None:
+                        run.save(checkpoint)
                     wishes = [call(run.epochs[-1]) for call in callbacks]
                     if any(wish is True for wish in wishes):
                         stopped = "callback"
@@ -487,8 +487,8 @@ def _follow(run: Fitting, callbacks: list[Callable[[Epoch], Any]], progress: boo
                 stopped = "epochs" if run.step >= run.total_steps else "patience"
     except KeyboardInterrupt:
         stopped = "interrupted"
-        if path is not None and not run.halfway:
-            run.save(path)
+        if checkpoint is not None and not run.halfway:
+            run.save(checkpoint)
     finally:
         if run.keeps_best:
             run.model.load_state_dict(run.best)
