@@ -35,12 +35,9 @@ def communicate(process: subprocess.Popen[str], seconds: float) -> tuple[str, st
     while True:
         with suppress(subprocess.TimeoutExpired):
             return process.communicate(timeout=OFTEN)
-        try:
-            watch.look()
-        except subprocess.TimeoutExpired as error:
+        if watch.is_over():
             _end(process)
-            error.output, error.stderr = process.communicate()
-            raise
+            raise subprocess.TimeoutExpired(process.args, seconds, *process.communicate())
 
 
 class Watch:
@@ -56,24 +53,27 @@ class Watch:
 
     def look(self) -> None:
         """Raise subprocess.TimeoutExpired if it has taken too long."""
+        if self.is_over():
+            raise subprocess.TimeoutExpired(self.process.args, self.seconds)
+
+    def is_over(self) -> bool:
+        """Whether it has taken too long; between two looks at it, False."""
         now = time.monotonic()
         if now < self.looked + OFTEN:
-            return
+            return False
         self.looked = now
         spent = _spent(self.process.pid)
         if spent >= self.before + LEAST * self.seconds:
             self.since, self.before = now, spent
-        if spent - self.begun > self.seconds * (os.cpu_count() or 1) or now - self.since > self.seconds:
-            raise subprocess.TimeoutExpired(self.process.args, self.seconds)
+        return spent - self.begun > self.seconds * (os.cpu_count() or 1) or now - self.since > self.seconds
 
 
 def _family(pid: int) -> list[Any]:
     """A process and all that it has started and that still run."""
-    try:
+    with suppress(psutil.Error):
         first = psutil.Process(pid)
         return [first, *first.children(recursive=True)]
-    except psutil.Error:
-        return []
+    return []
 
 
 def _spent(pid: int) -> float:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 try:
-    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.base import ClassifierMixin, RegressorMixin
     from sklearn.metrics import accuracy_score, r2_score
     from sklearn.utils import assert_all_finite, check_random_state
     from sklearn.utils.multiclass import check_classification_targets
@@ -19,14 +18,11 @@ except ModuleNotFoundError as error:
 
 import fastrnn
 from fastrnn.checks import Array, check_choice, check_positive, shown
-from fastrnn.sklearn.files import parts
+from fastrnn.sklearn.files import KeptEstimator
 from fastrnn.sklearn.inputs import as_sequences, as_table, is_frame, targets_of_ids
 from fastrnn.training import AttentionPool, Dropout, History, Last, Linear, Pool, Sequential, fit, predict
 from fastrnn.training.optimizers import Adam
 from fastrnn.training.sequences import take_sequences, take_steps
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["SequenceClassifier", "SequenceRegressor"]
 
@@ -66,7 +62,7 @@ def build(
     return Sequential(layers)
 
 
-class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
+class _SequenceEstimator(KeptEstimator):
     """What both have in common: arguments, scaling, training, files."""
 
     _flat_: bool  # whether fit was given a table (n, T)
@@ -218,30 +214,6 @@ class _SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         sequences, _ = self._take(X, None, False)
         return predict(self.model_, self._scaled(sequences))
-
-    def plot_loss(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw the losses by epoch; return the figure, and with a path write it there as a PNG file."""
-        check_is_fitted(self)
-        return self.history_.plot(path)
-
-    # ---- files
-
-    def _file_parts(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the arrays and the description that a file holds; see `fastrnn.sklearn.files`."""
-        check_is_fitted(self)
-        return parts(self)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted estimator to one safetensors file, atomically; see `fastrnn.save`."""
-        fastrnn.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Any:
-        """Return the estimator of a file that `save` wrote; TypeError if it is of another class."""
-        found = fastrnn.load(path)
-        if not isinstance(found, cls):
-            raise TypeError(f"{os.fspath(path)} holds a {type(found).__name__}; expected a {cls.__name__}")
-        return found
 
 
 class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[misc]

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-import fastrnn
 from fastrnn.checks import Array, check_number, check_positive
 from fastrnn.sklearn.estimators import build
-from fastrnn.sklearn.files import parts
+from fastrnn.sklearn.files import KeptEstimator
 from fastrnn.sklearn.inputs import is_frame
 from fastrnn.training import QuantileLoss, fit, predict
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["SequenceForecaster"]
 
 LOOKBACK = 24  # steps that are looked at, if nothing is said; twice the horizon if that is more
 
 
-class SequenceForecaster(BaseEstimator):  # type: ignore[misc]
+class SequenceForecaster(KeptEstimator):
     """The next `horizon` steps of a series, all at once, from the steps before them.
 
     The network reads how each step differs from the last one, the level itself, and the exogenous columns; it is asked
@@ -222,27 +216,6 @@ class SequenceForecaster(BaseEstimator):  # type: ignore[misc]
         middle = found[..., found.shape[-1] // 2].reshape(len(inputs), -1)
         true = targets.reshape(len(inputs), self.horizon, -1) * self.y_scale_ + lasts[:, None]
         return float(r2_score(true.reshape(len(inputs), -1), middle, multioutput="variance_weighted"))
-
-    def plot_loss(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw the losses by epoch; return the figure, and with a path write it there as a PNG file."""
-        check_is_fitted(self)
-        return self.history_.plot(path)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted forecaster to one safetensors file, atomically; see `fastrnn.save`."""
-        fastrnn.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Any:
-        """Return the forecaster of a file that `save` wrote; TypeError if it is something else."""
-        found = fastrnn.load(path)
-        if not isinstance(found, cls):
-            raise TypeError(f"{os.fspath(path)} holds a {type(found).__name__}; expected a {cls.__name__}")
-        return found
-
-    def _file_parts(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        check_is_fitted(self)
-        return parts(self)
 
     # ---- windows
 

@@ -135,22 +135,8 @@ def restored(model: Model) -> Iterator[Model]:
     """Let other tools see torch's own modules within a block, which then are on the kernels again.
 
     For what asks for torch.nn's very classes, or writes a file for another program: torch.ao's quantization, torch.jit,
-    torch.export for a process without fastrnn, ``torch.save`` of a whole model.
-
-    Parameters
-    ----------
-    model
-        Any module; itself or those in it are changed in place.
-
-    Yields
-    ------
-    torch.nn.Module
-        The same object.
-
-    Raises
-    ------
-    TypeError
-        If `model` is not a torch.nn.Module.
+    torch.export for a process without fastrnn, ``torch.save`` of a whole model. The argument, what it yields, and
+    errors are those of `restore`.
 
     Examples
     --------
