@@ -13,7 +13,7 @@ import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_clib import build_clib
 from setuptools.command.build_ext import build_ext
 
@@ -171,6 +171,7 @@ class OptionalBuildExt(build_ext):
 
 
 setup(
+    packages=[*find_packages(include=["fastrnn", "fastrnn.*"]), "fastrnn.kernels", "fastrnn.bench"],
     libraries=LIBRARIES,
     ext_modules=EXTENSIONS,
     cmdclass={"build_clib": OptionalBuildClib, "build_ext": OptionalBuildExt},

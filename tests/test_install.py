@@ -23,9 +23,10 @@ pytestmark = pytest.mark.slow
 
 NO_COMPILER = {"CC": "/bin/false", "CXX": "/bin/false"}
 WORKS = """
-import numpy as np, fastrnn
+import numpy as np, fastrnn, fastrnn.cells, fastrnn.training
 y, _, tape = fastrnn.LSTM(3, 4).forward(np.ones((5, 2, 3), np.float32))
 fastrnn.GRU(3, 4)(np.ones((5, 2, 3), np.float32))
+fastrnn.Recurrent(fastrnn.cells.reset_before_gru, 3, 4)(np.ones((5, 2, 3), np.float32))
 print(fastrnn.__file__)
 print(fastrnn.info())
 """
@@ -129,6 +130,16 @@ def test_sdist_holds_the_sources(sdist: Path) -> None:
     wanted |= {"kernels/c/isa_baseline.c", "fastrnn/py.typed", "fastrnn/training/dinosaurs.txt", "tests/conftest.py"}
     assert wanted <= names
     assert not [name for name in names if name.endswith((".so", ".pyc", "build_failure.txt", "sequence.c"))]
+
+
+def test_wheel_holds_every_module(wheel: Path, tree: Path) -> None:
+    modules = {path.relative_to(tree).as_posix() for path in (tree / "fastrnn").rglob("*.py")}
+    modules |= {
+        f"fastrnn/{path.relative_to(tree)}" for name in ("kernels", "bench") for path in (tree / name).glob("*.py")
+    }
+    assert len(modules) > 100
+    with zipfile.ZipFile(wheel) as archive:
+        assert modules - set(archive.namelist()) == set()
 
 
 def test_wheel_holds_the_package_alone(wheel: Path) -> None:
