@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -75,11 +76,21 @@ def written_cells(path: Path) -> str:
     return sheet(told.cells) + rows_of(told) + "<h3>Beside the built-in ones</h3>\n" + sheet(told.yardsticks) + facts
 
 
-def clients(path: Path) -> str:
-    """Return the table of published networks, or, where none was kept of this release, how to make it."""
+def of_example(name: str, script: str, lines_of: Callable[[Any], tuple[list[str], list[list[str]]]]) -> str:
+    """Return what a script of examples/ measured as a table, or, where nothing was kept of this release, how to."""
+    path = RESULTS / f"{fastrnn.__version__}-{name}.json"
     if not path.exists():
-        return "<p>No figures were kept of this release: <code>examples/clients/measure.py</code> makes them.</p>\n"
+        return f"<p>No figures were kept of this release: <code>examples/{name}/{script}</code> makes them.</p>\n"
     known = json.loads(path.read_text("utf-8"))
+    columns, rows = lines_of(known)
+    lines = ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>" for cells in rows]
+    facts = [known["machine"]["cpu"], *(f"{peer} {version}" for peer, version in known["versions"].items())]
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    return table(head, lines) + f"<p>{escape(', '.join(facts))}</p>\n"
+
+
+def clients(known: Any) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows of the table of published networks."""
     columns = ["package", "network", "on", "recurrent part", "largest difference", "before", "after", "times as fast"]
     lines = []
     for row in known["rows"]:
@@ -89,21 +100,38 @@ def clients(path: Path) -> str:
             difference = f"{'none' if difference == 0 else 'some'} of {outputs}"
         else:
             difference = f"{difference:.0e}" if difference else "0"
-        ratio = row["seconds"]["before"] / row["seconds"]["after"]
-        ratio = f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
-        cells = [row["package"], row["network"], row["case"], f"{row['share']:.0%}", difference, before, after, ratio]
-        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    facts = [known["machine"]["cpu"], *(f"{name} {version}" for name, version in known["versions"].items())]
-    head = "".join(f"<th>{name}</th>" for name in columns)
-    return table(head, lines) + f"<p>{escape(', '.join(facts))}</p>\n"
+        times = with_digits(row["seconds"]["before"] / row["seconds"]["after"])
+        lines.append(
+            [row["package"], row["network"], row["case"], f"{row['share']:.0%}", difference, before, after, times]
+        )
+    return columns, lines
+
+
+def estimators(known: Any) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows of the table of estimators beside other libraries' networks."""
+    names = list(known["rows"][0]["scores"])
+    peers = [name for name in names if name != "fastrnn"]
+    columns = ["data set", "what it is", "score", *names, *(f"times as fast as {peer}" for peer in peers)]
+    lines = []
+    for row in known["rows"]:
+        scores = [f"{row['scores'][name]:.3f} in {row['seconds'][name]:.3g} s" for name in names]
+        times = [with_digits(row["seconds"][peer] / row["seconds"]["fastrnn"]) for peer in peers]
+        lines.append([row["data"], row["about"], row["measure"], *scores, *times])
+    return columns, lines
+
+
+def with_digits(ratio: float) -> str:
+    """Return a ratio with as many digits as it is worth."""
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
 
 
 def write_all(app: Any) -> None:
-    """Write what `index.md`, `performance.md`, `clients.md` and `your-own-cell.md` include."""
+    """Write what `index.md`, `performance.md`, `clients.md`, `fit.md` and `your-own-cell.md` include."""
     folder = Path(app.srcdir, "_generated")
     folder.mkdir(exist_ok=True)
     (folder / "bars.md").write_text(bars(folder), "utf-8")
-    (folder / "clients.html").write_text(clients(RESULTS / f"{fastrnn.__version__}-clients.json"), "utf-8")
+    (folder / "clients.html").write_text(of_example("clients", "measure.py", clients), "utf-8")
+    (folder / "estimators.html").write_text(of_example("estimators", "compare.py", estimators), "utf-8")
     (folder / "cells.html").write_text(written_cells(RESULTS / f"{fastrnn.__version__}-cells.json"), "utf-8")
     for name, end in (("grid", ""), ("variants", "-variants")):
         results = load(RESULTS / f"{fastrnn.__version__}{end}.json")
