@@ -125,7 +125,7 @@ cdef extern from "kernels.h" nogil:
         void *panels
         void *bias
         ptrdiff_t y_row, z_stride, z_row, panel_stride
-        int keep, projected, pairs
+        int keep, projected, pairs, turned
         void *dx
         void *dh_0
         void *dweight_ih

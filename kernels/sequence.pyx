@@ -1367,6 +1367,8 @@ cdef class Stepper:
     cdef object cell, validate
     cdef bint busy  # in a step: of another thread
     cdef bint extras  # whether the cell is given anything beside x
+    cdef bint turned  # which way the next step goes through the layers' blocks
+    cdef bint brief  # whether a step lets no other Python thread run
     cdef list packed, memory  # Packed by layer; Buffers
     cdef tuple room  # Buffers that `steps` needs
     cdef Buffer jobs  # a Job by layer
@@ -1435,13 +1437,15 @@ cdef class Stepper:
         self.refuse_when_busy()
         new = [pack(self.cell, each, num_threads=self.threads) for each in weights]
         self.refuse_when_busy()  # other threads ran meanwhile
-        self.packed = new
+        self.packed, self.brief = new, True
         for layer, packed in enumerate(self.packed):
             job = &(<Job *> self.jobs.data)[layer]
             before = job.layer
             job[0] = packed.job
             job.layer.steps, job.layer.batch, job.layer.rows = 1, self.batch, self.batch
             job.layer.y_row = job.layer.outputs
+            take_pool(job, 1)
+            self.brief &= job.brief
             if self.states:
                 job.layer.h_0, job.layer.y, job.layer.c, job.layer.u = before.h_0, before.y, before.c, before.u
                 job.layer.z, job.layer.scratch, job.layer.m, job.layer.taken = (
@@ -1476,7 +1480,7 @@ cdef class Stepper:
             x = self.validate(x, out)
         if out is None:
             out = empty(self.dimensions, shape + 2 - self.dimensions, self.typenum)
-        held = hold(x)
+        held = None if self.brief else hold(x)
         given.extras = NULL
         if self.extras or extra:
             given.batch, given.rows, given.hidden = self.batch, self.batch, jobs[0].layer.hidden
@@ -1491,7 +1495,7 @@ cdef class Stepper:
             else:
                 self.run_layer(job, before, NULL, given.extras)
             before = job.layer.h_0
-        self.busy = False
+        self.busy, self.turned = False, not self.turned
         if not self.fits(out, shape[1], True):
             raise ValueError("out was changed during the step; expected its shape, dtype and flags to stay")
         memcpy(pointer(out), before, shape[0] * shape[1] * itemsize_of(self.typenum))
@@ -1502,14 +1506,17 @@ cdef class Stepper:
         """The next steps of a layer: y, and the states after them."""
         cdef fastrnn_layer *l = &job.layer
         cdef size_t size = l.batch * l.outputs * job.itemsize
-        l.x, l.tokens, l.extras = x, tokens, extras
+        l.x, l.tokens, l.extras, l.turned = x, tokens, extras, self.turned
         begin(&job.watch, stops=False)  # or the layers' states would be of different steps
         take_pool(job, self.threads if worth_threads(job) else 1)
         plan_forward(job, False, True)
-        with nogil:
+        if self.brief and l.steps == 1:
             fastrnn_pool_run(forward_task, job, job.threads, job.by_hidden or l.projected, &job.watch)
-            if job.threads > 1:
-                fastrnn_pool_release()
+        else:
+            with nogil:
+                fastrnn_pool_run(forward_task, job, job.threads, job.by_hidden or l.projected, &job.watch)
+        if job.threads > 1:
+            fastrnn_pool_release()
         memcpy(<void *> l.h_0, <char *> l.y + (l.steps - 1) * size, size)
 
     def steps(self, x, out=None, tuple extra=()):

@@ -159,6 +159,7 @@ typedef struct {
     int keep;                      /* whether the activated gates go to Z, and c and u of every row are kept */
     int projected;                 /* whether Z holds bias and input product already */
     int pairs;                     /* whether a step of a single row may take two blocks at once */
+    int turned;                    /* whether even steps, not odd ones, go through the blocks from the last to the first */
 
     /* backward */
     void *dx;                            /* OUT   (R, I) */
@@ -196,6 +197,10 @@ typedef struct {
 
     fastrnn_watch *watch; /* INOUT of the call: weight_gradients and input_gradient return early if it is to stop */
 } fastrnn_layer;
+
+/* Whether a step starts with the last block: every second one does, with the panels that the step before has left in the
+ * cache. */
+static inline int fastrnn_goes_back(const fastrnn_layer *l, ptrdiff_t s) { return (s + l->turned) % 2; }
 
 /* What the caller allocates for a layer, in elements. Layouts are those of fastrnn_layer; layer_split.inc.h has its own. */
 typedef struct {

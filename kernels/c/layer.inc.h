@@ -433,7 +433,7 @@ INLINE void FN(step_row)(const fastrnn_layer *l, ptrdiff_t s, const FN(piece) *p
     const int strands = FN(strands)(l);
     const ptrdiff_t n = piece->n0, row = piece->row + n, at_once = most(2, strands), turns = ceil_div(b1 - b0, at_once);
     for (ptrdiff_t i = 0; i < turns; i++) {
-        const ptrdiff_t b = b0 + at_once * (s % 2 ? turns - 1 - i : i), count = least(at_once, b1 - b); /* as FN(step) does */
+        const ptrdiff_t b = b0 + at_once * (fastrnn_goes_back(l, s) ? turns - 1 - i : i), count = least(at_once, b1 - b);
         FN(row) room[FN(planes)];
         ptrdiff_t plane = 1;
         FN(row) *const acc = FN(sums_at)(l, b, row, room, &plane);
@@ -471,7 +471,7 @@ INLINE void FN(step_row)(const fastrnn_layer *l, ptrdiff_t s, const FN(piece) *p
 INLINE void FN(step_row)(const fastrnn_layer *l, ptrdiff_t s, const FN(piece) *piece, ptrdiff_t b0, ptrdiff_t b1) {
     const ptrdiff_t n = piece->n0, row = piece->row + n, groups = ceil_div(b1 - b0, 2);
     for (ptrdiff_t i = 0; i < groups; i++) {
-        const ptrdiff_t b = b0 + 2 * (s % 2 ? groups - 1 - i : i), count = least(2, b1 - b); /* turns as FN(step) does */
+        const ptrdiff_t b = b0 + 2 * (fastrnn_goes_back(l, s) ? groups - 1 - i : i), count = least(2, b1 - b);
         const NAME(product) m = {
             .a = piece->taken + n * piece->taken_row, .a_k = 1,
             .p = (const REAL *)l->panels + b * l->panel_stride + l->inputs * PANEL_SLOTS * LANES,
@@ -520,10 +520,10 @@ static void FN(step)(
         return;
     }
     const ptrdiff_t P = l->outputs, I = l->tokens || l->projected ? 0 : l->inputs, groups = (b1 - b0) / strands;
+    const int back = fastrnn_goes_back(l, s);
     const int fetch = (b1 - b0) * (I + P) * PANEL_SLOTS * LANES * REAL_BYTES > FETCH_BYTES;
     for (ptrdiff_t i = 0; i < groups; i++) {
-        /* Odd steps go backwards: they start with the panels that the step before has left in the cache. */
-        const ptrdiff_t b = s % 2 ? b1 - (i + 1) * strands : b0 + i * strands, after = s % 2 ? b - strands : b + strands;
+        const ptrdiff_t b = back ? b1 - (i + 1) * strands : b0 + i * strands, after = back ? b - strands : b + strands;
         const int fetch_next = fetch && i < groups - 1;
         for (const FN(piece) *piece = pieces; piece < pieces + count; piece++) {
             const ptrdiff_t height = piece->n1 - piece->n0;

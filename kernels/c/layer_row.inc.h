@@ -62,9 +62,8 @@ static void FN(steps_of_row)(const fastrnn_layer *l, ptrdiff_t s0, ptrdiff_t s1)
     const ptrdiff_t full = blocks - (rest > 0), groups = full / 2 + 1; /* pairs of full ones, and what is left, if anything */
     for (ptrdiff_t s = s0, now = 0; s < s1; s++, now = !now) {
         const ptrdiff_t row = fastrnn_step_row(l, s);
-        /* Odd steps go backwards: they start with the panels that the step before has left in the cache. */
         for (ptrdiff_t i = 0; i < groups; i++) {
-            const ptrdiff_t b = 2 * (s % 2 ? groups - 1 - i : i);
+            const ptrdiff_t b = 2 * (fastrnn_goes_back(l, s) ? groups - 1 - i : i);
             if (b + 2 <= full)
                 FN(row_of_blocks)(l, row, h[now], h[!now], c, b, 2, PANEL_SLOTS);
             else {
