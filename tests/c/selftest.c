@@ -156,19 +156,39 @@ static void plain_layer(
         }
 }
 
-static void test_layer(const fastrnn_kernels *kernels, int precision, int cell, const char *isa) {
-    static const char *const names[] = {"rnn_tanh", "rnn_relu", "lstm", "gru"};
+/* An LSTM as a program; each of its gates is a block of a group of four unit vectors. */
+enum { IN = FASTRNN_AT_SLOT, FORGET, CANDIDATE, OUT, R = FASTRNN_AT_REGISTER, NEW = FASTRNN_AT_AFTER, OLD = FASTRNN_AT_BEFORE };
+static const fastrnn_instruction equations[] = {
+    {.op = FASTRNN_SIGMOID, .out = R, .a = IN},
+    {.op = FASTRNN_TANH, .out = R + 1, .a = CANDIDATE},
+    {.op = FASTRNN_MUL, .out = R, .a = R, .b = R + 1},
+    {.op = FASTRNN_SIGMOID, .out = R + 1, .a = FORGET},
+    {.op = FASTRNN_FMA, .out = NEW + 1, .a = R + 1, .b = OLD + 1, .c = R},
+    {.op = FASTRNN_TANH, .out = R, .a = NEW + 1},
+    {.op = FASTRNN_SIGMOID, .out = R + 1, .a = OUT},
+    {.op = FASTRNN_MUL, .out = NEW, .a = R + 1, .b = R},
+};
+static const fastrnn_program program = {
+    .units = 4, .blocks = 4, .slots = 4, .x_slots = 4, .h_slots = 4, .states = 2, .gates = 4, .registers = 2,
+    .x_gates = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3}, .h_gates = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3},
+    .forward = {equations, sizeof equations / sizeof *equations}};
+
+static void test_layer(const fastrnn_kernels *kernels, int precision, int which, const char *isa) {
+    static const char *const names[] = {"rnn_tanh", "rnn_relu", "lstm", "gru", "a program"};
+    const int of_program = which == FASTRNN_PROGRAM, cell = of_program ? FASTRNN_LSTM : which;
     const int gates = cell == FASTRNN_LSTM ? 4 : cell == FASTRNN_GRU ? 3 : 1;
-    const fastrnn_cell *its = &kernels->cells[cell];
+    const fastrnn_cell *its = &kernels->cells[which];
     const ptrdiff_t C = (H + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
-    const ptrdiff_t blocks = (H + its->block_units - 1) / its->block_units;
+    const ptrdiff_t units = of_program ? program.units * kernels->lanes : its->block_units;
+    const ptrdiff_t blocks = (H + units - 1) / units * (of_program ? program.blocks : 1);
     const double *x = numbers(T * N * I), *h_0 = numbers(N * H), *c_0 = numbers(N * H), *ih = numbers(gates * H * I),
                  *hh = numbers(gates * H * H), *bias = numbers(gates * H);
     double *y = malloc(T * N * H * sizeof *y), *c = calloc((size_t)(N * C), sizeof *c);
     for (int n = 0; n < N; n++) memcpy(c + n * C, c_0 + n * H, H * sizeof *c);
     plain_layer(cell, gates, x, h_0, c_0, ih, hh, bias, y);
 
-    fastrnn_layer l = {.steps = T, .batch = N, .inputs = I, .hidden = H, .outputs = H, .rows = T * N, .y_row = H, .pairs = 1};
+    fastrnn_layer l = {.steps = T, .batch = N, .inputs = I, .hidden = H, .outputs = H, .rows = T * N, .y_row = H, .pairs = 1,
+                       .program = of_program ? &program : NULL};
     fastrnn_sizes sizes;
     its->measure(&l, &sizes);
     l.panel_stride = sizes.panel;
@@ -186,7 +206,7 @@ static void test_layer(const fastrnn_kernels *kernels, int precision, int cell, 
         const double error = fabs(at(precision, l.y, (size_t)i) - y[i]);
         worst = error > worst || error != error ? error : worst;
     }
-    check(worst < (precision == FASTRNN_F32 ? 2e-5 : 1e-13), names[cell], isa);
+    check(worst < (precision == FASTRNN_F32 ? 2e-5 : 1e-13), names[which], isa);
 }
 
 static void test_product(const fastrnn_kernels *kernels, int precision, const char *isa) {
