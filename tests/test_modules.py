@@ -360,6 +360,73 @@ def test_weights_packed_late_do_not_replace_newer_ones() -> None:
     assert layer.packed(backend, module._cell, 2, 1)[0] == "fresh"
 
 
+class TestFrozen:
+    """Whoever holds parameters, a frozen module keeps its values, and what it packed of them."""
+
+    @backends
+    @kinds
+    def test_it_has_the_same_bits_and_trains_no_more(self, backend: str, kind: str) -> None:
+        module = make(kind, 3, 20, 2, backend=backend)
+        x = np.random.default_rng(0).standard_normal((2, 3, 3)).astype(np.float32)
+        y, _, tape = module.forward(x)
+        _, _, grads = module.backward(tape, np.ones_like(y))
+        held, view = module.parameters, module.parameters["weight_hh_l0"][1:]
+        assert module.freeze() is module
+        assert module.freeze() is module
+        with pytest.raises(ValueError, match="read-only"):
+            held["weight_hh_l0"] += 1
+        with pytest.raises(ValueError, match="read-only"):
+            module.parameters["weight_hh_l0"] += 1
+        with pytest.raises(ValueError, match="cannot set WRITEABLE"):
+            module.parameters["weight_hh_l0"].flags.writeable = True
+        view += 1
+        assert_same_bits("y", module(x)[0], y)
+        again, _, tape = module.forward(x)
+        assert_same_bits("y", again, y)
+        for name, grad in module.backward(tape, np.ones_like(y))[2].items():
+            assert_same_bits(name, grad, grads[name])
+
+    @pytest.mark.parametrize("write", ["load_state_dict", "parameters"])
+    def test_what_writes_says_what_to_do(self, write: str) -> None:
+        module = make("lstm", 3, 4).freeze()
+        state = {name: value + 1 for name, value in module.state_dict().items()}
+        of = "parameters" if write == "parameters" else "state_dict"
+        with pytest.raises(ValueError, match=rf"^{of}\['weight_ih_l0'\] is for .* read-only.*copy.deepcopy"):
+            module.load_state_dict(state) if write == "load_state_dict" else module.parameters.update(state)
+        assert all((value != state[name]).all() for name, value in module.state_dict().items())
+
+    @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m, 5))])
+    def test_a_copy_trains_again(self, duplicate: Callable[[Any], Any]) -> None:
+        module = make("gru", 3, 4).freeze()
+        x = np.ones((2, 3, 3), np.float32)
+        y, other = module(x)[0], duplicate(module)
+        assert_same_bits("y", other(x)[0], y)
+        other.parameters["weight_ih_l0"] *= 2
+        assert (other(x)[0] != y).any()
+        assert_same_bits("y", module(x)[0], y)
+
+    def test_a_pickler_is_given_nothing_to_write_to(self) -> None:
+        handed: list[pickle.PickleBuffer] = []
+        pickle.dumps(make("lstm", 3, 4).freeze(), 5, buffer_callback=handed.append)
+        assert [buffer.raw().readonly for buffer in handed] == [True] * 4
+
+    def test_it_keeps_what_it_packed_while_parameters_are_held(self) -> None:
+        module = make("lstm", 3, 20)
+        held = module.parameters
+        assert module._stamp() is None
+        module.freeze()
+        assert module._stamp() is not None
+        assert module._stamp() == module._stamp()
+        assert held["weight_ih_l0"] is not module.parameters["weight_ih_l0"]
+
+    def test_all_layers_of_a_model_are(self) -> None:
+        from fastrnn.training import Last, Linear, Sequential
+
+        model = Sequential(Last(make("gru", 3, 4)), Linear(4, 2, seed=0))
+        assert model.freeze() is model
+        assert not any(p.flags.writeable for p in model.parameters.values())
+
+
 @backends
 @kinds
 @pytest.mark.parametrize("num_layers", [1, 2])

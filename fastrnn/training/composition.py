@@ -95,6 +95,10 @@ class _EveryStep(_Stateful):
     def parameters(self) -> dict[str, Array]:
         return self.rnn.parameters
 
+    def freeze(self) -> None:
+        """As of the module."""
+        self.rnn.freeze()
+
     @property
     def batch_first(self) -> bool:
         return self.rnn.batch_first
@@ -365,6 +369,13 @@ class Sequential(_Stateful):
         """
         dx, dstate_0, grads = self._backward_from(tape, dy, self._take_states("dstate", dstate))
         return (dx, grads) if dstate is None else (dx, dstate_0, grads)
+
+    def freeze(self) -> Sequential:
+        """Make the parameters of all layers read-only, for good, and return the model; see `fastrnn.LSTM.freeze`."""
+        for layer in self.layers.values():
+            if hasattr(layer, "freeze"):  # one of somebody else's may lack it
+                layer.freeze()
+        return self
 
     @property
     def _draws(self) -> bool:
