@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("FASTRNN_OVERSUBSCRIBE", "1")  # before the import, as tests/conftest.py does
+
 import fastrnn
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"

@@ -74,19 +74,17 @@ def test_wrong_number_changes_nothing(value: object) -> None:
     assert fastrnn.get_num_threads() == 3
 
 
-def test_flops_worth_a_thread_can_be_chosen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["cython", "numba"], indirect=True)
+def test_flops_worth_a_thread_can_be_chosen(tmp_path: Path, backend: str) -> None:
     """With FASTRNN_THREAD_FLOPS=0 the smallest problem takes all threads; what is no number is named."""
-    code = """
+    code = f"""
 import fastrnn
-print(fastrnn.LSTM(3, 4, backend="BACKEND", num_threads=2).explain((2, 2, 3)))
+print(fastrnn.LSTM(3, 4, backend="{backend}", num_threads=2).explain((2, 2, 3)))
 """
-    for backend in ("cython", "numba"):
-        for flops, threads_line in (("", "threads 1"), ("0", "threads 2")):
-            done = run_python(
-                code.replace("BACKEND", backend), tmp_path, FASTRNN_THREAD_FLOPS=flops, FASTRNN_OVERSUBSCRIBE="1"
-            )
-            assert threads_line in " ".join(done.stdout.replace(":", "").split()), done.stdout + done.stderr
-    refused = run_python(code.replace("BACKEND", "cython"), tmp_path, FASTRNN_THREAD_FLOPS="few")
+    for flops, threads_line in (("", "threads 1"), ("0", "threads 2")):
+        done = run_python(code, tmp_path, FASTRNN_THREAD_FLOPS=flops, FASTRNN_OVERSUBSCRIBE="1")
+        assert threads_line in " ".join(done.stdout.replace(":", "").split()), done.stdout + done.stderr
+    refused = run_python(code, tmp_path, FASTRNN_THREAD_FLOPS="few")
     assert "FASTRNN_THREAD_FLOPS is 'few'; expected an integer of at least 0" in refused.stderr
 
 
