@@ -8,7 +8,9 @@ from fastrnn.parameters import Array
 
 LOOKS_ITSELF: bool
 TAKES_KEPT: bool
+RUN_PREPARED: Any
 
+class Brief: ...
 class Packed: ...
 class Tape: ...
 
@@ -30,6 +32,7 @@ def forward(
     extra: tuple[Array, ...] = (),
     kept: tuple[Array, ...] = (),
 ) -> tuple[Array, State, Tape | None]: ...
+def prepare(cell: Cell, x: Array, state: State, weights: Weights) -> Brief | None: ...
 def backward(
     cell: Cell,
     tape: Tape,

@@ -250,7 +250,7 @@ def _infer(layer: Layer) -> xla.Inference:
     """What `_forward` does for a layer that is plain, sooner."""
     backend, _ = ops.choose(layer.backend, None)
     places = [Weights._fields.index(field) for field in layer.fields]
-    return xla.Inference(backend.forward, _cell(layer.cell), layer.states, places, allowed_threads)
+    return xla.Inference(backend, _cell(layer.cell), layer.states, places, allowed_threads)
 
 
 def _is_plain(layer: Layer, arguments: Sequence[Any]) -> bool:
