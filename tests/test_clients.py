@@ -51,8 +51,8 @@ def test_numbers_stay_what_they_are(measure: Any, request: pytest.FixtureRequest
     assert found["seconds"]["after"] > 0
 
 
-# madmom's networks are not for commercial use, so that they are no client of the page: they are tested alone. Most of its
-# modules want Python 3.9 at the latest; those of its layers can be imported without them.
+# madmom's networks are not for commercial use, so that they are no client of the page: they are tested alone. Most of
+# its modules want Python 3.9 at the latest; those of its layers can be imported without them.
 
 
 class NeuralNetwork:
