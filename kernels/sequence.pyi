@@ -6,6 +6,7 @@ import numpy as np
 from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
 
+LEAVES_DX: bool
 LOOKS_ITSELF: bool
 TAKES_KEPT: bool
 RUN_PREPARED: Any
@@ -43,6 +44,7 @@ def backward(
     dx: Array | None = None,
     dweights: Weights | None = None,
     rows: int | None = None,
+    of_x: bool = True,
 ) -> tuple[Array | None, State, tuple[Array, Array, Array | None, Array | None, Array | None]]: ...
 def gates(
     cell: Cell, tape: Tape, *, num_threads: int = 1, rows: int | None = None, to: Array | None = None

@@ -104,6 +104,7 @@ from c_kernels cimport (
 
 from fastrnn.fits import check_call, check_product, check_weights
 
+LEAVES_DX = True  # whether backward may do without the gradient of x
 TAKES_KEPT = True  # whether forward puts its tape into arrays that it is given
 LOOKS_ITSELF = True  # whether arrays fit one another, sooner than fastrnn.ops would
 
@@ -1968,8 +1969,8 @@ cdef int gradients_fit(const Job *job, cnp.ndarray x, weights, dy, tuple dstate,
     return 0
 
 
-def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweights=None, rows=None):
-    """`fastrnn.reference.backward` on the C kernels. Overwrites the tape: it serves once."""
+def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweights=None, rows=None, bint of_x=True):
+    """`fastrnn.reference.backward` on the C kernels; dx is None unless `of_x`. Overwrites the tape: it serves once."""
     cdef Job job = tape.job
     cdef fastrnn_layer *l = &job.layer
     cdef cnp.ndarray weight_ih = tape.weights[0], h_0 = tape.h_0, x = tape.x
@@ -1982,7 +1983,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
     l.dh_n = pointer(dstate[0])
 
     l.dx_add, l.dweight_add = dx is not None, dweights is not None
-    if dx is None and l.x != NULL:
+    if dx is None and l.x != NULL and of_x:
         dx = empty(x.ndim, x.shape, typenum)
     cdef cnp.npy_intp *hr_shape = [l.outputs, l.hidden]
     dweight_hh = dbias_ih = dbias_hh = dweight_hr = dunit = None

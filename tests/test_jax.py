@@ -435,6 +435,19 @@ def test_plain_calls_are_not_prepared_in_general(noted: Any, call: str) -> None:
     assert names == [wanted]
 
 
+@kinds
+def test_what_x_is_no_part_of_has_no_gradient_of_x(noted: Any, kind: str) -> None:
+    """A sixth of a step's arithmetic, of a first layer's for nothing."""
+    results: list[int] = []
+    noted(lambda name, arguments, its: results.append(len(its)) if name == "backward" else None)
+    loss, params, x = loss_of(kind), drawn(kind, bidirectional=True), inputs()
+    alone = jax.grad(loss)(params, x, LENGTHS[0])
+    dparams, dx = jax.grad(loss, argnums=(0, 1))(params, x, LENGTHS[0])
+    assert_same(alone, dparams)
+    assert np.abs(dx).max() > 0
+    assert results[1] - results[0] == 1
+
+
 BRIEF = [(1, 1, 16, True), (2, 3, 7, False), (5, 2, 19, True), (40, 1, 33, True), (9, 4, 64, False)]  # T, N, H, bias
 
 
