@@ -1383,7 +1383,9 @@ def prepare(cell, x, tuple state, weights):
     l.y_row = l.outputs
     begin(&job.watch, False)
     take_pool(job, 1)
-    if l.program != NULL or job.projection.b != NULL or not job.brief or l.steps >= job.steps_to_look or worth_threads(job):
+    if l.program != NULL or job.projection.b != NULL:
+        return None
+    if not job.brief or l.steps >= job.steps_to_look or worth_threads(job):
         return None
     plan_forward(job, False, False)
     if l.split_x:

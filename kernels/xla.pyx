@@ -46,6 +46,25 @@ calls = {}  # name -> what makes a function of arguments and results, given the 
 made = {}  # such functions by attributes
 
 
+cdef enum:
+    SIZES = 128
+
+
+cdef int add_sizes(XLA_FFI_Buffers *buffers, int64_t *sizes, int count) noexcept:
+    """Append each buffer's dtype, rank and axes to so many of SIZES; how many there are now, or -1 for too many."""
+    cdef XLA_FFI_Buffer *its
+    cdef int64_t i, axis
+    for i in range(buffers.size if count >= 0 else 0):
+        its = <XLA_FFI_Buffer *> buffers.buffers[i]
+        if count + 2 + its.rank > SIZES:
+            return -1
+        sizes[count], sizes[count + 1] = its.dtype, its.rank
+        for axis in range(its.rank):
+            sizes[count + 2 + axis] = its.dims[axis]
+        count += 2 + <int> its.rank
+    return count
+
+
 ctypedef int (*Run)(
     object prepared, const void *x, const void **state, const void **weights, void *y, void **state_n) except -1
 
@@ -53,13 +72,13 @@ ctypedef int (*Run)(
 cdef class Inference:
     """A layer of one direction, all of whose steps are run, on XLA's arrays as they are, for its outputs only.
 
-    It takes x, the initial states and weights, and writes y and the final states. What JAX traces has looked at their
-    shapes. A brief call of sizes that there were before makes no arrays: that takes as long as the call itself.
+    It takes x, the initial states and weights, and writes y and the final states. A brief call of buffers whose sizes
+    there were before makes no arrays: that takes as long as the call itself.
     """
 
     cdef object forward, prepare, cell, num_threads
     cdef Run run_prepared
-    cdef dict prepared  # what the backend has prepared, or None, by sizes
+    cdef dict prepared  # what the backend has prepared, or None, by `add_sizes` of all buffers
     cdef tuple places
     cdef int states
 
@@ -92,14 +111,13 @@ cdef class Inference:
         """The same of buffers."""
         cdef XLA_FFI_Buffer **given = <XLA_FFI_Buffer **> args.buffers
         cdef XLA_FFI_Buffer **results = <XLA_FFI_Buffer **> rets.buffers
-        cdef int64_t *sizes = [  # T, N, I and P say what the others are
-            given[0].dtype, given[0].dims[0], given[0].dims[1], given[0].dims[2], given[1].dims[2]]
-        cdef bytes key = (<char *> sizes)[:sizeof(int64_t) * 5]
+        cdef int64_t sizes[SIZES]
+        cdef int count = add_sizes(rets, sizes, add_sizes(args, sizes, 0)), k
+        cdef bytes key = (<char *> sizes)[:sizeof(int64_t) * max(count, 0)]
         cdef const void *weights[8]
         cdef const void *state[2]
         cdef void *state_n[2]
-        cdef int k
-        prepared = self.prepared.get(key, self)
+        prepared = self.prepared.get(key, self) if count > 0 else None
         if prepared is self:
             arguments = as_arrays(args)
             prepared = self.prepared[key] = self.prepare(self.cell, arguments[0], *self.described(arguments))

@@ -23,6 +23,7 @@ jax = pytest.importorskip("jax", reason="jax is not installed")
 import jax.numpy as jnp  # noqa: E402
 
 import fastrnn.jax as ours  # noqa: E402
+from fastrnn.jax import layer  # noqa: E402
 from fastrnn.kernels import xla  # noqa: E402
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -490,6 +491,16 @@ def test_only_brief_calls_of_one_thread_are_prepared() -> None:
     assert not is_prepared(3000, 1, CELLS["rnn_tanh"])  # looks for signals
     assert not is_prepared(1, 8, hr=drawn(size=(3, 8)))
     assert not is_prepared(1, 8, lstm_with("hard_sigmoid"))  # a program
+
+
+def test_brief_calls_look_at_every_array() -> None:
+    """One whose state or weights do not fit is not run as the one before it."""
+    what = layer.Layer("lstm", 1, ("ih", "hh"), (), "zero", "zero", "cython")
+    x, state, weights = np.ones((1, N, I)), [np.ones((1, N, H))] * 2, [np.ones((4 * H, I)), np.ones((4 * H, H))]
+    layer.run(what, x, (), state, weights)
+    for states, its in ((state[:1] + [state[0][:, :1]], weights), (state, [weights[0][: 4 * H - 4], weights[1]])):
+        with pytest.raises(jax.errors.JaxRuntimeError, match="expected"):
+            jax.block_until_ready(layer.run(what, x, (), states, its))
 
 
 def test_brief_calls_of_many_threads_do_not_meet() -> None:
