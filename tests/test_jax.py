@@ -498,7 +498,7 @@ def test_brief_calls_look_at_every_array() -> None:
     what = layer.Layer("lstm", 1, ("ih", "hh"), (), "zero", "zero", "cython")
     x, state, weights = np.ones((1, N, I)), [np.ones((1, N, H))] * 2, [np.ones((4 * H, I)), np.ones((4 * H, H))]
     layer.run(what, x, (), state, weights)
-    for states, its in ((state[:1] + [state[0][:, :1]], weights), (state, [weights[0][: 4 * H - 4], weights[1]])):
+    for states, its in (([*state[:1], state[0][:, :1]], weights), (state, [weights[0][: 4 * H - 4], weights[1]])):
         with pytest.raises(jax.errors.JaxRuntimeError, match="expected"):
             jax.block_until_ready(layer.run(what, x, (), states, its))
 

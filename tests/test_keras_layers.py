@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,6 +37,14 @@ def test_outputs_states_and_gradients_equal_keras(keras: ModuleType, ours: Modul
     """Random configurations, none of which is left to Keras: a warning would be an error."""
     drawn = draw(kind, seed)
     want = run(keras, make(keras.layers, drawn, **drawn.theirs), drawn)
+    assert_equal(run(keras, make(ours, drawn), drawn), want, drawn)
+
+
+@kinds
+def test_rates_of_1_drop_what_keras_drops(keras: ModuleType, ours: ModuleType, kind: str) -> None:
+    """All of a SimpleRNN, nothing of the others."""
+    drawn = replace(draw(kind, 4, dropout=1.0, recurrent_dropout=1.0, return_sequences=True), training=True)
+    want = run(keras, make(keras.layers, drawn, **({} if kind == "SimpleRNN" else {"use_cudnn": False})), drawn)
     assert_equal(run(keras, make(ours, drawn), drawn), want, drawn)
 
 

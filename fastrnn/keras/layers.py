@@ -49,6 +49,8 @@ def _activation(function: Any) -> Activation | None:
 class OnKernels(keras.layers.RNN):  # type: ignore[misc]
     """The loop over the steps; the next of a class's bases is one of Keras' layers."""
 
+    drops_at_1 = False  # whether Keras drops all at a rate of 1, or nothing
+
     def _kernel_cell(self) -> Cell | None:
         """The cell of fastrnn that computes what Keras' does, or None."""
         raise NotImplementedError
@@ -96,9 +98,14 @@ class OnKernels(keras.layers.RNN):  # type: ignore[misc]
         reason: str | None = _backend().why_not_this_call(known, sequences)
         return reason
 
+    def _is_dropping(self, rate: float, training: bool) -> bool:
+        """Whether a dropout of Keras' does anything."""
+        return training and (0 < rate < 1 or (rate == 1 and self.drops_at_1))
+
     def _cell_of_call(self, training: bool) -> Cell | None:
         """The kernels' cell with what Keras drops in training, or None."""
-        return self._dropped_cell() if training and self.cell.recurrent_dropout else self._kernel_cell()
+        is_dropping = self._is_dropping(self.cell.recurrent_dropout, training)
+        return self._dropped_cell() if is_dropping else self._kernel_cell()
 
     def inner_loop(self, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
         """Run the steps: the last output, all outputs, and the final states, as Keras has them."""
@@ -112,9 +119,11 @@ class OnKernels(keras.layers.RNN):  # type: ignore[misc]
         x = ops.cast(sequences, cell.compute_dtype)
         mask = self._as_mask(mask, x)
         kernel = ops.convert_to_tensor(cell.kernel)
-        if training and cell.dropout:
+        if self._is_dropping(cell.dropout, training):
             x, kernel = self._drop(x, kernel)
-        dropped = cell.get_recurrent_dropout_mask(states[0]) if training and cell.recurrent_dropout else None
+        dropped = None
+        if self._is_dropping(cell.recurrent_dropout, training):
+            dropped = cell.get_recurrent_dropout_mask(states[0])
         weights = [self._kernel_order(kernel), self._kernel_order(ops.convert_to_tensor(cell.recurrent_kernel))]
         weights = [ops.transpose(columns) for columns in weights]
         if cell.bias is not None:
@@ -297,6 +306,8 @@ class SimpleRNN(OnKernels, keras.layers.SimpleRNN):  # type: ignore[misc]
     >>> tuple(rnn(np.zeros((3, 5, 10), np.float32)).shape)
     (3, 20)
     """
+
+    drops_at_1 = True
 
     def _kernel_cell(self) -> Cell | None:
         return _simple_rnn(self.cell.activation)
