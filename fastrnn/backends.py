@@ -13,7 +13,10 @@ why in `why_not_runnable()`. Functions it may have besides, that `fastrnn` does 
 - `pack(cell, weights)`, whose result `forward(..., tape=False, packed=...)` takes in place of the weights, then None;
 - `keep(tape)`, `recall(...)` and `kept_sizes(...)`, which take a tape apart into arrays and put it together again;
 - `TAKES_KEPT`, if `forward(..., kept=arrays)` puts into the first part of these what `keep` returns of the tape;
-- `LOOKS_ITSELF`, if it makes sure that arrays fit one another, as `fastrnn.fits` does for the others;
+- `LEAVES_DX`, if `backward(..., of_x=False)` does not compute the gradient of x;
+- `LOOKS_ITSELF`, if it makes sure that arrays fit one another, as `fastrnn.fits` does for the others. It then has for
+  XLA `prepare(cell, x, state, weights)`, which chooses once what brief calls of the sizes of these arrays need, or
+  returns None, and `RUN_PREPARED`, a capsule of the C function that runs one;
 - `why_not_program(cell)`, which says what in a written cell's program it does not run, or None. If it runs those that
   are given values beside x, its `forward`, `recall` and stepper's `step` take these as `extra`;
 - `sample(x)`, which is `fastrnn.ops.sample`;

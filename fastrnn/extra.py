@@ -18,7 +18,7 @@ from fastrnn.cells import WrittenCell
 from fastrnn.checks import check_share, shown
 from fastrnn.parameters import Array
 
-__all__ = ["Beside", "Given", "Masks", "Random", "as_rates", "named"]
+__all__ = ["Beside", "Given", "Masks", "OfSequences", "Random", "as_rates", "named"]
 
 
 def as_rates(cell: WrittenCell, noise: Any) -> tuple[float, ...]:
@@ -106,15 +106,17 @@ class _Draws:
 
 
 @dataclass(frozen=True, slots=True)
-class _OfSequences:
+class OfSequences:
     """The same at all steps of a sequence."""
 
     values: Array  # (N, H)
 
-    def of(self, part: slice) -> _OfSequences:
+    def of(self, part: slice) -> OfSequences:
+        """As `_Values` says."""
         return self
 
     def array(self) -> Array:
+        """As `_Values` says."""
         return self.values
 
 
@@ -194,7 +196,7 @@ class Random:
                     drawn[k] += math.prod(size)
                 if noise.of_sequence:
                     whole = draws.array()
-                    values.append(_OfSequences(whole if sequence is None else whole.take(sequence, 0)))
+                    values.append(OfSequences(whole if sequence is None else whole.take(sequence, 0)))
                 else:
                     values.append(draws)
             found.append(values)

@@ -462,10 +462,11 @@ def backward(
     dx: Array | None = None,
     dweights: Weights | None = None,
     rows: int | None = None,
+    of_x: bool = True,
 ) -> tuple[Array | None, State, Sequence[Array | None]]:
     """Differentiate one layer: `fastrnn.reference.backward` on the backend that ran its forward.
 
-    The gradients of the weights come in the order of the fields of Weights.
+    The gradients of the weights come in the order of the fields of Weights. That of x need not be there unless `of_x`.
     """
     if tape.given and layout(*tape.given) != tape.layout:
         raise ValueError("x, y or a parameter has been given other memory, or another shape or dtype, since forward")
@@ -473,8 +474,9 @@ def backward(
         dy, dstate = None if dy is None else dy.view(), tuple(_views(dstate))  # as in `_fitting`
         check_gradients(dy, dstate, tape.layout[0], tape.layout[2:])
     kept, tape.kept = tape.kept, None
+    less = {} if of_x or not hasattr(tape.backend, "LEAVES_DX") else {"of_x": False}
     dx, dstate_0, gradients = tape.backend.backward(
-        tape.cell, kept, dy, dstate, num_threads=tape.num_threads, dx=dx, dweights=dweights, rows=rows
+        tape.cell, kept, dy, dstate, num_threads=tape.num_threads, dx=dx, dweights=dweights, rows=rows, **less
     )
     return dx, dstate_0, gradients
 

@@ -6,9 +6,12 @@ import numpy as np
 from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
 
+LEAVES_DX: bool
 LOOKS_ITSELF: bool
 TAKES_KEPT: bool
+RUN_PREPARED: Any
 
+class Brief: ...
 class Packed: ...
 class Tape: ...
 
@@ -30,6 +33,7 @@ def forward(
     extra: tuple[Array, ...] = (),
     kept: tuple[Array, ...] = (),
 ) -> tuple[Array, State, Tape | None]: ...
+def prepare(cell: Cell, x: Array, state: State, weights: Weights) -> Brief | None: ...
 def backward(
     cell: Cell,
     tape: Tape,
@@ -40,6 +44,7 @@ def backward(
     dx: Array | None = None,
     dweights: Weights | None = None,
     rows: int | None = None,
+    of_x: bool = True,
 ) -> tuple[Array | None, State, tuple[Array, Array, Array | None, Array | None, Array | None]]: ...
 def gates(
     cell: Cell, tape: Tape, *, num_threads: int = 1, rows: int | None = None, to: Array | None = None

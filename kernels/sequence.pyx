@@ -104,6 +104,7 @@ from c_kernels cimport (
 
 from fastrnn.fits import check_call, check_product, check_weights
 
+LEAVES_DX = True  # whether backward may do without the gradient of x
 TAKES_KEPT = True  # whether forward puts its tape into arrays that it is given
 LOOKS_ITSELF = True  # whether arrays fit one another, sooner than fastrnn.ops would
 
@@ -1358,6 +1359,77 @@ def forward(
     return y_array, state_n, its
 
 
+# ---- brief calls on memory that a runtime names
+
+@cython.final
+cdef class Brief:
+    """What `forward` chooses by the sizes of a brief call, and the memory it takes, once for many calls of them."""
+
+    cdef Job job
+    cdef Packed packed  # whose panels each call packs anew; None if it packs as it goes
+    cdef Buffer z, c
+
+
+def prepare(cell, x, tuple state, weights):
+    """Prepare calls of real x on one thread without a tape, of the sizes of these arrays, for RUN_PREPARED.
+
+    None for those that let other threads of Python run or look for signals, and where a step is more than its gates.
+    """
+    cdef Brief brief = Brief()
+    cdef Job *job = &brief.job
+    cdef fastrnn_layer *l = &job.layer
+    describe_layer(job, cell, weights, False)
+    describe_input(job, cell, x, state, None, False)
+    l.y_row = l.outputs
+    begin(&job.watch, False)
+    take_pool(job, 1)
+    if l.program != NULL or job.projection.b != NULL:
+        return None
+    if not job.brief or l.steps >= job.steps_to_look or worth_threads(job):
+        return None
+    plan_forward(job, False, False)
+    if l.split_x:
+        return None
+    if l.z_stride:
+        brief.z = Buffer(job.itemsize * size_of_z(job, l.z_stride, 0))
+        l.z = brief.z.data
+    if job.others:
+        brief.c = Buffer(c_width(job) * job.itemsize * l.batch)
+        l.c = brief.c.data
+    if not job.packs_as_it_goes:
+        brief.packed = run_pack(job)
+    return brief
+
+
+cdef int run_prepared(
+    Brief brief, const void *x, const void **state, const void **weights, void *y, void **state_n
+) except -1:
+    """`forward` for C: contiguous arrays of the sizes that it was prepared for, of `Weights` the first four or NULL.
+
+    Nothing here lets other threads run, which would write to the same memory.
+    """
+    cdef Job *job = &brief.job
+    cdef fastrnn_layer *l = &job.layer
+    cdef size_t h_size = l.batch * l.outputs * job.itemsize, c_row = l.hidden * job.itemsize
+    cdef size_t c_width_bytes = c_width(job) * job.itemsize
+    begin(&job.watch, False)
+    l.x, l.h_0, l.y = <void *> x, <void *> state[0], y
+    l.weight_ih, l.weight_hh = <void *> weights[0], <void *> weights[1]
+    l.bias_ih, l.bias_hh = <void *> weights[2], <void *> weights[3]
+    if job.others:  # one: programs alone have more
+        copy_rows(l.c, c_width_bytes, state[1], c_row, l.batch, c_row, c_width_bytes)
+    if brief.packed is not None:
+        run(pack_task, job)
+    run(forward_task, job)
+    memcpy(state_n[0], <char *> y + (l.steps - 1) * h_size, h_size)
+    if job.others:
+        copy_rows(state_n[1], c_row, l.c, c_width_bytes, l.batch, c_row)
+    return 0
+
+
+RUN_PREPARED = PyCapsule_New(<void *> run_prepared, "fastrnn.run_prepared", NULL)
+
+
 # ---- single steps
 
 cdef class Stepper:
@@ -1906,8 +1978,8 @@ cdef int gradients_fit(const Job *job, cnp.ndarray x, weights, dy, tuple dstate,
     return 0
 
 
-def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweights=None, rows=None):
-    """`fastrnn.reference.backward` on the C kernels. Overwrites the tape: it serves once."""
+def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweights=None, rows=None, bint of_x=True):
+    """`fastrnn.reference.backward` on the C kernels; dx is None unless `of_x`. Overwrites the tape: it serves once."""
     cdef Job job = tape.job
     cdef fastrnn_layer *l = &job.layer
     cdef cnp.ndarray weight_ih = tape.weights[0], h_0 = tape.h_0, x = tape.x
@@ -1920,7 +1992,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
     l.dh_n = pointer(dstate[0])
 
     l.dx_add, l.dweight_add = dx is not None, dweights is not None
-    if dx is None and l.x != NULL:
+    if dx is None and l.x != NULL and of_x:
         dx = empty(x.ndim, x.shape, typenum)
     cdef cnp.npy_intp *hr_shape = [l.outputs, l.hidden]
     dweight_hh = dbias_ih = dbias_hh = dweight_hr = dunit = None

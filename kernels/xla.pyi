@@ -13,7 +13,7 @@ handler: Any
 class Inference:
     def __init__(
         self,
-        forward: Callable[..., Any],
+        backend: Any,
         cell: Cell,
         states: int,
         places: Sequence[int],

@@ -8,9 +8,9 @@ written to. Such functions are kept in `made`. Their arrays must not outlive a c
 from fastrnn.cells import Weights
 
 cimport numpy as cnp
-from cpython.pycapsule cimport PyCapsule_New
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 cnp.import_array()
 
@@ -46,36 +46,90 @@ calls = {}  # name -> what makes a function of arguments and results, given the 
 made = {}  # such functions by attributes
 
 
+cdef enum:
+    SIZES = 128
+
+
+cdef int add_sizes(XLA_FFI_Buffers *buffers, int64_t *sizes, int count) noexcept:
+    """Append each buffer's dtype, rank and axes to so many of SIZES; how many there are now, or -1 for too many."""
+    cdef XLA_FFI_Buffer *its
+    cdef int64_t i, axis
+    for i in range(buffers.size if count >= 0 else 0):
+        its = <XLA_FFI_Buffer *> buffers.buffers[i]
+        if count + 2 + its.rank > SIZES:
+            return -1
+        sizes[count], sizes[count + 1] = its.dtype, its.rank
+        for axis in range(its.rank):
+            sizes[count + 2 + axis] = its.dims[axis]
+        count += 2 + <int> its.rank
+    return count
+
+
+ctypedef int (*Run)(
+    object prepared, const void *x, const void **state, const void **weights, void *y, void **state_n) except -1
+
+
 cdef class Inference:
     """A layer of one direction, all of whose steps are run, on XLA's arrays as they are, for its outputs only.
 
-    It takes x, the initial states and weights, and writes y and the final states. What JAX traces has looked at their
-    shapes. A single step of a small layer takes less time than Python's way of preparing a call in general.
+    It takes x, the initial states and weights, and writes y and the final states. A brief call of buffers whose sizes
+    there were before makes no arrays: that takes as long as the call itself.
     """
 
-    cdef object forward, cell, num_threads
+    cdef object forward, prepare, cell, num_threads
+    cdef Run run_prepared
+    cdef dict prepared  # what the backend has prepared, or None, by `add_sizes` of all buffers
     cdef tuple places
     cdef int states
 
-    def __init__(self, forward, cell, states, places, num_threads):
-        """Take a backend's forward, how many states there are, which field of `Weights` each of the weights is."""
-        self.forward, self.cell, self.num_threads = forward, cell, num_threads
+    def __init__(self, backend, cell, states, places, num_threads):
+        """Take a backend, how many states there are, which field of `Weights` each of the weights is."""
+        self.forward, self.prepare = backend.forward, backend.prepare
+        self.run_prepared = <Run> PyCapsule_GetPointer(backend.RUN_PREPARED, "fastrnn.run_prepared")
+        self.cell, self.num_threads, self.prepared = cell, num_threads, {}
         self.states, self.places = states, tuple(places)
 
     def __call__(self, list arguments, list results):
         cdef int k
-        cdef list weights = [None] * FIELDS, initial = [None] * self.states
         cdef cnp.ndarray result, state
-        for k in range(len(self.places)):
-            weights[self.places[k]] = arguments[1 + self.states + k]
-        for k in range(self.states):
-            initial[k] = arguments[1 + k][0]  # of its one direction
+        initial, weights = self.described(arguments)
         _, state_n, _ = self.forward(
-            self.cell, arguments[0], tuple(initial), tuple(weights), tape=False, num_threads=self.num_threads(),
-            y=results[0])
+            self.cell, arguments[0], initial, weights, tape=False, num_threads=self.num_threads(), y=results[0])
         for k in range(self.states):
             result, state = results[1 + k], state_n[k]
             memcpy(cnp.PyArray_DATA(result), cnp.PyArray_DATA(state), cnp.PyArray_NBYTES(state))
+
+    cdef tuple described(self, list arguments):
+        """The states of the one direction, and the fields of `Weights`."""
+        cdef int k
+        cdef list weights = [None] * FIELDS
+        for k in range(len(self.places)):
+            weights[self.places[k]] = arguments[1 + self.states + k]
+        return tuple([arguments[1 + k][0] for k in range(self.states)]), tuple(weights)
+
+    cdef int run_buffers(self, XLA_FFI_Buffers *args, XLA_FFI_Buffers *rets) except -1:
+        """The same of buffers."""
+        cdef XLA_FFI_Buffer **given = <XLA_FFI_Buffer **> args.buffers
+        cdef XLA_FFI_Buffer **results = <XLA_FFI_Buffer **> rets.buffers
+        cdef int64_t sizes[SIZES]
+        cdef int count = add_sizes(rets, sizes, add_sizes(args, sizes, 0)), k
+        cdef bytes key = (<char *> sizes)[:sizeof(int64_t) * max(count, 0)]
+        cdef const void *weights[8]
+        cdef const void *state[2]
+        cdef void *state_n[2]
+        prepared = self.prepared.get(key, self) if count > 0 else None
+        if prepared is self:
+            arguments = as_arrays(args)
+            prepared = self.prepared[key] = self.prepare(self.cell, arguments[0], *self.described(arguments))
+        if prepared is None:
+            self(as_arrays(args), as_arrays(rets))
+            return 0
+        memset(weights, 0, sizeof(weights))
+        for k in range(len(self.places)):
+            weights[<int> self.places[k]] = given[1 + self.states + k].data
+        for k in range(self.states):
+            state[k], state_n[k] = given[1 + k].data, results[1 + k].data
+        return self.run_prepared(prepared, given[0].data, state, weights, results[0].data, state_n)
 
 
 cdef object as_array(XLA_FFI_Buffer *buffer):
@@ -124,7 +178,11 @@ cdef object function_of(XLA_FFI_Attrs *attrs):
 
 cdef XLA_FFI_Error *run(XLA_FFI_CallFrame *frame) noexcept with gil:
     try:
-        function_of(&frame.attrs)(as_arrays(&frame.args), as_arrays(&frame.rets))
+        function = function_of(&frame.attrs)
+        if type(function) is Inference:
+            (<Inference> function).run_buffers(&frame.args, &frame.rets)
+        else:
+            function(as_arrays(&frame.args), as_arrays(&frame.rets))
     except BaseException as error:  # XLA knows no other way
         return xla_ffi_error(frame, f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace"))
     return NULL

@@ -59,6 +59,8 @@ def draw(kind: str, seed: int, **fixed: Any) -> Drawn:
         options["reset_after"] = flip()
     if kind == "SimpleRNN":
         options["activation"] = ("tanh", "relu")[int(flip())]
+        if training and flip():
+            options |= {"recurrent_dropout": 0.3, "seed": 7}
     elif flip():
         options["implementation"] = 1
         if "dropout" in options:

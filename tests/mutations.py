@@ -871,8 +871,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "dx_is_of_the_reverse_direction",
-            "ops.backward(tapes[direction], its_dy, its_dstate_n, dx)",
-            "ops.backward(tapes[direction], its_dy, its_dstate_n)",
+            "ops.backward(tapes[direction], its_dy, its_dstate_n, dx, of_x=of_x)",
+            "ops.backward(tapes[direction], its_dy, its_dstate_n, of_x=of_x)",
         ),
         Mutant(
             "torch's_threads_are_ignored",
@@ -883,6 +883,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant(
             "hooks_do_not_see_the_tape", "[] if hooked else [(problem, tapes)]", "[(problem, tapes)]", "torch_recurrent"
         ),
+        Mutant("x_has_a_gradient_that_nobody_wants", "dstate_n, ctx.needs_input_grad[3])", "dstate_n)"),
         Mutant(
             "halves_of_y_are_swapped", "return array[..., :P], array[..., P:]", "return array[..., P:], array[..., :P]"
         ),
@@ -911,6 +912,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             'return CELLS["lstm"] if (function.name, gate.name) == USUAL else',
             'return CELLS["lstm"] if gate.name == USUAL[1] else',
         ),
+        Mutant("recurrent_dropout_is_left_out", "function(a.h(e.drop(prev.h)))", "function(a.h)"),
         Mutant(
             "dropout_of_gates_is_shared", "columns = ops.split(kernel, gates, axis=1)", "columns = [kernel] * gates"
         ),
@@ -918,6 +920,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ("fastrnn/keras/on_torch.py", "keras_layers"): [
         Mutant("mask_is_not_turned", "None if mask is None else mask.flip(1)", "mask"),
         Mutant("masked_steps_are_zero", '"last" if spec.hold else "zero"', '"zero"'),
+        Mutant("dropout_of_h_is_of_other_sequences", "array[order] for array in its", "array for array in its"),
     ],
     ("fastrnn/keras/accelerate.py", "keras_layers"): [
         Mutant("subclasses_are_taken", "if type(layer) in classes:", "if isinstance(layer, tuple(classes)):"),

@@ -6,6 +6,7 @@ import gc
 import re
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,14 @@ from hypothesis import given, settings
 
 from fastrnn import ops
 from fastrnn.backends import use_backend
-from fastrnn.cells import CELLS, Weights
+from fastrnn.cells import CELLS, Weights, lstm_with
 from fastrnn.parameters import Array
 
 jax = pytest.importorskip("jax", reason="jax is not installed")
 import jax.numpy as jnp  # noqa: E402
 
 import fastrnn.jax as ours  # noqa: E402
+from fastrnn.jax import layer  # noqa: E402
 from fastrnn.kernels import xla  # noqa: E402
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -432,6 +434,82 @@ def test_plain_calls_are_not_prepared_in_general(noted: Any, call: str) -> None:
     run, wanted = PLAIN[call]
     jax.block_until_ready(run(drawn("lstm")))
     assert names == [wanted]
+
+
+@kinds
+def test_what_x_is_no_part_of_has_no_gradient_of_x(noted: Any, kind: str) -> None:
+    """A sixth of a step's arithmetic, of a first layer's for nothing."""
+    results: list[int] = []
+    noted(lambda name, arguments, its: results.append(len(its)) if name == "backward" else None)
+    loss, params, x = loss_of(kind), drawn(kind, bidirectional=True), inputs()
+    alone = jax.grad(loss)(params, x, LENGTHS[0])
+    dparams, dx = jax.grad(loss, argnums=(0, 1))(params, x, LENGTHS[0])
+    assert_same(alone, dparams)
+    assert np.abs(dx).max() > 0
+    assert results[1] - results[0] == 1
+
+
+BRIEF = [(1, 1, 16, True), (2, 3, 7, False), (5, 2, 19, True), (40, 1, 33, True), (9, 4, 64, False)]  # T, N, H, bias
+
+
+@kinds
+@pytest.mark.parametrize(("steps", "batch", "hidden", "bias"), BRIEF)
+def test_brief_calls_have_the_bits_of_the_modules(kind: str, steps: int, batch: int, hidden: int, bias: bool) -> None:
+    """What the backend prepares by the sizes of a call serves the next ones, of other arrays."""
+    dtype = "float64" if hidden % 2 else "float32"
+    module = make(kind, I, hidden, bias=bias, dtype=dtype)
+    program = jax.jit(FUNCTIONS[kind])
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        weights = {name: rng.uniform(-0.7, 0.7, p.shape).astype(dtype) for name, p in module.parameters.items()}
+        module.load_state_dict(weights)
+        x, *state = (rng.normal(size=shape).astype(dtype) for shape in ((steps, batch, I), *[(1, batch, hidden)] * 2))
+        state = as_state(state[: 1 + (kind == "lstm")])
+        assert_same(program(weights, x, state), module(x, state))
+
+
+def test_only_brief_calls_of_one_thread_are_prepared() -> None:
+    backend, _ = ops.choose("cython", None)
+    drawn = np.random.default_rng(0).normal
+
+    def is_prepared(T: int, H: int, cell: Any = CELLS["lstm"], hr: Array | None = None) -> bool:
+        P = H if hr is None else len(hr)
+        state = (drawn(size=(1, P)), drawn(size=(1, H)))[: len(cell.states)]
+        return (
+            backend.prepare(
+                cell,
+                drawn(size=(T, 1, I)),
+                state,
+                Weights(drawn(size=(len(cell.gates) * H, I)), drawn(size=(len(cell.gates) * H, P)), hr=hr),
+            )
+            is not None
+        )
+
+    assert is_prepared(1, 64)
+    assert is_prepared(8, 32, CELLS["gru"])
+    assert not is_prepared(1, 512)  # lets other threads of Python run
+    assert not is_prepared(3000, 1, CELLS["rnn_tanh"])  # looks for signals
+    assert not is_prepared(1, 8, hr=drawn(size=(3, 8)))
+    assert not is_prepared(1, 8, lstm_with("hard_sigmoid"))  # a program
+
+
+def test_brief_calls_look_at_every_array() -> None:
+    """One whose state or weights do not fit is not run as the one before it."""
+    what = layer.Layer("lstm", 1, ("ih", "hh"), (), "zero", "zero", "cython")
+    x, state, weights = np.ones((1, N, I)), [np.ones((1, N, H))] * 2, [np.ones((4 * H, I)), np.ones((4 * H, H))]
+    layer.run(what, x, (), state, weights)
+    for states, its in (([*state[:1], state[0][:, :1]], weights), (state, [weights[0][: 4 * H - 4], weights[1]])):
+        with pytest.raises(jax.errors.JaxRuntimeError, match="expected"):
+            jax.block_until_ready(layer.run(what, x, (), states, its))
+
+
+def test_brief_calls_of_many_threads_do_not_meet() -> None:
+    params, program = drawn("lstm"), jax.jit(ours.lstm)
+    xs = [inputs() * scale for scale in range(1, 5)]
+    want = [program(params, x) for x in xs]
+    with ThreadPoolExecutor(4) as threads:
+        for i, got in enumerate(threads.map(lambda i: program(params, xs[i % 4]), range(200))):
+            assert_same(got, want[i % 4])
 
 
 def test_tapes_lie_in_the_arrays_that_xla_gives() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,6 +37,14 @@ def test_outputs_states_and_gradients_equal_keras(keras: ModuleType, ours: Modul
     """Random configurations, none of which is left to Keras: a warning would be an error."""
     drawn = draw(kind, seed)
     want = run(keras, make(keras.layers, drawn, **drawn.theirs), drawn)
+    assert_equal(run(keras, make(ours, drawn), drawn), want, drawn)
+
+
+@kinds
+def test_rates_of_1_drop_what_keras_drops(keras: ModuleType, ours: ModuleType, kind: str) -> None:
+    """All of a SimpleRNN, nothing of the others."""
+    drawn = replace(draw(kind, 4, dropout=1.0, recurrent_dropout=1.0, return_sequences=True), training=True)
+    want = run(keras, make(keras.layers, drawn, **({} if kind == "SimpleRNN" else {"use_cudnn": False})), drawn)
     assert_equal(run(keras, make(ours, drawn), drawn), want, drawn)
 
 
@@ -169,6 +178,23 @@ def test_fifty_steps_of_adam_come_to_keras_loss(keras: ModuleType, ours: ModuleT
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
 
 
+def test_recurrent_dropout_draws_what_keras_draws(keras: ModuleType, ours: ModuleType) -> None:
+    """New masks at each step of training, of both dropouts, and none in between: seeds go on as Keras' do."""
+    x, classes = problem()
+    losses = []
+    for module in (keras.layers, ours):
+        rnn = module.SimpleRNN(5, dropout=0.2, recurrent_dropout=0.4, seed=5)
+        embedding = keras.layers.Embedding(9, 4, mask_zero=True)
+        model = keras.Sequential([keras.Input((7,)), embedding, rnn, keras.layers.Dense(3)])
+        set_weights(model, 1)
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        its = [float(model.train_on_batch(x, classes)) for _ in range(3)]
+        its.append(float(model.evaluate(x, classes, verbose=0)))
+        losses.append([*its, float(model.train_on_batch(x, classes))])
+    assert len({round(loss, 6) for loss in losses[0]}) == 5
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("compiled", [{}, {"run_eagerly": True}], ids=str)
 def test_fit_evaluate_and_predict_after_accelerate_and_restore(
     keras: ModuleType, ours: ModuleType, compiled: dict[str, Any]
@@ -220,7 +246,7 @@ def test_a_restored_model_s_file_is_keras_own(keras: ModuleType, ours: ModuleTyp
 LEFT: dict[str, tuple[str, dict[str, Any], bool, str]] = {
     "activation": ("LSTM", {"activation": "softmax"}, False, "have no cell with activation='softmax'"),
     "recurrent_activation": ("GRU", {"recurrent_activation": "softmax"}, False, "recurrent_activation='softmax'"),
-    "recurrent_dropout": ("LSTM", {"recurrent_dropout": 0.5, "seed": 1}, True, "have no recurrent_dropout"),
+    "recurrent_dropout": ("LSTM", {"recurrent_dropout": 0.5, "seed": 1}, True, "has a mask a gate"),
     "policy": ("GRU", {"dtype": "mixed_bfloat16"}, False, "not by the dtype policy mixed_bfloat16"),
 }
 

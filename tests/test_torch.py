@@ -867,6 +867,29 @@ def test_modules_in_several_threads(kind: str) -> None:
             assert_same_bits(got, expected)
 
 
+@pytest.mark.parametrize("backend", ["cython"], indirect=True)
+def test_no_gradient_is_computed_of_an_x_that_wants_none(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    fastrnn.use_backend(backend)
+    module, computed = pair("gru", 5, 7, bidirectional=True)[1], []
+    x, backward = torch.randn(6, 3, 5, dtype=torch.float64), ops.backward
+
+    def noting(*given: Any, **options: Any) -> Any:
+        result = backward(*given, **options)
+        computed.append(result[0] is not None)
+        return result
+
+    monkeypatch.setattr(ops, "backward", noting)
+    found = []
+    for wanted in (True, False):
+        module.zero_grad()
+        given = x.clone().requires_grad_(wanted)
+        module(given)[0].sin().sum().backward()
+        found.append([p.grad.clone() for p in module.parameters()])
+        assert (given.grad is None) != wanted
+    assert_same_bits(*found)
+    assert computed == [True, True, False, False]
+
+
 class Encoded(torch.utils.data.Dataset):
     """Items that a recurrent module computes where they are loaded."""
 

@@ -33,7 +33,9 @@ from fastrnn.threads import allowed_threads
 __all__ = ["Layer", "known", "run"]
 
 PADDED = 64  # of so many rows one after the other at least one is padded, if any are
-AXES = {"lengths": 1, "mask": 2, "resets": 2}  # of what says which steps are run, the last of which is N
+# Where N is in what a call is given without a gradient: which steps are run, and what h is multiplied by before the
+# product, in cells that have such dropout and nothing else beside x.
+AXES = {"lengths": 0, "mask": 1, "resets": 1, "dropped": 0}
 
 
 _WRITTEN: dict[str, Cell] = {}  # by name, those that `known` was given
@@ -81,17 +83,13 @@ class Layer(NamedTuple):
         """How many arrays a call has."""
         return self.first_weight + self.directions * len(self.fields)
 
-    def gradients(self, x: Any) -> int:
-        """How many of its arrays have a gradient, given x or its shape: all but tokens and what is given."""
-        return _is_real(x) + self.states + self.directions * len(self.fields)
-
     def text(self) -> str:
         """As part of a custom call's attribute."""
         return json.dumps(self)
 
     def batch_axes(self) -> list[int]:
         """The axis N of x, of what is given and of the states."""
-        return [1, *[AXES[name] - 1 for name in self.given], *[1] * self.states]
+        return [1, *[AXES[name] for name in self.given], *[1] * self.states]
 
 
 def _is_real(x: Any) -> bool:
@@ -109,7 +107,7 @@ def run(layer: Layer, x: Any, given: Sequence[Any], states: Sequence[Any], weigh
     x
         (T, N, I), or tokens (T, N).
     given
-        What `layer.given` names: lengths (N), mask and resets (T, N).
+        What `layer.given` names: lengths (N), mask and resets (T, N), dropped (N, H).
     states
         (D, N, P) and (D, N, H).
     weights
@@ -157,14 +155,20 @@ class _Problem:
         self.entrance = _entrance(
             self.cell, ih.dtype, ih.shape[1], tuple([s.shape[2] for s in states]), layer.directions
         )
+        named = dict(zip(layer.given, given, strict=True))
+        dropped = named.pop("dropped", None)
         self.x, self.states, self.rows = self.entrance.take(
             x,
             states[0] if len(states) == 1 else tuple(states),
             False,
             masked=layer.masked,
             reset_state=None if layer.anew == "zero" else layer.anew,
-            **dict(zip(layer.given, given, strict=True)),
+            **named,
         )
+        self.extra: tuple[Array, ...] = ()
+        if dropped is not None:
+            ragged = self.rows.ragged
+            self.extra = (dropped if ragged is None else dropped[ragged.sources[0] % len(dropped)],)
 
     @property
     def batch_sizes(self) -> Array | None:
@@ -195,10 +199,10 @@ class _Problem:
             given = (self.backend, self.cell, self.x, self.states[reverse], self.weights[reverse], self.num_threads)
             if keep:
                 room = kept[reverse * its : (reverse + 1) * its]
-                its_y, state_n, tape = ops.forward(*given, self.batch_sizes, reverse == 1, part, kept=room)
+                its_y, state_n, tape = ops.forward(*given, self.batch_sizes, reverse == 1, part, self.extra, kept=room)
                 tapes.append(tape)
             else:
-                its_y, state_n = ops.run(*given, self.batch_sizes, reverse == 1, part)
+                its_y, state_n = ops.run(*given, self.batch_sizes, reverse == 1, part, self.extra)
             states_n.append(state_n)
         return its_y if y is None else y, states_n, tapes
 
@@ -232,6 +236,7 @@ class _Problem:
                     self.num_threads,
                     self.batch_sizes,
                     reverse == 1,
+                    self.extra,
                 )
             )
         return tapes
@@ -250,7 +255,7 @@ def _infer(layer: Layer) -> xla.Inference:
     """What `_forward` does for a layer that is plain, sooner."""
     backend, _ = ops.choose(layer.backend, None)
     places = [Weights._fields.index(field) for field in layer.fields]
-    return xla.Inference(backend.forward, _cell(layer.cell), layer.states, places, allowed_threads)
+    return xla.Inference(backend, _cell(layer.cell), layer.states, places, allowed_threads)
 
 
 def _is_plain(layer: Layer, arguments: Sequence[Any]) -> bool:
@@ -275,14 +280,14 @@ def _forward(layer: Layer, arguments: list[Array], results: list[Array]) -> None
             result[: array.size] = array
 
 
-def _backward(layer: Layer, present: Sequence[bool], arguments: list[Array], results: list[Array]) -> None:
+def _backward(layer: Layer, of_x: bool, present: Sequence[bool], arguments: list[Array], results: list[Array]) -> None:
     """Arguments are those of forward, y, what it kept, and the gradients of those results that are `present`.
 
-    Results are the gradients of x if it is real, of the initial states, and of the weights, and what was kept again,
+    Results are the gradients of x with `of_x`, of the initial states, and of the weights, and what was kept again,
     which is overwritten.
     """
     problem = _Problem(layer, arguments[: layer.arguments])
-    y, kept = arguments[layer.arguments], results[layer.gradients(arguments[0]) :]
+    y, kept = arguments[layer.arguments], results[of_x + layer.states + layer.directions * len(layer.fields) :]
     cotangents = iter(arguments[len(arguments) - sum(present) :])
     dy, *dstates = [next(cotangents) if its else None for its in present]
     tapes = problem.recall(y, kept) if kept else problem.forward(True, None)[2]
@@ -291,20 +296,21 @@ def _backward(layer: Layer, present: Sequence[bool], arguments: list[Array], res
     dx: Array | None = None
     dstates_0, dweights = [], []
     for direction, its_dy in enumerate(problem.parts(dy)):
-        dx, dstate_0, gradients = ops.backward(tapes[direction], its_dy, dstates_n[direction], dx)
+        dx, dstate_0, gradients = ops.backward(tapes[direction], its_dy, dstates_n[direction], dx, of_x=of_x)
         dstates_0.append(dstate_0)
         found = Weights(*gradients)  # type: ignore[arg-type]
         dweights += [getattr(found, field) for field in layer.fields]
     dx, dstate_0, _ = problem.rows.gradients_back(dx, dstates_0, per_layer)
-    gradients = [] if dx is None else [dx]
+    gradients = [dx] if of_x else []
     gradients += [*(dstate_0 if layer.states > 1 else (dstate_0,)), *dweights]
     for result, gradient in zip(results, gradients, strict=False):
         result[...] = gradient
 
 
 def _make_backward(text: str) -> Callable[[list[Array], list[Array]], None]:
-    present, _, layer = text.partition(" ")
-    return functools.partial(_backward, _read(layer), [its == "1" for its in present])
+    flags, _, layer = text.partition(" ")
+    of_x, *present = [its == "1" for its in flags]
+    return functools.partial(_backward, _read(layer), of_x, present)
 
 
 xla.calls["infer"] = lambda text: _infer(_read(text))
@@ -352,18 +358,17 @@ def _like_layer(*arguments: Any, layer: Layer, keep: bool) -> list[Any]:
     return _outputs(layer, arguments) + (_tape(layer, arguments) if keep else [])
 
 
-def _like_layer_back(*arguments: Any, layer: Layer, present: tuple[bool, ...]) -> list[Any]:
-    return [Abstract(a.shape, a.dtype) for a in _differentiable(layer, arguments)]
+def _like_layer_back(*arguments: Any, layer: Layer, of_x: bool, present: tuple[bool, ...]) -> list[Any]:
+    return [Abstract(a.shape, a.dtype) for a in _differentiated(layer, of_x, arguments)]
 
 
 def _like_linear(*arguments: Any, layer: Layer, varied: tuple[bool, ...]) -> list[Any]:
     return _outputs(layer, arguments)
 
 
-def _differentiable(layer: Layer, arguments: Sequence[Any]) -> list[Any]:
-    """Those arrays of a call that have gradients."""
-    x = [arguments[0]] if _is_real(arguments[0]) else []
-    return [*x, *arguments[1 + len(layer.given) : layer.arguments]]
+def _differentiated(layer: Layer, of_x: bool, arguments: Sequence[Any]) -> list[Any]:
+    """Those arrays of a call whose gradients are computed."""
+    return [*arguments[:of_x], *arguments[1 + len(layer.given) : layer.arguments]]
 
 
 def _run_layer(*arguments: Any, layer: Layer, keep: bool) -> list[Any]:
@@ -374,16 +379,16 @@ def _run_layer(*arguments: Any, layer: Layer, keep: bool) -> list[Any]:
     return list(call(*arguments, call=f"{name} {layer.text()}"))
 
 
-def _run_layer_back(*arguments: Any, layer: Layer, present: tuple[bool, ...]) -> list[Any]:
-    gradients = _differentiable(layer, arguments)
+def _run_layer_back(*arguments: Any, layer: Layer, of_x: bool, present: tuple[bool, ...]) -> list[Any]:
+    gradients = _differentiated(layer, of_x, arguments)
     kept = arguments[layer.arguments + 1 : len(arguments) - sum(present)]
     call = jax.ffi.ffi_call(
         "fastrnn",
         [jax.ShapeDtypeStruct(r.shape, r.dtype) for r in [*gradients, *kept]],
         input_output_aliases={layer.arguments + 1 + i: len(gradients) + i for i in range(len(kept))},
     )
-    cotangents = "".join("01"[its] for its in present)
-    return list(call(*arguments, call=f"backward {cotangents} {layer.text()}"))[: len(gradients)]
+    flags = "".join("01"[its] for its in (of_x, *present))
+    return list(call(*arguments, call=f"backward {flags} {layer.text()}"))[: len(gradients)]
 
 
 def _run_linear(*arguments: Any, layer: Layer, varied: tuple[bool, ...]) -> list[Any]:
@@ -417,18 +422,19 @@ def _jvp(arguments: Sequence[Any], tangents: Sequence[Any], *, layer: Layer, kee
 def _transpose(cotangents: Sequence[Any], *arguments: Any, layer: Layer, varied: tuple[bool, ...]) -> list[Any]:
     count = len(arguments) - sum(varied)
     present = tuple(type(c) is not ad.Zero for c in cotangents)
+    of_x = varied[0] and _is_real(arguments[0])
     gradients = iter(
         layer_back_p.bind(
             *arguments[:count],
             *[c for c, its in zip(cotangents, present, strict=True) if its],
             layer=layer,
+            of_x=of_x,
             present=present,
         )
     )
     found: list[Any] = [None] * count
     for i, its in enumerate(varied):
-        differentiable = i > len(layer.given) or (i == 0 and _is_real(arguments[0]))
-        gradient = next(gradients) if differentiable else None
+        gradient = next(gradients) if i > len(layer.given) or (i == 0 and of_x) else None
         if its:
             found.append(gradient)
     return [g if ad.is_undefined_primal(a) else None for g, a in zip(found, arguments, strict=True)]
@@ -485,7 +491,7 @@ def _batch(
 
 
 def _batch_back(
-    arguments: Sequence[Any], mapped: Sequence[int | None], *, layer: Layer, present: tuple[bool, ...]
+    arguments: Sequence[Any], mapped: Sequence[int | None], *, layer: Layer, of_x: bool, present: tuple[bool, ...]
 ) -> tuple[Sequence[Any], Sequence[int | None]]:
     first, count = layer.first_weight, layer.arguments
     cotangents = len(arguments) - sum(present)
@@ -494,7 +500,7 @@ def _batch_back(
         # The tape is of the whole batch, but each entry has gradients of its own.
         arguments = [*arguments[: count + 1], *arguments[cotangents:]]
         mapped = [*mapped[: count + 1], *mapped[cotangents:]]
-    return _one_by_one(functools.partial(layer_back_p.bind, layer=layer, present=present), arguments, mapped)
+    return _one_by_one(functools.partial(layer_back_p.bind, layer=layer, of_x=of_x, present=present), arguments, mapped)
 
 
 def _batch_linear(*_: Any, **options: Any) -> Any:

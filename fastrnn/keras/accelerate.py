@@ -95,7 +95,7 @@ def report(model: Any) -> list[Placement]:
     -------
     list
         A `Placement` (layer, kind, on_kernels, reason) of each. What depends on the call alone, such as a
-        recurrent_dropout while training, is no reason here.
+        recurrent_dropout of an LSTM while training, is no reason here.
 
     Raises
     ------

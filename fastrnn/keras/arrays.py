@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn import ops, stack
+from fastrnn.extra import Beside, OfSequences
 from fastrnn.keras.spec import FIELDS, Spec
 from fastrnn.parameters import Array
 from fastrnn.rows import Entrance
@@ -30,6 +31,7 @@ class Given(NamedTuple):
 
     x: Any  # (N, T, I)
     mask: Any  # (N, T), or None
+    dropped: Any  # (N, H), what h is multiplied by before the product, or None
     states: Sequence[Any]  # (N, H) each
     weights: Sequence[Any]  # (G*H, I), (G*H, H) and, if any, two biases (G*H,), the gates in fastrnn's order
 
@@ -39,7 +41,7 @@ class _Call:
 
     def __init__(self, spec: Spec, given: Given, *, copy: bool) -> None:
         """With `copy` it is independent of the given arrays' memory."""
-        x, mask, states, weights = given
+        x, mask, dropped, states, weights = given
         self.way = slice(None, None, -1 if spec.go_backwards else 1)
         self.entrance = Entrance(spec.cell, x.dtype, x.shape[2], [states[0].shape[1]] * len(states), 1, 1, False)
         if copy:
@@ -54,7 +56,12 @@ class _Call:
         if copy and np.may_share_memory(self.x, x):
             self.x = self.x.copy()
         backend, num_threads = ops.choose_for_cell(spec.cell, None, None)
-        self.setting = stack.Setting(backend, spec.cell, num_threads, self.rows.batch_sizes)
+        extra = []
+        if dropped is not None:
+            ragged = self.rows.ragged
+            order = slice(None) if ragged is None else ragged.sources[0] % len(dropped)
+            extra.append(Beside([OfSequences(np.array(dropped[order]))]))
+        self.setting = stack.Setting(backend, spec.cell, num_threads, self.rows.batch_sizes, extra)
         names = {field: field for field in FIELDS[: len(weights)]}
         self.layers = [[ops.LayerWeights(dict(zip(names, weights, strict=True)), names)]]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import warnings
 import weakref
+from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import keras
 from keras import activations, ops
 
-from fastrnn.cells import CELLS, Cell
+from fastrnn.cells import CELLS, Cell, cell
 from fastrnn.cells.library import gru_with, lstm_with, rnn_with
 from fastrnn.cells.library.activations import KERAS, Activation, keras_activation
 from fastrnn.cells.library.gru import reset_before_gru
@@ -48,9 +49,15 @@ def _activation(function: Any) -> Activation | None:
 class OnKernels(keras.layers.RNN):  # type: ignore[misc]
     """The loop over the steps; the next of a class's bases is one of Keras' layers."""
 
+    drops_at_1 = False  # whether Keras drops all at a rate of 1, or nothing
+
     def _kernel_cell(self) -> Cell | None:
         """The cell of fastrnn that computes what Keras' does, or None."""
         raise NotImplementedError
+
+    def _dropped_cell(self) -> Cell | None:
+        """The same with recurrent_dropout, or None."""
+        return None
 
     def _kernel_order(self, columns: Any) -> Any:
         """Columns by Keras' gates, in the order of fastrnn's."""
@@ -83,12 +90,22 @@ class OnKernels(keras.layers.RNN):  # type: ignore[misc]
 
     def _why_not_this_call(self, sequences: Any, training: bool) -> str | None:
         """Why the kernels do not run a call, or None."""
-        if training and self.cell.recurrent_dropout:
-            return "have no recurrent_dropout, so while training Keras' loop runs"
+        known = self._cell_of_call(training)
+        if known is None:
+            return "drop h once for all gates; recurrent_dropout has a mask a gate, so while training Keras' loop runs"
         if 0 in sequences.shape:
             return "take no empty input"
-        reason: str | None = _backend().why_not_this_call(self._kernel_cell(), sequences)
+        reason: str | None = _backend().why_not_this_call(known, sequences)
         return reason
+
+    def _is_dropping(self, rate: float, training: bool) -> bool:
+        """Whether a dropout of Keras' does anything."""
+        return training and (0 < rate < 1 or (rate == 1 and self.drops_at_1))
+
+    def _cell_of_call(self, training: bool) -> Cell | None:
+        """The kernels' cell with what Keras drops in training, or None."""
+        is_dropping = self._is_dropping(self.cell.recurrent_dropout, training)
+        return self._dropped_cell() if is_dropping else self._kernel_cell()
 
     def inner_loop(self, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
         """Run the steps: the last output, all outputs, and the final states, as Keras has them."""
@@ -102,16 +119,19 @@ class OnKernels(keras.layers.RNN):  # type: ignore[misc]
         x = ops.cast(sequences, cell.compute_dtype)
         mask = self._as_mask(mask, x)
         kernel = ops.convert_to_tensor(cell.kernel)
-        if training and cell.dropout:
+        if self._is_dropping(cell.dropout, training):
             x, kernel = self._drop(x, kernel)
+        dropped = None
+        if self._is_dropping(cell.recurrent_dropout, training):
+            dropped = cell.get_recurrent_dropout_mask(states[0])
         weights = [self._kernel_order(kernel), self._kernel_order(ops.convert_to_tensor(cell.recurrent_kernel))]
         weights = [ops.transpose(columns) for columns in weights]
         if cell.bias is not None:
             weights += self._biases(ops.convert_to_tensor(cell.bias))
-        known = self._kernel_cell()
-        assert known is not None  # as `why_not` has seen
+        known = self._cell_of_call(training)
+        assert known is not None  # as `_why_not_this_call` has seen
         spec = Spec(known, self.go_backwards, self.return_sequences, bool(training), not self.zero_output_for_mask)
-        y, states_n = _backend().run(spec, x, mask, states, weights, self._warn)
+        y, states_n = _backend().run(spec, x, mask, dropped, states, weights, self._warn)
         return *self._outputs(y, states[0], states_n[0], mask), states_n
 
     def _as_mask(self, mask: Any, x: Any) -> Any:
@@ -211,6 +231,16 @@ def _simple_rnn(activation: Any) -> Cell | None:
     return CELLS[name] if name in CELLS else rnn_with(function)
 
 
+@functools.cache
+def dropped_rnn(function: Activation) -> Cell:
+    """An RNN whose product takes h times a mask, the same at all steps."""
+
+    def rnn(a: Any, prev: Any, e: Any) -> Any:
+        return function(a.h(e.drop(prev.h)))
+
+    return replace(cell(gates="h", dropout={"drop": "sequence"})(rnn), name=f"dropped_rnn({function})")
+
+
 USUAL = ("tanh", "sigmoid")
 _said: weakref.WeakKeyDictionary[OnKernels, set[str]] = weakref.WeakKeyDictionary()
 
@@ -226,8 +256,8 @@ class LSTM(OnKernels, keras.layers.LSTM):  # type: ignore[misc]
     Arguments, variables, calls, results and files are those of keras.layers.LSTM, which it is a subclass of. The
     kernels run float32 and float64 on the CPU, with Keras' activations of single units, masks anywhere in the
     sequence, any state, dropout, in either direction, forward and backward; on Keras' torch, JAX and TensorFlow
-    backends, eager and compiled. All else (activations of your own, softmax, recurrent_dropout while training, other
-    dtypes, a GPU) runs on Keras' own path, and a warning says why, once a layer.
+    backends, eager and compiled. All else (activations of your own, softmax, recurrent_dropout of an LSTM or GRU while
+    training, other dtypes, a GPU) runs on Keras' own path, and a warning says why, once a layer.
 
     On TensorFlow, XLA cannot compile a model with it: Keras then takes jit_compile=False. On TensorFlow and JAX there
     is no second derivative. ``use_cudnn`` and ``implementation`` make no difference but in how dropout is drawn.
@@ -277,5 +307,11 @@ class SimpleRNN(OnKernels, keras.layers.SimpleRNN):  # type: ignore[misc]
     (3, 20)
     """
 
+    drops_at_1 = True
+
     def _kernel_cell(self) -> Cell | None:
         return _simple_rnn(self.cell.activation)
+
+    def _dropped_cell(self) -> Cell | None:
+        function = _activation(self.cell.activation)
+        return None if function is None else dropped_rnn(function)

@@ -34,7 +34,13 @@ def why_not_this_call(cell: Cell, x: Any) -> str | None:
 
 
 def run(
-    spec: Spec, x: Any, mask: Any, states: Sequence[Any], weights: Sequence[Any], warn: Callable[[str], None]
+    spec: Spec,
+    x: Any,
+    mask: Any,
+    dropped: Any,
+    states: Sequence[Any],
+    weights: Sequence[Any],
+    warn: Callable[[str], None],
 ) -> tuple[Any, list[Any]]:
     """y (N, T, H), or None if it is not wanted, and the final states (N, H)."""
     from fastrnn.jax import layer  # which needs what `why_not` looks for
@@ -44,7 +50,7 @@ def run(
         layer.known(spec.cell),
         1,
         FIELDS[: len(weights)],
-        () if mask is None else ("mask",),
+        tuple([name for name, its in (("mask", mask), ("dropped", dropped)) if its is not None]),
         "last" if spec.hold else "zero",
         "zero",
         next(name for name, module in BACKENDS.items() if module == backend.__name__),
@@ -53,5 +59,7 @@ def run(
     if spec.go_backwards:
         steps_first = [jnp.flip(array, 0) for array in steps_first]
     x, *given = steps_first
+    if dropped is not None:
+        given.append(dropped)
     y, *states_n = layer.run(what, x, given, [state[None] for state in states], weights)
     return jnp.swapaxes(y, 0, 1) if spec.sequences else None, [state[0] for state in states_n]

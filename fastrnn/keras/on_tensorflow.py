@@ -28,7 +28,13 @@ def why_not_this_call(cell: Cell, x: Any) -> str | None:
 
 
 def run(
-    spec: Spec, x: Any, mask: Any, states: Sequence[Any], weights: Sequence[Any], warn: Callable[[str], None]
+    spec: Spec,
+    x: Any,
+    mask: Any,
+    dropped: Any,
+    states: Sequence[Any],
+    weights: Sequence[Any],
+    warn: Callable[[str], None],
 ) -> tuple[Any, list[Any]]:
     """y (N, T, H), or None if it is not wanted, and the final states."""
     x, *others = map(tf.convert_to_tensor, (x, *states, *weights))  # of variables there would have to be more to say
@@ -38,7 +44,7 @@ def run(
 
     def given(tensors: Sequence[Any]) -> Given:
         """What tensors are a call's; masks have no gradient and are none of them."""
-        return Given(tensors[0], mask, tensors[1 : 1 + count], tensors[1 + count :])
+        return Given(tensors[0], mask, dropped, tensors[1 : 1 + count], tensors[1 + count :])
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def layer(*tensors: Any) -> Any:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from fastrnn.cells import Cell, WrittenCell
 from fastrnn.keras.spec import FIELDS, Spec
+from fastrnn.steps import Ragged
 from fastrnn.torch.modules import Layers, why_not_here
 from fastrnn.torch.operator import Written, is_traced, layer, why_no_tapes
 
@@ -33,6 +35,7 @@ def run(
     spec: Spec,
     x: Tensor,  # (N, T, I)
     mask: Tensor | None,  # (N, T)
+    dropped: Tensor | None,  # (N, H), of the cell's dropout
     states: Sequence[Tensor],  # (N, H) each
     weights: Sequence[Tensor],  # in torch.nn's order and layout
     warn: Callable[[str], None],
@@ -41,7 +44,10 @@ def run(
     if x.is_meta:  # Keras builds models so
         return x.new_empty((*x.shape[:2], states[0].shape[1])), list(states)
     cell = spec.cell
-    named = Written(cell, FIELDS[: len(weights)]) if isinstance(cell, WrittenCell) else cell.name
+    named: str | Written = cell.name
+    if isinstance(cell, WrittenCell):
+        beside = () if dropped is None else (dropped.detach().numpy().copy(),)
+        named = Written(cell, FIELDS[: len(weights)], [beside])
     if spec.go_backwards:
         x, mask = x.flip(1), None if mask is None else mask.flip(1)
     initial = [state[None] for state in states]
@@ -72,6 +78,12 @@ class _OneLayer(Layers):
 
     def _warn(self, reason: str) -> None:
         self._say(reason)
+
+    def _forward_packed(self, packed: PackedSequence, states: Sequence[Tensor], ragged: Ragged, beside: Any) -> Any:
+        if isinstance(self._cell, Written):
+            order = ragged.sources[0] % ragged.shape[1]
+            self._cell = self._cell._replace(extra=[tuple([array[order] for array in its]) for its in self._cell.extra])
+        return super()._forward_packed(packed, states, ragged, beside)
 
     def pair(self, states: Sequence[Tensor]) -> Any:
         """States as modules take and return them: one alone, or a tuple."""

@@ -12,7 +12,7 @@ __all__ = ["FIELDS", "Spec"]
 class Spec(NamedTuple):
     """All of a call that is not an array; hashable, so that traced functions can be kept by it."""
 
-    cell: Cell
+    cell: Cell  # which may take dropout of h, as `layers.dropped_rnn` does: then a call has its mask
     go_backwards: bool  # the steps are taken from the last to the first, and y has them in the order they are taken
     sequences: bool  # whether y is wanted, and not the final states alone
     keep: bool  # whether a backward is to be expected

@@ -221,18 +221,20 @@ class _Problem:
             for reverse, (part, its_kept) in enumerate(zip(self.parts(y), _split(kept, self.directions), strict=True))
         ]
 
-    def gradients(self, tapes: list[ops.Tape], dy: Tensor | None, dstate_n: Sequence[Tensor | None]) -> Gradients:
-        """Run backward on the tapes, which it uses up."""
+    def gradients(
+        self, tapes: list[ops.Tape], dy: Tensor | None, dstate_n: Sequence[Tensor | None], of_x: bool = True
+    ) -> Gradients:
+        """Run backward on the tapes, which it uses up; that of x is None unless `of_x`."""
         dstates_n = [None if d is None else _array(d, "the gradient of a final state") for d in dstate_n]
         dx: Array | None = None
         dstates_0: list[State] = []
         dweights: list[Tensor] = []
         for direction, its_dy in enumerate(self.parts(None if dy is None else _array(dy, "dy"))):
             its_dstate_n = tuple([None if d is None else d[direction] for d in dstates_n])
-            dx, dstate_0, its_dweights = ops.backward(tapes[direction], its_dy, its_dstate_n, dx)
+            dx, dstate_0, its_dweights = ops.backward(tapes[direction], its_dy, its_dstate_n, dx, of_x=of_x)
             dstates_0.append(dstate_0)
             dweights += [torch.from_numpy(w) for w in its_dweights if w is not None]  # in torch.nn's order
-        return torch.from_numpy(dx), _tensors(dstates_0), dweights
+        return torch.from_numpy(dx) if of_x else None, _tensors(dstates_0), dweights
 
 
 def _operator(
@@ -525,7 +527,7 @@ class _Layer(torch.autograd.Function):
                 problem = _Problem(x, batch_sizes, state, weights, ctx.cell)
                 _, _, tapes = problem.run(keep=True)
             try:
-                gradients = problem.gradients(tapes, dy, dstate_n)
+                gradients = problem.gradients(tapes, dy, dstate_n, ctx.needs_input_grad[3])
             except RuntimeError:
                 if not _are_batched(dy, *dstate_n):
                     raise

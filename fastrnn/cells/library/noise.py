@@ -12,9 +12,10 @@ __all__ = ["gal_gru", "gal_lstm", "semeniuta_gru", "semeniuta_lstm", "zoneout_gr
 
 @cell(gates="i f g o", states="h c", dropout={"drop": "sequence"})
 def gal_lstm(a: Any, prev: Any, e: Any) -> Any:
-    """LSTM with the same dropout of h at all steps (Gal and Ghahramani, 2016, weights tied), Keras' recurrent_dropout.
+    """LSTM with the same dropout of h at all steps (Gal and Ghahramani, 2016, weights tied).
 
-    The dropout of its input, which the paper has too, is a layer's before.
+    Each gate has a mask of its own in Keras' recurrent_dropout. The dropout of its input, which the paper has too, is a
+    layer's before.
     """
     h = e.drop(prev.h)
     i, f, g, o = sigmoid(a.i(h)), sigmoid(a.f(h)), tanh(a.g(h)), sigmoid(a.o(h))
