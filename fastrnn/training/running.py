@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastrnn.distributed.group import Group, check_group, send, sum_in_order
+from fastrnn.distributed.sharing import Flat
 from fastrnn.errors import FastrnnError
 from fastrnn.parameters import Array
 from fastrnn.training.clipping import clip_global_norm, clip_value
@@ -63,12 +65,13 @@ def _perplexity(loss: float) -> float:
 
 
 class Gradients(NamedTuple):
-    """What a batch gives an update."""
+    """What a batch gives an update, or what this process's part of a batch gives."""
 
     loss: float
-    grads: dict[str, Array]
+    grads: Mapping[str, Array] | None  # None where there is no part
     size: int  # how many terms the loss is the mean of
     state: Any  # that the next batch begins with
+    total: int  # how many terms the loss of the whole batch is the mean of
 
 
 class Run:
@@ -99,6 +102,10 @@ class Run:
         self._clip, self._clip_value = clip, clip_value
         self._state: Any = None  # at the end of the last batch
         self._halfway = False
+        self.asks_to_stop: Callable[[], bool] = lambda: False  # asked before each step and evaluation
+        self._group: Group | None = None
+        self._flat = Flat({})
+        self._has_met = self._stops = False  # of a group: whether its processes have met, and whether one asks to stop
 
     @property
     def total_steps(self) -> int:
@@ -116,12 +123,57 @@ class Run:
         raise NotImplementedError
 
     def _gradients(self) -> Gradients:
-        """Run forward and backward over the batch of the next step."""
+        """Run forward and backward over the batch of the next step, or this process's part of it."""
         raise NotImplementedError
 
     def _held_out_loss(self) -> float:
-        """Return the loss that tells which parameters are the best."""
+        """Return the loss that tells which parameters are the best, the same in every process."""
         raise NotImplementedError
+
+    def _identity(self) -> Any:
+        """Return what all processes of a group must have in common, as text or numbers by name."""
+        raise NotImplementedError
+
+    def _take_part(self) -> None:
+        """Keep of the state, which is that of a whole batch, this process's part."""
+
+    def _bring_together(self) -> None:
+        """Make the state of the whole batch known to the first process, for a checkpoint."""
+
+    def share(self, group: Group) -> None:
+        """Do the run in the processes of a group, each on its part of every batch; to be said before the first step.
+
+        Every process makes the same run and iterates over `run`. Parameters, optimizer and steps are then those of the
+        first process, which may have resumed a checkpoint, and which is to write them.
+
+        Parameters
+        ----------
+        group
+            From `fastrnn.distributed.connect`, or an engine of one's own; see `fastrnn.distributed.Group`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no group.
+        """
+        self._group = check_group("group", group)
+        self._flat = Flat(self.model.parameters)
+        self._has_met = False
+
+    @property
+    def processes(self) -> int:
+        """How many processes share a batch."""
+        return self._place[1]
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """The rank of this process, and how many there are."""
+        return (0, 1) if self._group is None else (self._group.rank, self._group.size)
+
+    def _seed_of_step(self, seed: int) -> tuple[int, ...]:
+        """What seeds dropout: the step and the process alone, so that a resumed run drops the same."""
+        rank, _ = self._place
+        return (seed, self.step, rank) if rank else (seed, self.step)
 
     @property
     def step(self) -> int:
@@ -158,20 +210,33 @@ class Run:
             If an exception has broken off an update half way, which is the one thing that cannot be taken anew.
         """
         self._refuse_half()
+        self._meet()
+        self._stops = False
         while True:
+            if self._stops if self._group is not None else self.asks_to_stop():
+                break
             if self._evaluation_due():
-                yield self._evaluate()
+                evaluation = self._evaluate()
+                self._bring_together()
+                yield evaluation
+                continue
             if self.step >= self.total_steps or self.out_of_patience:
-                return
+                break
             yield self._take_step()
+        self._bring_together()
 
     def _take_step(self) -> Step:
         started = time.perf_counter()
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows ends the run with an error of its own
-            loss, grads, size, state = self._gradients()
+            loss, grads, _, state, total = found = self._gradients()
+            buffers = grads  # what is clipped
+            if self._group is not None:
+                loss, grads, buffers = self._add_up(self._group, found)
+            assert grads is not None
+            assert buffers is not None
             if self._clip_value < math.inf:
-                clip_value(grads, self._clip_value)
-            norm = clip_global_norm(grads, self._clip)
+                clip_value(buffers, self._clip_value)
+            norm = clip_global_norm(buffers, self._clip)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise DivergenceError(
                     f"training diverged at step {self.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}; "
@@ -183,7 +248,56 @@ class Run:
         self._state = state
         self.losses.append(loss)
         self._halfway = False
-        return Step(self.step, loss, size, time.perf_counter() - started)
+        return Step(self.step, loss, total, time.perf_counter() - started)
+
+    def _add_up(self, group: Group, found: Gradients) -> tuple[float, Mapping[str, Array], Mapping[str, Array]]:
+        """Return the loss and gradients of the whole batch, and the arrays that hold these end to end.
+
+        A part counts by its terms. That a process asks to stop, all learn at the same step.
+        """
+        share = found.size / found.total
+        told = np.array([found.loss * share, self.asks_to_stop()])
+        self._flat.take(found.grads, share)
+        sum_in_order(group, told)
+        self._flat.sum(group)
+        self._stops = bool(told[1])
+        return float(told[0]), self._flat.views, self._flat.buffers
+
+    def _meet(self) -> None:
+        """Take over where the first process of the group is; ValueError if one is in another run."""
+        if self._group is None or self._has_met:
+            return
+        group, identity = self._group, self._identity()
+        expected = send(group, identity)
+        differing = np.zeros(group.size, np.int64)
+        differing[group.rank] = identity != expected
+        sum_in_order(group, differing)
+        if differing.any():
+            what = [name for name in expected if identity.get(name) != expected[name]]
+            mine = f": {', '.join(what)} of this one" if what else ""
+            raise ValueError(
+                f"process {differing.argmax()} of the group has other data or arguments than the first{mine}; "
+                "expected the same in all: each takes its part by itself"
+            )
+        there = send(group, self._whereabouts())
+        if group.rank:
+            self.model.load_state_dict(there["parameters"])
+            self.optimizer.load_state_dict(there["optimizer"])
+            self.best, self.losses, self._state = there["best"], there["losses"], there["state"]
+            self.evaluations = there["evaluations"]
+        self._take_part()
+        self._has_met = True
+
+    def _whereabouts(self) -> dict[str, Any]:
+        """Where the run is, for processes that join it."""
+        return {
+            "parameters": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": dict(self.best),
+            "losses": self.losses,
+            "evaluations": self.evaluations,
+            "state": self._state,
+        }
 
     def _evaluation_due(self) -> bool:
         done = bool(self.evaluations) and self.evaluations[-1].step == self.step
