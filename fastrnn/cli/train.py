@@ -199,6 +199,10 @@ def train(
 
         source = ", ".join(map(str, texts)) or "names of dinosaurs"
         subject = f"text   {source}: {len(text):,} characters, {_describe_vocabulary(trainer.tokenizer)}"
+        try:
+            trainer.check_processes(workers if group is None else group.size)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
         if workers > 1:
             group = held.enter_context(start(workers))
         if group is not None:

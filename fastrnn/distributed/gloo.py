@@ -45,7 +45,7 @@ class Gloo(Exchange):
 
 
 def gloo(process_group: Any = None) -> Gloo:
-    """Return the group of a process group of torch.distributed; of all processes that torchrun started if none is given.
+    """Return the group of a process group of torch.distributed; of all that torchrun started if none is given.
 
     Raises
     ------

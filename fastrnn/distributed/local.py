@@ -182,11 +182,12 @@ def _accept(server: socket.socket, token: str, children: Sequence[Child]) -> dic
         with suppress(TimeoutError):
             each, _ = server.accept()
             each.settimeout(PATIENCE)
-            with suppress(OSError, ValueError):  # of somebody else, who knows no token
-                rank, _, theirs = _line(each).partition(" ")
-                if hmac.compare_digest(theirs, token):
-                    _prepare(each)
-                    found[int(rank)] = each
+            rank, _, theirs = _line(each).partition(" ")
+            if hmac.compare_digest(theirs.encode(), token.encode()):
+                _prepare(each)
+                found[int(rank)] = each
+            else:  # somebody else
+                each.close()
         for child in children:
             if child.rank not in found and child.poll() is not None:
                 raise WorkerError(child.describe_end())
@@ -196,12 +197,10 @@ def _accept(server: socket.socket, token: str, children: Sequence[Child]) -> dic
 def _line(each: socket.socket) -> str:
     """What comes first from a socket, up to the end of the line."""
     data = b""
-    while not data.endswith(b"\n") and len(data) < 100:
-        byte = each.recv(1)
-        if not byte:
-            break
-        data += byte
-    return data.decode("ascii").strip()
+    with suppress(OSError):
+        while not data.endswith(b"\n") and len(data) < 100 and (byte := each.recv(1)):
+            data += byte
+    return data.decode("ascii", "replace").strip()
 
 
 def _prepare(each: socket.socket) -> None:

@@ -227,7 +227,7 @@ def fit(
     path = None if checkpoint is None else check_path("checkpoint", checkpoint)
     if path is None and resume:
         raise ValueError("resume is True, but checkpoint is None; expected the path of a checkpoint")
-    check_positive("workers", workers)
+    run.check_processes(check_positive("workers", workers))
     if group is not None:
         if workers > 1:
             raise ValueError(f"workers is {workers} and group is given; expected one of them")
@@ -438,19 +438,19 @@ class Fitting(Run):
         self._group.broadcast(told)
         return type(value)(told[0])
 
-    def share(self, group: Group) -> None:
-        """Do the run in the processes of a group; ValueError if a batch has fewer sequences."""
-        super().share(group)
-        if group.size > self._batch_size:
-            raise ValueError(
-                f"batch_size is {self._batch_size}; expected at least {group.size}, one sequence for each process"
-            )
+    @property
+    def _rows(self) -> int:
+        return self._batch_size
 
     def _identity(self) -> dict[str, Any]:
         return self._description()
 
     def _whereabouts(self) -> dict[str, Any]:
         return super()._whereabouts() | {"epochs": self.epochs}
+
+    def _go_to(self, there: Mapping[str, Any]) -> None:
+        super()._go_to(there)
+        self.epochs = there["epochs"]
 
     def history(self, stopped: str) -> History:
         """Return what was seen."""

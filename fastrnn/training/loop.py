@@ -12,7 +12,7 @@ import numpy as np
 from fastrnn.backends import check_run
 from fastrnn.cells import WrittenCell
 from fastrnn.checks import check_instance, shown
-from fastrnn.distributed.group import Group, sum_in_order
+from fastrnn.distributed.group import sum_in_order
 from fastrnn.errors import FastrnnError
 from fastrnn.parameters import Array
 from fastrnn.training.batches import Lines
@@ -146,30 +146,9 @@ class Trainer(Run):
             total = float(whole[0])
         return total / tokens
 
-    def share(self, group: Group) -> None:
-        """Do the run in the processes of a group, each on its part of every batch; to be said before the first step.
-
-        Every process makes the same trainer, of the same text and settings, and iterates over `run`; parameters,
-        optimizer and steps are then those of the first process, which may have resumed a checkpoint. It can `save`
-        after an evaluation and at the end. The losses are those of one process, to rounding, and the same number of
-        processes gives the same bits. Dropout is drawn by each process, so that it depends on their number.
-
-        Parameters
-        ----------
-        group
-            From `fastrnn.distributed.connect`, or an engine of one's own; see `fastrnn.distributed.Group`.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If it is no group, or has more processes than a batch has rows.
-        """
-        super().share(group)
-        if group.size > self.settings.batch_size:
-            raise ValueError(
-                f"group has {group.size} processes, but a batch {self.settings.batch_size} rows; "
-                "expected a row for each of them: fewer processes, or a larger batch_size"
-            )
+    @property
+    def _rows(self) -> int:
+        return self.settings.batch_size
 
     def _identity(self) -> dict[str, Any]:
         settings = vars(self.settings) | {"cell": describe_cell(self.settings.cell)}

@@ -130,6 +130,11 @@ class Run:
         """Return the loss that tells which parameters are the best, the same in every process."""
         raise NotImplementedError
 
+    @property
+    def _rows(self) -> int:
+        """How many sequences a batch has, at most."""
+        raise NotImplementedError
+
     def _identity(self) -> Any:
         """Return what all processes of a group must have in common, as text or numbers by name."""
         raise NotImplementedError
@@ -140,11 +145,21 @@ class Run:
     def _bring_together(self) -> None:
         """Make the state of the whole batch known to the first process, for a checkpoint."""
 
+    def check_processes(self, processes: int) -> None:
+        """ValueError unless there is something to do for so many processes."""
+        if processes > self._rows:
+            raise ValueError(
+                f"there are {processes} processes, but a batch has {self._rows} sequences; "
+                "expected one for each: fewer processes, or a larger batch_size"
+            )
+
     def share(self, group: Group) -> None:
         """Do the run in the processes of a group, each on its part of every batch; to be said before the first step.
 
-        Every process makes the same run and iterates over `run`. Parameters, optimizer and steps are then those of the
-        first process, which may have resumed a checkpoint, and which is to write them.
+        Every process makes the same run and iterates over `run`; parameters, optimizer and steps are then those of the
+        first process, which may have resumed a checkpoint. It can save one after an evaluation and at the end. The
+        losses are those of one process, to rounding, and the same number of processes gives the same bits. Dropout is
+        drawn by each process, so that it depends on their number.
 
         Parameters
         ----------
@@ -154,9 +169,10 @@ class Run:
         Raises
         ------
         TypeError, ValueError
-            If it is no group.
+            If it is no group, or has more processes than a batch has sequences.
         """
         self._group = check_group("group", group)
+        self.check_processes(group.size)
         self._flat = Flat(self.model.parameters)
         self._has_met = False
 
@@ -281,10 +297,7 @@ class Run:
             )
         there = send(group, self._whereabouts())
         if group.rank:
-            self.model.load_state_dict(there["parameters"])
-            self.optimizer.load_state_dict(there["optimizer"])
-            self.best, self.losses, self._state = there["best"], there["losses"], there["state"]
-            self.evaluations = there["evaluations"]
+            self._go_to(there)
         self._take_part()
         self._has_met = True
 
@@ -298,6 +311,13 @@ class Run:
             "evaluations": self.evaluations,
             "state": self._state,
         }
+
+    def _go_to(self, there: Mapping[str, Any]) -> None:
+        """Be where `_whereabouts` says."""
+        self.model.load_state_dict(there["parameters"])
+        self.optimizer.load_state_dict(there["optimizer"])
+        self.best, self.losses, self._state = there["best"], there["losses"], there["state"]
+        self.evaluations = there["evaluations"]
 
     def _evaluation_due(self) -> bool:
         done = bool(self.evaluations) and self.evaluations[-1].step == self.step
