@@ -381,10 +381,11 @@ def test_somebody_else_who_connects_is_turned_away(monkeypatch):
 
 
 COMMAND = [sys.executable, "-m", "fastrnn", "train", "--hidden", "24", "--evaluate-every", "5", "--batch-size", "6"]
+COMMAND += ["--learning-rate", "0.01"]
 
 
 def train(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return run_watched([*COMMAND, "--out", str(out), "--learning-rate", "0.01", *options], 120)
+    return run_watched([*COMMAND, "--out", str(out), *options], 120)
 
 
 def test_the_command_trains_in_processes_and_goes_on_in_one(tmp_path):
@@ -541,6 +542,14 @@ def test_the_command_under_mpirun(tmp_path):
 def test_sixteen_processes_have_the_losses_of_one_and_always_the_same_bits():
     runs = [told(by_mpi(16).stdout) for _ in range(2)]
     assert runs[0] == runs[1] == {"16": expected(16)}
+
+
+@pytest.mark.long
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: .ci/long engines")
+def test_an_engine_on_ray():
+    run = run_watched([sys.executable, ROOT / "examples" / "on_ray.py"], 300)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("in one process") == 3
 
 
 def test_missing_engines_are_named(monkeypatch):

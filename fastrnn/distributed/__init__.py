@@ -38,6 +38,12 @@ def connect() -> Group | None:
 
 
 def processes_here() -> int:
-    """Return how many of them are on this machine, as their launcher says, which share its CPUs."""
+    """Return how many of these processes are on this machine, which share its CPUs; what no launcher started is one.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> threads = max(1, fastrnn.get_num_threads() // processes_here())
+    """
     names = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
     return max(1, *(int(os.environ.get(name, "1")) for name in names))

@@ -26,7 +26,7 @@ def equal_work(work: Array, size: int) -> list[Array]:
     Examples
     --------
     >>> equal_work(np.array([3, 9, 4, 5]), 2)
-    [array([0, 3]), array([1, 2])]
+    [array([0, 1]), array([2, 3])]
     """
     if not len(work) or (work == work[0]).all():
         return np.array_split(np.arange(len(work)), size)

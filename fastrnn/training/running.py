@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastrnn.checks import check_positive
 from fastrnn.distributed.group import Group, check_group, send, sum_in_order
 from fastrnn.distributed.sharing import Flat
 from fastrnn.errors import FastrnnError
@@ -147,7 +148,7 @@ class Run:
 
     def check_processes(self, processes: int) -> None:
         """ValueError unless there is something to do for so many processes."""
-        if processes > self._rows:
+        if check_positive("processes", processes) > self._rows:
             raise ValueError(
                 f"there are {processes} processes, but a batch has {self._rows} sequences; "
                 "expected one for each: fewer processes, or a larger batch_size"
