@@ -307,7 +307,8 @@ def _tell_end(trainer: Trainer, stop: Stop, console: PlainConsole) -> None:
     console.print()
     if stop.signal is not None or (trainer.step < trainer.total_steps and not trainer.out_of_patience):
         end = f"stopped after step {trainer.step:,} of {trainer.total_steps:,}"
-        console.tell(f"{end}; the same command with --resume goes on as if it had not been")
+        on = "as if it had not been" if trainer.can_save else "from the last evaluation"
+        console.tell(f"{end}; the same command with --resume goes on {on}")
     elif trainer.step < trainer.total_steps:
         console.tell(
             f"stopped after step {trainer.step:,}: the last {trainer.settings.patience} evaluations were no better"
