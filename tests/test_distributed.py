@@ -186,10 +186,23 @@ def test_processes_with_other_data_or_arguments_are_refused():
         X, y = ragged()
         fit(model(), X[group.rank :], y[group.rank :], progress=False, group=group)
 
-    with pytest.raises(ValueError, match="process 1 of the group has other data or arguments than the first"):
-        together(2, other_data)
-    with pytest.raises(ValueError, match="process 2 of the group has other data or arguments"):
-        together(3, lambda group: fitted(group, seed=group.rank // 2))
+    def other_model(group: Any) -> None:
+        rnn = Last(fastrnn.GRU(3, 4 + group.rank, seed=0))
+        fit(Sequential(rnn, Linear(rnn.rnn.hidden_size, 2)), *ragged(), progress=False, group=group)
+
+    def other_settings(group: Any) -> None:
+        trained(group, hidden_size=9 - group.rank // 2, seed=group.rank // 2)
+
+    for size, work, rank, what in (
+        (2, other_data, 1, "the data"),
+        (2, other_model, 1, "the model"),
+        (2, lambda group: fitted(group, epochs=1 + group.rank), 1, "epochs"),
+        (3, other_settings, 2, "hidden_size, seed, the model"),
+    ):
+        with pytest.raises(
+            ValueError, match=f"^process {rank} of the group differs from the first in {what}; "
+        ):
+            together(size, work)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import modules
+from fastrnn import backends, modules, threads
 from fastrnn.checks import (
     Array,
     check_choice,
@@ -245,7 +245,8 @@ def fit(
     shared |= {"patience": patience, "class_weight": class_weight, "sample_weight": sample_weight, "seed": seed}
     with start(workers) as processes, limited_threads(workers):
         run.share(processes)
-        call(processes, _assist, model=model, X=X, y=y, optimizer=_unbound(optimizer), **shared)
+        here = {"backend": backends.info().used, "num_threads": threads.get_num_threads()}
+        call(processes, _assist, model=model, X=X, y=y, optimizer=_unbound(optimizer), here=here, **shared)
         return _follow(run, calls, progress, path)
 
 
@@ -258,12 +259,13 @@ def _unbound(optimizer: Any) -> Any:
     return other
 
 
-def _assist(group: Group, model: Any, X: Any, y: Any, optimizer: Any, **shared: Any) -> None:
-    """What another process does of a call of `fit`."""
+def _assist(group: Group, model: Any, X: Any, y: Any, optimizer: Any, here: Mapping[str, Any], **shared: Any) -> None:
+    """What another process does of a call of `fit`, on the backend and the threads that the first one has."""
+    backends.use_backend(here["backend"])
+    threads.set_num_threads(here["num_threads"])
     if isinstance(optimizer, Optimizer):
         optimizer._parameters = dict(model.parameters)
-    with limited_threads(group.size):
-        fit(model, X, y, optimizer=optimizer, progress=False, group=group, **shared)
+    fit(model, X, y, optimizer=optimizer, progress=False, group=group, **shared)
 
 
 def predict(model: Any, X: Any, *, batch_size: int = AT_ONCE) -> Any:
@@ -443,7 +445,9 @@ class Fitting(Run):
         return self._batch_size
 
     def _identity(self) -> dict[str, Any]:
-        return self._description()
+        described = self._description()
+        described["the data"] = described.pop("data_sha256")
+        return described | {"epochs": self._epochs, "patience": self._patience}
 
     def _whereabouts(self) -> dict[str, Any]:
         return super()._whereabouts() | {"epochs": self.epochs}

@@ -136,8 +136,8 @@ class Run:
         """How many sequences a batch has, at most."""
         raise NotImplementedError
 
-    def _identity(self) -> Any:
-        """Return what all processes of a group must have in common, as text or numbers by name."""
+    def _identity(self) -> dict[str, Any]:
+        """Return what all processes of a group must have in common besides the model, by name."""
         raise NotImplementedError
 
     def _take_part(self) -> None:
@@ -284,17 +284,19 @@ class Run:
         """Take over where the first process of the group is; ValueError if one is in another run."""
         if self._group is None or self._has_met:
             return
-        group, identity = self._group, self._identity()
+        group = self._group
+        shapes = {name: (p.shape, p.dtype.str) for name, p in self.model.parameters.items()}
+        identity = self._identity() | {"the model": shapes}
         expected = send(group, identity)
-        differing = np.zeros(group.size, np.int64)
-        differing[group.rank] = identity != expected
+        differing = np.zeros((group.size, len(expected)), np.int64)
+        differing[group.rank] = [identity.get(name) != value for name, value in expected.items()]
         sum_in_order(group, differing)
         if differing.any():
-            what = [name for name in expected if identity.get(name) != expected[name]]
-            mine = f": {', '.join(what)} of this one" if what else ""
+            rank = int(differing.any(axis=1).argmax())
+            what = [name for name, differs in zip(expected, differing[rank], strict=True) if differs]
             raise ValueError(
-                f"process {differing.argmax()} of the group has other data or arguments than the first{mine}; "
-                "expected the same in all: each takes its part by itself"
+                f"process {rank} of the group differs from the first in {', '.join(what)}; expected the same data and "
+                "arguments in all: each takes its part by itself"
             )
         there = send(group, self._whereabouts())
         if group.rank:
