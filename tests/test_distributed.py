@@ -83,6 +83,8 @@ def test_work_is_dealt_so_that_none_has_more_than_one_sequence_above_another():
             loads = [int(work[share].sum()) for share in shares]
             assert sorted(np.concatenate(shares).tolist()) == list(range(n))
             assert max(loads) - min(loads) <= work.max(initial=0)
+    one_long = np.array([1, 1, 1, 9, 1, 1, 1, 1, 1, 1])
+    assert [int(one_long[share].sum()) for share in equal_work(one_long, 2)] == [9, 9]
     assert [share.tolist() for share in equal_work(np.full(5, 3), 2)] == [[0, 1, 2], [3, 4]]
 
 
