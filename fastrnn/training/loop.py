@@ -64,6 +64,8 @@ class Trainer(Run):
     losses : list of float
         One per step, in nats per token: character or word.
     evaluations : list of Evaluation
+    asks_to_stop : callable
+        Without arguments, asked before every step and evaluation; `run` ends where it returns True.
 
     Raises
     ------

@@ -172,8 +172,8 @@ class Run:
         TypeError, ValueError
             If it is no group, or has more processes than a batch has sequences.
         """
-        self._group = check_group("group", group)
-        self.check_processes(group.size)
+        self.check_processes(check_group("group", group).size)
+        self._group = group
         self._flat = Flat(self.model.parameters)
         self._has_met = False
 
@@ -230,7 +230,8 @@ class Run:
         self._meet()
         self._stops = False
         while True:
-            if self._stops if self._group is not None else self.asks_to_stop():
+            stops = self.asks_to_stop() if self._group is None else self._stops
+            if stops:
                 break
             if self._evaluation_due():
                 evaluation = self._evaluate()
