@@ -72,6 +72,7 @@ SUITES = {
     "saving": "test_saving.py",
     "loop": "test_training_loop.py",
     "fit": "test_fit.py",
+    "distributed": "test_distributed.py -k 'not gloo and not mpi and not command'",
     "sklearn": "test_sklearn.py -k 'not scikit'",
     "defaults": "test_training_defaults.py",
     "bench": "test_bench.py test_bench_cells.py -k 'wrong or torch_returns or yardsticks'",

@@ -1086,33 +1086,42 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ("fastrnn/training/loop.py", "loop"): [
         Mutant(
             "state_of_the_last_window_is_lost",
-            "self._state if batch.carries_on else None, batch.lengths",
-            "None, batch.lengths",
+            "self._state if part.carries_on else None, part.lengths",
+            "None, part.lengths",
         ),
         Mutant("best_is_the_last", 'self.best = dict(groups["best"])', 'self.best = dict(groups["model"])'),
-        Mutant(
-            "dropout_is_drawn_by_the_seed_alone",
-            "self.model.seed_dropout((self.settings.seed, self.step))",
-            "self.model.seed_dropout((self.settings.seed, 0))",
-        ),
+        Mutant("states_of_other_processes_are_lost", "sum_in_order(self._group, every)", "pass", "distributed"),
     ],
     ("fastrnn/training/running.py", "loop"): [
         Mutant("patience_waits_once_more", ">= self.patience", "> self.patience"),
         Mutant(
             "gradients_are_not_clipped",
-            "norm = clip_global_norm(grads, self._clip)",
-            "norm = clip_global_norm(grads, math.inf)",
+            "norm = clip_global_norm(buffers, self._clip)",
+            "norm = clip_global_norm(buffers, math.inf)",
             "fit",
         ),
+        Mutant("dropout_is_drawn_by_the_seed_alone", "else (seed, self.step)", "else (seed, 0)", "loop"),
+        Mutant("dropout_of_every_step_is_the_same", "else (seed, self.step)", "else (seed, 0)", "fit"),
+        Mutant(
+            "processes_drop_the_same", "(seed, self.step, rank) if rank", "(seed, self.step) if rank", "distributed"
+        ),
+        Mutant("processes_stop_one_by_one", "bool(told[1])", "self.asks_to_stop()", "distributed"),
     ],
     ("fastrnn/training/fitting.py", "fit"): [
         Mutant("epochs_are_in_one_order", "(self._seed, epoch)", "(self._seed, 0)"),
-        Mutant(
-            "dropout_of_every_step_is_the_same",
-            "seed_dropout((self._seed, self.step))",
-            "seed_dropout((self._seed, 0))",
-        ),
         Mutant("padding_has_a_gradient", "dy[real] = drows", "dy[...] = drows.mean()"),
+        Mutant("who_joins_forgets_the_epochs", 'self.epochs = there["epochs"]', "pass", "distributed"),
+    ],
+    ("fastrnn/distributed/group.py", "distributed"): [
+        Mutant("any_order_of_sums_will_do", 'if getattr(group, "ordered", False):', "if True:"),
+        Mutant("a_part_is_not_added_up", "self._gather(add_up(found), rows)", "self._gather(found[0], rows)"),
+    ],
+    ("fastrnn/distributed/sharing.py", "distributed"): [
+        Mutant("parts_count_the_same", "view.dtype.type(share)", "view.dtype.type(0.5)"),
+        Mutant("as_many_sequences_for_each", "(done + int(work[k]), rank)", "(done + 1, rank)"),
+    ],
+    ("fastrnn/distributed/local.py", "distributed"): [
+        Mutant("whoever_connects_is_let_in", "if hmac.compare_digest(theirs.encode(), token.encode()):", "if True:"),
     ],
     ("fastrnn/training/examples.py", "fit"): [
         Mutant("weights_are_not_of_mean_one", "weights *= count / total", "weights *= 1"),

@@ -14,6 +14,7 @@ import numpy as np
 import fastrnn
 from fastrnn import scratch, training
 from fastrnn.cells import reset_before_gru
+from fastrnn.distributed.local import Local
 from fastrnn.errors import FastrnnError
 from fastrnn.scratch import anbn, blog, course
 from fastrnn.stream import Stream
@@ -425,6 +426,8 @@ def of_training() -> dict[str, Row]:
             {"text": TEXT, "settings": settings(), "backend": None, "num_threads": 1},
         ),
         own + "Trainer.run": lambda: (lambda: list(trainer().run()), {}),
+        own + "Trainer.share": lambda: (trainer().share, {"group": Local(0, [])}),
+        own + "Trainer.check_processes": lambda: (trainer().check_processes, {"processes": 1}),
         own + "Trainer.save": lambda: (trainer().save, {"path": "saved.safetensors"}),
         own + "Trainer.resume": lambda: (
             t.Trainer.resume,
@@ -463,6 +466,8 @@ def of_training() -> dict[str, Row]:
                 "seed": 0,
                 "checkpoint": None,
                 "resume": False,
+                "workers": 1,
+                "group": None,
             },
         ),
         own + "predict": lambda: (

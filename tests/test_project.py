@@ -18,6 +18,7 @@ PUBLIC += [
     "fastrnn.scratch.anbn",
     "fastrnn.scratch.blog",
     "fastrnn.scratch.course",
+    "fastrnn.distributed",
     "fastrnn.torch",
     "fastrnn.jax",
     "fastrnn.keras",

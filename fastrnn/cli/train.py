@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text as Styled
 
 import fastrnn
+from fastrnn import distributed
 from fastrnn.cli.lock import exclusive
 from fastrnn.cli.options import (
     AT_LEAST_ONE,
@@ -29,6 +31,9 @@ from fastrnn.cli.options import (
     PlainConsole,
 )
 from fastrnn.cli.signals import Stop, stop_signals
+from fastrnn.distributed.group import Group, WorkerError, call, serve
+from fastrnn.distributed.local import share_of_threads, start
+from fastrnn.distributed.mpi import MPI
 from fastrnn.training import (
     DivergenceError,
     Evaluation,
@@ -125,6 +130,7 @@ OF_WORDS = ("max_words", "min_count", "output")  # settings that characters have
 @click.option("--temperature", type=TEMPERATURE, default=0.8, help="Of the samples; 0 always takes the likeliest.")
 @click.option("--backend", metavar="NAME", show_default="the fastest that runs here", help="See `fastrnn info`.")
 @click.option("--threads", type=AT_LEAST_ONE, show_default="all available CPUs")
+@click.option("--workers", type=AT_LEAST_ONE, default=1, help="Processes that share each batch.")
 @click.pass_context
 def train(
     context: click.Context,
@@ -135,6 +141,7 @@ def train(
     temperature: float,
     backend: str | None,
     threads: int | None,
+    workers: int,
     **settings: Any,
 ) -> None:
     """Train a model of characters or words on text files, or, without any, on the names of dinosaurs.
@@ -143,7 +150,14 @@ def train(
     on fast cores. A tenth is held out, drawn by the seed. The folder gets checkpoint.safetensors, which
     always holds the latest state and the best model, and loss.png. Ctrl-C, SIGTERM and SIGHUP save after the step in
     work and stop; --resume then goes on as if nothing had happened. A second Ctrl-C does not wait for the step.
+
+    With --workers, or started by mpirun or torchrun, several processes share each batch.
     """
+    group = distributed.connect()
+    if group is not None and workers > 1:
+        raise click.UsageError(f"--workers is for one process that starts others; {group.size} are started already.")
+    if group is not None and group.rank:
+        context.exit(_serve(group))
     given = {name: v for name, v in settings.items() if context.get_parameter_source(name) != ParameterSource.DEFAULT}
     lengths = [name for name in ("steps", "epochs", "minutes") if name in given]
     if len(lengths) > 1:
@@ -158,7 +172,14 @@ def train(
     checkpoint = out / "checkpoint.safetensors"
     used = backend or fastrnn.info().used
     options: dict[str, Any] = {"backend": used, "num_threads": threads}
+    cores = threads  # of all processes
+    if group is not None or workers > 1:
+        here, everywhere = (workers, workers) if group is None else (distributed.processes_here(), group.size)
+        options["num_threads"] = threads or share_of_threads(here)
+        cores = options["num_threads"] * everywhere
     with ExitStack() as held:
+        if group is not None:
+            held.enter_context(_ending(group))
         if resume:
             if out.is_dir():
                 held.enter_context(exclusive(out))
@@ -168,7 +189,7 @@ def train(
             _refuse(checkpoint)
             text = _read(texts)
             try:
-                chosen = choose_settings(text, **options, **given)
+                chosen = choose_settings(text, backend=used, num_threads=cores, **given)
             except ValueError as error:  # options that do not go together
                 raise click.UsageError(str(error)) from None
             trainer = Trainer(text, chosen, **options)
@@ -178,9 +199,49 @@ def train(
 
         source = ", ".join(map(str, texts)) or "names of dinosaurs"
         subject = f"text   {source}: {len(text):,} characters, {_describe_vocabulary(trainer.tokenizer)}"
+        try:
+            trainer.check_processes(workers if group is None else group.size)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        if workers > 1:
+            group = held.enter_context(start(workers))
+        if group is not None:
+            trainer.share(group)
+            call(group, _assist, text=text, settings=trainer.settings, options=options)
         del text
         stopped_by = _train(trainer, out, temperature, subject, resume, options)
     context.exit(0 if stopped_by in (None, signal.SIGINT) else 128 + stopped_by)
+
+
+def _assist(group: Group, text: Text | str, settings: Settings, options: dict[str, Any]) -> None:
+    """What each process but the first does, which tells how it goes and writes."""
+    trainer = Trainer(text, settings, **options)
+    trainer.share(group)
+    with stop_signals() as stop:
+        trainer.asks_to_stop = lambda: stop.signal is not None
+        for _ in trainer.run():
+            pass
+
+
+def _serve(group: Group) -> int:
+    """Do what the first process says, which also tells what has gone wrong there; return the exit status."""
+    with _ending(group):
+        try:
+            serve(group)
+        except (DivergenceError, WorkerError):
+            return 2
+    return 0
+
+
+@contextmanager
+def _ending(group: Group) -> Iterator[None]:
+    """Have an error in this process end the others, which under MPI would wait for it."""
+    try:
+        yield
+    except BaseException:
+        if isinstance(group, MPI):
+            group.abort_at_exit()
+        raise
 
 
 def _refuse(checkpoint: Path) -> None:
@@ -209,21 +270,28 @@ def _train(
             try:
                 console.tell(subject, 7)
                 console.tell(f"model  {_describe_model(trainer.model)}: {parameters:,} parameters", 7)
-                console.tell(f"plan   {_describe_plan(trainer)}", 7)
+                processes = f"; {trainer.processes} processes" if trainer.processes > 1 else ""
+                console.tell(f"plan   {_describe_plan(trainer)}{processes}", 7)
                 if resumed:
                     console.tell(f"going on after step {trainer.step:,} of {checkpoint}; the text is the same")
                 stop.breakable = lambda: not trainer.halfway
-                speed = _follow(trainer, checkpoint, temperature, console, stop)
+                trainer.asks_to_stop = lambda: stop.signal is not None
+                speed = _follow(trainer, checkpoint, temperature, console)
                 stop.breakable = None
             except KeyboardInterrupt:  # the second one, into a step that has not been taken
                 broken = True
             except OSError:  # nobody reads what is told; what has been learnt is kept all the same
-                trainer.save(checkpoint)
+                if trainer.can_save:
+                    trainer.save(checkpoint)
                 if stop.signal in (None, signal.SIGINT):
                     raise
-            trainer.save(checkpoint)
+            if trainer.can_save:
+                trainer.save(checkpoint)
         except DivergenceError as error:
             raise click.ClickException(f"{error}; {checkpoint} holds the last good state") from error
+        except WorkerError as error:
+            after = f"the same command with --resume goes on from {checkpoint}, as it was at the last evaluation"
+            raise click.ClickException(f"{error}; {after}") from error
         at_once = broken or stop.signal not in (None, signal.SIGINT)
         with suppress(OSError) if at_once else nullcontext():  # a terminal that has hung up shows nothing
             _tell_end(trainer, stop, console)
@@ -237,9 +305,10 @@ def _train(
 def _tell_end(trainer: Trainer, stop: Stop, console: PlainConsole) -> None:
     """Say why training has ended before its last step, or that it would have gone on to improve."""
     console.print()
-    if stop.signal is not None:
+    if stop.signal is not None or (trainer.step < trainer.total_steps and not trainer.out_of_patience):
         end = f"stopped after step {trainer.step:,} of {trainer.total_steps:,}"
-        console.tell(f"{end}; the same command with --resume goes on as if it had not been")
+        on = "as if it had not been" if trainer.can_save else "from the last evaluation"
+        console.tell(f"{end}; the same command with --resume goes on {on}")
     elif trainer.step < trainer.total_steps:
         console.tell(
             f"stopped after step {trainer.step:,}: the last {trainer.settings.patience} evaluations were no better"
@@ -325,7 +394,7 @@ def _describe_losses(trained: Evaluation | Step, held_out: Evaluation | None, un
     return f"loss {trained.bits:.3f}{end} bits per {unit}"
 
 
-def _follow(trainer: Trainer, checkpoint: Path, temperature: float, console: PlainConsole, stop: Stop) -> float:
+def _follow(trainer: Trainer, checkpoint: Path, temperature: float, console: PlainConsole) -> float:
     """Train to the end or to a signal, telling how it goes; return tokens per second.
 
     What the model writes is told before the first step and with every evaluation, which a checkpoint follows. The bar
@@ -355,8 +424,7 @@ def _follow(trainer: Trainer, checkpoint: Path, temperature: float, console: Pla
     )
     with bar:
         task = bar.add_task("", total=trainer.total_steps, completed=trainer.step, now="")
-        records = trainer.run()
-        while stop.signal is None and (record := next(records, None)) is not None:
+        for record in trainer.run():
             if isinstance(record, Evaluation):
                 trainer.save(checkpoint)
                 trained = Evaluation(record.step, float(np.mean(trainer.losses[evaluated:])))

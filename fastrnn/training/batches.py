@@ -21,6 +21,7 @@ from fastrnn.checks import (
     take_array,
     take_integers,
 )
+from fastrnn.distributed.sharing import equal_work
 from fastrnn.training.text import BLOCK, TextError
 from fastrnn.training.tokenizers import Tokenizer
 
@@ -42,6 +43,24 @@ class Batch(NamedTuple):
     def size(self) -> int:
         """The number of targets."""
         return self.targets.size if self.lengths is None else int(self.lengths.sum())
+
+    def part(self, rank: int, size: int) -> tuple[Batch | None, Array]:
+        """Return what one of `size` processes runs over, None for nothing, and which of the N sequences that is.
+
+        Sequences that carry on stay where they are, side by side; others are dealt so that all have as much to do.
+        """
+        if size == 1:
+            return self, np.arange(self.inputs.shape[1])
+        if self.lengths is None:
+            mine = np.array_split(np.arange(self.inputs.shape[1]), size)[rank]
+        else:
+            mine = equal_work(self.lengths, size)[rank]
+        if not len(mine):
+            return None, mine
+        lengths = None if self.lengths is None else self.lengths[mine]
+        steps = slice(None if lengths is None else lengths.max())
+        inputs, targets = (np.ascontiguousarray(tokens[steps, mine]) for tokens in (self.inputs, self.targets))
+        return Batch(inputs, targets, lengths, self.carries_on), mine
 
 
 def pad(sequences: Sequence[Any], padding_value: Any = 0, batch_first: bool = False) -> tuple[Array, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import os
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import modules
+from fastrnn import backends, modules, threads
 from fastrnn.checks import (
     Array,
     check_choice,
@@ -26,6 +27,9 @@ from fastrnn.checks import (
     check_positive_number,
     shown,
 )
+from fastrnn.distributed.group import Group, call, sum_in_order
+from fastrnn.distributed.local import limited_threads, start
+from fastrnn.distributed.sharing import equal_work
 from fastrnn.training.architecture import describe
 from fastrnn.training.batches import by_length
 from fastrnn.training.checkpoint import (
@@ -88,6 +92,8 @@ def fit(
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    workers: int = 1,
+    group: Group | None = None,
 ) -> History:
     """Train a model on sequences, in place, and return what was seen epoch by epoch.
 
@@ -145,7 +151,13 @@ def fit(
         A file that is written after every epoch and at the end, atomically; `fastrnn.load` gives its best model.
     resume
         Whether to go on with the checkpoint, if there is one, as if it had not been broken off: in the same bits. Only
-        `epochs`, `patience`, `metrics`, `callbacks` and `progress` may be others.
+        `epochs`, `patience`, `metrics`, `callbacks`, `progress`, `workers` and `group` may be others.
+    workers
+        How many processes share every batch; more than this one are started, on this machine. The losses are those of
+        one process, to rounding; the same number gives the same bits. See :doc:`/distributed`.
+    group
+        Of processes that were started already, which all make this call: `fastrnn.distributed.connect`. The first
+        one alone calls the callbacks, shows the bar and writes the checkpoint.
 
     Returns
     -------
@@ -161,6 +173,8 @@ def fit(
         If the checkpoint exists and `resume` is False.
     CheckpointError
         If it is of other data, settings or another model, or damaged.
+    WorkerError
+        If another process has ended. The model has the best parameters so far.
 
     Examples
     --------
@@ -202,21 +216,56 @@ def fit(
         shuffle=check_flag("shuffle", shuffle),
         patience=math.inf if patience is None else check_positive("patience", patience),
         seed=seed,
+        outputs=outputs,
     )
     calls = check_iterable("callbacks", callbacks, "functions of an Epoch")
-    for k, call in enumerate(calls):
-        if not callable(call):
-            raise TypeError(f"callbacks[{k}] is {shown(call)}; expected a function of an Epoch")
+    for k, each in enumerate(calls):
+        if not callable(each):
+            raise TypeError(f"callbacks[{k}] is {shown(each)}; expected a function of an Epoch")
     check_flag("progress", progress)
     check_flag("resume", resume)
     path = None if checkpoint is None else check_path("checkpoint", checkpoint)
     if path is None and resume:
         raise ValueError("resume is True, but checkpoint is None; expected the path of a checkpoint")
+    run.check_processes(check_positive("workers", workers))
+    if group is not None:
+        if workers > 1:
+            raise ValueError(f"workers is {workers} and group is given; expected one of them")
+        run.share(group)
+        if group.rank:
+            calls, progress, path = [], False, None
     if path is not None and path.exists():
         if not resume:
             raise FileExistsError(f"{path} exists; resume=True goes on with it, another checkpoint leaves it alone")
         run.restore(path)
-    return _follow(run, calls, progress, path)
+    if workers == 1:
+        return _follow(run, calls, progress, path)
+    shared = {"loss": loss, "validation": validation, "epochs": epochs, "batch_size": batch_size, "shuffle": shuffle}
+    shared |= {"learning_rate": learning_rate, "schedule": schedule, "clip": clip, "clip_value": clip_value}
+    shared |= {"patience": patience, "class_weight": class_weight, "sample_weight": sample_weight, "seed": seed}
+    with start(workers) as processes, limited_threads(workers):
+        run.share(processes)
+        here = {"backend": backends.info().used, "num_threads": threads.get_num_threads()}
+        call(processes, _assist, model=model, X=X, y=y, optimizer=_unbound(optimizer), here=here, **shared)
+        return _follow(run, calls, progress, path)
+
+
+def _unbound(optimizer: Any) -> Any:
+    """Return an optimizer without its parameters, for another process; a name is one."""
+    if not isinstance(optimizer, Optimizer):
+        return optimizer
+    other = copy.copy(optimizer)
+    other._parameters = {}
+    return other
+
+
+def _assist(group: Group, model: Any, X: Any, y: Any, optimizer: Any, here: Mapping[str, Any], **shared: Any) -> None:
+    """What another process does of a call of `fit`, on the backend and the threads that the first one has."""
+    backends.use_backend(here["backend"])
+    threads.set_num_threads(here["num_threads"])
+    if isinstance(optimizer, Optimizer):
+        optimizer._parameters = dict(model.parameters)
+    fit(model, X, y, optimizer=optimizer, progress=False, group=group, **shared)
 
 
 def predict(model: Any, X: Any, *, batch_size: int = AT_ONCE) -> Any:
@@ -271,12 +320,13 @@ class Fitting(Run):
         shuffle: bool,
         patience: float,
         seed: int,
+        outputs: Outputs,
     ) -> None:
         super().__init__(model, optimizer, schedule, clip, clip_value)
         self._train, self._validation, self._loss, self._metrics = train, held_out, loss, metrics
         self._epochs, self._batch_size, self._shuffle, self._patience = epochs, batch_size, shuffle, patience
         self._seed = seed
-        self._draws = draws(model)
+        self._draws, self._outputs = draws(model), outputs
         self._order: tuple[int, list[Array]] = (-1, [])  # an epoch, and the sequences in each of its batches
         self._told = 0  # evaluations that the schedule knows of
         self.epochs: list[Epoch] = []  # one of each evaluation; the last may be of one that was broken off
@@ -321,8 +371,14 @@ class Fitting(Run):
         self._tell_schedule()
         epoch, k = divmod(self.step, self.steps_per_epoch)
         members = self._batches(epoch)[k]
-        if self._draws:  # by the step alone: a resumed run drops the same
-            self.model.seed_dropout((self._seed, self.step))
+        total = self._train.size(members)
+        _, processes = self._place
+        if processes > 1:
+            members = members[equal_work(self._train.x.lengths[members], processes)[self._place[0]]]
+            if not len(members):
+                return Gradients(0.0, None, 0, None, total)
+        if self._draws:
+            self.model.seed_dropout(self._seed_of_step(self._seed))
         batch_first = _batch_first(self.model)
         places = self._train.x.places(members, batch_first)
         y, tape = self.model.forward(places.take(self._train.x.values), **_lengths(places))
@@ -335,7 +391,7 @@ class Fitting(Run):
             dy = np.zeros_like(y)
             dy[real] = drows
         _, grads = self.model.backward(tape, dy)
-        return Gradients(loss, grads, self._train.size(members), None)
+        return Gradients(loss, grads, self._train.size(members), None, total)
 
     def _tell_schedule(self) -> None:
         """Tell the schedule of the losses that it does not know of, which are all after a checkpoint is read."""
@@ -351,21 +407,54 @@ class Fitting(Run):
         trained = float(np.dot(self.losses[-len(sizes) :], sizes) / sizes.sum())
         held_out, metrics = self._validation, {}
         loss = trained
-        if held_out is not None or self._metrics:
+        if held_out is not None or self._first_says(bool(self._metrics)):
             examples = self._train if held_out is None else held_out
-            outputs = Outputs(0, examples.every_step, np.dtype(np.float32))
-            y = _predict(self.model, examples.x, outputs, max(AT_ONCE, self._batch_size))
+            y = self._predict_together(examples.x)
             rows = examples.rows()
             targets = examples.y[rows]
             if held_out is not None:
                 weights = None if examples.weights is None else examples.weights[rows]
                 loss = compute_loss(self._loss, y, targets, weights)[0]
             metrics = {name: float(metric(y, targets)) for name, metric in self._metrics.items()}
+        loss = float(self._first_says(loss))  # other machines may round in another way
         del self.epochs[len(self.evaluations) :]
         validation_loss = None if held_out is None else loss
         rate = self._learning_rate * self._schedule(self.step - 1)
         self.epochs.append(Epoch(epoch + 1, self.step, trained, validation_loss, metrics, rate))
         return loss
+
+    def _predict_together(self, x: Sequences) -> Array:
+        """Return what the model gives for sequences, of which every process of a group runs a part."""
+        rank, processes = self._place
+        mine = equal_work(x.lengths, processes)[rank] if processes > 1 else None
+        y = _predict(self.model, x, self._outputs, max(AT_ONCE, self._batch_size), mine)
+        if self._group is not None:
+            sum_in_order(self._group, y)  # of zeros but for one process
+        return y
+
+    def _first_says(self, value: Any) -> Any:
+        """Return the number that the first process of a group has, in all of them."""
+        if self._group is None:
+            return value
+        told = np.array([value], np.float64)
+        self._group.broadcast(told)
+        return type(value)(told[0])
+
+    @property
+    def _rows(self) -> int:
+        return self._batch_size
+
+    def _identity(self) -> dict[str, Any]:
+        described = self._description()
+        described["the data"] = described.pop("data_sha256")
+        return described | {"epochs": self._epochs, "patience": self._patience}
+
+    def _whereabouts(self) -> dict[str, Any]:
+        return super()._whereabouts() | {"epochs": self.epochs}
+
+    def _go_to(self, there: Mapping[str, Any]) -> None:
+        super()._go_to(there)
+        self.epochs = there["epochs"]
 
     def history(self, stopped: str) -> History:
         """Return what was seen."""
@@ -479,8 +568,8 @@ def _follow(run: Fitting, callbacks: list[Callable[[Epoch], Any]], progress: boo
                 if isinstance(record, Evaluation):
                     if checkpoint is not None:
                         run.save(checkpoint)
-                    wishes = [call(run.epochs[-1]) for call in callbacks]
-                    if any(wish is True for wish in wishes):
+                    wishes = [each(run.epochs[-1]) for each in callbacks]
+                    if run._first_says(any(wish is True for wish in wishes)):
                         stopped = "callback"
                         break
             else:
@@ -561,12 +650,15 @@ def _lengths(places: Places) -> dict[str, Array]:
     return {} if places.real is None else {"lengths": places.lengths}
 
 
-def _predict(model: Any, x: Sequences, outputs: Outputs, batch_size: int) -> Array:
-    """Return (n, K), or (S, K) of every step, in the order of the sequences."""
+def _predict(model: Any, x: Sequences, outputs: Outputs, batch_size: int, those: Array | None = None) -> Array:
+    """Return (n, K), or (S, K) of every step, in the order of the sequences; zeros of all but `those`, if given."""
     batch_first = _batch_first(model)
-    found: Array | None = None
     ends = np.cumsum(x.lengths)
-    for members in by_length(x.lengths, batch_size, None):
+    found: Array = np.zeros((int(ends[-1]) if outputs.every_step else len(x), outputs.size), outputs.dtype)
+    if those is None:
+        those = np.arange(len(x))
+    for batch in by_length(x.lengths[those], batch_size, None) if len(those) else ():
+        members = those[batch]
         places = x.places(members, batch_first)
         y = model(places.take(x.values), **_lengths(places))
         where: Any = members
@@ -576,10 +668,7 @@ def _predict(model: Any, x: Sequences, outputs: Outputs, batch_size: int) -> Arr
             at = at.T if batch_first else at
             y = y.reshape(-1, y.shape[-1]) if places.real is None else y[places.real]
             where = at.ravel() if places.real is None else at[places.real]
-        if found is None:
-            found = np.empty((int(ends[-1]) if outputs.every_step else len(x), y.shape[-1]), y.dtype)
         found[where] = y
-    assert found is not None  # there is at least one sequence
     return found
 
 

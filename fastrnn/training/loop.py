@@ -12,6 +12,8 @@ import numpy as np
 from fastrnn.backends import check_run
 from fastrnn.cells import WrittenCell
 from fastrnn.checks import check_instance, shown
+from fastrnn.distributed.group import sum_in_order
+from fastrnn.errors import FastrnnError
 from fastrnn.parameters import Array
 from fastrnn.training.batches import Lines
 from fastrnn.training.cells import cell_name, describe_cell
@@ -62,6 +64,8 @@ class Trainer(Run):
     losses : list of float
         One per step, in nats per token: character or word.
     evaluations : list of Evaluation
+    asks_to_stop : callable
+        Without arguments, asked before every step and evaluation; `run` ends where it returns True.
 
     Raises
     ------
@@ -94,6 +98,7 @@ class Trainer(Run):
         super().__init__(
             model, optimizer, build_schedule(settings, self.total_steps), settings.clip, settings.clip_value
         )
+        self._whole: tuple[int, tuple[Array, ...]] = (-1, ())  # of a group: a step, and all processes' states after it
 
     @property
     def total_steps(self) -> int:
@@ -117,22 +122,64 @@ class Trainer(Run):
 
     def _gradients(self) -> Gradients:
         batch = self._train.batch(self.step)
-        self.model.seed_dropout((self.settings.seed, self.step))  # by the step alone: a resumed run drops the same
+        part, _ = batch.part(*self._place)
+        if part is None:
+            return Gradients(0.0, None, 0, None, batch.size)
+        self.model.seed_dropout(self._seed_of_step(self.settings.seed))
         loss, state, grads = self.model.gradients(
-            batch.inputs, batch.targets, self._state if batch.carries_on else None, batch.lengths
+            part.inputs, part.targets, self._state if part.carries_on else None, part.lengths
         )
-        return Gradients(loss, grads, batch.size, state if batch.lengths is None else None)
+        return Gradients(loss, grads, part.size, state if part.lengths is None else None, batch.size)
 
     def _held_out_loss(self) -> float:
         total, tokens, state = 0.0, 0, None
         for k in range(len(self._held_out)):
             batch = self._held_out.batch(k)
-            loss, state = self.model.loss(
-                batch.inputs, batch.targets, state if batch.carries_on else None, batch.lengths
-            )
-            total += loss * batch.size
             tokens += batch.size
+            part, _ = batch.part(*self._place)
+            if part is not None:
+                loss, state = self.model.loss(
+                    part.inputs, part.targets, state if part.carries_on else None, part.lengths
+                )
+                total += loss * part.size
+        if self._group is not None:
+            whole = np.array([total])
+            sum_in_order(self._group, whole)
+            total = float(whole[0])
         return total / tokens
+
+    @property
+    def _rows(self) -> int:
+        return self.settings.batch_size
+
+    def _identity(self) -> dict[str, Any]:
+        settings = vars(self.settings) | {"cell": describe_cell(self.settings.cell)}
+        return {"the text": self._text_sha256} | settings
+
+    def _states(self) -> tuple[Array, ...]:
+        """What is carried to the next window, an array for each state of the cell; nothing between lines."""
+        return () if self._state is None else self._state if isinstance(self._state, tuple) else (self._state,)
+
+    def _take_part(self) -> None:
+        if states := self._states():
+            _, mine = self._train.batch(self.step).part(*self._place)
+            parts = tuple(np.ascontiguousarray(state[:, mine]) for state in states)
+            self._state = parts if len(parts) > 1 else parts[0]
+
+    def _bring_together(self) -> None:
+        if self._group is None:
+            return
+        _, mine = self._train.batch(self.step).part(*self._place)
+        whole = [np.zeros(z.shape, z.dtype) for z in self._expected_states()]
+        for every, part in zip(whole, self._states(), strict=True):
+            every[:, mine] = part
+            sum_in_order(self._group, every)  # of zeros but for one process
+        self._whole = self.step, tuple(whole)
+
+    @property
+    def can_save(self) -> bool:
+        """Whether all that a checkpoint needs is here: not in a half update, nor, of a group, between evaluations."""
+        return not self.halfway and (not self._has_met or self._whole[0] == self.step or isinstance(self._train, Lines))
 
     _remedy = "go on with Trainer.resume and the last checkpoint"
 
@@ -146,10 +193,14 @@ class Trainer(Run):
         DivergenceError
             If a parameter is not finite; an update can make it so before any loss tells.
         FastrnnError
-            If an update was broken off half way; see `run`.
+            If an update was broken off half way, see `run`, or if processes of a group have what it needs, see `share`.
         """
         self._refuse_half()
-        states = () if self._state is None else self._state if isinstance(self._state, tuple) else (self._state,)
+        if not self.can_save:
+            raise FastrnnError(
+                f"the states after step {self.step} are in several processes; save after an evaluation or at the end"
+            )
+        states = self._whole[1] if self._has_met else self._states()
         groups = {
             "model": self.model.parameters,
             "best": self.best,

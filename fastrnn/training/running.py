@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastrnn.checks import check_positive
+from fastrnn.distributed.group import Group, check_group, send, sum_in_order
+from fastrnn.distributed.sharing import Flat
 from fastrnn.errors import FastrnnError
 from fastrnn.parameters import Array
 from fastrnn.training.clipping import clip_global_norm, clip_value
@@ -63,12 +66,13 @@ def _perplexity(loss: float) -> float:
 
 
 class Gradients(NamedTuple):
-    """What a batch gives an update."""
+    """What a batch gives an update, or what this process's part of a batch gives."""
 
     loss: float
-    grads: dict[str, Array]
+    grads: Mapping[str, Array] | None  # None where there is no part
     size: int  # how many terms the loss is the mean of
     state: Any  # that the next batch begins with
+    total: int  # how many terms the loss of the whole batch is the mean of
 
 
 class Run:
@@ -99,6 +103,10 @@ class Run:
         self._clip, self._clip_value = clip, clip_value
         self._state: Any = None  # at the end of the last batch
         self._halfway = False
+        self.asks_to_stop: Callable[[], bool] = lambda: False  # asked before each step and evaluation
+        self._group: Group | None = None
+        self._flat = Flat({})
+        self._has_met = self._stops = False  # of a group: whether its processes have met, and whether one asks to stop
 
     @property
     def total_steps(self) -> int:
@@ -116,12 +124,73 @@ class Run:
         raise NotImplementedError
 
     def _gradients(self) -> Gradients:
-        """Run forward and backward over the batch of the next step."""
+        """Run forward and backward over the batch of the next step, or this process's part of it."""
         raise NotImplementedError
 
     def _held_out_loss(self) -> float:
-        """Return the loss that tells which parameters are the best."""
+        """Return the loss that tells which parameters are the best, the same in every process."""
         raise NotImplementedError
+
+    @property
+    def _rows(self) -> int:
+        """How many sequences a batch has, at most."""
+        raise NotImplementedError
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what all processes of a group must have in common besides the model, by name."""
+        raise NotImplementedError
+
+    def _take_part(self) -> None:
+        """Keep of the state, which is that of a whole batch, this process's part."""
+
+    def _bring_together(self) -> None:
+        """Make the state of the whole batch known to the first process, for a checkpoint."""
+
+    def check_processes(self, processes: int) -> None:
+        """ValueError unless there is something to do for so many processes."""
+        if check_positive("processes", processes) > self._rows:
+            raise ValueError(
+                f"there are {processes} processes, but a batch has {self._rows} sequences; "
+                "expected one for each: fewer processes, or a larger batch_size"
+            )
+
+    def share(self, group: Group) -> None:
+        """Do the run in the processes of a group, each on its part of every batch; to be said before the first step.
+
+        Every process makes the same run and iterates over `run`; parameters, optimizer and steps are then those of the
+        first process, which may have resumed a checkpoint. It can save one after an evaluation and at the end. The
+        losses are those of one process, to rounding, and the same number of processes gives the same bits. Dropout is
+        drawn by each process, so that it depends on their number.
+
+        Parameters
+        ----------
+        group
+            From `fastrnn.distributed.connect`, or an engine of one's own; see `fastrnn.distributed.Group`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no group, or has more processes than a batch has sequences.
+        """
+        self.check_processes(check_group("group", group).size)
+        self._group = group
+        self._flat = Flat(self.model.parameters)
+        self._has_met = False
+
+    @property
+    def processes(self) -> int:
+        """How many processes share a batch."""
+        return self._place[1]
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """The rank of this process, and how many there are."""
+        return (0, 1) if self._group is None else (self._group.rank, self._group.size)
+
+    def _seed_of_step(self, seed: int) -> tuple[int, ...]:
+        """What seeds dropout: the step and the process alone, so that a resumed run drops the same."""
+        rank, _ = self._place
+        return (seed, self.step, rank) if rank else (seed, self.step)
 
     @property
     def step(self) -> int:
@@ -158,20 +227,34 @@ class Run:
             If an exception has broken off an update half way, which is the one thing that cannot be taken anew.
         """
         self._refuse_half()
+        self._meet()
+        self._stops = False
         while True:
+            stops = self.asks_to_stop() if self._group is None else self._stops
+            if stops:
+                break
             if self._evaluation_due():
-                yield self._evaluate()
+                evaluation = self._evaluate()
+                self._bring_together()
+                yield evaluation
+                continue
             if self.step >= self.total_steps or self.out_of_patience:
-                return
+                break
             yield self._take_step()
+        self._bring_together()
 
     def _take_step(self) -> Step:
         started = time.perf_counter()
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows ends the run with an error of its own
-            loss, grads, size, state = self._gradients()
+            loss, grads, _, state, total = found = self._gradients()
+            buffers = grads  # what is clipped
+            if self._group is not None:
+                loss, grads, buffers = self._add_up(self._group, found)
+            assert grads is not None
+            assert buffers is not None
             if self._clip_value < math.inf:
-                clip_value(grads, self._clip_value)
-            norm = clip_global_norm(grads, self._clip)
+                clip_value(buffers, self._clip_value)
+            norm = clip_global_norm(buffers, self._clip)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise DivergenceError(
                     f"training diverged at step {self.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}; "
@@ -183,7 +266,62 @@ class Run:
         self._state = state
         self.losses.append(loss)
         self._halfway = False
-        return Step(self.step, loss, size, time.perf_counter() - started)
+        return Step(self.step, loss, total, time.perf_counter() - started)
+
+    def _add_up(self, group: Group, found: Gradients) -> tuple[float, Mapping[str, Array], Mapping[str, Array]]:
+        """Return the loss and gradients of the whole batch, and the arrays that hold these end to end.
+
+        A part counts by its terms. That a process asks to stop, all learn at the same step.
+        """
+        share = found.size / found.total
+        told = np.array([found.loss * share, self.asks_to_stop()])
+        self._flat.take(found.grads, share)
+        sum_in_order(group, told)
+        self._flat.sum(group)
+        self._stops = bool(told[1])
+        return float(told[0]), self._flat.views, self._flat.buffers
+
+    def _meet(self) -> None:
+        """Take over where the first process of the group is; ValueError if one is in another run."""
+        if self._group is None or self._has_met:
+            return
+        group = self._group
+        shapes = {name: (p.shape, p.dtype.str) for name, p in self.model.parameters.items()}
+        identity = self._identity() | {"the model": shapes}
+        expected = send(group, identity)
+        differing = np.zeros((group.size, len(expected)), np.int64)
+        differing[group.rank] = [identity.get(name) != value for name, value in expected.items()]
+        sum_in_order(group, differing)
+        if differing.any():
+            rank = int(differing.any(axis=1).argmax())
+            what = [name for name, differs in zip(expected, differing[rank], strict=True) if differs]
+            raise ValueError(
+                f"process {rank} of the group differs from the first in {', '.join(what)}; expected the same data and "
+                "arguments in all: each takes its part by itself"
+            )
+        there = send(group, self._whereabouts())
+        if group.rank:
+            self._go_to(there)
+        self._take_part()
+        self._has_met = True
+
+    def _whereabouts(self) -> dict[str, Any]:
+        """Where the run is, for processes that join it."""
+        return {
+            "parameters": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": dict(self.best),
+            "losses": self.losses,
+            "evaluations": self.evaluations,
+            "state": self._state,
+        }
+
+    def _go_to(self, there: Mapping[str, Any]) -> None:
+        """Be where `_whereabouts` says."""
+        self.model.load_state_dict(there["parameters"])
+        self.optimizer.load_state_dict(there["optimizer"])
+        self.best, self.losses, self._state = there["best"], there["losses"], there["state"]
+        self.evaluations = there["evaluations"]
 
     def _evaluation_due(self) -> bool:
         done = bool(self.evaluations) and self.evaluations[-1].step == self.step
