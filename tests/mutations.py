@@ -390,6 +390,17 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "i, g, o = of_gate(a.i), of_candidate(a.g), of_gate(a.o)\n        f = i",
         ),
     ],
+    ("fastrnn/cells/library/scan.py", "saturated"): [
+        Mutant("shut_gates_divide_zero_by_zero", "(f + i + 1e-30)", "(f + i)"),
+        Mutant("an_infinite_slope_of_the_root", "1e-36 - lost * (2.0 + lost)", "-lost * (2.0 + lost)"),
+    ],
+    ("fastrnn/cells/library/lstm.py", "saturated"): [
+        Mutant(
+            "a_normalizer_of_zero_has_a_stabilizer",
+            "where(prev.n == 0, a.i, prev.m - softplus(-a.f))",
+            "prev.m - softplus(-a.f)",
+        ),
+    ],
     ("fastrnn/cells/library/activations.py", "variants"): [
         Mutant(
             "numbers_shift",
