@@ -1502,14 +1502,18 @@ cdef class Stepper:
         """The next steps of a layer: y, and the states after them."""
         cdef fastrnn_layer *l = &job.layer
         cdef size_t size = l.batch * l.outputs * job.itemsize
+        cdef void *z = l.z
         l.x, l.tokens, l.extras = x, tokens, extras
         begin(&job.watch, stops=False)  # or the layers' states would be of different steps
         take_pool(job, self.threads if worth_threads(job) else 1)
         plan_forward(job, False, True)
+        if l.z_stride == 0:
+            l.z = NULL  # this plan has none, and programs make their sums in what there is
         with nogil:
             fastrnn_pool_run(forward_task, job, job.threads, job.by_hidden or l.projected, &job.watch)
             if job.threads > 1:
                 fastrnn_pool_release()
+        l.z = z
         memcpy(<void *> l.h_0, <char *> l.y + (l.steps - 1) * size, size)
 
     def steps(self, x, out=None, tuple extra=()):
@@ -1545,6 +1549,7 @@ cdef class Stepper:
             before = l[0]
             l.steps, l.rows = shape[0], shape[0] * self.batch
             l.y, l.z = (<Buffer> self.room[layer % 2]).data, (<Buffer> self.room[2]).data
+            l.z_stride = 0
             if layer == 0 and cnp.PyArray_TYPE(<cnp.ndarray> x) != self.typenum:
                 self.run_layer(job, NULL, <const intptr_t *> rows, given.extras)
             else:

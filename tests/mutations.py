@@ -562,6 +562,12 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "threads kernels switches",
         ),
         Mutant(
+            "blocks_of_steps_have_a_z_of_no_size",
+            "if l.z_stride == 0:\n            l.z = NULL",
+            "if False:\n            pass",
+            "written",
+        ),
+        Mutant(
             "no_barrier_before_dh_is_projected",
             "if fastrnn_pool_barrier(job.threads, &job.watch):  # dh is of all threads",
             "if False:",

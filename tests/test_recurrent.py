@@ -194,13 +194,15 @@ def test_threads_that_never_meet_give_the_same_bits(name):
 
 
 @kernels_and_cells
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_streams_give_the_same_bits(backend, name, batch_size):
+@pytest.mark.parametrize(("batch_size", "blocks"), [(1, False), (3, False), (3, True), (9, True)])
+def test_streams_give_the_same_bits(backend, name, batch_size, blocks):
+    """In blocks of 9 rows no sums are projected ahead: a program's place for them is not the one in Z."""
     pair = Pair(backend, name, (5, batch_size, 6, 37), "float32", num_layers=2)
     stream = pair.mine.stream(batch_size)
     stream.state = pair.given(pair.state, "float32")
     y, state_n = pair.mine(pair.x, pair.given(pair.state, "float32"))
-    assert (np.stack([stream.step(x_t) for x_t in pair.x]) == y).all()
+    got = [stream.steps(x) for x in (pair.x[:3], pair.x[3:])] if blocks else [[stream.step(x_t)] for x_t in pair.x]
+    assert (np.concatenate(got) == y).all()
     for kept, last in zip(*[(s,) if pair.count == 1 else s for s in (stream.state, state_n)], strict=True):
         assert (kept == last).all()
 
