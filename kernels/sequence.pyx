@@ -533,8 +533,8 @@ cdef class Compiled:
         phase = <fastrnn_phase *> self.phases.data
         p.phase_count, p.phase_back_count = len(program.phases), len(program.phases_back)
         p.phases, p.phases_back, p.row_values = phase, phase + p.phase_count, program.row_values
-        for i, (means, _, _, ends) in enumerate(all_phases):
-            phase[i].mean_count, phase[i].ends = len(means), ends
+        for i, (means, _, _) in enumerate(all_phases):
+            phase[i].mean_count = len(means)
             for k in range(phase[i].mean_count):
                 phase[i].means[k] = place((Kind.ROW, means[k])) - FASTRNN_AT_ROW
             phase[i].read_count = len(rows_read[i])

@@ -359,7 +359,6 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("targets_are_overwritten", "if at in final.difference([other for other, _ in left]):", "if not at:"),
         Mutant("a_state_before_outlives_the_new_one", "lost = [at, Operand(Kind.BEFORE, at.index)]", "lost = [at]"),
         Mutant("regrouped_differences_are_sums", "self.graph.make(Op.SUB, r, v)", "self.graph.make(Op.ADD, r, v)"),
-        Mutant("h_is_never_written", "at in (Operand(Kind.AFTER, 0), Operand(Kind.GRADIENT, 0))", "at in ()"),
     ],
     ("fastrnn/cells/graph.py", "normalized"): [
         Mutant("means_of_differences_are_of_sums", "found if factor is None else self.mul(factor, found)", "found"),
@@ -433,7 +432,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "(at, leaf) for",
             "extra",
         ),
-        Mutant("h_is_taken_where_others_take_h", "if set(taken) == all_of_h else ()", "", "extra"),
+        Mutant("h_is_taken_where_others_take_h", "if set(taken) == all_of_h else ()", "", "extra_torch"),
     ],
     ("fastrnn/onnx/node.py", "onnx"): [
         Mutant("gates_stay_in_onnx_order", "by_gate[gate] for gate in order", "by_gate[gate] for gate in by_gate"),
