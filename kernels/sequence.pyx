@@ -600,6 +600,7 @@ cdef struct Job:
     bint apart          # threads that do so need no barrier
     bint of_row         # the steps of a single row are taken at once
     ptrdiff_t steps     # of one projection of the input
+    bint makes_dx       # on the way back, piece by piece, and not after it
     fastrnn_sizes sizes
     fastrnn_watch watch
     bint brief               # so that other Python threads can wait for it: some 10 us
@@ -643,6 +644,8 @@ cdef:
     ptrdiff_t ROWS_WORTH_FUSING = 5
     # Bytes of Z that a projection fills at once: they stay in L2 until the steps read them.
     ptrdiff_t PROJECTION_BYTES = 512 * 1024
+    # How many rows at least a scan goes back through before it makes their dx, while the gradients of their sums lie in L2.
+    ptrdiff_t ROWS_OF_DX = 192
     # Up to this many steps the weights are packed as each step goes, into L1: packing all of them to memory first
     # would cost more than it saves (at H = 1024 as much as nine such steps).
     ptrdiff_t STEPS_NOT_WORTH_PACKING = 2
@@ -662,6 +665,7 @@ cdef dict ADDRESSES = {
     "ROWS_WORTH_LARGE_WEIGHTS": <size_t> &ROWS_WORTH_LARGE_WEIGHTS,
     "ROWS_WORTH_FUSING": <size_t> &ROWS_WORTH_FUSING,
     "PROJECTION_BYTES": <size_t> &PROJECTION_BYTES,
+    "ROWS_OF_DX": <size_t> &ROWS_OF_DX,
     "STEPS_NOT_WORTH_PACKING": <size_t> &STEPS_NOT_WORTH_PACKING,
     "STEPS_NOT_WORTH_PACKING_LARGE": <size_t> &STEPS_NOT_WORTH_PACKING_LARGE,
     "FEW_ROWS": <size_t> &FEW_ROWS,
@@ -1767,6 +1771,7 @@ cdef void backward_task(void *context, int part) noexcept nogil:
     cdef ptrdiff_t s, p0 = 0, p1 = job.sizes.hidden_panels, n0 = 0, n1 = layer.batch, to_look = job.steps_to_look
     cdef bint by_step = job.by_hidden and not job.apart
     cdef ptrdiff_t group = 0  # rows of the steps since the gradients of the cell's own parameters were added up
+    cdef ptrdiff_t rows = 0, row = 0  # whose gradients of sums are made, and dx not yet, and the first of them
     if job.by_hidden:
         p0 = start(job.sizes.hidden_panels, job.threads, part)
         p1 = start(job.sizes.hidden_panels, job.threads, part + 1)
@@ -1791,6 +1796,13 @@ cdef void backward_task(void *context, int part) noexcept nogil:
                 if sum_own(job, &layer, part):
                     return
                 group = 0
+        if job.makes_dx and s >= 0:
+            if rows == 0 or not layer.reverse:
+                row = fastrnn_step_row(&layer, s)
+            rows += fastrnn_step_count(&layer, s)
+            if rows >= ROWS_OF_DX or s == 0:
+                job.cell.input_gradient(&layer, row, row + rows)
+                rows = 0
         to_look -= 1
         if to_look == 0:
             to_look = job.steps_to_look
@@ -1990,9 +2002,12 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
             dh, du = Buffer(l.rows * h_row), Buffer(l.batch * packed_row)
             l.dh, l.du = dh.data, du.data
         run(pack_hidden_task, &job)
+        job.makes_dx = l.dx != NULL and is_scan(l) and job.threads == 1
+        if job.makes_dx:
+            run(pack_input_task, &job)  # there is no recurrent product that has panels
         run(backward_task, &job, job.by_hidden or l.own != NULL)
         run(weight_task, &job)
-        if l.dx != NULL:
+        if l.dx != NULL and not job.makes_dx:
             run(pack_input_task, &job)
             run(input_task, &job)
         if l.u != NULL:
