@@ -80,7 +80,7 @@ cdef extern from "kernels.h" nogil:
         fastrnn_code of_row, of_units
         int means[32]
         int reads[96]
-        int mean_count, read_count, ends
+        int mean_count, read_count
 
     ctypedef struct fastrnn_program:
         int units, blocks, slots, x_slots, h_slots, m_slots, states, parameters, gates, reads_h

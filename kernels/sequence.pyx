@@ -534,8 +534,8 @@ cdef class Compiled:
         phase = <fastrnn_phase *> self.phases.data
         p.phase_count, p.phase_back_count = len(program.phases), len(program.phases_back)
         p.phases, p.phases_back, p.row_values = phase, phase + p.phase_count, program.row_values
-        for i, (means, _, _, ends) in enumerate(all_phases):
-            phase[i].mean_count, phase[i].ends = len(means), ends
+        for i, (means, _, _) in enumerate(all_phases):
+            phase[i].mean_count = len(means)
             for k in range(phase[i].mean_count):
                 phase[i].means[k] = place((Kind.ROW, means[k])) - FASTRNN_AT_ROW
             phase[i].read_count = len(rows_read[i])
@@ -601,6 +601,7 @@ cdef struct Job:
     bint apart          # threads that do so need no barrier
     bint of_row         # the steps of a single row are taken at once
     ptrdiff_t steps     # of one projection of the input
+    bint makes_dx       # on the way back, piece by piece, and not after it
     fastrnn_sizes sizes
     fastrnn_watch watch
     bint brief               # so that other Python threads can wait for it: some 10 us
@@ -644,6 +645,8 @@ cdef:
     ptrdiff_t ROWS_WORTH_FUSING = 5
     # Bytes of Z that a projection fills at once: they stay in L2 until the steps read them.
     ptrdiff_t PROJECTION_BYTES = 512 * 1024
+    # How many rows at least a scan goes back through before it makes their dx, while the gradients of their sums lie in L2.
+    ptrdiff_t ROWS_OF_DX = 192
     # Up to this many steps the weights are packed as each step goes, into L1: packing all of them to memory first
     # would cost more than it saves (at H = 1024 as much as nine such steps).
     ptrdiff_t STEPS_NOT_WORTH_PACKING = 2
@@ -663,6 +666,7 @@ cdef dict ADDRESSES = {
     "ROWS_WORTH_LARGE_WEIGHTS": <size_t> &ROWS_WORTH_LARGE_WEIGHTS,
     "ROWS_WORTH_FUSING": <size_t> &ROWS_WORTH_FUSING,
     "PROJECTION_BYTES": <size_t> &PROJECTION_BYTES,
+    "ROWS_OF_DX": <size_t> &ROWS_OF_DX,
     "STEPS_NOT_WORTH_PACKING": <size_t> &STEPS_NOT_WORTH_PACKING,
     "STEPS_NOT_WORTH_PACKING_LARGE": <size_t> &STEPS_NOT_WORTH_PACKING_LARGE,
     "FEW_ROWS": <size_t> &FEW_ROWS,
@@ -1578,10 +1582,13 @@ cdef class Stepper:
         """The next steps of a layer: y, and the states after them."""
         cdef fastrnn_layer *l = &job.layer
         cdef size_t size = l.batch * l.outputs * job.itemsize
+        cdef void *z = l.z
         l.x, l.tokens, l.extras, l.turned = x, tokens, extras, self.turned
         begin(&job.watch, stops=False)  # or the layers' states would be of different steps
         take_pool(job, self.threads if worth_threads(job) else 1)
         plan_forward(job, False, True)
+        if l.z_stride == 0:
+            l.z = NULL  # this plan has none, and programs make their sums in what there is
         if self.brief and l.steps == 1:
             fastrnn_pool_run(forward_task, job, job.threads, job.by_hidden or l.projected, &job.watch)
         else:
@@ -1589,6 +1596,7 @@ cdef class Stepper:
                 fastrnn_pool_run(forward_task, job, job.threads, job.by_hidden or l.projected, &job.watch)
         if job.threads > 1:
             fastrnn_pool_release()
+        l.z = z
         memcpy(<void *> l.h_0, <char *> l.y + (l.steps - 1) * size, size)
 
     def steps(self, x, out=None, tuple extra=()):
@@ -1624,6 +1632,7 @@ cdef class Stepper:
             before = l[0]
             l.steps, l.rows = shape[0], shape[0] * self.batch
             l.y, l.z = (<Buffer> self.room[layer % 2]).data, (<Buffer> self.room[2]).data
+            l.z_stride = 0
             if layer == 0 and cnp.PyArray_TYPE(<cnp.ndarray> x) != self.typenum:
                 self.run_layer(job, NULL, <const intptr_t *> rows, given.extras)
             else:
@@ -1841,6 +1850,7 @@ cdef void backward_task(void *context, int part) noexcept nogil:
     cdef ptrdiff_t s, p0 = 0, p1 = job.sizes.hidden_panels, n0 = 0, n1 = layer.batch, to_look = job.steps_to_look
     cdef bint by_step = job.by_hidden and not job.apart
     cdef ptrdiff_t group = 0  # rows of the steps since the gradients of the cell's own parameters were added up
+    cdef ptrdiff_t rows = 0, row = 0  # whose gradients of sums are made, and dx not yet, and the first of them
     if job.by_hidden:
         p0 = start(job.sizes.hidden_panels, job.threads, part)
         p1 = start(job.sizes.hidden_panels, job.threads, part + 1)
@@ -1865,6 +1875,13 @@ cdef void backward_task(void *context, int part) noexcept nogil:
                 if sum_own(job, &layer, part):
                     return
                 group = 0
+        if job.makes_dx and s >= 0:
+            if rows == 0 or not layer.reverse:
+                row = fastrnn_step_row(&layer, s)
+            rows += fastrnn_step_count(&layer, s)
+            if rows >= ROWS_OF_DX or s == 0:
+                job.cell.input_gradient(&layer, row, row + rows)
+                rows = 0
         to_look -= 1
         if to_look == 0:
             to_look = job.steps_to_look
@@ -2064,9 +2081,12 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
             dh, du = Buffer(l.rows * h_row), Buffer(l.batch * packed_row)
             l.dh, l.du = dh.data, du.data
         run(pack_hidden_task, &job)
+        job.makes_dx = l.dx != NULL and is_scan(l) and job.threads == 1
+        if job.makes_dx:
+            run(pack_input_task, &job)  # there is no recurrent product that has panels
         run(backward_task, &job, job.by_hidden or l.own != NULL)
         run(weight_task, &job)
-        if l.dx != NULL:
+        if l.dx != NULL and not job.makes_dx:
             run(pack_input_task, &job)
             run(input_task, &job)
         if l.u != NULL:

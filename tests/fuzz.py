@@ -1,5 +1,7 @@
 """Random problems on the C kernels, each with choices forced at random, against the reference in float64, for a time.
 
+Half of them are of the built-in cells, as the driver takes them; half of written cells, through `fastrnn.Recurrent`.
+
 python tests/fuzz.py [--seconds SECONDS] [--seed SEED] [--digest]
 
 The first failure ends it, and says by which numbers it can be made again. With --digest the problems are a fixed few,
@@ -20,6 +22,8 @@ os.environ.setdefault("FASTRNN_OVERSUBSCRIBE", "1")  # before the import: thread
 import numpy as np
 from problems import Problem, assert_outcome, expected, make, run
 from test_switches import SWITCHES, overridden
+from tolerances import Outcome
+from written_problems import WrittenProblem, draw_written
 
 from fastrnn.backends import load
 from fastrnn.cells import CELLS
@@ -39,6 +43,21 @@ def draw(rng: np.random.Generator) -> Problem:
     return make(cell, T, N, I + 1, H + 1, dtype=str(rng.choice(["float32", "float64"])), **options)
 
 
+def outcome(problem: Problem | WrittenProblem, num_threads: int) -> Outcome:
+    """What the C kernels make of a problem."""
+    if isinstance(problem, WrittenProblem):
+        return problem.run("cython", problem.dtype, num_threads)
+    return run("cython", problem, num_threads=num_threads)
+
+
+def check(problem: Problem | WrittenProblem, got: Outcome) -> None:
+    """AssertionError unless that is what the reference has."""
+    if isinstance(problem, WrittenProblem):
+        problem.check(got)
+    else:
+        assert_outcome(problem, got, expected(problem))
+
+
 def main() -> None:
     """Run problems until the time is over, or digest some."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -50,16 +69,17 @@ def main() -> None:
     print(load("cython").describe())
     while count < DIGESTED if arguments.digest else time.monotonic() < end:
         rng = np.random.default_rng([arguments.seed, count])
-        problem, switch = draw(rng), str(rng.choice(list(SWITCHES)))
+        problem = draw_written(rng) if count % 2 else draw(rng)
+        switch = str(rng.choice(list(SWITCHES)))
         with overridden(**SWITCHES[switch]):
-            got = run("cython", problem, num_threads=int(rng.integers(1, 4)))
+            got = outcome(problem, int(rng.integers(1, 4)))
         if arguments.digest:
             for array in got.values():
                 digest.update(array.tobytes())
         else:
             with contextlib.ExitStack() as when_wrong:
-                when_wrong.callback(print, f"seed {arguments.seed}, problem {count}: {switch}")
-                assert_outcome(problem, got, expected(problem))
+                when_wrong.callback(print, f"seed {arguments.seed}, problem {count}: {problem.cell.name}, {switch}")
+                check(problem, got)
                 when_wrong.pop_all()
         count += 1
     print(f"{count} problems" + (f": {digest.hexdigest()}" if arguments.digest else " equal the reference"))

@@ -42,6 +42,8 @@ SUITES = {
     "written": "test_recurrent.py -k 'not numba'",
     "language": "test_language.py",
     "extra": "test_extra.py -k 'not torch'",
+    "extra_torch": "test_extra.py -k 'loop_in_torch'",
+    "saturated": "test_saturated.py -k 'not numba'",
     "variants": "test_variants.py",
     "onnx": "test_onnx.py",
     "onnx_session": "test_onnx_session.py",

@@ -359,7 +359,6 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("targets_are_overwritten", "if at in final.difference([other for other, _ in left]):", "if not at:"),
         Mutant("a_state_before_outlives_the_new_one", "lost = [at, Operand(Kind.BEFORE, at.index)]", "lost = [at]"),
         Mutant("regrouped_differences_are_sums", "self.graph.make(Op.SUB, r, v)", "self.graph.make(Op.ADD, r, v)"),
-        Mutant("h_is_never_written", "at in (Operand(Kind.AFTER, 0), Operand(Kind.GRADIENT, 0))", "at in ()"),
     ],
     ("fastrnn/cells/graph.py", "normalized"): [
         Mutant("means_of_differences_are_of_sums", "found if factor is None else self.mul(factor, found)", "found"),
@@ -388,6 +387,17 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "coupled_gates_are_equal",
             "i, g, o = of_gate(a.i), of_candidate(a.g), of_gate(a.o)\n        f = 1 - i",
             "i, g, o = of_gate(a.i), of_candidate(a.g), of_gate(a.o)\n        f = i",
+        ),
+    ],
+    ("fastrnn/cells/library/scan.py", "saturated"): [
+        Mutant("shut_gates_divide_zero_by_zero", "(f + i + 1e-30)", "(f + i)"),
+        Mutant("an_infinite_slope_of_the_root", "1e-36 - lost * (2.0 + lost)", "-lost * (2.0 + lost)"),
+    ],
+    ("fastrnn/cells/library/lstm.py", "saturated"): [
+        Mutant(
+            "a_normalizer_of_zero_has_a_stabilizer",
+            "where(prev.n == 0, a.i, prev.m - softplus(-a.f))",
+            "prev.m - softplus(-a.f)",
         ),
     ],
     ("fastrnn/cells/library/activations.py", "variants"): [
@@ -422,7 +432,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "(at, leaf) for",
             "extra",
         ),
-        Mutant("h_is_taken_where_others_take_h", "if set(taken) == all_of_h else ()", "", "extra"),
+        Mutant("h_is_taken_where_others_take_h", "if set(taken) == all_of_h else ()", "", "extra_torch"),
     ],
     ("fastrnn/onnx/node.py", "onnx"): [
         Mutant("gates_stay_in_onnx_order", "by_gate[gate] for gate in order", "by_gate[gate] for gate in by_gate"),
@@ -550,6 +560,16 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "if False:",
             "threads kernels switches",
         ),
+        Mutant(
+            "blocks_of_steps_have_a_z_of_no_size",
+            "if l.z_stride == 0:\n            l.z = NULL",
+            "if False:\n            pass",
+            "written",
+        ),
+        Mutant(
+            "pieces_of_dx_begin_at_their_first_step", "if rows == 0 or not layer.reverse:", "if rows == 0:", "written"
+        ),
+        Mutant("last_piece_of_dx_is_missing", "if rows >= ROWS_OF_DX or s == 0:", "if rows >= ROWS_OF_DX:", "written"),
         Mutant(
             "no_barrier_before_dh_is_projected",
             "if fastrnn_pool_barrier(job.threads, &job.watch):  # dh is of all threads",

@@ -214,11 +214,8 @@ class PhaseWriter:
                 forward=forward,
             )
             self.registers = max(self.registers, code.registers)
-            ends = any(at in (Operand(Kind.AFTER, 0), Operand(Kind.GRADIENT, 0)) for at, _ in written)
-            phases.append(Phase(means, of_row, code.instructions, ends))
+            phases.append(Phase(means, of_row, code.instructions))
             place_of = after
-        if not any(phase.ends for phase in phases):  # as h's gradient is that of the one before already
-            phases[-1] = phases[-1]._replace(ends=True)
         return tuple(phases)
 
     @staticmethod

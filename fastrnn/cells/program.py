@@ -131,7 +131,6 @@ class Phase(NamedTuple):
     means: tuple[int, ...]  # the sums of the phase before, over H, become ROW i of these
     of_row: tuple[Instruction, ...]  # on ROW alone
     of_units: tuple[Instruction, ...]
-    ends: bool  # whether AFTER 0, in backward GRADIENT 0, has its value when of_units has run
 
 
 class Program(NamedTuple):

@@ -89,7 +89,6 @@ typedef struct {
     fastrnn_code of_row, of_units;
     int means[FASTRNN_SUMS], mean_count; /* the row's values that sums of the phase before become */
     int reads[FASTRNN_ROW_VALUES], read_count; /* those that of_units reads */
-    int ends;                            /* whether this phase writes h, in backward what goes around the product of h */
 } fastrnn_phase;
 
 /* A cell as a program: fastrnn.cells.program.Program. */

@@ -348,7 +348,7 @@ static void FN(step_phases)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n0, p
                     FN(place_extras)(l, w.places, w.given, piece->row, n, rows, q, units);
                     w.places[FASTRNN_AT_AFTER] = FN(place_out)(l, out, piece->out_row, w.h, q, units);
                     FN(run_phase)(l, &w, phase, q, units, rows, sums);
-                    if (phase->ends) FN(store_out)(l, out, piece->out_row, w.h, rows, q, units);
+                    if (phase + 1 == end) FN(store_out)(l, out, piece->out_row, w.h, rows, q, units);
                 }
             }
             for (ptrdiff_t r = 0; l->keep && r < rows; r++) {

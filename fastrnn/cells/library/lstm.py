@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastrnn.cells.language import cell
-from fastrnn.cells.operations import exp, hard_sigmoid, maximum, sigmoid, softplus, tanh
+from fastrnn.cells.operations import exp, hard_sigmoid, maximum, sigmoid, softplus, tanh, where
 
 __all__ = ["coupled_lstm", "hard_lstm", "janet", "peephole_lstm", "ran", "slstm"]
 
@@ -56,10 +56,12 @@ def ran(a: Any, prev: Any) -> Any:
 def slstm(a: Any, prev: Any) -> Any:
     """The scalar LSTM of xLSTM (Beck et al., 2024): exponential gates, a normalizer n, and a stabilizer m, one head.
 
-    The gates are exp(a_i) and sigmoid(a_f), both divided by exp(m): the output does not depend on m but in rounding. A
-    state n of zero starts it.
+    The gates are exp(a_i) and sigmoid(a_f), both divided by exp(m): the output does not depend on m but in rounding.
+    Where n is zero it begins, with c of zero too, and m is a_i, as in the authors' code: any other m may be so large
+    that the input gate rounds to zero, and h is 0 / 0.
     """
-    kept = prev.m - softplus(-a.f)  # log of the forget gate, and of what m divides by
+    # log of the forget gate, and of what m divides by
+    kept = where(prev.n == 0, a.i, prev.m - softplus(-a.f))
     m = maximum(kept, a.i)
     i, f = exp(a.i - m), exp(kept - m)
     g, o = tanh(a.g), sigmoid(a.o)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastrnn.cells.language import cell
-from fastrnn.cells.operations import exp, sigmoid, softplus, sqrt, tanh
+from fastrnn.cells.operations import expm1, sigmoid, softplus, sqrt, tanh
 
 __all__ = ["gilr", "min_gru", "min_lstm", "qrnn", "rg_lru", "sru"]
 
@@ -19,9 +19,12 @@ def min_gru(a: Any, prev: Any) -> Any:
 
 @cell(gates="f i n", states="h", from_x="f i n")
 def min_lstm(a: Any, prev: Any) -> Any:
-    """Minimal LSTM that could be trained in parallel (Feng et al., 2024): its two gates share 1."""
+    """Minimal LSTM that could be trained in parallel (Feng et al., 2024): its two gates share 1.
+
+    Where both are shut, so far that floats have no numbers for it, h stays.
+    """
     f, i, n = sigmoid(a.f), sigmoid(a.i), a.n
-    return (f * prev.h + i * n) / (f + i)
+    return prev.h + i / (f + i + 1e-30) * (n - prev.h)  # 1e-30 changes no sum but of gates that are shut: no 0 / 0
 
 
 @cell(gates="u f r s", states="h c", parameters="v_f v_r", from_x="u f r s")
@@ -49,8 +52,12 @@ def gilr(a: Any, prev: Any) -> Any:
 
 @cell(gates="r i n", states="h", parameters={"decay": 0.5}, from_x="r i n")
 def rg_lru(a: Any, prev: Any, p: Any) -> Any:
-    """Real-gated linear recurrent unit of Griffin (De et al., 2024); x enters by a product, n: sizes may differ."""
+    """Real-gated linear recurrent unit of Griffin (De et al., 2024); x enters by a product, n: sizes may differ.
+
+    h is kept by a factor k = exp(-8 softplus(decay) r), and what enters is scaled by sqrt(1 - k * k).
+    """
     r, i = sigmoid(a.r), sigmoid(a.i)
-    log_kept = -8.0 * softplus(p.decay) * r
-    kept = exp(log_kept)
-    return kept * prev.h + sqrt(1.0 - exp(2.0 * log_kept)) * (i * a.n)
+    lost = expm1(-8.0 * softplus(p.decay) * r)  # k - 1, exact where k is close to 1
+    # 1 - k * k; where that is 0 the root's slope is infinite, and its gradient would be NaN. No other sum changes.
+    squared = 1e-36 - lost * (2.0 + lost)
+    return prev.h + lost * prev.h + sqrt(squared) * (i * a.n)
