@@ -1,4 +1,4 @@
-/* The matrix unit's instructions in plain C, for tests on CPUs without it, under sanitizers, and for coverage: built with
+/* The matrix unit's instructions by others, for tests on CPUs without it, under sanitizers, and for coverage: built with
  * -DFASTRNN_EMULATED_TILES, `amx` runs wherever AVX-512 does. Sums are made as Intel describes them: even and odd terms
  * on their own, fused, k ascending, and then both together. */
 typedef union {
@@ -17,23 +17,22 @@ static void emulated_store(int tile, void *at, ptrdiff_t stride) {
     for (ptrdiff_t r = 0; r < emulated_rows[tile]; r++) memcpy((char *)at + r * stride, emulated[tile].u[r], 64);
 }
 
-static float emulated_float(uint32_t upper_half) {
-    float a;
-    memcpy(&a, &upper_half, sizeof(a));
-    return a;
-}
-
 static void emulated_multiply(int out, int left, int right) {
-    for (int r = 0; r < emulated_rows[left]; r++)
-        for (int c = 0; c < 16; c++) {
-            float even = 0, odd = 0;
-            for (int k = 0; k < 16; k++) {
-                const uint32_t a = emulated[left].u[r][k], b = emulated[right].u[k][c];
-                even = __builtin_fmaf(emulated_float(a << 16), emulated_float(b << 16), even);
-                odd = __builtin_fmaf(emulated_float(a & 0xffff0000), emulated_float(b & 0xffff0000), odd);
-            }
-            emulated[out].f[r][c] += even + odd;
+    const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
+    const emulated_tile *by = emulated + right;
+    for (int r = 0; r < emulated_rows[left]; r++) {
+        const uint32_t *a = emulated[left].u[r];
+        __m512 even = _mm512_setzero_ps(), odd = even;
+        for (int k = 0; k < 16; k++) {
+            const __m512i a_k = _mm512_set1_epi32((int)a[k]), b_k = _mm512_loadu_si512(by->u[k]);
+            even = _mm512_fmadd_ps(
+                _mm512_castsi512_ps(_mm512_slli_epi32(a_k, 16)), _mm512_castsi512_ps(_mm512_slli_epi32(b_k, 16)), even);
+            odd = _mm512_fmadd_ps(
+                _mm512_castsi512_ps(_mm512_and_si512(a_k, upper)), _mm512_castsi512_ps(_mm512_and_si512(b_k, upper)), odd);
         }
+        float *sum = emulated[out].f[r];
+        _mm512_storeu_ps(sum, _mm512_add_ps(_mm512_loadu_ps(sum), _mm512_add_ps(even, odd)));
+    }
 }
 
 #define UNIT_CONFIGURE(tiles) memcpy(emulated_rows, (tiles).rows, sizeof(emulated_rows))
