@@ -26,7 +26,8 @@ class Group(Protocol):
 
     An engine whose `allreduce` adds in the order of the ranks, ``((a0 + a1) + a2) + ...`` for every element, says so
     with an attribute ``ordered = True``. Without it sums are made of `broadcast`, which costs `size - 1` times the
-    array for every process, where an ordered `allreduce` costs less than twice the array.
+    array for every process, where an ordered `allreduce` costs less than twice the array. One that may be called in
+    another thread, and only ever in one at a time, says ``overlaps = True``: sums then run beside backward.
 
     Examples
     --------

@@ -123,6 +123,7 @@ class Trainer(Run):
     def _gradients(self) -> Gradients:
         batch = self._train.batch(self.step)
         part, _ = batch.part(*self._place)
+        self._begin_sums(0 if part is None else part.size, batch.size)
         if part is None:
             return Gradients(0.0, None, 0, None, batch.size)
         self.model.seed_dropout(self._seed_of_step(self.settings.seed))
