@@ -5,8 +5,9 @@
 
 Each trains the same model on the same batches, by `fit`, in turns; a sample is an epoch's time by its steps, of which
 the first of a turn does not count. Before a sum all processes meet, so that waiting for the slower one is told apart
-from the sum itself. Sums come after backward, or layer by layer during it. For more processes than there are CPUs, `--model 16` says what the share of sums would be: a part
-of the batch on one thread is measured, and the sum's time follows from that of two processes and what is sent.
+from the sum itself. Sums come after backward, or layer by layer during it. For more processes than there are CPUs,
+`--model 16` says what the share of sums would be: a part of the batch on one thread is measured, and the sum's time
+follows from that of two processes and what is sent.
 """
 
 from __future__ import annotations
