@@ -179,7 +179,7 @@ class Trainer(Run):
 
     @property
     def can_save(self) -> bool:
-        """Whether all that a checkpoint needs is here: not in a half update, nor, of a group, between evaluations."""
+        """Whether all that a checkpoint needs is here; of windows in a group, after evaluations and at the end."""
         return not self.halfway and (not self._has_met or self._whole[0] == self.step or isinstance(self._train, Lines))
 
     _remedy = "go on with Trainer.resume and the last checkpoint"
