@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -98,8 +98,19 @@ def sum_in_order(group: Group, array: Array) -> None:
             array[...] = part
 
 
-def add_up(parts: Array) -> Array:
-    """Return the sum of rows (size, n) in their order, which NumPy's own sum does not promise."""
+def add_up(parts: Sequence[Array] | Array) -> Array:
+    """Return the sum of all processes' arrays in their order, which NumPy's own sum does not promise.
+
+    Parameters
+    ----------
+    parts
+        Arrays of one shape, by rank.
+
+    Examples
+    --------
+    >>> add_up([np.array([1.0, 2.0]), np.array([3.0, 4.0])])
+    array([4., 6.])
+    """
     total: Array = parts[0].copy()
     for part in parts[1:]:
         total += part

@@ -85,7 +85,7 @@ class Sums:
     """The sums of all processes' gradients: those of the last layer first, while backward runs on below.
 
     On an engine with ``overlaps = True``, which may be called in another thread, `tell` begins a layer's sum and goes
-    on; otherwise, and for models that tell nothing, `finish` makes all sums. They are the same, in the same order.
+    on. Otherwise `finish` adds all up at once, to the same bits.
     """
 
     def __init__(self, group: Group, parameters: Mapping[str, Array]) -> None:
@@ -103,20 +103,23 @@ class Sums:
     def tell(self, layer: str, grads: Mapping[str, Array]) -> None:
         """Take a layer's gradients, by its own names for them."""
         if self._thread is not None and self._left and self._left[0] == layer:
-            self._add({f"{layer}.{name}": grad for name, grad in grads.items()})
+            self._add(self._thread, {f"{layer}.{name}": grad for name, grad in grads.items()})
 
     def finish(self, grads: Mapping[str, Array] | None) -> None:
         """Take what has not been told of all gradients, None for zeros, and wait for the sums."""
+        if self._thread is None:
+            for layer in self.flat.layers:
+                self.flat.take(layer, grads, self._share)
+            for buffer in self.flat.buffers.values():
+                sum_in_order(self._group, buffer)
+            return
         while self._left:
-            self._add(grads)
+            self._add(self._thread, grads)
         for each in self._begun:
             each.result()
 
-    def _add(self, grads: Mapping[str, Array] | None) -> None:
+    def _add(self, thread: ThreadPoolExecutor, grads: Mapping[str, Array] | None) -> None:
+        """Begin the sum of the next layer."""
         layer = self._left.pop(0)
         self.flat.take(layer, grads, self._share)
-        for part in self.flat.layers[layer]:
-            if self._thread is None:
-                sum_in_order(self._group, part)
-            else:
-                self._begun.append(self._thread.submit(sum_in_order, self._group, part))
+        self._begun += [thread.submit(sum_in_order, self._group, part) for part in self.flat.layers[layer]]
