@@ -15,7 +15,7 @@ import numpy as np
 import ray
 
 import fastrnn
-from fastrnn.distributed.group import add_up
+from fastrnn.distributed import add_up
 from fastrnn.training import Last, Linear, Sequential, fit
 
 

@@ -1138,6 +1138,9 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ],
     ("fastrnn/distributed/sharing.py", "distributed"): [
         Mutant("parts_count_the_same", "view.dtype.type(share)", "view.dtype.type(0.5)"),
+        Mutant(
+            "sums_wait_for_the_end_of_backward", "if self._thread is not None and self._left", "if False and self._left"
+        ),
         Mutant("as_many_sequences_for_each", "(done + int(work[k]), rank)", "(done + 1, rank)"),
     ],
     ("fastrnn/distributed/local.py", "distributed"): [

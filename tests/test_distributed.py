@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import group_calls
 import numpy as np
@@ -92,12 +92,14 @@ def test_gradients_of_several_dtypes_lie_end_to_end():
     rng = np.random.default_rng(0)
     parameters = {"a": rng.random((2, 3), "float32"), "b": rng.random(4), "c": rng.random(5, "float32")}
     flat = Flat(parameters)
-    flat.take(parameters, 0.5)
+    for name in parameters:
+        flat.take(name, parameters, 0.5)
     assert {dtype: len(buffer) for dtype, buffer in flat.buffers.items()} == {"<f4": 11, "<f8": 4}
     for name, p in parameters.items():
         assert flat.views[name].tobytes() == (p * p.dtype.type(0.5)).tobytes()
         assert np.shares_memory(flat.views[name], flat.buffers[p.dtype.str])
-    flat.take(None, 0.5)
+    for name in parameters:
+        flat.take(name, None, 0.5)
     assert not any(buffer.any() for buffer in flat.buffers.values())
 
 
@@ -140,6 +142,59 @@ def test_processes_drop_other_outputs():
     together(2, work)
     assert len(made[0]) == 4
     assert not set(made[0]) & set(made[1])
+
+
+class Noting(Exchanging):
+    """An engine that may be called in another thread, and tells what it has added."""
+
+    overlaps = True
+
+    def __init__(self, rank: int, table: Any) -> None:
+        super().__init__(rank, table)
+        self.added: list[int] = []
+
+    def allreduce(self, array: Any) -> None:
+        super().allreduce(array)
+        self.added.append(array.size)
+
+
+class Waiting:
+    """A layer without parameters, whose backward waits until the engine has added two more arrays up."""
+
+    parameters: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, added: list[int]) -> None:
+        self.added, self.found = added, []
+
+    def __call__(self, x: Any) -> Any:
+        return x
+
+    def forward(self, x: Any) -> Any:
+        return x, len(self.added)
+
+    def backward(self, before: int, dy: Any) -> Any:
+        until = time.monotonic() + 60
+        while len(self.added) < before + 2 and time.monotonic() < until:
+            time.sleep(0.001)
+        self.found.append(self.added[before:])
+        return dy, {}
+
+
+def test_the_sums_of_a_layer_are_made_while_backward_runs_below():
+    X, y = ragged()
+    X = np.stack([np.resize(x, (5, 3)) for x in X])
+
+    def work(group: Any) -> Any:
+        added = getattr(group, "added", None)
+        layers = [Last(fastrnn.GRU(3, 4, dtype="float64", seed=0)), Linear(4, 2, dtype="float64", seed=1)]
+        waiting = [] if added is None else [Waiting(added)]
+        made = Sequential(*waiting, *layers)
+        fit(made, X, y, epochs=1, batch_size=20, progress=False, group=group)
+        return [each.found for each in waiting], [p.tobytes() for p in made.parameters.values()]
+
+    during = together(2, work, Noting)
+    assert [found for found, _ in during] == 2 * [[3 * [[10, 108]]]]  # first the layer above, then the one below it
+    assert [parameters for _, parameters in during] == [parameters for _, parameters in together(2, work, Exchanging)]
 
 
 def test_more_processes_than_sequences_in_a_batch_leave_some_without_work():

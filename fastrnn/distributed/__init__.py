@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 
 from fastrnn.distributed.gloo import gloo
-from fastrnn.distributed.group import Group, WorkerError
+from fastrnn.distributed.group import Group, WorkerError, add_up
 from fastrnn.distributed.mpi import mpi
 
-__all__ = ["Group", "WorkerError", "connect", "gloo", "mpi", "processes_here"]
+__all__ = ["Group", "WorkerError", "add_up", "connect", "gloo", "mpi", "processes_here"]
 
 
 def connect() -> Group | None:

@@ -17,6 +17,8 @@ __all__ = ["Gloo", "gloo"]
 class Gloo(Exchange):
     """A process group of torch.distributed on CPUs; arrays are shared with torch, not copied."""
 
+    overlaps = True
+
     def __init__(self, torch: Any, process_group: Any) -> None:
         self._torch, self._distributed = torch, torch.distributed
         super().__init__(self._distributed.get_rank(process_group), self._distributed.get_world_size(process_group))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -26,7 +26,8 @@ class Group(Protocol):
 
     An engine whose `allreduce` adds in the order of the ranks, ``((a0 + a1) + a2) + ...`` for every element, says so
     with an attribute ``ordered = True``. Without it sums are made of `broadcast`, which costs `size - 1` times the
-    array for every process, where an ordered `allreduce` costs less than twice the array.
+    array for every process, where an ordered `allreduce` costs less than twice the array. One that may be called in
+    another thread, and only ever in one at a time, says ``overlaps = True``: sums then run beside backward.
 
     Examples
     --------
@@ -97,8 +98,19 @@ def sum_in_order(group: Group, array: Array) -> None:
             array[...] = part
 
 
-def add_up(parts: Array) -> Array:
-    """Return the sum of rows (size, n) in their order, which NumPy's own sum does not promise."""
+def add_up(parts: Sequence[Array] | Array) -> Array:
+    """Return the sum of all processes' arrays in their order, which NumPy's own sum does not promise.
+
+    Parameters
+    ----------
+    parts
+        Arrays of one shape, by rank.
+
+    Examples
+    --------
+    >>> add_up([np.array([1.0, 2.0]), np.array([3.0, 4.0])])
+    array([4., 6.])
+    """
     total: Array = parts[0].copy()
     for part in parts[1:]:
         total += part

@@ -65,7 +65,7 @@ class Child(subprocess.Popen[bytes]):
 class Local:
     """The group of these processes; sums are made by the first one, in the order of the ranks."""
 
-    ordered = True
+    ordered = overlaps = True
 
     def __init__(self, rank: int, sockets: Sequence[socket.socket], size: int = 1) -> None:
         self.rank, self.size = rank, size
@@ -122,6 +122,8 @@ class Local:
     def close(self) -> None:
         """End what was started: what waits for another process learns so that there is nothing more to come."""
         for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)  # which wakes a thread that waits there
             each.close()
         for child in self._children:
             with child.said, suppress(subprocess.TimeoutExpired):

@@ -13,9 +13,10 @@ __all__ = ["MPI", "mpi"]
 class MPI(Exchange):
     """The group of an MPI communicator; arrays are sent as they are, without pickle."""
 
-    def __init__(self, communicator: Any) -> None:
+    def __init__(self, library: Any, communicator: Any) -> None:
         super().__init__(communicator.Get_rank(), communicator.Get_size())
         self.communicator = communicator
+        self.overlaps = library.Query_thread() >= library.THREAD_SERIALIZED
 
     def _exchange(self, rows: Array, found: Array) -> None:
         self.communicator.Alltoall(rows, found)
@@ -48,4 +49,4 @@ def mpi(communicator: Any = None) -> MPI:
         import mpi4py.MPI
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("groups of MPI need mpi4py: pip install mpi4py", name=error.name) from None
-    return MPI(mpi4py.MPI.COMM_WORLD if communicator is None else communicator)
+    return MPI(mpi4py.MPI, mpi4py.MPI.COMM_WORLD if communicator is None else communicator)

@@ -7,7 +7,7 @@ and one whose `takes_masks` is true takes `mask` and `resets` besides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
@@ -26,6 +26,8 @@ Recurrent: TypeAlias = RNN | LSTM | GRU | modules.Recurrent
 
 class Composed:
     """What has the parameters of something else."""
+
+    _on_gradients: Callable[[str, Mapping[str, Array]], None] | None = None  # told of a layer's, before those below it
 
     @property
     def parameters(self) -> dict[str, Array]:
@@ -437,6 +439,8 @@ class Sequential(_Stateful):
                 dstates_0 |= {_joined(name, each): dstate for each, dstate in dstarted.items()}
             else:
                 dy, grads[name] = layer.backward(its_tape, dy)
+            if self._on_gradients is not None and grads[name]:
+                self._on_gradients(name, grads[name])
             if dy is not None:
                 dy = clear(dy, padding)  # zeros were put there, whatever x was
         names = [name for name in self._state_names() if name in dstates_0]

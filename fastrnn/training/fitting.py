@@ -375,8 +375,9 @@ class Fitting(Run):
         _, processes = self._place
         if processes > 1:
             members = members[equal_work(self._train.x.lengths[members], processes)[self._place[0]]]
-            if not len(members):
-                return Gradients(0.0, None, 0, None, total)
+        self._begin_sums(self._train.size(members), total)
+        if not len(members):
+            return Gradients(0.0, None, 0, None, total)
         if self._draws:
             self.model.seed_dropout(self._seed_of_step(self._seed))
         batch_first = _batch_first(self.model)

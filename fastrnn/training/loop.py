@@ -123,6 +123,7 @@ class Trainer(Run):
     def _gradients(self) -> Gradients:
         batch = self._train.batch(self.step)
         part, _ = batch.part(*self._place)
+        self._begin_sums(0 if part is None else part.size, batch.size)
         if part is None:
             return Gradients(0.0, None, 0, None, batch.size)
         self.model.seed_dropout(self._seed_of_step(self.settings.seed))
@@ -178,7 +179,7 @@ class Trainer(Run):
 
     @property
     def can_save(self) -> bool:
-        """Whether all that a checkpoint needs is here: not in a half update, nor, of a group, between evaluations."""
+        """Whether all that a checkpoint needs is here; of windows in a group, after evaluations and at the end."""
         return not self.halfway and (not self._has_met or self._whole[0] == self.step or isinstance(self._train, Lines))
 
     _remedy = "go on with Trainer.resume and the last checkpoint"

@@ -225,9 +225,13 @@ class LanguageModel(Composed):
 
     def _backward(self, tape: ModelTape, dy: Array, head_grads: Mapping[str, Array]) -> dict[str, Array]:
         """Return the gradients by parameter name for that of y, and those of the head."""
+        if self._on_gradients is not None:
+            self._on_gradients("head", head_grads)
         if self.dropout:
             dy = self._dropout.scale(dy, tape.dropped[-1])
         dx, _, rnn_grads = self.rnn.backward(tape.rnn, dy)
+        if self._on_gradients is not None:
+            self._on_gradients("rnn", rnn_grads)
         grads: dict[str, Mapping[str, Array]] = {"rnn": rnn_grads, "head": head_grads}
         if self.embedding is not None and tape.embedding is not None and dx is not None:
             if self.dropout:

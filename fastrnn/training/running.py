@@ -11,7 +11,7 @@ import numpy as np
 
 from fastrnn.checks import check_positive
 from fastrnn.distributed.group import Group, check_group, send, sum_in_order
-from fastrnn.distributed.sharing import Flat
+from fastrnn.distributed.sharing import Sums
 from fastrnn.errors import FastrnnError
 from fastrnn.parameters import Array
 from fastrnn.training.clipping import clip_global_norm, clip_value
@@ -105,7 +105,7 @@ class Run:
         self._halfway = False
         self.asks_to_stop: Callable[[], bool] = lambda: False  # asked before each step and evaluation
         self._group: Group | None = None
-        self._flat = Flat({})
+        self._sums: Sums | None = None
         self._has_met = self._stops = False  # of a group: whether its processes have met, and whether one asks to stop
 
     @property
@@ -174,7 +174,7 @@ class Run:
         """
         self.check_processes(check_group("group", group).size)
         self._group = group
-        self._flat = Flat(self.model.parameters)
+        self._sums = Sums(group, self.model.parameters)
         self._has_met = False
 
     @property
@@ -246,10 +246,11 @@ class Run:
     def _take_step(self) -> Step:
         started = time.perf_counter()
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows ends the run with an error of its own
-            loss, grads, _, state, total = found = self._gradients()
-            buffers = grads  # what is clipped
-            if self._group is not None:
-                loss, grads, buffers = self._add_up(self._group, found)
+            if self._group is None or self._sums is None:
+                loss, grads, _, state, total = self._gradients()
+                buffers = grads  # what is clipped
+            else:
+                loss, grads, buffers, state, total = self._add_up(self._group, self._sums)
             assert grads is not None
             assert buffers is not None
             if self._clip_value < math.inf:
@@ -268,18 +269,26 @@ class Run:
         self._halfway = False
         return Step(self.step, loss, total, time.perf_counter() - started)
 
-    def _add_up(self, group: Group, found: Gradients) -> tuple[float, Mapping[str, Array], Mapping[str, Array]]:
-        """Return the loss and gradients of the whole batch, and the arrays that hold these end to end.
+    def _add_up(self, group: Group, sums: Sums) -> tuple[float, Mapping[str, Array], Mapping[str, Array], Any, int]:
+        """Return of the whole batch the loss, the gradients, the arrays that hold these end to end, and its size.
 
-        A part counts by its terms. That a process asks to stop, all learn at the same step.
+        With the state of this process's part, before the last. That a process asks to stop, all learn at the same step.
         """
-        share = found.size / found.total
-        told = np.array([found.loss * share, self.asks_to_stop()])
-        self._flat.take(found.grads, share)
+        self.model._on_gradients = sums.tell
+        try:
+            found = self._gradients()
+        finally:
+            self.model._on_gradients = None
+        sums.finish(found.grads)
+        told = np.array([found.loss * found.size / found.total, self.asks_to_stop()])
         sum_in_order(group, told)
-        self._flat.sum(group)
         self._stops = bool(told[1])
-        return float(told[0]), self._flat.views, self._flat.buffers
+        return float(told[0]), sums.flat.views, sums.flat.buffers, found.state, found.total
+
+    def _begin_sums(self, size: int, total: int) -> None:
+        """Say, before backward, how many terms of the batch's loss are this process's."""
+        if self._sums is not None:
+            self._sums.begin(size / total)
 
     def _meet(self) -> None:
         """Take over where the first process of the group is; ValueError if one is in another run."""
