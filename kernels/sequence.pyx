@@ -1766,6 +1766,19 @@ cdef bint sum_own(Job *job, fastrnn_layer *l, int part) noexcept nogil:
     return fastrnn_pool_barrier(job.threads, &job.watch)
 
 
+cdef void sum_chunks(Job *job, fastrnn_layer *layer, ptrdiff_t row0, ptrdiff_t row1) noexcept nogil:
+    """Sum the chunks whose rows all are done, of which row0 .. row1 - 1 are the last; with the last chunk to dweights."""
+    cdef ptrdiff_t first
+    layer.chunk_start = layer.chunk_end
+    while layer.chunk_end < layer.chunk_count:
+        first = layer.chunks[2 * layer.chunk_end]
+        if first + layer.chunks[2 * layer.chunk_end + 1] > row1 if layer.reverse else first < row0:
+            break
+        layer.chunk_end += 1
+    if layer.chunk_end > layer.chunk_start:
+        job.cell.weight_gradients(layer, 0, job.blocks)
+
+
 cdef void backward_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
     cdef fastrnn_layer layer = layer_of_part(job, part)
@@ -1814,19 +1827,6 @@ cdef void backward_task(void *context, int part) noexcept nogil:
                 return
         if by_step and fastrnn_pool_barrier(job.threads, &job.watch):
             return
-
-
-cdef void sum_chunks(Job *job, fastrnn_layer *layer, ptrdiff_t row0, ptrdiff_t row1) noexcept nogil:
-    """dweights, if these are all rows: those of the chunks that have all of their rows, of which the last ones are new."""
-    cdef ptrdiff_t first
-    layer.chunk_start = layer.chunk_end
-    while layer.chunk_end < layer.chunk_count:
-        first = layer.chunks[2 * layer.chunk_end]
-        if first + layer.chunks[2 * layer.chunk_end + 1] > row1 if layer.reverse else first < row0:
-            break
-        layer.chunk_end += 1
-    if layer.chunk_end > layer.chunk_start:
-        job.cell.weight_gradients(layer, 0, job.blocks)
 
 
 cdef void projection_gradient_task(void *context, int part) noexcept nogil:

@@ -178,8 +178,9 @@ typedef struct {
     ptrdiff_t dy_row;                    /* from row to row of dy */
     const ptrdiff_t *chunks;             /* IN    (chunk_count, 2): first row and number of rows of each sum that goes into
                                             the gradients of the weights, in the order in which they are added */
-    ptrdiff_t chunk_count, chunk_start, chunk_end; /* the sums of chunks chunk_start .. chunk_end - 1 are due; where the
-                     first is not among them, those of all before are in scratch, of all blocks */
+    ptrdiff_t chunk_count;
+    ptrdiff_t chunk_start, chunk_end;    /* those that are due, up to chunk_end - 1; the sums of those before lie in scratch
+                                            then, and are of all blocks */
     void *panels_hh;                     /* INOUT [panel of 4 unit vectors][Z order][4 * L], made by pack_hidden */
     void *panels_m;                      /* INOUT likewise of the second product, made by pack_hidden */
     void *panels_ih;                     /* INOUT [panel of 4 * L inputs][Z order][4 * L], made by pack_input */
