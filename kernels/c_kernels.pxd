@@ -142,7 +142,7 @@ cdef extern from "kernels.h" nogil:
         const void *dh_n
         ptrdiff_t dy_row
         const ptrdiff_t *chunks
-        ptrdiff_t chunk_count
+        ptrdiff_t chunk_count, chunk_start, chunk_end
         void *panels_hh
         void *panels_m
         void *panels_ih
@@ -154,7 +154,7 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct fastrnn_sizes:
         ptrdiff_t panel, hidden_panels, input_panels, backward_panel
-        ptrdiff_t split_forward, split_backward, forward_scratch, backward_scratch
+        ptrdiff_t split_forward, split_backward, forward_scratch, backward_scratch, gradient_blocks
 
     ctypedef struct fastrnn_cell:
         ptrdiff_t block_units

@@ -601,7 +601,7 @@ cdef struct Job:
     bint apart          # threads that do so need no barrier
     bint of_row         # the steps of a single row are taken at once
     ptrdiff_t steps     # of one projection of the input
-    bint makes_dx       # on the way back, piece by piece, and not after it
+    bint makes_dx, makes_dweights  # on the way back, piece by piece, and not after it
     fastrnn_sizes sizes
     fastrnn_watch watch
     bint brief               # so that other Python threads can wait for it: some 10 us
@@ -645,8 +645,9 @@ cdef:
     ptrdiff_t ROWS_WORTH_FUSING = 5
     # Bytes of Z that a projection fills at once: they stay in L2 until the steps read them.
     ptrdiff_t PROJECTION_BYTES = 512 * 1024
-    # How many rows at least a scan goes back through before it makes their dx, while the gradients of their sums lie in L2.
-    ptrdiff_t ROWS_OF_DX = 192
+    # How many rows at least a scan goes back through before it takes their products, while the gradients of their sums lie
+    # in L2, where all of Z does not.
+    ptrdiff_t ROWS_BACK = 192
     # Up to this many steps the weights are packed as each step goes, into L1: packing all of them to memory first
     # would cost more than it saves (at H = 1024 as much as nine such steps).
     ptrdiff_t STEPS_NOT_WORTH_PACKING = 2
@@ -666,7 +667,7 @@ cdef dict ADDRESSES = {
     "ROWS_WORTH_LARGE_WEIGHTS": <size_t> &ROWS_WORTH_LARGE_WEIGHTS,
     "ROWS_WORTH_FUSING": <size_t> &ROWS_WORTH_FUSING,
     "PROJECTION_BYTES": <size_t> &PROJECTION_BYTES,
-    "ROWS_OF_DX": <size_t> &ROWS_OF_DX,
+    "ROWS_BACK": <size_t> &ROWS_BACK,
     "STEPS_NOT_WORTH_PACKING": <size_t> &STEPS_NOT_WORTH_PACKING,
     "STEPS_NOT_WORTH_PACKING_LARGE": <size_t> &STEPS_NOT_WORTH_PACKING_LARGE,
     "FEW_ROWS": <size_t> &FEW_ROWS,
@@ -1844,13 +1845,26 @@ cdef bint sum_own(Job *job, fastrnn_layer *l, int part) noexcept nogil:
     return fastrnn_pool_barrier(job.threads, &job.watch)
 
 
+cdef void sum_chunks(Job *job, fastrnn_layer *layer, ptrdiff_t row0, ptrdiff_t row1) noexcept nogil:
+    """Sum the chunks whose rows all are done, of which row0 .. row1 - 1 are the last; with the last chunk to dweights."""
+    cdef ptrdiff_t first
+    layer.chunk_start = layer.chunk_end
+    while layer.chunk_end < layer.chunk_count:
+        first = layer.chunks[2 * layer.chunk_end]
+        if first + layer.chunks[2 * layer.chunk_end + 1] > row1 if layer.reverse else first < row0:
+            break
+        layer.chunk_end += 1
+    if layer.chunk_end > layer.chunk_start:
+        job.cell.weight_gradients(layer, 0, job.blocks)
+
+
 cdef void backward_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
     cdef fastrnn_layer layer = layer_of_part(job, part)
     cdef ptrdiff_t s, p0 = 0, p1 = job.sizes.hidden_panels, n0 = 0, n1 = layer.batch, to_look = job.steps_to_look
     cdef bint by_step = job.by_hidden and not job.apart
     cdef ptrdiff_t group = 0  # rows of the steps since the gradients of the cell's own parameters were added up
-    cdef ptrdiff_t rows = 0, row = 0  # whose gradients of sums are made, and dx not yet, and the first of them
+    cdef ptrdiff_t rows = 0, row = 0  # whose gradients of sums are made, and their products not yet, and the first of them
     if job.by_hidden:
         p0 = start(job.sizes.hidden_panels, job.threads, part)
         p1 = start(job.sizes.hidden_panels, job.threads, part + 1)
@@ -1875,12 +1889,15 @@ cdef void backward_task(void *context, int part) noexcept nogil:
                 if sum_own(job, &layer, part):
                     return
                 group = 0
-        if job.makes_dx and s >= 0:
+        if (job.makes_dx or job.makes_dweights) and s >= 0:
             if rows == 0 or not layer.reverse:
                 row = fastrnn_step_row(&layer, s)
             rows += fastrnn_step_count(&layer, s)
-            if rows >= ROWS_OF_DX or s == 0:
-                job.cell.input_gradient(&layer, row, row + rows)
+            if rows >= ROWS_BACK or s == 0:
+                if job.makes_dx:
+                    job.cell.input_gradient(&layer, row, row + rows)
+                if job.makes_dweights:
+                    sum_chunks(job, &layer, row, row + rows)
                 rows = 0
         to_look -= 1
         if to_look == 0:
@@ -1940,7 +1957,7 @@ cdef Buffer cut_chunks(fastrnn_layer *l):
             rows -= chunks[2 * count + 1]
             count += 1
         last = first
-    l.chunks, l.chunk_count = chunks, count
+    l.chunks, l.chunk_count, l.chunk_start, l.chunk_end = chunks, count, 0, count
     return memory
 
 
@@ -2043,6 +2060,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
     cdef size_t carry_row = row * (1 if l.program == NULL else 1 + others), first = 0 if l.program == NULL else row
     cdef size_t h_row = l.outputs * job.itemsize
     cdef ptrdiff_t begun = fastrnn_step_count(l, l.steps - 1 if l.reverse else 0)  # sequences of a step or more
+    cdef bint piece_by_piece
     cdef Buffer carry, panels, split, scratch, panels_m, own, units, chunks = None, projection = None, dh = None, du = None
     try:
         units = whole_units_of(&job)
@@ -2081,11 +2099,20 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
             dh, du = Buffer(l.rows * h_row), Buffer(l.batch * packed_row)
             l.dh, l.du = dh.data, du.data
         run(pack_hidden_task, &job)
-        job.makes_dx = l.dx != NULL and is_scan(l) and job.threads == 1
+        piece_by_piece = (
+            is_scan(l) and job.threads == 1
+            and job.blocks * stride_of_blocks(&job, l.rows) * job.itemsize > PROJECTION_BYTES)
+        job.makes_dx = piece_by_piece and l.dx != NULL
+        job.makes_dweights = (  # in scratch memory, which split products want for themselves
+            piece_by_piece and not (l.few_rows or l.split_w or l.split_x) and l.chunk_count > 0
+            and job.blocks <= job.sizes.gradient_blocks)
         if job.makes_dx:
             run(pack_input_task, &job)  # there is no recurrent product that has panels
+        if job.makes_dweights:
+            l.chunk_end = 0  # none is summed yet
         run(backward_task, &job, job.by_hidden or l.own != NULL)
-        run(weight_task, &job)
+        if not job.makes_dweights:
+            run(weight_task, &job)
         if l.dx != NULL and not job.makes_dx:
             run(pack_input_task, &job)
             run(input_task, &job)

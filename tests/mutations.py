@@ -569,7 +569,10 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant(
             "pieces_of_dx_begin_at_their_first_step", "if rows == 0 or not layer.reverse:", "if rows == 0:", "written"
         ),
-        Mutant("last_piece_of_dx_is_missing", "if rows >= ROWS_OF_DX or s == 0:", "if rows >= ROWS_OF_DX:", "written"),
+        Mutant(
+            "chunks_are_summed_too_early", "> row1 if layer.reverse else first < row0:", "> row1 and False:", "written"
+        ),
+        Mutant("last_piece_of_dx_is_missing", "if rows >= ROWS_BACK or s == 0:", "if rows >= ROWS_BACK:", "written"),
         Mutant(
             "no_barrier_before_dh_is_projected",
             "if fastrnn_pool_barrier(job.threads, &job.watch):  # dh is of all threads",

@@ -36,7 +36,6 @@ SWITCHES = {
     "input projected step by step": {"ROWS_WORTH_FUSING": ALWAYS, "PROJECTION_BYTES": 0},
     "input taken in with h": {"ROWS_WORTH_FUSING": 0},
     "gradients of a few rows as of many": {"FEW_ROWS": 0},
-    "gradient of x after those of all sums": {"ROWS_OF_DX": ALWAYS},
     "rows without pairs of blocks": {"PAIRS": False, "ROW_VECTORS": 0},
     "rows step by step": {"ROW_VECTORS": 0},
     "rows at once, input projected": {"ROW_INPUTS": 0},

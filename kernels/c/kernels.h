@@ -180,6 +180,8 @@ typedef struct {
     const ptrdiff_t *chunks;             /* IN    (chunk_count, 2): first row and number of rows of each sum that goes into
                                             the gradients of the weights, in the order in which they are added */
     ptrdiff_t chunk_count;
+    ptrdiff_t chunk_start, chunk_end;    /* those that are due, up to chunk_end - 1; the sums of those before lie in scratch
+                                            then, and are of all blocks */
     void *panels_hh;                     /* INOUT [panel of 4 unit vectors][Z order][4 * L], made by pack_hidden */
     void *panels_m;                      /* INOUT likewise of the second product, made by pack_hidden */
     void *panels_ih;                     /* INOUT [panel of 4 * L inputs][Z order][4 * L], made by pack_input */
@@ -209,6 +211,7 @@ typedef struct {
     ptrdiff_t split_forward;               /* of a block, in split_panels */
     ptrdiff_t split_backward;              /* of a panel of panels_ih there */
     ptrdiff_t forward_scratch, backward_scratch;
+    ptrdiff_t gradient_blocks; /* whose weight gradients are summed together */
 } fastrnn_sizes;
 
 typedef struct {

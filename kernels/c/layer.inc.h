@@ -117,8 +117,9 @@ static void FN(measure)(const fastrnn_layer *l, fastrnn_sizes *sizes) {
     sizes->input_panels = ceil_div(l->inputs, Z_WIDTH);
     sizes->backward_panel = LANES * Z_WIDTH *
                             most(FN(slots_of)(l, FN(of_x)), most(FN(slots_of)(l, FN(of_h)), FN(slots_of)(l, FN(of_m))));
+    sizes->gradient_blocks = FN(gradient_blocks)(l);
     sizes->backward_scratch =
-        FN(gradient_blocks)(l) * (l->inputs + l->outputs + M) * Z_WIDTH +
+        sizes->gradient_blocks * (l->inputs + l->outputs + M + 1) * Z_WIDTH +
         (NAME(tile_count)(l->inputs) + NAME(tile_count)(l->outputs) + NAME(tile_count)(M)) * LEFT_TILE;
 }
 
@@ -889,12 +890,18 @@ INLINE void FN(pack_gradient)(
     }
 }
 
-static void FN(bias_gradients)(const fastrnn_layer *l, ptrdiff_t b) {
-    const FN(feed) x = FN(feed_of_x)(l, b), h = FN(feed_of_h)(l, b), m = FN(feed_of_m)(l, b);
-    vec sums[4] = {{0}};
+/* Whether sums over the rows of block b are a gradient: not of what the tape keeps besides. */
+INLINE int FN(has_biases)(const fastrnn_layer *l, ptrdiff_t b) {
     ptrdiff_t lanes;
-    if (!l->dbias_ih && !(IS_PROGRAM && l->dunit && !FN(has_phases)(l))) return;
-    if (IS_PROGRAM && !FN(is_fed)(l, b) && !FN(unit_at)(l, l->dunit, b, 0, &lanes)) return; /* what the tape keeps besides */
+    if (!l->dbias_ih && !(IS_PROGRAM && l->dunit && !FN(has_phases)(l))) return 0;
+    return !IS_PROGRAM || FN(is_fed)(l, b) || FN(unit_at)(l, l->dunit, b, 0, &lanes);
+}
+
+/* sums := the gradients of block b's biases and parameters that are there already */
+static void FN(begin_biases)(const fastrnn_layer *l, ptrdiff_t b, vec *sums) {
+    const FN(feed) x = FN(feed_of_x)(l, b), h = FN(feed_of_h)(l, b);
+    ptrdiff_t lanes;
+    memset(sums, 0, 4 * sizeof(*sums));
     /* of a slot that both products feed the two are the same */
     for (int slot = 0; l->dweight_add && l->dbias_ih && slot < x.fed; slot++) {
         const ptrdiff_t row = FN(weight_row)(l, b, slot, x.gates[slot], &lanes);
@@ -908,14 +915,19 @@ static void FN(bias_gradients)(const fastrnn_layer *l, ptrdiff_t b) {
         const REAL *dunit = FN(unit_at)(l, l->dunit, b, slot, &lanes);
         if (dunit) sums[slot] = vec_load_part(dunit, lanes);
     }
-    for (ptrdiff_t i = 0; i < l->chunk_count; i++) {
-        const ptrdiff_t row = l->chunks[2 * i], end = row + l->chunks[2 * i + 1];
-        if (i % FASTRNN_CHUNKS_TO_LOOK == 0 && i && fastrnn_stopped(l->watch)) return;
-        vec chunk[4] = {{0}};
-        for (ptrdiff_t r = row; r < end; r++)
-            for (int slot = 0; slot < 4; slot++) chunk[slot] += ((const vec *)FN(z_at)(l, b, r))[slot];
-        for (int slot = 0; slot < 4; slot++) sums[slot] += chunk[slot];
-    }
+}
+
+/* sums += the sum of Z's rows in block b, of a chunk */
+INLINE void FN(add_biases)(const fastrnn_layer *l, ptrdiff_t b, vec *sums, ptrdiff_t row, ptrdiff_t rows) {
+    vec chunk[4] = {{0}};
+    for (ptrdiff_t r = row; r < row + rows; r++)
+        for (int slot = 0; slot < 4; slot++) chunk[slot] += ((const vec *)FN(z_at)(l, b, r))[slot];
+    for (int slot = 0; slot < 4; slot++) sums[slot] += chunk[slot];
+}
+
+static void FN(end_biases)(const fastrnn_layer *l, ptrdiff_t b, const vec *sums) {
+    const FN(feed) x = FN(feed_of_x)(l, b), h = FN(feed_of_h)(l, b), m = FN(feed_of_m)(l, b);
+    ptrdiff_t lanes;
     for (int slot = 0; l->dbias_ih && slot < x.fed; slot++) {
         const ptrdiff_t row = FN(weight_row)(l, b, slot, x.gates[slot], &lanes);
         vec_store_part((REAL *)l->dbias_ih + row, sums[slot], lanes);
@@ -939,7 +951,8 @@ static void FN(weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t
         FN(few_weight_gradients)(l, b0, b1);
         return;
     }
-    const ptrdiff_t I = l->inputs, P = l->outputs, M = FN(m_columns)(l), columns = I + P + M;
+    const ptrdiff_t I = l->inputs, P = l->outputs, M = FN(m_columns)(l);
+    const ptrdiff_t biases = I + P + M, columns = biases + 1; /* of sums: those of biases are the last */
     const ptrdiff_t together = FN(gradient_blocks)(l);
     vec(*const sums)[4] = l->scratch;
     REAL *const x_left = (REAL *)(sums + together * columns);
@@ -950,14 +963,16 @@ static void FN(weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t
     if (l->tokens) memset(first_same, 0, (size_t)I * sizeof(*first_same));
     for (ptrdiff_t first = b0, last; first < b1; first = last) {
         last = least(first + together, b1);
-        memset(sums, 0, (size_t)((last - first) * columns) * sizeof(*sums));
-        for (ptrdiff_t b = first; l->dweight_add && b < last; b++) {
+        for (ptrdiff_t b = first; l->chunk_start == 0 && b < last; b++) {
+            memset(sums + (b - first) * columns, 0, (size_t)columns * sizeof(*sums));
+            if (FN(has_biases)(l, b)) FN(begin_biases)(l, b, sums[(b - first) * columns + biases]);
+            if (!l->dweight_add) continue;
             REAL *x_sums = (REAL *)(sums + (b - first) * columns);
             FN(pack_gradient)(l, x_sums, l->dweight_ih, I, b, FN(feed_of_x)(l, b));
             FN(pack_gradient)(l, x_sums + I * Z_WIDTH, l->dweight_hh, P, b, FN(feed_of_h)(l, b));
             if (M) FN(pack_gradient)(l, x_sums + (I + P) * Z_WIDTH, l->dweight_hh, M, b, FN(feed_of_m)(l, b));
         }
-        for (ptrdiff_t i = 0; i < l->chunk_count; i++) {
+        for (ptrdiff_t i = l->chunk_start; i < l->chunk_end; i++) {
             const ptrdiff_t row = l->chunks[2 * i], rows = l->chunks[2 * i + 1];
             const int from_zero = i == 0 && !l->dweight_add;
             if (i % FASTRNN_CHUNKS_TO_LOOK == 0 && fastrnn_stopped(l->watch)) return;
@@ -984,14 +999,15 @@ static void FN(weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t
                     FN(outer_product)(l, x_sums, I, x_left, b, FN(feed_of_x)(l, b), row, rows, from_zero);
                 FN(outer_product)(l, x_sums + I, P, h_left, b, FN(feed_of_h)(l, b), row, rows, from_zero);
                 if (M) FN(outer_product)(l, x_sums + I + P, M, m_left, b, FN(feed_of_m)(l, b), row, rows, from_zero);
+                if (FN(has_biases)(l, b)) FN(add_biases)(l, b, x_sums[biases], row, rows); /* of Z that is in cache */
             }
         }
-        for (ptrdiff_t b = first; b < last; b++) {
+        for (ptrdiff_t b = first; l->chunk_end == l->chunk_count && b < last; b++) {
             const REAL *x_sums = (const REAL *)(sums + (b - first) * columns);
             FN(unpack_gradient)(l, l->dweight_ih, x_sums, I, b, FN(feed_of_x)(l, b));
             FN(unpack_gradient)(l, l->dweight_hh, x_sums + I * Z_WIDTH, P, b, FN(feed_of_h)(l, b));
             if (M) FN(unpack_gradient)(l, l->dweight_hh, x_sums + (I + P) * Z_WIDTH, M, b, FN(feed_of_m)(l, b));
-            FN(bias_gradients)(l, b);
+            if (FN(has_biases)(l, b)) FN(end_biases)(l, b, sums[(b - first) * columns + biases]);
         }
     }
 }

@@ -243,7 +243,14 @@ static void FN(split_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptr
             else
                 FN(split_unpack_gradient)(l, block, sums_row, l->dweight_ih, I, b, FN(feed_of_x)(l, b));
             FN(split_unpack_gradient)(l, block + x_width, sums_row, l->dweight_hh, P, b, FN(feed_of_h)(l, b));
-            FN(bias_gradients)(l, b);
+            vec biases[4];
+            if (!FN(has_biases)(l, b)) continue;
+            FN(begin_biases)(l, b, biases);
+            for (ptrdiff_t i = 0; i < l->chunk_count; i++) {
+                if (i % FASTRNN_CHUNKS_TO_LOOK == 0 && i && fastrnn_stopped(l->watch)) return;
+                FN(add_biases)(l, b, biases, l->chunks[2 * i], l->chunks[2 * i + 1]);
+            }
+            FN(end_biases)(l, b, biases);
         }
         if (spoilt) FN(weight_gradients)(l, first, last);
     }
