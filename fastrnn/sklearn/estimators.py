@@ -28,7 +28,6 @@ __all__ = ["SequenceClassifier", "SequenceRegressor"]
 
 CELLS = {"gru": fastrnn.GRU, "lstm": fastrnn.LSTM, "rnn": fastrnn.RNN}
 POOLINGS = ("mean", "last", "max", "attention")
-FEWEST = 20  # sequences from which on a share is held out
 
 
 def build(
@@ -65,6 +64,7 @@ def build(
 class _SequenceEstimator(KeptEstimator):
     """What both have in common: arguments, scaling, training, files."""
 
+    _fewest = 20  # sequences from which on a share is held out
     _flat_: bool  # whether fit was given a table (n, T)
     _optimizer_state_: dict[str, Array] | None  # for the next partial_fit
 
@@ -182,7 +182,7 @@ class _SequenceEstimator(KeptEstimator):
     def _fit(self, sequences: Any, y: Any, outputs: int, weights: Any, anew: bool, **options: Any) -> None:
         if anew:
             self._make(outputs)
-        enough = len(sequences) >= FEWEST
+        enough = len(sequences) >= self._fewest
         self._optimizer_state_ = None
         self.history_ = self._train(
             sequences,
@@ -233,7 +233,8 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
         As for `fastrnn.training.fit`; the optimizer is Adam.
     validation, patience
         The share of the sequences that is held out, drawn, and how many epochs in a row without a lower loss on it end
-        training; the best parameters are kept. Of fewer than 20 sequences none are held out.
+        training; the best parameters are kept. Of fewer than 100 sequences none are held out: of less than ten the
+        loss says little.
     scale
         Whether to shift and scale each column to a mean of 0 and a deviation of 1.
     class_weight
@@ -274,6 +275,8 @@ class SequenceClassifier(ClassifierMixin, _SequenceEstimator):  # type: ignore[m
     >>> classifier.score(X, y) > 0.9, classifier.predict_proba(X[:3]).shape
     (True, (3, 2))
     """
+
+    _fewest = 100
 
     def __init__(
         self,
