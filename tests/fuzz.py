@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import hashlib
 import os
 import time
@@ -43,6 +44,18 @@ def draw(rng: np.random.Generator) -> Problem:
     return make(cell, T, N, I + 1, H + 1, dtype=str(rng.choice(["float32", "float64"])), **options)
 
 
+def at_a_kink(problem: Problem | WrittenProblem) -> bool:
+    """Whether a sum lies so near to where relu bends that rounding decides about the gradients."""
+    if problem.cell.name != "rnn_relu" or not isinstance(problem, Problem) or problem.weights.ih.dtype == np.float64:
+        return False
+    exact = problem.astype("float64")
+    ih = exact.weights.ih
+    error = 1e-5 * np.random.default_rng(0).standard_normal(ih.shape)  # alike for all of them it would only scale sums
+    ends = [dataclasses.replace(exact, weights=exact.weights._replace(ih=ih * (1 + by))) for by in (-error, error)]
+    one, other = (run("numpy", each) for each in ends)
+    return any((abs(one[name] - other[name]) > 1e-2 * (1 + abs(one[name]))).any() for name in one)
+
+
 def outcome(problem: Problem | WrittenProblem, num_threads: int) -> Outcome:
     """What the C kernels make of a problem."""
     if isinstance(problem, WrittenProblem):
@@ -71,6 +84,9 @@ def main() -> None:
         rng = np.random.default_rng([arguments.seed, count])
         problem = draw_written(rng) if count % 2 else draw(rng)
         switch = str(rng.choice(list(SWITCHES)))
+        if not arguments.digest and at_a_kink(problem):
+            count += 1
+            continue
         with overridden(**SWITCHES[switch]):
             got = outcome(problem, int(rng.integers(1, 4)))
         if arguments.digest:
