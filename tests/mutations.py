@@ -171,8 +171,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("short_block_of_a_row_is_the_first", "one.p += j * l->panel_stride;", "one.p += 0;"),
         Mutant(
             "threads_step_the_first_blocks",
-            "b = s % 2 ? b1 - (i + 1) * strands : b0 + i * strands,",
-            "b = s % 2 ? b1 - (i + 1) * strands : i * strands,",
+            "b = back ? b1 - (i + 1) * strands : b0 + i * strands,",
+            "b = back ? b1 - (i + 1) * strands : i * strands,",
         ),
         Mutant(
             "first_of_two_pieces_decides",
@@ -853,9 +853,24 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "handing_out_does_not_count",
-            "self.handed_out = next(_handings_out)",
-            "self.handed_out = 1",
+            "arrays = Parameters(self)\n        self.handed_out = next(_handings_out)",
+            "arrays = Parameters(self)\n        self.handed_out = 1",
             "modules stateful",
+        ),
+        Mutant(
+            "what_a_frozen_module_hands_out_can_be_written",
+            '{"data": (values.ctypes.data, True)}',
+            '{"data": (values.ctypes.data, False)}',
+            "modules",
+        ),
+        Mutant(
+            "a_frozen_module_stays_where_it_was",
+            "            self[name] = values\n        self.to_read",
+            "        self.to_read",
+            "modules",
+        ),
+        Mutant(
+            "a_pickler_is_given_what_is_frozen", "iter((self if self.to_read is None else self.to_read)", "iter((self)"
         ),
         Mutant("unexpected_names_are_ignored", "if missing or unexpected:", "if missing:", "modules input"),
         Mutant(

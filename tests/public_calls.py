@@ -94,6 +94,7 @@ def of_module(cls: Any) -> dict[str, Row]:
         f"{name}.explain": lambda: (make().explain, {"shape": (T, N, I), "tokens": False, "training": True}),
         f"{name}.state_dict": lambda: (make().state_dict, {}),
         f"{name}.load_state_dict": lambda: (make().load_state_dict, {"state_dict": make().state_dict()}),
+        f"{name}.freeze": lambda: (make().freeze, {}),
         f"{name}.stream.step": take_steps,
         f"{name}.stream.state": set_state,
         f"{name}.stream.reset": lambda: (make().stream(N).reset, {"rows": [1]}),
@@ -127,6 +128,7 @@ def of_cell(cls: Any) -> dict[str, Row]:
         f"{name}.backward": backward,
         f"{name}.state_dict": lambda: (make().state_dict, {}),
         f"{name}.load_state_dict": lambda: (make().load_state_dict, {"state_dict": make().state_dict()}),
+        f"{name}.freeze": lambda: (make().freeze, {}),
     }
 
 
@@ -206,6 +208,7 @@ def of_layer(
         f"{name}.backward": backward,
         f"{name}.state_dict": lambda: (make().state_dict, {}),
         f"{name}.load_state_dict": lambda: (make().load_state_dict, {"state_dict": make().state_dict()}),
+        f"{name}.freeze": lambda: (make().freeze, {}),
     }
 
 
@@ -364,6 +367,7 @@ def of_training() -> dict[str, Row]:
         ),
         own + "AdaptiveSoftmax.backward": adaptive_backward,
         own + "AdaptiveSoftmax.state_dict": lambda: (adaptive().state_dict, {}),
+        own + "AdaptiveSoftmax.freeze": lambda: (adaptive().freeze, {}),
         own + "AdaptiveSoftmax.load_state_dict": lambda: (
             adaptive().load_state_dict,
             {"state_dict": adaptive().state_dict()},

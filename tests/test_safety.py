@@ -179,8 +179,9 @@ def test_indices_that_change_during_calls_never_lead_out_of_memory(backend: str,
     writer = threading.Thread(target=write)
     writer.start()
     refused = 0
-    for _ in range(300):
-        time.sleep(0)  # here and there, so that calls begin with either
+    for k in range(300):
+        for _ in range(1 + k % 2):  # an even and an odd number of turns for the other: calls begin with either
+            time.sleep(0)
         outcome: list[Any] = []
         text = error_of(lambda outcome=outcome: outcome.append(module.forward(x, lengths=lengths)))
         assert text is None or " holds " in text
