@@ -1,5 +1,5 @@
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
@@ -11,7 +11,9 @@ LOOKS_ITSELF: bool
 TAKES_KEPT: bool
 RUN_PREPARED: Any
 
+@final
 class Brief: ...
+
 class Packed: ...
 class Tape: ...
 
