@@ -193,8 +193,9 @@ static void FN(run_back)(
             places[FASTRNN_AT_GRADIENT + k] = (NAME(place)){carry + k * FN(unit_width)(l), carry_row};
         if (du) places[FASTRNN_AT_GRADIENT] = FN(own_rows)(du + 4 * first, 4);
         NAME(run_program)(code->instructions, code->count, places, count, units);
-        /* Lanes beyond H must be zero, whatever they held: the products run over them. */
-        for (int slot = 0; end < LANES && slot < p->slots; slot++)
+        /* Lanes beyond H must be zero, whatever they held: the products run over them. Those that m feeds are so when its
+         * gradient is there, and other threads read them. */
+        for (int slot = dm ? p->m_slots : 0; end < LANES && slot < p->slots; slot++)
             for (ptrdiff_t r = 0; r < count; r++) {
                 REAL *const last = places[FASTRNN_AT_SLOT + slot].at + r * Z_WIDTH + (units - 1) * LANES;
                 vec_store(last, vec_load_part(last, end));
