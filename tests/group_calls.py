@@ -82,9 +82,16 @@ def add_ranks(group: Any, power: int) -> None:
     group.broadcast(array, 2)
 
 
+def tell(kind: type[BaseException], error: BaseException, _: Any) -> None:
+    """Tell an error that ends the process in one line."""
+    print(f"{kind.__name__}: {error}", file=sys.stderr)
+
+
 def main(engine: str, end: str = "") -> None:
     """Join the group of all processes, and of four also one of two; print what these lead to; have the last one die."""
+    sys.excepthook = tell
     group: Any = distributed.mpi() if engine == "mpi" else distributed.gloo()
+    sys.excepthook = tell  # where torch has put its own
     found = {f"{group.size}": bits_of_runs(group)}
     if group.size == 4:
         found["2"] = bits_of_runs(half_of(group))
@@ -107,7 +114,4 @@ def half_of(group: Any) -> Any:
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except distributed.WorkerError as error:
-        sys.exit(f"WorkerError: {error}")
+    main(*sys.argv[1:])

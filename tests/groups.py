@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -71,11 +72,11 @@ def together(size: int, work: Callable[[Any], Any], engine: Callable[[int, Table
     table = Table(size)
 
     def one(rank: int) -> Any:
-        try:
-            return work(engine(rank, table))
-        except BaseException:
-            table.barrier.abort()  # so that the others do not wait for it
-            raise
+        with ExitStack() as where_wrong:
+            where_wrong.callback(table.barrier.abort)  # so that the others do not wait for it
+            result = work(engine(rank, table))
+            where_wrong.pop_all()
+        return result
 
     with ThreadPoolExecutor(size) as pool:
         futures = [pool.submit(one, rank) for rank in range(size)]
