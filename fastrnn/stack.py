@@ -408,9 +408,7 @@ class _Segments:
             its_dy = None if dy is None else dy[segment.rows]
             its_dx = None if dx is None else dx[segment.rows]
             its_dextra = [d[segment.rows] for d in dextra]
-            _, dstates_0, _ = chain.backward(
-                its_dy, dstates_0, its_dx, dweights, rows, of_x=of_x, dextra=its_dextra
-            )
+            _, dstates_0, _ = chain.backward(its_dy, dstates_0, its_dx, dweights, rows, of_x=of_x, dextra=its_dextra)
         return dx, dstates_0, list(dweights)
 
 

@@ -253,7 +253,7 @@ def cell(
         Gates of which ``a.n.x`` and ``a.n.h`` are kept apart, as GRU's n.
     extra
         Names of what the caller gives beside x at each step, ``e.dt``: one value of each row, as the time since the
-        step before, or one of each row and unit. They have no gradient.
+        step before, or one of each row and unit.
     dropout
         Names of dropout inside the cell: ``e.drop(value)`` is the value with a random part of it set to zero, and the
         rest divided by its share, in training; in inference the value. A mapping says of each whether there is a draw
@@ -666,9 +666,7 @@ class _Writer:
     def of_extras(self, graph: Graph) -> list[tuple[Operand, Node]]:
         """Where backward writes the gradients of extras, if it has them."""
         found, zero = self.equations.gradients, graph.number(0.0)
-        return [
-            (Operand(Kind.INTO_EXTRA, k), found.get(Operand(Kind.EXTRA, k), zero)) for k in range(self.into_extras)
-        ]
+        return [(Operand(Kind.INTO_EXTRA, k), found.get(Operand(Kind.EXTRA, k), zero)) for k in range(self.into_extras)]
 
     def program_in_phases(self, graph: Graph) -> Program:
         """All of it, where there are means over the units of a row."""
