@@ -31,6 +31,7 @@ from c_kernels cimport (
     FASTRNN_AT_CONSTANT,
     FASTRNN_AT_EXTRA,
     FASTRNN_AT_GRADIENT,
+    FASTRNN_AT_INTO_EXTRA,
     FASTRNN_AT_MIDDLE,
     FASTRNN_AT_OWN,
     FASTRNN_AT_REGISTER,
@@ -406,6 +407,7 @@ cdef dict PLACES = {
     Kind.ROW: (FASTRNN_AT_ROW, FASTRNN_ROW_VALUES),
     Kind.SUM: (FASTRNN_AT_SUM, FASTRNN_SUMS),
     Kind.OWN: (FASTRNN_AT_OWN, FASTRNN_PARAMETERS),
+    Kind.INTO_EXTRA: (FASTRNN_AT_INTO_EXTRA, FASTRNN_EXTRAS),
 }
 
 
@@ -493,6 +495,7 @@ cdef class Compiled:
         p.slots, p.x_slots, p.h_slots, p.m_slots = program.slots, len(x_gates), len(h_gates), len(m_gates)
         p.states, p.parameters, p.gates, p.reads_h = program.states, program.units, gates, program.reads_h
         p.registers, p.constant_count, p.extras = program.registers, len(program.constants), len(program.extras)
+        p.into_extras = program.into_extras
         all_phases = program.phases + program.phases_back
         rows_read = [
             sorted({operand.index for one in each.of_units for operand in one[1:] if operand.kind == Kind.ROW})
@@ -2012,7 +2015,34 @@ cdef int gradients_fit(const Job *job, cnp.ndarray x, weights, dy, tuple dstate,
     return 0
 
 
-def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweights=None, rows=None, bint of_x=True):
+cdef Buffer describe_into_extras(Job *job, tuple dextra):
+    """Where backward writes the gradients of what the cell is given beside x; None if nobody wants them."""
+    cdef fastrnn_layer *l = &job.layer
+    cdef ptrdiff_t wanted = 0 if l.program == NULL else l.program.into_extras
+    cdef Buffer memory
+    if len(dextra) != wanted or not all([is_array(d, job.typenum, 2, l.rows, l.hidden) for d in dextra]):
+        raise ValueError("the gradients of what the cell is given beside x do not fit the layer")
+    if wanted == 0:
+        return None
+    memory = Buffer(wanted * l.rows * round_up(l.hidden, job.lanes) * job.itemsize)
+    l.into_extras = memory.data
+    return memory
+
+
+cdef int add_into_extras(const Job *job, Buffer memory, tuple dextra) except -1:
+    """dextra += what backward has written."""
+    cdef const fastrnn_layer *l = &job.layer
+    cdef ptrdiff_t row = round_up(l.hidden, job.lanes)
+    if memory is not None:
+        for found, d in zip(array_of(memory, job.typenum).reshape(len(dextra), l.rows, row), dextra):
+            d += found[:, :l.hidden]
+    return 0
+
+
+def backward(
+    cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweights=None, rows=None, bint of_x=True,
+    tuple dextra=()
+):
     """`fastrnn.reference.backward` on the C kernels; dx is None unless `of_x`. Overwrites the tape: it serves once."""
     cdef Job job = tape.job
     cdef fastrnn_layer *l = &job.layer
@@ -2021,6 +2051,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
     gradients_fit(&job, x, tape.weights, dy, dstate, dx, dweights)
     cdef int typenum = job.typenum
     cdef ptrdiff_t k, others = job.others
+    cdef Buffer into_extras = describe_into_extras(&job, dextra)
     l.dy = pointer(dy)
     l.dy_row = 0 if dy is None else row_stride(&job, dy)
     l.dh_n = pointer(dstate[0])
@@ -2130,6 +2161,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
     for k in range(others):
         copy_rows(
             pointer(dstate_0[1 + k]), packed_row, <char *> l.carry + first + k * row, carry_row, l.batch, packed_row)
+    add_into_extras(&job, into_extras, dextra)
     return dx, dstate_0, (dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr, dunit)
 
 

@@ -170,6 +170,11 @@ INLINE ptrdiff_t FN(place_tape)(
     FN(place_states)(l, places + FASTRNN_AT_AFTER, m->c + c_at);
     FN(place_h)(l, places, h, (follows ? m->y_before : (const REAL *)l->h_0) + n * h_row, h_row, count, q, units);
     FN(place_extras)(l, places, given, m->row, n, count, q, units);
+    for (int i = 0; l->into_extras && i < l->program->into_extras; i++) {
+        const ptrdiff_t C = FN(unit_width)(l);
+        REAL *const row = (REAL *)l->into_extras + (i * l->rows + m->row + n) * C;
+        places[FASTRNN_AT_INTO_EXTRA + i] = (NAME(place)){row + q * LANES, C};
+    }
     return count;
 }
 
