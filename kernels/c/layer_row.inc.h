@@ -50,34 +50,52 @@ INLINE void FN(row_of_blocks)(
         }
 }
 
-static void FN(steps_of_row)(const fastrnn_layer *l, ptrdiff_t s0, ptrdiff_t s1) {
+/* Steps of `count` layers of one shape: while one waits for what its step depends on, the CPU finds work in the next. */
+INLINE void FN(steps_in_turns)(const fastrnn_layer *const *layers, const ptrdiff_t count, ptrdiff_t s0, ptrdiff_t s1) {
+    const fastrnn_layer *const l = layers[0];
     const ptrdiff_t H = l->hidden, vectors = ceil_div(H, LANES), blocks = FN(blocks)(l);
     const int rest = UNITS == 1 ? 0 : (int)(vectors % UNITS); /* vectors of a last block that is not full */
-    vec h[2][FASTRNN_ROW_VECTORS], c[FASTRNN_ROW_VECTORS];
-    const REAL *before = s0 ? (const REAL *)l->y + fastrnn_step_row(l, s0 - 1) * l->y_row : l->h_0;
-    for (ptrdiff_t q = 0; q < vectors; q++) {
-        h[0][q] = vec_load_part(before + q * LANES, FN(left)(l, q));
-        c[q] = HAS_C ? vec_load((const REAL *)l->c + q * LANES) : (vec){0};
+    vec h[FASTRNN_ROWS_IN_TURNS][2][FASTRNN_ROW_VECTORS], c[FASTRNN_ROWS_IN_TURNS][FASTRNN_ROW_VECTORS];
+    for (ptrdiff_t m = 0; m < count; m++) {
+        const REAL *before =
+            s0 ? (const REAL *)layers[m]->y + fastrnn_step_row(l, s0 - 1) * l->y_row : layers[m]->h_0;
+        for (ptrdiff_t q = 0; q < vectors; q++) {
+            h[m][0][q] = vec_load_part(before + q * LANES, FN(left)(l, q));
+            c[m][q] = HAS_C ? vec_load((const REAL *)layers[m]->c + q * LANES) : (vec){0};
+        }
     }
     const ptrdiff_t full = blocks - (rest > 0), groups = full / 2 + 1; /* pairs of full ones, and what is left, if anything */
     for (ptrdiff_t s = s0, now = 0; s < s1; s++, now = !now) {
         const ptrdiff_t row = fastrnn_step_row(l, s);
-        for (ptrdiff_t i = 0; i < groups; i++) {
-            const ptrdiff_t b = 2 * (fastrnn_goes_back(l, s) ? groups - 1 - i : i);
-            if (b + 2 <= full)
-                FN(row_of_blocks)(l, row, h[now], h[!now], c, b, 2, PANEL_SLOTS);
-            else {
-                if (b < full) FN(row_of_blocks)(l, row, h[now], h[!now], c, b, 1, PANEL_SLOTS);
-                if (rest == 1) FN(row_of_blocks)(l, row, h[now], h[!now], c, full, 1, 1);
-                if (rest == 2) FN(row_of_blocks)(l, row, h[now], h[!now], c, full, 1, 2);
-                if (rest == 3) FN(row_of_blocks)(l, row, h[now], h[!now], c, full, 1, 3);
+        for (ptrdiff_t m = 0; m < count; m++) {
+            const vec *before = h[m][now];
+            vec *after = h[m][!now];
+            for (ptrdiff_t i = 0; i < groups; i++) {
+                const ptrdiff_t b = 2 * (fastrnn_goes_back(l, s) ? groups - 1 - i : i);
+                if (b + 2 <= full)
+                    FN(row_of_blocks)(layers[m], row, before, after, c[m], b, 2, PANEL_SLOTS);
+                else {
+                    if (b < full) FN(row_of_blocks)(layers[m], row, before, after, c[m], b, 1, PANEL_SLOTS);
+                    if (rest == 1) FN(row_of_blocks)(layers[m], row, before, after, c[m], full, 1, 1);
+                    if (rest == 2) FN(row_of_blocks)(layers[m], row, before, after, c[m], full, 1, 2);
+                    if (rest == 3) FN(row_of_blocks)(layers[m], row, before, after, c[m], full, 1, 3);
+                }
             }
+            REAL *y = (REAL *)layers[m]->y + row * l->y_row;
+            /* Whole vectors where a later step overwrites what is too much */
+            const int overwritten = !l->reverse && l->y_row == H && row * H + vectors * LANES <= l->rows * H;
+            for (ptrdiff_t q = 0; q < vectors; q++)
+                vec_store_part(y + q * LANES, after[q], overwritten ? LANES : FN(left)(l, q));
         }
-        REAL *y = (REAL *)l->y + row * l->y_row;
-        /* Whole vectors where a later step overwrites what is too much */
-        const int overwritten = !l->reverse && l->y_row == H && row * H + vectors * LANES <= l->rows * H;
-        for (ptrdiff_t q = 0; q < vectors; q++)
-            vec_store_part(y + q * LANES, h[!now][q], overwritten ? LANES : FN(left)(l, q));
     }
-    for (ptrdiff_t q = 0; HAS_C && q < vectors; q++) vec_store((REAL *)l->c + q * LANES, c[q]);
+    for (ptrdiff_t m = 0; m < count; m++)
+        for (ptrdiff_t q = 0; HAS_C && q < vectors; q++) vec_store((REAL *)layers[m]->c + q * LANES, c[m][q]);
+}
+
+static void FN(steps_of_row)(const fastrnn_layer *l, ptrdiff_t s0, ptrdiff_t s1) {
+    FN(steps_in_turns)(&l, 1, s0, s1);
+}
+
+static void FN(steps_of_rows)(const fastrnn_layer *const *layers, ptrdiff_t count, ptrdiff_t s0, ptrdiff_t s1) {
+    FN(steps_in_turns)(layers, count, s0, s1);
 }
