@@ -107,6 +107,7 @@ from fastrnn.fits import check_call, check_product, check_weights
 
 LEAVES_DX = True  # whether backward may do without the gradient of x
 TAKES_KEPT = True  # whether forward puts its tape into arrays that it is given
+RUNS_GROUPS = True  # whether forward and pack take several layers of one shape
 LOOKS_ITSELF = True  # whether arrays fit one another, sooner than fastrnn.ops would
 
 cdef extern from *:
@@ -694,8 +695,11 @@ cdef:
     ptrdiff_t ROW_VECTORS = 8
     # From this many columns on x is projected ahead there, too.
     ptrdiff_t ROW_INPUTS = 32
-    # So many members of a group take the steps of their single rows in turns, so that one has work while another waits.
-    ptrdiff_t ROWS_IN_TURNS = FASTRNN_ROWS_IN_TURNS
+    # So many members of a group take the steps of their single rows in turns, so that one has work while another waits:
+    # 0.7 to 0.95 of the time, if the weights of all are no more bytes than these and stay in L1. Else, with H = I = 25, it
+    # would be 1.36. Three or four bring no more.
+    ptrdiff_t ROWS_IN_TURNS = 2
+    ptrdiff_t BYTES_IN_TURNS = 26 * 1024
     # Whether the members of a group are shared out among the threads, rather than each member's work.
     ptrdiff_t MEMBERS_APART = True
 
@@ -713,6 +717,7 @@ cdef dict ADDRESSES = {
     "ROW_VECTORS": <size_t> &ROW_VECTORS,
     "ROW_INPUTS": <size_t> &ROW_INPUTS,
     "ROWS_IN_TURNS": <size_t> &ROWS_IN_TURNS,
+    "BYTES_IN_TURNS": <size_t> &BYTES_IN_TURNS,
     "MEMBERS_APART": <size_t> &MEMBERS_APART,
 }
 
@@ -1069,6 +1074,16 @@ cdef void split_members(Job *job) noexcept:
     group.across = MEMBERS_APART and group.members >= job.pool and not uneven
     split_over(job, 1 if group.across else job.pool)
     group.slots = job.pool if group.across else 1
+
+
+cdef void choose_turns(Job *job) noexcept:
+    """Choose how many members of a group take the steps of their single rows in turns."""
+    cdef fastrnn_layer *l = &job.layer
+    cdef ptrdiff_t columns = l.outputs if l.projected else l.inputs + l.outputs
+    cdef ptrdiff_t size = job.itemsize * job.blocks * l.panel_stride // (l.inputs + l.outputs) * columns
+    if ROWS_IN_TURNS * size <= BYTES_IN_TURNS:
+        job.group.at_once = max(1, min(ROWS_IN_TURNS, FASTRNN_ROWS_IN_TURNS))
+        job.group.slots *= job.group.at_once
 
 
 cdef int move(Job *job, const void *field, ptrdiff_t by_member, ptrdiff_t by_slot) except -1:
@@ -1606,8 +1621,7 @@ def forward(
     held = None if job.brief and not tape else (hold(all_x), [hold(each) for each in all_state])
     plan_forward(&job, tape, packed is not None)
     if members and job.of_row and group.across:
-        group.at_once = max(1, min(ROWS_IN_TURNS, FASTRNN_ROWS_IN_TURNS))
-        group.slots *= group.at_once
+        choose_turns(&job)
     cdef size_t row = l.hidden * job.itemsize, c_row = c_width(&job) * job.itemsize, c_size = 0
     if others:
         c_size = c_row // others
@@ -2008,23 +2022,35 @@ cdef void read_task(void *context, int part) noexcept nogil:
 
 
 def gates(cell, Tape tape, *, num_threads=1, rows=None, cnp.ndarray to=None):
-    """`fastrnn.reference.gates` of a tape that backward has not used."""
-    cdef Job job = tape.job
+    """`fastrnn.reference.gates` of a tape that backward has not used; of a group's with an axis of members after the first."""
+    cdef Job job = tape.job, its
+    cdef Group group
     cdef Reading reading
+    cdef ptrdiff_t m, members = 0
+    if tape.group is not None:
+        group = (<Group *> tape.group.data)[0]
+        job.group, members = &group, group.members
     reading.rows = job.layer.rows if rows is None else rows
     reading.to = <const intptr_t *> pointer(to)
-    cdef cnp.npy_intp *shape = [job.gates, reading.rows, job.layer.hidden]
-    cdef cnp.ndarray found = empty(3, shape, job.typenum)
-    cdef cnp.npy_intp *c_shape = [job.others, reading.rows, job.layer.hidden]
-    cdef cnp.ndarray c = empty(3, c_shape, job.typenum)
+    cdef cnp.npy_intp *shape = [max(1, members), job.gates, reading.rows, job.layer.hidden]
+    cdef cnp.ndarray found = empty(4, shape, job.typenum)
+    cdef cnp.npy_intp *c_shape = [max(1, members), job.others, reading.rows, job.layer.hidden]
+    cdef cnp.ndarray c = empty(4, c_shape, job.typenum)
     share(&job, num_threads)
-    reading.job, reading.gates, reading.c = &job, cnp.PyArray_DATA(found), cnp.PyArray_DATA(c)
     with nogil:
-        fastrnn_pool_run(read_task, &reading, job.threads, False, &job.watch)
-        if job.threads > 1:
+        for m in range(members_of(&job)):
+            member_of(&its, &job, m)
+            its.threads = job.pool
+            reading.job = &its
+            reading.gates = <char *> cnp.PyArray_DATA(found) + m * found.strides[0]
+            reading.c = <char *> cnp.PyArray_DATA(c) + m * c.strides[0]
+            fastrnn_pool_run(read_task, &reading, job.pool, False, &job.watch)
+        if job.pool > 1:
             fastrnn_pool_release()
     check(&job.watch)
-    return (*found, *c)
+    if members:
+        return (*found.swapaxes(0, 1), *c.swapaxes(0, 1))
+    return (*found[0], *c[0])
 
 
 cdef cnp.ndarray array_of(Buffer buffer, int typenum):
