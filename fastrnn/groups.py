@@ -20,6 +20,7 @@ import numpy as np
 from fastrnn import ops
 from fastrnn.cells import Cell, State, Weights
 from fastrnn.extra import Beside
+from fastrnn.fits import check_weights
 from fastrnn.parameters import Array
 from fastrnn.stack import Dropout
 
@@ -196,7 +197,16 @@ class Heads(ops.Several):
 
     def first(self, cell: Cell) -> Weights:
         """Those of the first head."""
-        return self.split(cell).first(cell)
+        H, K = len(self.ih) // len(cell.gates_ih), self.count(cell)
+        rows = [None if w is None else w.reshape(-1, K, H // K, *w.shape[1:])[:, 0] for w in self[:5]]
+        its = [None if w is None else np.ascontiguousarray(w).reshape(-1, *w.shape[2:]) for w in rows]
+        return Weights._make([*its, None if self.unit is None else self.unit[:, : H // K].copy()])
+
+    def sizes(self, cell: Cell) -> tuple[int, int, int]:
+        """I, H and H; ValueError unless the weights fit one another and the cell."""
+        K = self.count(cell)
+        I, size, _ = check_weights(cell, self.first(cell))
+        return I, K * size, K * size
 
     def alone(self, cell: Cell) -> Weights:
         """As of a layer that multiplies with the zeros outside of the blocks, too."""
