@@ -28,8 +28,8 @@ def stack_modules(modules: Iterable[Any]) -> Ensemble:
     Parameters
     ----------
     modules
-        `RNN`, `LSTM`, `GRU` or `Recurrent` modules, each with its own weights; of the same arguments, but for seeds. The
-        parameters are copied, so that neither notices what happens to the other from then on, and so are the
+        `RNN`, `LSTM`, `GRU` or `Recurrent` modules, each with its own weights; of the same arguments, but for seeds.
+        The parameters are copied, so that neither notices what happens to the other from then on, and so are the
         generators of dropout: `forward` of the ensemble draws what the modules would have drawn next.
 
     Raises
@@ -86,7 +86,7 @@ class _Call(NamedTuple):
 
 
 class Ensemble(Parametrized):
-    """K modules of one shape that run in one call: members with weights of their own, and each with a result of its own.
+    """K modules of one shape that run in one call: members, each with weights and results of its own.
 
     `stack_modules` makes one of modules; this class one whose members are drawn. Each member computes what its module
     would, to the bit. What a call costs besides, in Python and to begin it, is paid once and not K times; and while one
@@ -161,6 +161,8 @@ class Ensemble(Parametrized):
             self._parameters[name] = np.stack([module._parameters[name] for module in modules])
         self._like = _without_arrays(like)
         self._noises = [(copy.deepcopy(m._dropout), copy.deepcopy(m._random)) for m in modules]
+        dropouts = [dropout for dropout, _ in self._noises if dropout is not None]
+        self._dropout = Dropouts(dropouts[0].p, (), tuple(dropouts)) if dropouts else None
         self._start_caches()
 
     def _start_caches(self) -> None:
@@ -223,7 +225,7 @@ class Ensemble(Parametrized):
         if not isinstance(k, (int, np.integer)) or isinstance(k, bool):
             raise TypeError(f"the member is {shown(k)}; expected an integer")
         if not -self._members <= k < self._members:
-            raise IndexError(f"the member is {k}; expected {-self._members} <= k < {self._members}, the members' number")
+            raise IndexError(f"the member is {k}; expected {-self._members} <= k < {self._members}, their number")
         module = _without_arrays(self._like)
         for name, values in self._parameters.items():
             module._parameters[name] = values[k]
@@ -302,9 +304,7 @@ class Ensemble(Parametrized):
             setting, masks = self._draw_noise(setting, call, noise)
         elif noise is not None:
             raise ValueError("noise is given, but the members have none that is the same for a sequence; expected None")
-        dropouts = [dropout for dropout, _ in self._noises if dropout is not None]
-        dropout = Dropouts(dropouts[0].p, (), tuple(dropouts)) if dropouts else None
-        y, states_n, kept = stack.forward(setting, self._weights, call.x, states, dropout, checkpoint_every)
+        y, states_n, kept = stack.forward(setting, self._weights, call.x, states, self._dropout, checkpoint_every)
         y.flags.writeable = False
         y, state_n = self._back(call.rows, y, states_n, setting)
         y.flags.writeable = False
@@ -368,7 +368,7 @@ class Ensemble(Parametrized):
         shared = dx is not None and dx.ndim == (3 if rows[0].batch_sizes is None else 2)
         back = [
             its.gradients_back(
-                None if dx is None or shared and k else dx if shared else dx[k],
+                None if dx is None or (shared and k) else dx if shared else dx[k],
                 [tuple([d[k] for d in of_layer]) for of_layer in dstates_0],
                 each[k][2],
             )
@@ -391,9 +391,14 @@ class Ensemble(Parametrized):
         reset_state: Any = None,
         extra: Any = None,
     ) -> dict[str, Array]:
-        """Every gate and every state of every step of all members, as `trace` of a module, each with an axis of K first.
+        """Show every gate and every state of every step of all members.
 
         Parameters and errors are those of `__call__`. Members are run one after the other.
+
+        Returns
+        -------
+        dict
+            As of a module's `trace`, each array with an axis of K first.
         """
         call = self._enter(x, state, lengths, mask, "zero", resets, reset_state)
         x, N, batched = take_array("x", x), self._batch(call), _of_first(call.rows).batched
@@ -427,9 +432,7 @@ class Ensemble(Parametrized):
             raise ValueError(f"x has shape {x.shape}; expected {letters} with K = {self._members} members")
         return own
 
-    def _enter(
-        self, x: Any, state: Any, lengths: Any, mask: Any, masked: str, resets: Any, reset_state: Any
-    ) -> _Call:
+    def _enter(self, x: Any, state: Any, lengths: Any, mask: Any, masked: str, resets: Any, reset_state: Any) -> _Call:
         """Validate what a call is given."""
         like, entrance, x = self._like, self._like._entrance, take_array("x", x)
         own, first = self._is_own(x), like.batch_first
@@ -456,10 +459,18 @@ class Ensemble(Parametrized):
     @property
     def _places(self) -> int:
         """L * D."""
-        return self._like.num_layers * self._like.directions
+        places: int = self._like.num_layers * self._like.directions
+        return places
 
     def _take_state(
-        self, state: Any, N: int, batched: bool, names: Sequence[str] = (), *, optional: bool = False, what: str = "the state"
+        self,
+        state: Any,
+        N: int,
+        batched: bool,
+        names: Sequence[str] = (),
+        *,
+        optional: bool = False,
+        what: str = "the state",
     ) -> tuple[Any, ...] | None:
         """A state, or a gradient of it, as a tuple of validated arrays in the caller's form; None for None."""
         if state is None:
@@ -467,14 +478,9 @@ class Ensemble(Parametrized):
         cell, sizes = self._like._cell, self._like._entrance._sizes
         batch = (N,) if batched else ()
         shapes = [(self._members, self._places, *batch, size) for size in sizes]
-        letters = [f"(K, L*D, {'N, ' * batched}{end})" for end in ("P" if self._projected else "H", *"H" * (len(sizes) - 1))]
-        return ops.as_states(
-            names or cell.states_0, state, self.dtype, shapes, letters, optional=optional, what=what
-        )
-
-    @property
-    def _projected(self) -> bool:
-        return self._like.proj_size > 0
+        ends = ("P" if self._like.proj_size else "H", *"H" * (len(sizes) - 1))
+        letters = [f"(K, L*D, {'N, ' * batched}{end})" for end in ends]
+        return ops.as_states(names or cell.states_0, state, self.dtype, shapes, letters, optional=optional, what=what)
 
     def _take_reset(self, reset_state: Any, N: int, batched: bool) -> Any:
         """The state to begin anew with, or the word for it."""

@@ -57,10 +57,10 @@ class Members(ops.Several):
         if not hasattr(backend, "RUNS_GROUPS"):
             y = _new_y(x, state, shared) if y is None else y
             ends = [
-                ops.run(backend, cell, *_of(k, x, shared, state, self), num_threads, batch_sizes, reverse, y[k], more)[1]
+                ops.run(backend, cell, *_of(k, x, shared, state, self), num_threads, batch_sizes, reverse, y[k], more)
                 for k, more in enumerate(_each(extra, len(self.ih)))
             ]
-            return y, _stacked(ends)
+            return y, _stacked([state_n for _, state_n in ends])
         return ops.run_group(
             backend, cell, x, state, self, num_threads, len(self.ih), shared, batch_sizes, reverse, y, extra
         )
@@ -121,7 +121,7 @@ def _stacked(states: Sequence[State]) -> State:
 
 
 @dataclass(slots=True)
-class Tape:
+class Tape(ops.SeveralTape):
     """The tape of a group."""
 
     tape: ops.Tape | list[ops.Tape]  # or one of each member
@@ -157,15 +157,16 @@ class Tape:
             dxs = [its_dx for its_dx, _, _ in each]
             found = None if dxs[0] is None else given if given is not None else np.stack(dxs)  # type: ignore[arg-type]
             dstate_0 = _stacked([its_dstate_0 for _, its_dstate_0, _ in each])
-            gradients = dweights
-            if gradients is None:
+            if dweights is not None:
+                gradients = dweights
+            else:
                 per_weight = zip(*[its for *_, its in each], strict=True)
-                gradients = [None if its[0] is None else np.stack(its) for its in per_weight]  # type: ignore[assignment]
+                gradients = [None if its[0] is None else np.stack(its) for its in per_weight]
         if not self.shared or found is None:
             return found, dstate_0, gradients
         if dx is None:
-            return found.sum(axis=0), dstate_0, gradients
-        dx += found.sum(axis=0)
+            return np.add.reduce(found, 0), dstate_0, gradients
+        dx += np.add.reduce(found, 0)
         return dx, dstate_0, gradients
 
     def gates(self, rows: int | None = None, to: Array | None = None) -> dict[str, Array]:
@@ -180,7 +181,7 @@ class Tape:
 
 
 class Heads(ops.Several):
-    """The weights of a layer whose recurrent product is block-diagonal: weight_hh (G*H, H/K), the rest as of any layer."""
+    """The weights of a layer whose recurrent product is block-diagonal: weight_hh (G*H, H/K), the rest as ever."""
 
     __slots__ = ()
 
@@ -193,7 +194,8 @@ class Heads(ops.Several):
 
     def count(self, cell: Cell) -> int:
         """K."""
-        return len(self.ih) // len(cell.gates_ih) // self.hh.shape[1]  # type: ignore[union-attr]
+        heads: int = len(self.ih) // len(cell.gates_ih) // self.hh.shape[1]  # type: ignore[union-attr]
+        return heads
 
     def first(self, cell: Cell) -> Weights:
         """Those of the first head."""
@@ -294,7 +296,7 @@ def _extra_by_head(extra: Sequence[Array], K: int) -> tuple[Array, ...]:
 
 
 @dataclass(slots=True)
-class HeadsTape:
+class HeadsTape(ops.SeveralTape):
     """The tape of a layer with heads."""
 
     tape: Tape

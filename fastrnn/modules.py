@@ -658,14 +658,14 @@ def _check_projection(proj_size: Any, hidden_size: int) -> int:
 
 def _check_heads(heads: Any, cell: WrittenCell, hidden_size: Any, proj_size: Any) -> int:
     """Return the number of heads; TypeError or ValueError unless the cell's layer can be cut into so many."""
-    heads = check_positive("heads", heads)
-    if heads == 1:
+    count: int = check_positive("heads", heads)
+    if count == 1:
         return 1
     hidden_size = check_positive("hidden_size", hidden_size)
     if hidden_size % heads:
         raise ValueError(f"heads is {heads}; expected a divisor of hidden_size = {hidden_size}")
     if proj_size:
-        raise ValueError(f"heads is {heads}, but proj_size {shown(proj_size)}: a projection mixes the heads; expected 1")
+        raise ValueError(f"heads is {heads}, but proj_size {shown(proj_size)}, which mixes the heads; expected 1")
     if not cell.gates_hh:
         raise ValueError(f"heads is {heads}, but the cell {cell.name} has no recurrent product to be cut; expected 1")
     if cell.program is not None and cell.program.phases:
@@ -673,7 +673,7 @@ def _check_heads(heads: Any, cell: WrittenCell, hidden_size: Any, proj_size: Any
             f"heads is {heads}, but the cell {cell.name} has a mean over all units of a row, which is of all heads; "
             "expected 1"
         )
-    return heads
+    return count
 
 
 class RNN(_Recurrent):

@@ -20,6 +20,7 @@ from fastrnn.threads import allowed_threads
 __all__ = [
     "LayerWeights",
     "Several",
+    "SeveralTape",
     "Tape",
     "adam",
     "are_ready",
@@ -327,7 +328,7 @@ class Several(Weights):
         y: Array | None = None,
         extra: tuple[Array, ...] = (),
     ) -> tuple[Array, State, Any]:
-        """As the function of that name; the tape has `backward` and `gates`."""
+        """As the function of that name; the tape is a `SeveralTape`."""
         raise NotImplementedError
 
     def count(self, cell: Cell) -> int:
@@ -340,6 +341,28 @@ class Several(Weights):
 
     def alone(self, cell: Cell) -> Weights:
         """The weights of one layer that does what all of them do."""
+        raise NotImplementedError
+
+
+class SeveralTape:
+    """The tape of such layers."""
+
+    __slots__ = ()
+
+    def backward(
+        self,
+        dy: Array | None,
+        dstate: tuple[Array | None, ...],
+        dx: Array | None = None,
+        dweights: Weights | None = None,
+        rows: int | None = None,
+        of_x: bool = True,
+    ) -> tuple[Array | None, State, Sequence[Array | None]]:
+        """As the function of that name."""
+        raise NotImplementedError
+
+    def gates(self, rows: int | None = None, to: Array | None = None) -> dict[str, Array]:
+        """As the function of that name."""
         raise NotImplementedError
 
 
@@ -529,7 +552,7 @@ def forward(
 
 
 def backward(
-    tape: Tape,
+    tape: Tape | SeveralTape,
     dy: Array | None,
     dstate: tuple[Array | None, ...],
     dx: Array | None = None,
@@ -542,7 +565,7 @@ def backward(
 
     The gradients of the weights come in the order of the fields of Weights. That of x need not be there unless `of_x`.
     """
-    if type(tape) is not Tape:
+    if isinstance(tape, SeveralTape):
         return tape.backward(dy, dstate, dx, dweights, rows, of_x)
     if tape.given and layout(*tape.given) != tape.layout:
         raise ValueError("x, y or a parameter has been given other memory, or another shape or dtype, since forward")
@@ -672,9 +695,9 @@ def kept_sizes(backend: ModuleType, cell: Cell, sizes: Sequence[int], dtype: np.
     return kept
 
 
-def gates(tape: Tape, rows: int | None = None, to: Array | None = None) -> dict[str, Array]:
+def gates(tape: Tape | SeveralTape, rows: int | None = None, to: Array | None = None) -> dict[str, Array]:
     """Every gate and every state but h of a tape that has not been used, by their names; `fastrnn.reference.gates`."""
-    if type(tape) is not Tape:
+    if isinstance(tape, SeveralTape):
         return tape.gates(rows, to)
     names = (*tape.cell.gates, *tape.cell.states[1:])
     found = tape.backend.gates(tape.cell, tape.kept, num_threads=tape.num_threads, rows=rows, to=to)

@@ -1412,8 +1412,8 @@ cdef inline ptrdiff_t first_row(const Job *job, int part, ptrdiff_t n) noexcept 
 
 cdef inline ptrdiff_t rows_ahead(const Job *job, fastrnn_layer *layer, ptrdiff_t s, ptrdiff_t *first) noexcept nogil:
     """How many rows are projected ahead from step s on; first := the first of them."""
-    cdef ptrdiff_t last = min(s + job.steps, layer.steps)
-    cdef ptrdiff_t lowest = last - 1 if layer.reverse else s, highest = s if layer.reverse else last - 1
+    cdef ptrdiff_t last = min(s + job.steps, layer.steps), lowest, highest
+    lowest, highest = (last - 1, s) if layer.reverse else (s, last - 1)
     first[0] = fastrnn_step_row(layer, lowest)
     if not layer.keep:
         layer.z_row = first[0]

@@ -73,7 +73,7 @@ def tupled(state: Any) -> tuple[Any, ...]:
 
 
 def assert_same(got: Any, want: Any, name: str = "") -> None:
-    assert got.dtype == want.dtype and got.shape == want.shape, (name, got.shape, want.shape)
+    assert (got.dtype, got.shape) == (want.dtype, want.shape), name
     assert np.array_equal(got, want, equal_nan=True), name
 
 
@@ -286,7 +286,8 @@ def test_drawn_members_differ_and_come_again() -> None:
     for name, values in first.parameters.items():
         assert_same(second.parameters[name], values)
         assert len({member.tobytes() for member in values}) == 3
-    assert len(first) == first.members == 3 and "3 at once" in first.explain((T, N, I))
+    assert len(first) == first.members == 3
+    assert "3 at once" in first.explain((T, N, I))
     with pytest.raises(IndexError, match="the member is 3"):
         first[3]
 
@@ -341,7 +342,7 @@ def test_parameters_that_were_given_another_shape_are_refused(backend: str) -> N
     ensemble.backend = backend
     y, _, tape = ensemble.forward(x)
     ensemble.parameters["weight_hh_l0"].shape = (K, H, 4 * H)
-    with pytest.raises(ValueError, match="weight_hh|memory"):
+    with pytest.raises(ValueError, match=r"weight_hh|memory"):
         ensemble.backward(tape, y)
     with pytest.raises(ValueError, match="weight_hh"):
         ensemble(x)
