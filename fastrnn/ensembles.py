@@ -223,9 +223,11 @@ class Ensemble(Parametrized):
     def __getitem__(self, k: int) -> Any:
         """A copy of member k as a module of its own; IndexError unless -K <= k < K."""
         if not isinstance(k, (int, np.integer)) or isinstance(k, bool):
-            raise TypeError(f"the member is {shown(k)}; expected an integer")
+            raise TypeError(f"k is {shown(k)}; expected an integer")
         if not -self._members <= k < self._members:
-            raise IndexError(f"the member is {k}; expected {-self._members} <= k < {self._members}, their number")
+            raise IndexError(
+                f"k is {k}; expected {-self._members} <= k < {self._members}, as there are {self._members} members"
+            )
         module = _without_arrays(self._like)
         for name, values in self._parameters.items():
             module._parameters[name] = values[k]

@@ -664,7 +664,7 @@ def _check_heads(heads: Any, cell: WrittenCell, hidden_size: Any, proj_size: Any
     hidden_size = check_positive("hidden_size", hidden_size)
     if hidden_size % heads:
         raise ValueError(f"heads is {heads}; expected a divisor of hidden_size = {hidden_size}")
-    if proj_size:
+    if _check_projection(proj_size, hidden_size):
         raise ValueError(f"heads is {heads}, but proj_size {shown(proj_size)}, which mixes the heads; expected 1")
     if not cell.gates_hh:
         raise ValueError(f"heads is {heads}, but the cell {cell.name} has no recurrent product to be cut; expected 1")

@@ -288,7 +288,7 @@ def test_drawn_members_differ_and_come_again() -> None:
         assert len({member.tobytes() for member in values}) == 3
     assert len(first) == first.members == 3
     assert "3 at once" in first.explain((T, N, I))
-    with pytest.raises(IndexError, match="the member is 3"):
+    with pytest.raises(IndexError, match="k is 3; expected -3 <= k < 3"):
         first[3]
 
 
