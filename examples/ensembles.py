@@ -15,7 +15,8 @@ import numpy as np
 import fastrnn
 from fastrnn.training import Adam
 
-ROUNDS = 15
+ROUNDS = 12
+UNITS = (8, 16, 25, 32)
 
 
 def take_turns(calls: Sequence[Callable[[], Any]], repeats: int, clock: Callable[[], float]) -> list[float]:
@@ -58,16 +59,19 @@ def measure(kind: str, threads: int, members: int, steps: int, batch: int, hidde
 
 
 def main() -> None:
-    """Print a line for each case."""
+    """Print the time of the loop over that of the ensemble, a line for each number of members, steps and sequences."""
     kind, threads = (sys.argv[1] if len(sys.argv) > 1 else "LSTM"), int(sys.argv[2]) if len(sys.argv) > 2 else 1
-    print("| K | T | N | H | inference: loop, ensemble (us) | | training: loop, ensemble (us) | |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| members | T | N | inference | | | | training | | | |")
+    print("| --- | --- | --- " + "| --- " * 8 + "|")
+    print("| | | | " + " | ".join([f"H = {hidden}" for hidden in UNITS] * 2) + " |")
     for members in (8, 32):
         for steps, batch in ((10, 1), (10, 8), (10, 32), (100, 1), (100, 8), (100, 32)):
-            for hidden in (8, 16, 25, 32):
-                a, b, c, d = measure(kind, threads, members, steps, batch, hidden)
-                times = f"{a:.0f}, {b:.0f} | {a / b:.2f} | {c:.0f}, {d:.0f} | {c / d:.2f}"
-                print(f"| {members} | {steps} | {batch} | {hidden} | {times} |", flush=True)
+            found = [measure(kind, threads, members, steps, batch, hidden) for hidden in UNITS]
+            ratios = [a / b for a, b, _, _ in found] + [c / d for _, _, c, d in found]
+            print(
+                f"| {members} | {steps} | {batch} | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
