@@ -136,11 +136,15 @@ class Tape(ops.SeveralTape):
         dweights: Weights | None = None,
         rows: int | None = None,
         of_x: bool = True,
+        dextra: tuple[Array, ...] = (),
     ) -> tuple[Array | None, State, Sequence[Array | None]]:
-        """As `ops.backward`; dx of an x that members share is the sum of theirs, from the first to the last."""
+        """As `ops.backward`; dx of an x that members share is the sum of theirs, from the first to the last.
+
+        Those that members share of the values beside x have no gradient but one of each, (K, R, H).
+        """
         given = None if self.shared else dx
         if isinstance(self.tape, ops.Tape):
-            found, dstate_0, gradients = ops.backward(self.tape, dy, dstate, given, dweights, rows, of_x)
+            found, dstate_0, gradients = ops.backward(self.tape, dy, dstate, given, dweights, rows, of_x, dextra)
         else:
             each = [
                 ops.backward(
@@ -151,6 +155,7 @@ class Tape(ops.SeveralTape):
                     None if dweights is None else Weights._make(None if d is None else d[k] for d in dweights),
                     rows,
                     of_x,
+                    tuple([d[k] for d in dextra]),
                 )
                 for k, tape in enumerate(self.tape)
             ]
@@ -311,6 +316,7 @@ class HeadsTape(ops.SeveralTape):
         dweights: Weights | None = None,
         rows: int | None = None,
         of_x: bool = True,
+        dextra: tuple[Array, ...] = (),
     ) -> tuple[Array | None, State, Sequence[Array | None]]:
         """As `ops.backward`."""
         K, H = self.heads, self.hidden
@@ -318,6 +324,7 @@ class HeadsTape(ops.SeveralTape):
         if dweights is not None:
             of_heads = [None if d is None else _by_head(d, H, K) for d in dweights[:5]]
             added = Members._make([*of_heads, None if dweights.unit is None else _by_columns(dweights.unit, K)])
+        dextra_of_heads = tuple([np.zeros((K, len(d), H // K), d.dtype) for d in dextra])
         dx, dstate_0, (*gradients, dunit) = self.tape.backward(
             None if dy is None else _parts(dy, K),
             tuple([None if d is None else _by_columns(d, K) for d in dstate]),
@@ -325,7 +332,10 @@ class HeadsTape(ops.SeveralTape):
             added,
             rows,
             of_x,
+            dextra_of_heads,
         )
+        for d, found in zip(dextra, _side_by_side(dextra_of_heads), strict=True):
+            d += found
         whole = [None if d is None else _whole(d, H) for d in gradients]
         whole.append(None if dunit is None else _side_by_side([dunit])[0])
         for given, sum_ in zip(dweights or (), whole, strict=False):

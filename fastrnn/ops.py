@@ -357,6 +357,7 @@ class SeveralTape:
         dweights: Weights | None = None,
         rows: int | None = None,
         of_x: bool = True,
+        dextra: tuple[Array, ...] = (),
     ) -> tuple[Array | None, State, Sequence[Array | None]]:
         """As the function of that name."""
         raise NotImplementedError
@@ -566,7 +567,7 @@ def backward(
     The gradients of the weights come in the order of the fields of Weights. That of x need not be there unless `of_x`.
     """
     if isinstance(tape, SeveralTape):
-        return tape.backward(dy, dstate, dx, dweights, rows, of_x)
+        return tape.backward(dy, dstate, dx, dweights, rows, of_x, dextra)
     if tape.given and layout(*tape.given) != tape.layout:
         raise ValueError("x, y or a parameter has been given other memory, or another shape or dtype, since forward")
     if tape.given:

@@ -146,6 +146,21 @@ def test_tokens_single_sequences_and_what_is_kept(tmp_path: Path) -> None:
     assert "4 at once" in module.explain((T, N, I))
 
 
+@pytest.mark.parametrize("backend", ["cython", "numpy"], indirect=True)
+@pytest.mark.parametrize("width", [(), (12,)])
+def test_gradients_of_values_beside_x(backend: str, width: tuple[int, ...]) -> None:
+    module, dense = pair("decaying", 12, 3, backend, "float64", num_layers=2, bidirectional=True)
+    x, gap = draw((T, N, I), "float64"), draw((T, N, *width), "float64", 9)
+    for how in ({}, {"lengths": [2, T, 0]}, {"checkpoint_every": 2}):
+        found = []
+        for its in (module, dense):
+            y, _, tape = its.forward(x, extra={"gap": gap}, extra_gradients=True, **how)
+            its.backward(tape, draw(y.shape, "float64", 4))
+            found.append(tape.dextra["gap"])
+        assert np.abs(found[1]).max() > 0.1
+        assert_close("the gradient of gap", found[0], found[1], 1e-12)
+
+
 def test_one_head_is_the_layer() -> None:
     x = draw((T, N, I), "float32")
     want = train(fastrnn.Recurrent(cells.slstm, I, 12, seed=3), x, "float32")
