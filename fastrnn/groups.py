@@ -24,7 +24,7 @@ from fastrnn.fits import check_weights
 from fastrnn.parameters import Array
 from fastrnn.stack import Dropout
 
-__all__ = ["BesideMembers", "Dropouts", "GroupWeights", "Heads", "Members"]
+__all__ = ["BesideMembers", "Dropouts", "GroupWeights", "Heads", "Members", "dense"]
 
 
 class Members(ops.Several):
@@ -217,12 +217,8 @@ class Heads(ops.Several):
 
     def alone(self, cell: Cell) -> Weights:
         """As of a layer that multiplies with the zeros outside of the blocks, too."""
-        H, (rows, columns) = len(self.ih) // len(cell.gates_ih), self.hh.shape  # type: ignore[union-attr]
-        K = H // columns
-        whole = np.zeros((rows // H, K, columns, K, columns), self.ih.dtype)
-        for k in range(K):
-            whole[:, k, :, k] = self.hh.reshape(-1, K, columns, columns)[:, k]  # type: ignore[union-attr]
-        return Weights._make(self)._replace(hh=whole.reshape(rows, H))
+        H = len(self.ih) // len(cell.gates_ih)
+        return Weights._make(self)._replace(hh=dense(self.hh, H))  # type: ignore[arg-type]
 
     def run(
         self,
@@ -265,6 +261,16 @@ class Heads(ops.Several):
 
 def _new_whole(x: Array, state: State) -> Array:
     return np.empty((*(x.shape[:-1] if x.dtype.kind == "f" else x.shape), state[0].shape[1]), state[0].dtype)
+
+
+def dense(weight_hh: Array, H: int) -> Array:
+    """A block-diagonal weight (G*H, H/K) as (G*H, H), with zeros outside of the blocks."""
+    rows, columns = weight_hh.shape
+    K = H // columns
+    whole = np.zeros((rows // H, K, columns, K, columns), weight_hh.dtype)
+    for k in range(K):
+        whole[:, k, :, k] = weight_hh.reshape(-1, K, columns, columns)[:, k]
+    return whole.reshape(rows, H)
 
 
 def _by_head(weight: Array, H: int, K: int) -> Array:

@@ -205,6 +205,17 @@ def test_in_torch() -> None:
         assert "heads=3" in repr(ours)
 
 
+def test_in_onnx(tmp_path: Path) -> None:
+    session = pytest.importorskip("onnxruntime").InferenceSession
+    from fastrnn.onnx import export
+
+    module, _ = pair("slstm", 12, 3, "cython", "float32", num_layers=2, bidirectional=True)
+    export(module, tmp_path / "heads.onnx")
+    x = draw((T, N, I), "float32")
+    (y, *_) = session(tmp_path / "heads.onnx").run(None, {"x": x})
+    assert_close("y", y, module(x)[0], 1e-5)
+
+
 def test_mistakes() -> None:
     for cell, arguments, error, text in (
         (cells.slstm, {"heads": 3}, ValueError, "heads is 3; expected a divisor of hidden_size = 8"),
