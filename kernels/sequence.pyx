@@ -1129,6 +1129,14 @@ cdef void member_of(Job *its, const Job *job, ptrdiff_t k, ptrdiff_t slot=0) noe
             field[0] = <char *> field[0] + k * group.moved[i].by_member + slot * group.moved[i].by_slot
 
 
+cdef inline Job *member_at(Job *its, Job *job, ptrdiff_t m) noexcept nogil:
+    """The job of a group's member m, which `its` may become; of a layer alone the job itself."""
+    if job.group == NULL:
+        return job
+    member_of(its, job, m)
+    return its
+
+
 cdef void members_task(void *context, int part) noexcept nogil:
     """Some members of a group, each from the first to the last task of the plan, on one thread."""
     cdef const Group *group = <const Group *> context
@@ -1315,9 +1323,10 @@ cdef Buffer whole_units_of(Job *job):
     cdef size_t row = l.hidden * job.itemsize, units_row = round_up(l.hidden, job.lanes) * job.itemsize
     cdef Buffer units = room_for(job, <void **> &l.units, l.program.parameters * units_row, True)
     cdef Job its
+    cdef Job *one
     for k in range(members_of(job)):
-        member_of(&its, job, k)
-        copy_rows(<void *> its.layer.units, units_row, its.layer.unit, row, l.program.parameters, row, units_row)
+        one = member_at(&its, job, k)
+        copy_rows(<void *> one.layer.units, units_row, one.layer.unit, row, l.program.parameters, row, units_row)
     return units
 
 
@@ -1570,6 +1579,7 @@ def forward(
     the others; those in `extra` may.
     """
     cdef Job job, its
+    cdef Job *one
     cdef Group group
     cdef Plan plan
     cdef list room = list(kept) if tape else None
@@ -1641,10 +1651,10 @@ def forward(
                 if members:
                     move(&job, &l.c, stride_of(state_n[1]), 0)
             for m in range(members_of(&job)):
-                member_of(&its, &job, m)
+                one = member_at(&its, &job, m)
                 for k in range(others):
                     copy_rows(
-                        <char *> its.layer.c + k * c_size, c_row, member(all_state[1 + k], m, members), row, l.batch, row,
+                        <char *> one.layer.c + k * c_size, c_row, member(all_state[1 + k], m, members), row, l.batch, row,
                         c_size)
         if job.projection.b != NULL:
             u = room_for(&job, &l.u, row * (l.rows if tape else l.batch), tape, room)
@@ -1667,16 +1677,16 @@ def forward(
             fastrnn_pool_release()
 
     for m in range(members_of(&job)):
-        member_of(&its, &job, m)
+        one = member_at(&its, &job, m)
         if l.offsets == NULL and l.steps:
             copy_rows(
-                member(h_n, m, members), h_row, <char *> its.layer.y + fastrnn_step_row(l, l.steps - 1) * y_row, y_row,
+                member(h_n, m, members), h_row, <char *> one.layer.y + fastrnn_step_row(l, l.steps - 1) * y_row, y_row,
                 l.batch, h_row)
         else:
             copy_final(
-                l, member(h_n, m, members), h_row, <const char *> its.layer.h_0, h_row, <char *> its.layer.y, y_row)
+                l, member(h_n, m, members), h_row, <const char *> one.layer.h_0, h_row, <char *> one.layer.y, y_row)
         for k in range(others if c is not None else 0):
-            at = <char *> its.layer.c + k * c_size
+            at = <char *> one.layer.c + k * c_size
             if tape:
                 copy_final(l, member(state_n[1 + k], m, members), row, at, c_row, at + l.batch * c_row, c_row)
             else:
@@ -2405,6 +2415,7 @@ def backward(
     Of a group's tape all arrays, also dx of an x that its members share, have an axis of the members before the others.
     """
     cdef Job job = tape.job, its
+    cdef Job *one
     cdef Group group
     cdef Plan plan
     cdef fastrnn_layer *l = &job.layer
@@ -2439,10 +2450,13 @@ def backward(
     if dx is None and l.x != NULL and of_x:
         all_dx = new_like(x, members)
     if dweights is None:
-        all_dweights = [
-            new_like(weight, members, i == 4 or i == 5 and has_phases(l)) for i, weight in enumerate(weights)]
-    cdef tuple dstate_0 = tuple([
-        new_of_rows(typenum, members, l.batch, l.hidden if k else l.outputs) for k in range(1 + others)])
+        ih, hh, bias_ih, bias_hh, hr, unit = weights
+        all_dweights = (
+            new_like(ih, members), new_like(hh, members), new_like(bias_ih, members), new_like(bias_hh, members),
+            new_like(hr, members, True), new_like(unit, members, has_phases(l)))
+    dh_0 = new_of_rows(typenum, members, l.batch, l.outputs)
+    cdef tuple dstate_0 = (dh_0,) if others == 0 else (
+        dh_0, *[new_of_rows(typenum, members, l.batch, l.hidden) for k in range(others)])
     cdef void ***fields = [&l.dweight_ih, &l.dweight_hh, &l.dbias_ih, &l.dbias_hh, &job.gradient_hr.out, &l.dunit]
     l.dx, l.dh_0 = pointer(all_dx), pointer(dstate_0[0])
     for k in range(6):
@@ -2473,17 +2487,17 @@ def backward(
             memset(own.data, 0, own.size)
         memset(carry.data, 0, carry.size)
         for m in range(members_of(&job)):
-            member_of(&its, &job, m)
+            one = member_at(&its, &job, m)
             for k in range(others):
                 if dstate[1 + k] is not None:
                     copy_rows(
-                        <char *> its.layer.carry + first + k * row, carry_row, member(all_dstate[1 + k], m, members),
+                        <char *> one.layer.carry + first + k * row, carry_row, member(all_dstate[1 + k], m, members),
                         packed_row, l.batch, packed_row)
             if l.dh_n == NULL:
-                memset(<char *> its.layer.dh_0 + begun * h_row, 0, (l.batch - begun) * h_row)
+                memset(<char *> one.layer.dh_0 + begun * h_row, 0, (l.batch - begun) * h_row)
             else:
                 memcpy(
-                    <char *> its.layer.dh_0 + begun * h_row, <char *> its.layer.dh_n + begun * h_row,
+                    <char *> one.layer.dh_0 + begun * h_row, <char *> one.layer.dh_n + begun * h_row,
                     (l.batch - begun) * h_row)
         choose_weight_split(&job, l.rows if rows is None else rows)
         if not l.few_rows or l.u != NULL:
@@ -2530,10 +2544,10 @@ def backward(
             fastrnn_pool_release()
 
     for m in range(members_of(&job)):
-        member_of(&its, &job, m)
+        one = member_at(&its, &job, m)
         for k in range(others):
             copy_rows(
-                member(dstate_0[1 + k], m, members), packed_row, <char *> its.layer.carry + first + k * row, carry_row,
+                member(dstate_0[1 + k], m, members), packed_row, <char *> one.layer.carry + first + k * row, carry_row,
                 l.batch, packed_row)
     add_into_extras(&job, into_extras, dextra)
     return all_dx, dstate_0, tuple(all_dweights)

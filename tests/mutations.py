@@ -626,8 +626,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "dh_n_of_sequences_without_steps_is_the_first's",
-            "<char *> its.layer.dh_n + begun * h_row,",
-            "<char *> its.layer.dh_n,",
+            "<char *> one.layer.dh_n + begun * h_row,",
+            "<char *> one.layer.dh_n,",
             "kernels modules",
         ),
         Mutant(
