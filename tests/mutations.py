@@ -297,6 +297,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("whole_vectors_of_a_last_row", "&& row * H + vectors * LANES <= l->rows * H", ""),
         Mutant("whole_vectors_beside_another_direction", "l->y_row == H && ", ""),
         Mutant("rows_of_odd_steps_miss_a_block", "groups - 1 - i : i", "groups - 2 - i : i"),
+        Mutant("more_than_half_a_vector_is_half_of_one", "<= HALF_BYTES / REAL_BYTES", "<= HALF_BYTES"),
+        Mutant("half_a_block_is_of_the_one_before", "const ptrdiff_t q = b + whole;", "const ptrdiff_t q = b;"),
     ],
     ("kernels/c/layer_program.inc.h", "written"): [
         Mutant(
