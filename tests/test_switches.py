@@ -38,7 +38,7 @@ SWITCHES = {
     "gradients of a few rows as of many": {"FEW_ROWS": 0},
     "rows without pairs of blocks": {"PAIRS": False, "ROW_VECTORS": 0},
     "rows step by step": {"ROW_VECTORS": 0},
-    "rows at once, input projected": {"ROW_INPUTS": 0},
+    "rows at once, input projected": {"ROW_INPUTS": 0, "ROW_BYTES": 0},
     "rows at once, of many units, input taken in": {"ROW_VECTORS": ALWAYS, "ROW_INPUTS": ALWAYS},
 }
 SHAPES = [(5, 1, 3, 130), (2, 53, 5, 17), (9, 37, 33, 65), (1, 7, 4, 33), (7, 2, 16, 200), (6, 1, 40, 21)]
