@@ -13,6 +13,8 @@ why in `why_not_runnable()`. Functions it may have besides, that `fastrnn` does 
 - `pack(cell, weights)`, whose result `forward(..., tape=False, packed=...)` takes in place of the weights, then None;
 - `keep(tape)`, `recall(...)` and `kept_sizes(...)`, which take a tape apart into arrays and put it together again;
 - `TAKES_KEPT`, if `forward(..., kept=arrays)` puts into the first part of these what `keep` returns of the tape;
+- `TAKES_PREPARED`, if in place of a cell's own parameters it takes what programs see, (M, H): see
+  `fastrnn.cells.prepared`;
 - `LEAVES_DX`, if `backward(..., of_x=False)` does not compute the gradient of x;
 - `LOOKS_ITSELF`, if it makes sure that arrays fit one another, as `fastrnn.fits` does for the others. It then has for
   XLA `prepare(cell, x, state, weights)`, which chooses once what brief calls of the sizes of these arrays need, or

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
+from fastrnn import ops
 from fastrnn.cells import Cell, Weights
 from fastrnn.fits import check_weights
 
@@ -65,7 +66,14 @@ def explain_layer(
     chosen = {}
     if hasattr(backend, "explain"):
         chosen = backend.explain(
-            cell, weights, steps, batch, tokens=tokens, tape=training, packed=packed, num_threads=num_threads
+            cell,
+            ops.prepared(backend, cell, weights),
+            steps,
+            batch,
+            tokens=tokens,
+            tape=training,
+            packed=packed,
+            num_threads=num_threads,
         )
     lines |= chosen | {"bound by": bound}
     return "\n".join(f"  {name:<18}{text}" for name, text in lines.items())

@@ -40,8 +40,11 @@ def _check(name: str, array: Any, dtype: np.dtype[Any], shape: tuple[int, ...], 
         raise ValueError(f"{name} is not contiguous and aligned; expected an array that is{remedy}")
 
 
-def check_weights(cell: Cell, weights: Weights) -> tuple[int, int, int]:
-    """Return I, H and P of a layer's weights; ValueError unless they fit one another and the cell."""
+def check_weights(cell: Cell, weights: Weights, *, prepared: bool = False) -> tuple[int, int, int]:
+    """Return I, H and P of a layer's weights; ValueError unless they fit one another and the cell.
+
+    `prepared` are those of `fastrnn.ops.prepared`.
+    """
     ih, hh, bias_ih, bias_hh, hr, unit = weights
     X, Y = len(cell.gates_ih), len(cell.gates_hh)
     for name, weight, G in (("weight_ih", ih, X), ("weight_hh", hh, Y)):
@@ -70,7 +73,7 @@ def check_weights(cell: Cell, weights: Weights) -> tuple[int, int, int]:
         _check("bias_ih", bias_ih, dtype, (X * H,), "(G*H,)", _REMEDY)
         if hh is not None:
             _check("bias_hh", bias_hh, dtype, (Y * H,), "(G*H,)", _REMEDY)
-    M = 0 if cell.program is None else cell.program.units
+    M = 0 if cell.program is None else cell.program.seen_units if prepared else cell.program.units
     if unit is not None or M:
         _check("unit", unit, dtype, (M, H), "(M, H)", _REMEDY)
     return I, H, P

@@ -466,7 +466,9 @@ class _Recurrent(Runnable):
         extra = [its.add(more) for its, more in zip(values, draws, strict=True)]
         return setting._replace(cell=self._cell, extra=extra), drawn
 
-    def backward(self, tape: Tape, dy: Any = None, dstate: Any = None) -> tuple[Array | None, Any, dict[str, Array]]:
+    def backward(
+        self, tape: Tape, dy: Any = None, dstate: Any = None, *, of_x: bool = True
+    ) -> tuple[Array | None, Any, dict[str, Array]]:
         """Back-propagate through time: the exact gradients of everything that went into `forward`.
 
         Parameters
@@ -479,14 +481,16 @@ class _Recurrent(Runnable):
         dstate
             The loss's gradient with respect to the final state, shaped like it: dh_n, for LSTM (dh_n, dc_n), each of
             which may be None for zero.
+        of_x
+            Whether dx is wanted: a first layer's, whose x is data, need not be computed.
 
         Returns
         -------
         tuple
-            dx (None for token input), the gradient of the initial state, and a dict of the parameters' gradients
-            under the names of `parameters`. If `forward` was given a `reset_state`, its gradient is added to that of
-            the initial state where they are one, "initial", else it is `tape.dreset_state`, shaped like a state. If it
-            was asked for `extra_gradients`, these are `tape.dextra`, by name.
+            dx (None for token input, or unless `of_x`), the gradient of the initial state, and a dict of the
+            parameters' gradients under the names of `parameters`. If `forward` was given a `reset_state`, its gradient
+            is added to that of the initial state where they are one, "initial", else it is `tape.dreset_state`, shaped
+            like a state. If it was asked for `extra_gradients`, these are `tape.dextra`, by name.
 
         Raises
         ------
@@ -496,15 +500,16 @@ class _Recurrent(Runnable):
             If a dtype differs.
         """
         check_tape(tape, self)
+        check_flag("of_x", of_x)
         rows = tape._rows
         dy, dstates, dstates_n = self._entrance.take_gradients(rows, tape._y_shape, dy, dstate)
         of_extra = tape._extra
         dextra = [] if of_extra is None else [np.zeros(of_extra.run, self.dtype) for _ in of_extra.given]
-        dx, dstates_0, dweights = tape._take().backward(dy, dstates, dextra=dextra)
+        dx, dstates_0, dweights = tape._take().backward(dy, dstates, of_x=of_x, dextra=dextra)
         grads: dict[str, Array] = {}
         for weights, of_weights in zip(itertools.chain(*self._weights), dweights, strict=True):
             grads |= weights.named(of_weights)
-        dx, dstate_0, tape.dreset_state = rows.gradients_back(dx, dstates_0, dstates_n)
+        dx, dstate_0, tape.dreset_state = rows.gradients_back(dx if of_x else None, dstates_0, dstates_n)
         if of_extra is not None:
             tape.dextra = {}
             for name, shape, by_unit in zip(self._extra_names, of_extra.given, dextra, strict=True):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn.backends import asked_for, load, resolve
-from fastrnn.cells import Cell, State, Weights
+from fastrnn.cells import Cell, State, Weights, WrittenCell
 from fastrnn.checks import Array, take_array, to_dtype
 from fastrnn.errors import BackendError
 from fastrnn.fits import check_call, check_gradients, check_weights, layout
@@ -30,9 +30,11 @@ __all__ = [
     "as_states",
     "as_tokens",
     "backward",
+    "begin_gradients",
     "choose",
     "choose_for_cell",
     "empty",
+    "end_gradients",
     "forward",
     "forward_group",
     "gates",
@@ -42,6 +44,7 @@ __all__ = [
     "keeps",
     "kept_sizes",
     "multiply",
+    "prepared",
     "recall",
     "run",
     "run_group",
@@ -294,6 +297,36 @@ class Tape:
     num_threads: int
     given: Sequence[Array | None] = ()  # what a backend that does not look itself relies on in backward
     layout: tuple[Any, ...] = ()  # of these in forward
+    weights: Weights | None = None  # if the backend was given something else in place of the cell's own parameters
+
+
+def prepared(backend: ModuleType, cell: Cell, weights: Weights) -> Weights:
+    """The weights as a backend takes them: with what programs see in place of the cell's own parameters.
+
+    Those of the reference are the parameters themselves.
+    """
+    if cell.program is None or weights.unit is None or not isinstance(cell, WrittenCell):
+        return weights
+    if cell._equations.prepared is None or not hasattr(backend, "TAKES_PREPARED"):
+        return weights
+    if hasattr(backend, "LOOKS_ITSELF"):  # but not at these
+        check_weights(cell, weights)
+    return weights._replace(unit=cell.prepare(weights.unit))
+
+
+def begin_gradients(backend: ModuleType, cell: Cell, weights: Weights) -> Weights:
+    """Zeros to which `backward` adds the gradients of a layer's weights, piece by piece; then comes `end_gradients`."""
+    taken = prepared(backend, cell, weights)
+    return Weights._make([None if w is None else np.zeros_like(w) for w in taken])
+
+
+def end_gradients(backend: ModuleType, cell: Cell, weights: Weights, dweights: Weights) -> Weights:
+    """The gradients of the weights, from those of what the backend has taken."""
+    if prepared(backend, cell, weights) is weights or not isinstance(cell, WrittenCell):
+        return dweights
+    assert weights.unit is not None
+    assert dweights.unit is not None
+    return dweights._replace(unit=cell.prepare_back(weights.unit, dweights.unit))
 
 
 class Several(Weights):
@@ -395,7 +428,7 @@ class LayerWeights:
         if by is not backend or under != stamp:
             weights = Weights._make(_views(self.arrays()))  # as in `_fitting`
             sizes = check_weights(cell, weights)
-            packed = backend.pack(cell, weights, num_threads=num_threads)
+            packed = backend.pack(cell, prepared(backend, cell, weights), num_threads=num_threads)
             self._kept = backend, stamp, packed, sizes
         return packed, sizes
 
@@ -477,7 +510,7 @@ def run(
         cell,
         x,
         state,
-        weights,
+        prepared(backend, cell, weights),
         tape=False,
         num_threads=num_threads,
         batch_sizes=batch_sizes,
@@ -534,11 +567,12 @@ def forward(
     given = (x, *state, *weights)
     room = {"kept": tuple(kept)} if kept and hasattr(backend, "TAKES_KEPT") else {}
     x, state, weights = _fitting(backend, cell, x, state, weights, batch_sizes, extra)
+    taken = prepared(backend, cell, weights)
     y, state_n, tape = backend.forward(
         cell,
         x,
         state,
-        weights,
+        taken,
         tape=True,
         num_threads=num_threads,
         batch_sizes=batch_sizes,
@@ -547,9 +581,11 @@ def forward(
         extra=extra,
         **room,
     )
+    changed = None if taken is weights else weights
     if x is given[0]:
-        return y, state_n, Tape(cell, backend, tape, num_threads)
-    return y, state_n, Tape(cell, backend, tape, num_threads, (y, *given), layout(y, x, *state, *weights))
+        return y, state_n, Tape(cell, backend, tape, num_threads, weights=changed)
+    seen = layout(y, x, *state, *weights)
+    return y, state_n, Tape(cell, backend, tape, num_threads, (y, *given), seen, changed)
 
 
 def backward(
@@ -565,6 +601,7 @@ def backward(
     """Differentiate one layer: `fastrnn.reference.backward` on the backend that ran its forward.
 
     The gradients of the weights come in the order of the fields of Weights. That of x need not be there unless `of_x`.
+    `dweights` is of `begin_gradients`.
     """
     if isinstance(tape, SeveralTape):
         return tape.backward(dy, dstate, dx, dweights, rows, of_x, dextra)
@@ -580,6 +617,8 @@ def backward(
     dx, dstate_0, gradients = tape.backend.backward(
         tape.cell, kept, dy, dstate, num_threads=tape.num_threads, dx=dx, dweights=dweights, rows=rows, **options
     )
+    if dweights is None and tape.weights is not None:
+        gradients = end_gradients(tape.backend, tape.cell, tape.weights, Weights._make(gradients))
     return dx, dstate_0, gradients
 
 
@@ -683,10 +722,11 @@ def recall(
         wanted = kept_sizes(backend, cell, (*sizes, 0 if weights.hr is None else y.shape[-1]), weights.ih.dtype)
         if [(k.dtype, k.shape) for k in kept] != [(weights.ih.dtype, (size,)) for size in wanted]:
             raise ValueError(f"the tape has arrays of {[k.size for k in kept]} elements; expected {list(wanted)}")
+    taken = prepared(backend, cell, weights)
     recalled = backend.recall(
-        cell, x, state, weights, y, tuple(kept), batch_sizes=batch_sizes, reverse=reverse, extra=extra
+        cell, x, state, taken, y, tuple(kept), batch_sizes=batch_sizes, reverse=reverse, extra=extra
     )
-    return Tape(cell, backend, recalled, num_threads)
+    return Tape(cell, backend, recalled, num_threads, weights=None if taken is weights else weights)
 
 
 def kept_sizes(backend: ModuleType, cell: Cell, sizes: Sequence[int], dtype: np.dtype[Any]) -> tuple[int, ...]:

@@ -405,7 +405,8 @@ class _Segments:
         x = self.x
         if dx is None and x.dtype.kind == "f" and of_x:
             dx = np.zeros_like(x)
-        dweights = [Weights._make(None if w is None else np.zeros_like(w) for w in its) for its in self.weights]
+        backend, cell = self.setting.backend, self.setting.cell
+        dweights = [ops.begin_gradients(backend, cell, its) for its in self.weights]
         part_of, axes = self.setting.part, int(x.dtype.kind == "f")
         rows = int(np.prod(self.y_shape[-3 if self.setting.batch_sizes is None else -2 : -1]))
         dstates_0: Any = dstates
@@ -420,7 +421,8 @@ class _Segments:
             its_dx = None if dx is None else part_of(dx, segment.rows)
             its_dextra = [d[segment.rows] for d in dextra]
             _, dstates_0, _ = chain.backward(its_dy, dstates_0, its_dx, dweights, rows, of_x=of_x, dextra=its_dextra)
-        return dx, dstates_0, list(dweights)
+        both = zip(self.weights, dweights, strict=True)
+        return dx, dstates_0, [ops.end_gradients(backend, cell, its, gradients) for its, gradients in both]
 
 
 def _segmented(every: int) -> Run:

@@ -96,7 +96,9 @@ class Stream:
         (*_, P, dtype) = self._sizes[-1]
         validate = partial(_validate, batch_size, weights[0].ih.shape[1], P, dtype)
         make: Any = getattr(backend, "Stepper", None) or partial(_Stepper, backend)
-        self._stepper: Stepper = make(cell, weights, batch_size, dtype, num_threads, validate)
+        self._prepare = partial(ops.prepared, backend, cell)
+        prepared = [self._prepare(its) for its in weights]
+        self._stepper: Stepper = make(cell, prepared, batch_size, dtype, num_threads, validate)
         # Itself: a function around it would take a tenth of a small step.
         run = {"step": self._stepper.step, "steps": self._stepper.steps}
         if extra:
@@ -216,7 +218,7 @@ class Stream:
         for its, sizes in zip(weights, self._sizes, strict=True):
             if (*check_weights(self._cell, its), its.ih.dtype) != sizes:
                 raise ValueError("the parameters have other shapes or dtypes than when the stream was made")
-        self._stepper.load(weights)
+        self._stepper.load([self._prepare(its) for its in weights])
 
 
 def _validate(
@@ -274,7 +276,7 @@ class _Stepper:
         rows = 1 if batch_size is None else batch_size
         self._backend, self._cell, self._batched, self._validate = backend, cell, batch_size is not None, validate
         self._num_threads = num_threads
-        sizes = [check_weights(cell, w) for w in weights]
+        sizes = [check_weights(cell, w, prepared=hasattr(backend, "TAKES_PREPARED")) for w in weights]
         others = len(cell.states) - 1
         self.states = [tuple([np.zeros((rows, size), dtype) for size in (P, *[H] * others)]) for _, H, P in sizes]
         self.load(weights)

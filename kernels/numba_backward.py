@@ -30,7 +30,14 @@ from fastrnn.kernels.numba_layout import (
 )
 from fastrnn.kernels.numba_options import SUMMED_ROWS, helper, kernel
 from fastrnn.kernels.numba_pack import pack_columns, pack_rows, unpack_rows
-from fastrnn.kernels.numba_program import BACKWARD, MIDDLE_BACK, ROWS, run_backward
+from fastrnn.kernels.numba_program import (
+    BACKWARD,
+    MIDDLE_BACK,
+    ROWS,
+    run_backward,
+    run_phases_back,
+    run_take_back,
+)
 from fastrnn.kernels.numba_steps import is_large, list_rows, previous, share_batch, step_at, step_rows, steps_to_look
 from fastrnn.kernels.numba_threads import barrier, begin, finish, gather, leaves, offer, share, stopped
 from fastrnn.kernels.numba_tile import product
@@ -84,10 +91,13 @@ class BackwardArrays(NamedTuple):
     unit: Array | None  # as the next two of a written cell
     code: Array | None
     constants: Array | None
+    beside: Array | None
     h_0: Array
     y: Array
     c: Array | None  # the states besides h, as all of c
     u: Array | None  # h before its projection, or m
+    taken: Array | None  # what the recurrent product took in place of h
+    values: Array | None  # (R, V) values of rows
     dy: Array | None
     dh_n: Array | None
     dc_n: Array | None  # (others, N, H)
@@ -238,7 +248,7 @@ def _differentiate(s, a, p, step, second, n_low, n_high, tape, dh, dh_row):
                     continue
                 row, h = z + n * s.slots * W, before.h + (n * h_row + u * W)
                 point_backward(s.cell, row, c_prev + n * W, c + n * W, h, count, of_h, carry + n * W)
-            if s.cell == PROGRAM:
+            if s.cell == PROGRAM and not s.phases:
                 which = MIDDLE_BACK if s.m_slots and not second else BACKWARD
                 plane, carry_plane = vectors * c_rows * W, vectors * s.N * W
                 for n in range(before.low, before.high, ROWS):
@@ -248,9 +258,38 @@ def _differentiate(s, a, p, step, second, n_low, n_high, tape, dh, dh_row):
                     states = carry + (n * W + (carry_plane if bypasses else 0))
                     before_it, after_it, h, at = c_prev + n * W, c + n * W, before.h + n * h_row, z + n * s.slots * W
                     run_backward(
-                        s, a, which, u, before_it, after_it, plane, h, h_row, of_h, of_h_row, states, carry_plane,
-                        given, dh_row, rows, at,
+                        s, a, which, u, before_it, after_it, plane, h, h_row, n, step.row + n, of_h, of_h_row, states,
+                        carry_plane, given, dh_row, rows, at,
                     )  # fmt: skip
+
+
+@helper
+def _take_back(s, a, p, step, n_low, n_high, tape, dh, dh_row):
+    """From the gradients of what a step's recurrent product took to those of h, for the p-th panel of columns.
+
+    `dh` is that of batch row 0.
+    """
+    W = width(dh)
+    for carried in range(2):
+        before = previous(s, a, step, carried, n_low, n_high)
+        for v in range(column_vectors(s.H, p, W)):
+            u = p * 4 + v
+            for n in range(before.low, before.high, ROWS):
+                h, z = before.h + n * before.h_row, tape + (u * s.block_stride + (step.row + n) * s.slots * W)
+                rows = min(ROWS, before.high - n)
+                dtaken = dh + (n * dh_row + v * W)
+                run_take_back(s, a, u, h, before.h_row, n, step.row + n, rows, dtaken, dh_row, z)
+
+
+@helper
+def _phases_back(s, a, step, n_low, n_high, tape, dh, dh_row):
+    """The phases of some batch rows of a step; `dh` is that of batch row 0."""
+    W = width(dh)
+    for carried in range(2):
+        before = previous(s, a, step, carried, n_low, n_high)
+        for n in range(before.low, before.high, ROWS):
+            rows, z, carry = min(ROWS, before.high - n), tape + (step.row + n) * s.slots * W, a.carry + n * W
+            run_phases_back(s, a, step, before, n, rows, z, dh + n * dh_row, dh_row, carry, s.N * W)
 
 
 @helper
@@ -338,6 +377,8 @@ def _through_time(s, q, a, sync, thread, team):
                 panel = panels + p * size if s.packed else scratch
                 weights = null_like(a.hh) if s.packed else a.hh
                 _multiply(s, RECURRENT, p, s.P, panel, weights, z_next, carried, place, dh_row)
+            if carried and s.takes:
+                _take_back(s, a, p, step_at(s, a.starts, t + 1), n, n_high, tape, dh + p * 4 * W, dh_row)
             if a.hr:
                 _keep_rows(q, a, p, step, n, own, place, dh_row, dh_rows)
             else:
@@ -361,6 +402,14 @@ def _through_time(s, q, a, sync, thread, team):
                 rows = (dh_rows if a.hr else tape) + (step.row + n) * second.slots * W
                 _multiply(second, second_side, p, s.H, panel, weights, rows, own, place + n * du_row, du_row)
                 _differentiate(s, a, p, step, second_side == SECOND, n, n_high, tape, place, du_row)
+            if s.split_units:
+                turn = barrier(sync, team, turn, thread, a.watch)
+                if leaves(a.watch, turn):
+                    return turn
+
+        if s.phases:
+            low, high = share(s.N, thread, team) if s.split_units else (n, n_high)
+            _phases_back(s, a, step, low, high, tape, du if a.hr else dh, du_row if a.hr else dh_row)
             if s.split_units:
                 turn = barrier(sync, team, turn, thread, a.watch)
                 if leaves(a.watch, turn):
@@ -568,7 +617,7 @@ def _biases(s, a, pieces, thread, team, turn, sums):
                     place, total = bias + weight_row, load(sums + (first_slot + slot) * W)
                     store_part(place, load_part(place, units) + total, units)
             for m in range(s.parameters):
-                place, total, units = a.dunit + (m * s.H + block * W), load(sums + (s.sums + m) * W), s.H - block * W
+                place, total, units = a.dunit + (m * s.H + block * W), load(sums + (s.own + m) * W), s.H - block * W
                 store_part(place, load_part(place, units) + total, units)
 
 
@@ -618,6 +667,8 @@ def _gradients(s, q, a, thread, team, turn):
         if weights == 1:
             side, dweights = RECURRENT, a.dhh
             left = Left(a.y, s.y_row, s.P, a.h_0, a.table)  # a_h = h_prev W_hh^T
+            if s.takes:
+                left = Left(a.taken, s.H, s.H, null_like(a.h_0), a.table)
         elif weights == 2:
             side, dweights = SECOND, a.dhh
             left = Left(a.u, s.H, s.H, null_like(a.h_0), a.table)  # a_m = m W_hh^T

@@ -29,7 +29,7 @@ from fastrnn.kernels.numba_layout import (
 )
 from fastrnn.kernels.numba_options import VECTOR_BYTES, helper, kernel
 from fastrnn.kernels.numba_pack import CHUNK, pack_rows, pack_sums
-from fastrnn.kernels.numba_program import FORWARD, MIDDLE, ROWS, run_forward
+from fastrnn.kernels.numba_program import FORWARD, MIDDLE, ROWS, run_forward, run_phases, run_take
 from fastrnn.kernels.numba_steps import is_large, last_row, previous, rows_of, share_batch, step_at, steps_to_look
 from fastrnn.kernels.numba_threads import barrier, begin, finish, gather, leaves, offer, share, stopped
 from fastrnn.kernels.numba_tile import dot, product
@@ -57,6 +57,7 @@ class ForwardArrays(NamedTuple):
     unit: Array | None  # (M, H), of a written cell
     code: Array | None  # of a written cell, as `constants`: see `numba_program.Compiled`
     constants: Array | None
+    beside: Array | None  # of one that is given values beside x: see `numba_program.BesideX`
     h_0: Array
     c_0: Array | None  # (others, N, H): the states besides h, as all of c
     y: Array  # (R, P), rows `y_row` apart
@@ -65,6 +66,8 @@ class ForwardArrays(NamedTuple):
     z: Array  # Z, of all steps or of those projected at a time
     c: Array | None  # C, of all steps behind the initial state, or of one
     u: Array | None  # (R, H) or of one step (N, H): h before its projection, or m
+    taken: Array | None  # likewise what the recurrent product takes in place of h
+    values: Array | None  # (R, V) the values of rows that a program in phases keeps
     panels: Array  # each block's starting sums and weights of x, h and m; or a chunk of them for each thread
     hr_panels: Array | None  # W_hr
     hr_scratch: Array | None  # for each thread `PROJECTION_SCRATCH` vectors
@@ -121,6 +124,8 @@ def _activate(s, a, block, step, side, before, n, rows, z):
     `side` is that whose product came last.
     """
     W = width(z)
+    if s.phases:  # which begin once all units of a row have come as far
+        return
     h_prev, h_row = before.h + n * before.h_row, before.h_row
     to_u = side == RECURRENT and bool(a.u)
     out, out_row = (a.u, s.H) if to_u else (a.y, s.y_row)
@@ -135,7 +140,10 @@ def _activate(s, a, block, step, side, before, n, rows, z):
             for i in range(0, rows, ROWS):
                 h, there, at = h_prev + i * h_row, out + i * out_row, z + i * s.slots * W
                 count = min(ROWS, rows - i)
-                run_forward(s, a, which, u, c_prev + i * W, c + i * W, plane, h, h_row, there, out_row, count, at)
+                run_forward(
+                    s, a, which, u, c_prev + i * W, c + i * W, plane, h, h_row, n + i, step.row + n + i, there, out_row,
+                    count, at,
+                )  # fmt: skip
             continue
         count = s.H - u * W
         for i in range(rows):
@@ -169,6 +177,8 @@ def _left_rows(s, a, step, side, before, n):
     """What a recurrent product takes for batch rows n, n + 1, ...: h_{t-1} or m_t, and elements from row to row."""
     if side == SECOND:
         return a.u + (n + (step.row if s.tape else 0)) * s.H, s.H
+    if s.takes:
+        return a.taken + (n + (step.row if s.tape else 0)) * s.H, s.H
     return before.h + n * before.h_row, before.h_row
 
 
@@ -288,6 +298,31 @@ def _unpacked_block(s, a, block, panel, step, side, before, z):
 
 
 @helper
+def _take(s, a, step, u_low, u_high, n_low, n_high):
+    """What the recurrent product of a step takes, of some batch rows and units."""
+    for carried in range(2):
+        before = previous(s, a, step, carried, n_low, n_high)
+        for n in range(before.low, before.high, ROWS):
+            h, out = before.h + n * before.h_row, a.taken + (n + (step.row if s.tape else 0)) * s.H
+            for u in range(u_low, u_high):
+                run_take(s, a, u, h, before.h_row, n, step.row + n, min(ROWS, before.high - n), out)
+
+
+@helper
+def _phases(s, a, step, n_low, n_high, z):
+    """The phases of some batch rows of a step, whose sums lie in the tape; z is where row 0 of all is or would be."""
+    W = width(z)
+    out, out_row = (a.u, s.H) if a.u else (a.y, s.y_row)
+    for carried in range(2):
+        before = previous(s, a, step, carried, n_low, n_high)
+        for n in range(before.low, before.high, ROWS):
+            here = out + (n + (0 if a.u and not s.tape else step.row)) * out_row
+            c_row = s.N + step.row + n if s.tape else n
+            at = z + (step.row + n) * s.slots * W
+            run_phases(s, a, step, before, n, min(ROWS, before.high - n), c_row, at, here, out_row)
+
+
+@helper
 def _pack_projection(s, p, a, low, high):
     """Pack some blocks of W_hr; p are the projection's sizes."""
     W = width(a.y)
@@ -383,6 +418,12 @@ def _forward(s, a, sync, thread, team):
             for block in range(b_low, b_high):
                 panel = panels + block * _panel_size(s, W)
                 _project_ahead(s, a, block, panel, t, n_low, n_high, tape + (block * s.block_stride - base * z_row))
+        if s.takes:
+            _take(s, a, step, b_low, b_high, n_low, n_high)
+            if s.split_units:
+                turn = barrier(sync, team, turn, thread, a.watch)
+                if leaves(a.watch, turn):
+                    return turn
         for side in range(RECURRENT, SECOND + 1 if s.m_slots else SECOND):
             for carried in range(2):
                 before = previous(s, a, step, carried, n_low, n_high)
@@ -404,6 +445,13 @@ def _forward(s, a, sync, thread, team):
                 to_look = every
                 if stopped(a.watch, thread, turn) and not s.split_units:
                     return turn
+            if s.split_units:
+                turn = barrier(sync, team, turn, thread, a.watch)
+                if leaves(a.watch, turn):
+                    return turn
+        if s.phases:
+            low, high = share(s.N, thread, team) if s.split_units else (n_low, n_high)
+            _phases(s, a, step, low, high, tape + -base * z_row)
             if s.split_units:
                 turn = barrier(sync, team, turn, thread, a.watch)
                 if leaves(a.watch, turn):

@@ -54,6 +54,11 @@ class Shape(NamedTuple):
     m_gates: int = 0
     parameters: int = 0  # of a unit, a cell's own, whose gradients have the slots behind the sums
     others: int = 0  # states besides h
+    own: int = 0  # the first slot of those gradients
+    takes: int = 0  # whether h goes through a program before its product
+    phases: int = 0  # of a program in phases: how many there are, and backward, and values of a row that are kept
+    phases_back: int = 0
+    row_values: int = 0
     carries: int = 0  # what goes back beside the product: gradients of other states, before them perhaps some of h's
 
 
@@ -89,6 +94,11 @@ class Sizes(NamedTuple):
     m_gates: int
     parameters: int
     others: int
+    own: int
+    takes: int
+    phases: int
+    phases_back: int
+    row_values: int
     carries: int
     T: int
     N: int
@@ -178,6 +188,11 @@ def projection(s, W):
         0,
         0,
         0,  # and h none
+        0,
+        0,
+        0,
+        0,
+        0,
         0,
         0,
         0,

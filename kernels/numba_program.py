@@ -13,6 +13,7 @@ callers what depends on the step.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -49,6 +50,7 @@ from fastrnn.kernels.numba_vector import (
     maximum,
     minimum,
     negative,
+    splat,
     square_root,
     stack,
     store,
@@ -63,27 +65,39 @@ __all__ = [
     "MIDDLE",
     "MIDDLE_BACK",
     "ROWS",
+    "BesideX",
     "Compiled",
     "activation",
     "compile_program",
     "evaluate_inside",
     "run_backward",
     "run_forward",
+    "run_phases",
+    "run_phases_back",
+    "run_take",
+    "run_take_back",
     "why_not_program",
 ]
 
 ROWS = 12  # that share an instruction: their registers stay in the first-level cache
-FORWARD, BACKWARD, MIDDLE, MIDDLE_BACK = range(4)  # the programs of a cell that kernels run
+# The programs of a cell that kernels run; from the last one on come those of the phases, forward and then backward, two
+# of each: on the values of a row, and on its units.
+FORWARD, BACKWARD, MIDDLE, MIDDLE_BACK, TAKE, TAKE_BACK, PHASES = range(7)
 
-_PLACES = 32  # of each kind of operand
+_PLACES = 48  # of each kind of operand
+_EXTRAS = 8  # values beside x, at the most
 _TABLE = 2 * len(Kind) * _PLACES * 8 // VECTOR_BYTES  # vectors of integers
 _SCRATCH = ROWS * _PLACES  # vectors
+_BESIDE = ROWS * _EXTRAS
 _REGISTER, _SLOT, _BEFORE, _AFTER = map(int, (Kind.REGISTER, Kind.SLOT, Kind.BEFORE, Kind.AFTER))
 _GRADIENT, _UNIT, _CONSTANT, _MIDDLE = map(int, (Kind.GRADIENT, Kind.UNIT, Kind.CONSTANT, Kind.MIDDLE))
+_EXTRA, _INTO_EXTRA, _TAKEN, _ROW, _SUM = map(int, (Kind.EXTRA, Kind.INTO_EXTRA, Kind.TAKEN, Kind.ROW, Kind.SUM))
 
-# Words of `Compiled.code`: the interpreter's address, three numbers, where each of the programs starts, and where the
-# last one ends; then instructions of five words, whose operands are indices into the table of places.
-_CONSTANTS, _REGISTERS, _PARAMETERS, _STARTS, _INSTRUCTIONS = 1, 2, 3, 4, 9
+# Words of `Compiled.code`: the interpreter's address, three numbers, where the means of the phases stand, where each of
+# the programs starts, and where the last one ends; then instructions of five words, whose operands are indices into the
+# table of places; then of each phase how many means it begins with and which of the row's values they become.
+_CONSTANTS, _REGISTERS, _PARAMETERS, _MEANS, _STARTS = 1, 2, 3, 4, 5
+_OF_A_PHASE = 1 + _PLACES  # words
 
 _MOST_FED = 16  # slots that a product feeds: as many as a number of `Shape` has room for
 
@@ -257,28 +271,99 @@ def _put_h(s, places, h, h_prev, h_row, rows, u):
     _put(places, _BEFORE, 0, h, W)
 
 
+@inlined
+def _put_extras(s, a, places, copies, n, row, rows, u):
+    """What is given beside x to batch rows n and on, which begin with a row of all: copies, whose vectors are whole."""
+    W = width(copies)
+    for e in range(a.beside[0] if a.beside else 0):
+        given = a.beside + (2 + 3 * e)
+        columns, to = given[1], copies + e * ROWS * W
+        values = at_address(copies, given[0]) + (n if given[2] else row) * columns
+        for r in range(rows):
+            if columns == 1:
+                store(to + r * W, splat(to, values[r]))
+            else:
+                store(to + r * W, load_part(values + (r * columns + u * W), s.H - u * W))
+        _put(places, _EXTRA, e, to, W)
+
+
+@inlined
+def _put_into_extras(s, a, places, like, row, u):
+    """Where the gradients of extras go, in rows of whole vectors."""
+    W = width(like)
+    for e in range(a.beside[1] if a.beside else 0):
+        to = at_address(like, a.beside[2 + 3 * a.beside[0] + e]) + (row * s.blocks + u) * W
+        _put(places, _INTO_EXTRA, e, to, s.blocks * W)
+
+
 @helper
-def run_forward(s, a, which, u, c_prev, c, c_plane, h_prev, h_row, out, out_row, rows, z):
+def run_take(s, a, u, h_prev, h_row, n, row, rows, out):
+    """Run `TAKE` for up to `ROWS` rows of units u W and on.
+
+    Parameters
+    ----------
+    h_prev, h_row
+        IN the rows of h before the step, without padding.
+    n, row
+        Of the first: its place in the batch, and among the rows of all steps.
+    out
+        OUT (rows, H) what the recurrent product takes.
+    """
+    W = width(out)
+    places, h, found, copies = stack(a.code, _TABLE), stack(out, ROWS), stack(out, ROWS), stack(out, _BESIDE)
+    _put_h(s, places, h, h_prev, h_row, rows, u)
+    _put_extras(s, a, places, copies, n, row, rows, u)
+    _put(places, _TAKEN, 0, found, W)
+    _call(a.code, TAKE, places, a.constants, a.unit, s.H, u, rows)
+    for r in range(rows):
+        store_part(out + (r * s.H + u * W), load(found + r * W), s.H - u * W)
+
+
+@helper
+def run_take_back(s, a, u, h_prev, h_row, n, row, rows, dtaken, dtaken_row, z):
+    """Run `TAKE_BACK` for up to `ROWS` rows of units u W and on: as `run_take`, and
+
+    Parameters
+    ----------
+    dtaken, dtaken_row
+        INOUT the gradient of what was taken; out that of h.
+    z
+        INOUT the first slot of the first row: gradients of parameters are added to.
+    """
+    W = width(z)
+    places, h, copies = stack(a.code, _TABLE), stack(z, ROWS), stack(z, _BESIDE)
+    for slot in range(s.slots):
+        _put(places, _SLOT, slot, z + slot * W, s.slots * W)
+    _put_h(s, places, h, h_prev, h_row, rows, u)
+    _put_extras(s, a, places, copies, n, row, rows, u)
+    _put_into_extras(s, a, places, z, row, u)
+    _put(places, _TAKEN, 0, dtaken, dtaken_row)
+    _call(a.code, TAKE_BACK, places, a.constants, a.unit, s.H, u, rows)
+
+
+@helper
+def run_forward(s, a, which, u, c_prev, c, c_plane, h_prev, h_row, n, row, out, out_row, rows, z):
     """Run `FORWARD` or `MIDDLE` for up to `ROWS` rows of units u W and on.
 
     Parameters
     ----------
     c_prev, c, c_plane
         IN and OUT (K - 1, rows, W) the states behind h before and after the step; may be one place.
-    h_prev, h_row
-        IN the rows of h before the step, without padding.
+    h_prev, h_row, n, row
+        IN as in `run_take`.
     out, out_row
         OUT the rows of h, or of m.
     z
         INOUT the first slot of the first row: sums in, the tape out.
     """
     W = width(z)
-    places, h, found = stack(a.code, _TABLE), stack(z, ROWS), stack(z, ROWS)
+    places, h, found, copies = stack(a.code, _TABLE), stack(z, ROWS), stack(z, ROWS), stack(z, _BESIDE)
     for slot in range(s.slots):
         _put(places, _SLOT, slot, z + slot * W, s.slots * W)
     _put_states(s, places, _BEFORE, c_prev, c_plane)
     _put_states(s, places, _AFTER, c, c_plane)
     _put_h(s, places, h, h_prev, h_row, rows, u)
+    _put_extras(s, a, places, copies, n, row, rows, u)
     _put(places, _AFTER, 0, found, W)
     _put(places, _MIDDLE, 0, found, W)
     _call(a.code, which, places, a.constants, a.unit, s.H, u, rows)
@@ -288,13 +373,13 @@ def run_forward(s, a, which, u, c_prev, c, c_plane, h_prev, h_row, out, out_row,
 
 @helper
 def run_backward(
-    s, a, which, u, c_prev, c, c_plane, h_prev, h_row, dh, dh_row, carry, carry_plane, dm, dm_row, rows, z
+    s, a, which, u, c_prev, c, c_plane, h_prev, h_row, n, row, dh, dh_row, carry, carry_plane, dm, dm_row, rows, z
 ):
     """Run `BACKWARD` or `MIDDLE_BACK` for up to `ROWS` rows of units u W and on.
 
     Parameters
     ----------
-    c_prev, c, c_plane, h_prev, h_row
+    c_prev, c, c_plane, h_prev, h_row, n, row
         IN as in `run_forward`.
     dh, dh_row
         INOUT the gradient of h; out what bypasses the products, if the cell reads h.
@@ -306,31 +391,202 @@ def run_backward(
         INOUT the first slot of the first row: the tape in, the gradients of the sums out.
     """
     W = width(z)
-    places, h = stack(a.code, _TABLE), stack(z, ROWS)
+    places, h, copies = stack(a.code, _TABLE), stack(z, ROWS), stack(z, _BESIDE)
     for slot in range(s.slots):
         _put(places, _SLOT, slot, z + slot * W, s.slots * W)
     _put_states(s, places, _BEFORE, c_prev, c_plane)
     _put_states(s, places, _AFTER, c, c_plane)
     _put_states(s, places, _GRADIENT, carry, carry_plane)
     _put_h(s, places, h, h_prev, h_row, rows, u)
+    _put_extras(s, a, places, copies, n, row, rows, u)
+    _put_into_extras(s, a, places, z, row, u)
     _put(places, _GRADIENT, 0, dh, dh_row)
     _put(places, _MIDDLE, 0, dm, dm_row)
     _call(a.code, which, places, a.constants, a.unit, s.H, u, rows)
+    _clear_missing(s, u, rows, z)
+
+
+@inlined
+def _clear_missing(s, u, rows, z):
+    """Zero lanes that stand for no unit: the products run over them."""
+    W = width(z)
     count = s.H - u * W
-    if count < W:  # lanes that stand for no unit must be zero: the products run over them
+    if count < W:
         for i in range(rows):
             for slot in range(s.slots):
                 place = z + (i * s.slots + slot) * W
                 store(place, first(load(place), count))
 
 
+# --- programs in phases, between which rows are summed up
+
+
+@inlined
+def _put_rows(places, values, sums):
+    """Where the values of rows, and their sums, are: a vector for each of `ROWS` rows."""
+    W = width(values)
+    for k in range(_PLACES):
+        _put(places, _ROW, k, values + k * ROWS * W, W)
+        _put(places, _SUM, k, sums + k * ROWS * W, W)
+
+
+@helper
+def _begin_phase(s, a, phase, last, places, values, sums, rows):
+    """From the sums of the phase before to the values of the rows; sums := 0. Return how many sums there are to be.
+
+    A mean is one chain over the lanes of a sum.
+    """
+    W = width(values)
+    means = a.code + (a.code[_MEANS] + phase * _OF_A_PHASE)
+    for j in range(means[0]):
+        for r in range(rows):
+            lanes_of = sums + (j * ROWS + r) * W
+            total = lanes_of[0]
+            for lane in range(1, W):
+                total = total + lanes_of[lane]
+            store(values + (means[1 + j] * ROWS + r) * W, splat(values, total / s.H))
+    _call(a.code, PHASES + 2 * phase, places, a.constants, a.unit, s.H, 0, rows)
+    coming = 0 if last else means[_OF_A_PHASE]
+    for j in range(coming):
+        for r in range(rows):
+            store(sums + (j * ROWS + r) * W, splat(sums, 0.0))
+    return coming
+
+
+@helper
+def _run_phase(s, a, phase, places, sums, coming, u, rows):
+    """A phase's program on units u W and on. Each lane of a sum is one chain over them, save those that are no unit."""
+    W = width(sums)
+    _call(a.code, PHASES + 2 * phase + 1, places, a.constants, a.unit, s.H, u, rows)
+    count = s.H - u * W
+    if count < W:
+        for j in range(coming):
+            for r in range(rows):
+                place = sums + (j * ROWS + r) * W
+                store(place, first(load(place), count))
+
+
+@helper
+def run_phases(s, a, step, before, n, rows, c_row, z, out, out_row):
+    """Run all phases of up to `ROWS` rows of a step, from batch row n on.
+
+    Parameters
+    ----------
+    before
+        Of the step before, see `numba_steps.previous`.
+    c_row
+        Where the first row's states are among those of a unit vector.
+    z
+        INOUT the first slot of the first row in block 0: sums in, the tape out.
+    out, out_row
+        OUT the rows of h.
+    """
+    W = width(z)
+    places, h, found, copies = stack(a.code, _TABLE), stack(z, ROWS), stack(z, ROWS), stack(z, _BESIDE)
+    values, sums = stack(z, _SCRATCH), stack(z, _SCRATCH)
+    c_rows = s.N + s.R if s.tape else s.N
+    plane, row = s.blocks * c_rows * W, step.row + n
+    _put_rows(places, values, sums)
+    for phase in range(s.phases):
+        last = phase + 1 == s.phases
+        coming = _begin_phase(s, a, phase, last, places, values, sums, rows)
+        for u in range(s.blocks):
+            for slot in range(s.slots):
+                _put(places, _SLOT, slot, z + (u * s.block_stride + slot * W), s.slots * W)
+            _put_states(s, places, _BEFORE, a.c + (u * c_rows + before.c_row + n) * W, plane)
+            _put_states(s, places, _AFTER, a.c + (u * c_rows + c_row) * W, plane)
+            _put_h(s, places, h, before.h + n * before.h_row, before.h_row, rows, u)
+            _put_extras(s, a, places, copies, n, row, rows, u)
+            whole = s.H - u * W >= W  # only the last vector is not; what any phase leaves there stays until the end
+            if whole:
+                _put(places, _AFTER, 0, out + u * W, out_row)
+            else:
+                _put(places, _AFTER, 0, found, W)
+            _run_phase(s, a, phase, places, sums, coming, u, rows)
+            if last and not whole:
+                for r in range(rows):
+                    store_part(out + (r * out_row + u * W), load(found + r * W), s.H - u * W)
+    if s.tape:
+        for r in range(rows):
+            for k in range(s.row_values):
+                a.values[(row + r) * s.row_values + k] = values[(k * ROWS + r) * W]
+
+
+@helper
+def run_phases_back(s, a, step, before, n, rows, z, dh, dh_row, carry, carry_row):
+    """Run all phases of backward likewise.
+
+    Parameters
+    ----------
+    z
+        INOUT as in `run_phases`: the tape in, the gradients of the sums out.
+    dh, dh_row
+        INOUT as in `run_backward`, of unit vector 0, if `carry` has none of h's.
+    carry, carry_row
+        INOUT the first row's, of unit vector 0, and from one of them to the next: that of h, if it is bypassed, and
+        those of the other states.
+    """
+    W = width(z)
+    places, h, copies = stack(a.code, _TABLE), stack(z, ROWS), stack(z, _BESIDE)
+    values, sums = stack(z, _SCRATCH), stack(z, _SCRATCH)
+    c_rows, bypasses, row = s.N + s.R, s.carries > s.others, step.row + n
+    plane, carry_plane = s.blocks * c_rows * W, s.blocks * carry_row
+    _put_rows(places, values, sums)
+    for r in range(rows):
+        for k in range(s.row_values):
+            store(values + (k * ROWS + r) * W, splat(values, a.values[(row + r) * s.row_values + k]))
+        for u in range(s.blocks):
+            for m in range(s.parameters):
+                store(z + (u * s.block_stride + (r * s.slots + s.own + m) * W), splat(z, 0.0))
+    for phase in range(s.phases_back):
+        last = phase + 1 == s.phases_back
+        coming = _begin_phase(s, a, s.phases + phase, last, places, values, sums, rows)
+        for u in range(s.blocks):
+            its = z + u * s.block_stride
+            for slot in range(s.slots):
+                _put(places, _SLOT, slot, its + slot * W, s.slots * W)
+            _put_states(s, places, _BEFORE, a.c + (u * c_rows + before.c_row + n) * W, plane)
+            _put_states(s, places, _AFTER, a.c + (u * c_rows + s.N + row) * W, plane)
+            states = carry + (u * carry_row + (carry_plane if bypasses else 0))
+            _put_states(s, places, _GRADIENT, states, carry_plane)
+            if bypasses:
+                _put(places, _GRADIENT, 0, carry + u * carry_row, W)
+            else:
+                _put(places, _GRADIENT, 0, dh + u * W, dh_row)
+            _put_h(s, places, h, before.h + n * before.h_row, before.h_row, rows, u)
+            _put_extras(s, a, places, copies, n, row, rows, u)
+            _put_into_extras(s, a, places, z, row, u)
+            _run_phase(s, a, s.phases + phase, places, sums, coming, u, rows)
+            if last:
+                _clear_missing(s, u, rows, its)
+
+
 # --- compiled programs
+
+
+class BesideX(NamedTuple):
+    """What a layer is given beside x, for kernels."""
+
+    words: Array  # two counts; of each extra its address, columns, and whether it is by sequence; addresses of `into`
+    extra: tuple[Array, ...]  # which the words point to
+    into: tuple[Array, ...]  # OUT (R, whole vectors) gradients
+
+    @classmethod
+    def of(cls, cell: Cell, extra: tuple[Array, ...], into: tuple[Array, ...] = ()) -> BesideX | None:
+        """That of a call on a cell; None without any."""
+        if not extra:
+            return None
+        assert cell.program is not None
+        words = [len(extra), len(into)]
+        for array, of_sequence in zip(extra, cell.program.extras, strict=True):
+            words += [array.ctypes.data, array.shape[1], of_sequence]
+        return cls(np.array([*words, *[array.ctypes.data for array in into]], np.intp), extra, into)
 
 
 class Compiled(NamedTuple):
     """A cell's programs as kernels read them."""
 
-    code: Array  # (words,) intp: see `_INSTRUCTIONS`
+    code: Array  # (words,) intp: see `_MEANS`
     constants: Array  # (count, W)
     shape: Shape
 
@@ -355,17 +611,26 @@ def _compile(cell: Cell, dtype: np.dtype[Any]) -> Compiled:
         zero = Operand(Kind.CONSTANT, len(numbers))
         numbers = (*numbers, 0.0)
         backward = (*backward, Instruction(Op.COPY, Operand(Kind.GRADIENT, 0), zero, zero, zero))
-    programs = p.forward, backward, p.middle, p.middle_back
-    starts = np.cumsum([_INSTRUCTIONS] + [5 * len(program) for program in programs])
-    header = [_interpreter(dtype).address, len(numbers), p.registers, p.units, *starts]
+    phases = p.phases + p.phases_back
+    own = (
+        p.room if phases else p.slots
+    )  # where the gradients of the cell's own parameters are: rows are summed up later
+    programs = [p.forward, backward, p.middle, p.middle_back, p.take, p.take_back]
+    programs += [code for phase in phases for code in (phase.of_row, phase.of_units)]
+    programs = [_with_own_in_slots(code, own) for code in programs]
+    starts = np.cumsum([_STARTS + len(programs) + 1] + [5 * len(program) for program in programs])
+    header = [_interpreter(dtype).address, len(numbers), p.registers, p.seen_units, starts[-1], *starts]
     instructions = [word for program in programs for op, *operands in program for word in (op, *map(_place, operands))]
-    code = np.array([*header, *instructions], np.intp)
+    means = np.zeros((len(phases), _OF_A_PHASE), np.intp)
+    for its, phase in zip(means, phases, strict=True):
+        its[: 1 + len(phase.means)] = len(phase.means), *phase.means
+    code = np.array([*header, *instructions, *means.ravel()], np.intp)
     constants = np.repeat(np.array(numbers, dtype)[:, None], lanes(dtype), axis=1)
     used = [operand.index + 1 for program in programs for i in program for operand in i[1:] if operand[0] == Kind.SLOT]
     of_h = sorted(p.h_gates + p.m_gates)
     shape = Shape(
         cell=PROGRAM,
-        slots=max(p.slots + p.units, *used),
+        slots=max([own + p.seen_units, *used]),
         units=1,
         sums=p.slots,
         x_slots=len(p.x_gates),
@@ -375,11 +640,25 @@ def _compile(cell: Cell, dtype: np.dtype[Any]) -> Compiled:
         h_gates=_packed(of_h.index(g) for g in p.h_gates),
         m_slots=len(p.m_gates),
         m_gates=_packed(of_h.index(g) for g in p.m_gates),
-        parameters=p.units,
+        parameters=p.seen_units,
         others=p.states - 1,
         carries=p.states if p.reads_h or p.m_gates else p.states - 1,
+        own=own,
+        takes=len(p.take) > 0,
+        phases=len(p.phases),
+        phases_back=len(p.phases_back),
+        row_values=p.row_values,
     )
     return Compiled(code, constants, shape)
+
+
+def _with_own_in_slots(code: Sequence[Instruction], own: int) -> list[Instruction]:
+    """The same with the gradients of parameters in slots from `own` on, of each row, in place of sums of rows."""
+
+    def moved(operand: Operand) -> Operand:
+        return Operand(Kind.SLOT, own + operand[1]) if operand[0] == Kind.OWN else operand
+
+    return [Instruction(op, *map(moved, operands)) for op, *operands in code]
 
 
 def _packed(gates: Iterator[int]) -> int:
@@ -395,7 +674,8 @@ def _place(operand: Operand) -> int:
 
 # What a program may have: what others add to `Program` is refused by name until it is done here.
 _FIELDS = {"x_gates", "h_gates", "slots", "states", "units", "reads_h", "constants", "registers", "room", "m_gates"}
-_FIELDS |= {"forward", "backward", "inside", "middle", "middle_back"}
+_FIELDS |= {"forward", "backward", "inside", "middle", "middle_back", "seen_units", "extras", "into_extras"}
+_FIELDS |= {"take", "take_back", "phases", "phases_back", "row_values"}
 
 
 def why_not_program(cell: Cell) -> str | None:
@@ -405,7 +685,14 @@ def why_not_program(cell: Cell) -> str | None:
     for field, value in program._asdict().items():
         if field not in _FIELDS and value:
             return f"its program has {field}"
-    for instruction in (*program.forward, *program.backward, *program.middle, *program.middle_back):
+    codes = [program.forward, program.backward, program.middle, program.middle_back, program.take, program.take_back]
+    for phase in (*program.phases, *program.phases_back):
+        codes += [phase.of_row, phase.of_units]
+    if program.room + program.seen_units > _PLACES:
+        return f"it keeps {program.room} values, and has {program.seen_units} of parameters, and {_PLACES} may be"
+    if len(program.extras) > _EXTRAS:
+        return f"it is given {len(program.extras)} values beside x, and {_EXTRAS} may be"
+    for instruction in itertools.chain(*codes):
         if instruction.op not in OPERATIONS:
             return f"its program has the operation {instruction.op.name}"
         for operand in instruction[1:]:
@@ -419,7 +706,13 @@ def why_not_program(cell: Cell) -> str | None:
 
 
 def evaluate_inside(
-    cell: Cell, slots: Sequence[Array], before: Sequence[Array], after: Sequence[Array], unit: Array | None
+    cell: Cell,
+    slots: Sequence[Array],
+    before: Sequence[Array],
+    after: Sequence[Array],
+    unit: Array | None,
+    extra: Sequence[Array] = (),
+    row_values: Sequence[Array] = (),
 ) -> list[Array]:
     """Each gate of all rows, (R, H), by the program `inside`. NumPy runs it: a trace has time for that.
 
@@ -431,10 +724,13 @@ def evaluate_inside(
         The states of each row, (R, H).
     unit
         (M, H) the cell's own parameters.
+    extra, row_values
+        What each row is given beside x, (R, W), and its values of forward, (R, 1).
     """
     program = cell.program
     assert program is not None
     values = {Kind.SLOT: slots, Kind.BEFORE: before, Kind.AFTER: after, Kind.UNIT: () if unit is None else unit}
+    values |= {Kind.EXTRA: extra, Kind.ROW: row_values}
     values[Kind.CONSTANT] = np.array(program.constants, slots[0].dtype)
     known = {Operand(kind, index): value for kind, its in values.items() for index, value in enumerate(its)}
     with np.errstate(all="ignore"):
@@ -475,8 +771,8 @@ def activation(name: str, a: Array, b: Array | None = None, c: Array | None = No
     for values, operand in zip(padded[1:], (a, a if b is None else b, a if c is None else c), strict=True):
         values[: a.size] = operand.ravel()
     places = [_place(Operand(Kind.SLOT, slot)) for slot in range(4)]
-    starts = [_INSTRUCTIONS, *[_INSTRUCTIONS + 5] * (_INSTRUCTIONS - _STARTS - 1)]
-    code = np.array([_interpreter(dtype).address, 0, 0, 0, *starts, Op[name.upper()], *places], np.intp)
+    start = _STARTS + 2
+    code = np.array([_interpreter(dtype).address, 0, 0, 0, 0, start, start + 5, Op[name.upper()], *places], np.intp)
     word, real = Pointer(types.intp), Pointer(numba.from_dtype(dtype))
     signature = (word, real, real, real, real, types.intp, Pointer(SYNC))
     _apply.compile(signature)

@@ -24,7 +24,7 @@ from fastrnn.kernels.numba_forward import PROJECTION_SCRATCH, ForwardArrays, for
 from fastrnn.kernels.numba_layout import Shape, Sizes, projection, shape_of
 from fastrnn.kernels.numba_options import CPU, VECTOR_BYTES, lanes
 from fastrnn.kernels.numba_pack import CHUNK
-from fastrnn.kernels.numba_program import compile_program, evaluate_inside, why_not_program
+from fastrnn.kernels.numba_program import BesideX, compile_program, evaluate_inside, why_not_program
 from fastrnn.kernels.numba_steps import table_size
 from fastrnn.kernels.numba_threads import SYNC, new_watch, run
 from fastrnn.kernels.numba_vector import Pointer
@@ -44,6 +44,8 @@ __all__ = [
     "why_not_program",
     "why_not_runnable",
 ]
+
+TAKES_PREPARED = True  # in place of a cell's own parameters what its programs see
 
 
 def describe() -> str:
@@ -70,6 +72,9 @@ class Tape(NamedTuple):
     z: Array
     c: Array | None
     u: Array | None
+    taken: Array | None
+    values: Array | None
+    extra: tuple[Array, ...]
 
 
 _FLOPS_WORTH_A_THREAD = flops_worth_a_thread(10_000_000)  # some 100 us of one core
@@ -84,7 +89,7 @@ _LARGE = 1 << 21  # bytes of weights above which they are not in the second-leve
 def _compiled(dispatcher: Any, arrays: type, dtype: np.dtype[Any]) -> Callable[..., None]:
     """Return the kernel for one dtype, from the disk if it has been compiled before."""
     real = Pointer(numba.from_dtype(dtype))
-    integers = ("tokens", "starts", "table", "watch", "code")
+    integers = ("tokens", "starts", "table", "watch", "code", "beside")
     fields = [Pointer(types.intp) if field in integers else real for field in arrays._fields]
     sizes = types.NamedUniTuple(types.intp, len(Sizes._fields), Sizes)
     signature = (sizes, types.NamedTuple(fields, arrays), Pointer(SYNC), types.intp)
@@ -127,6 +132,8 @@ class ForwardPlan(NamedTuple):
     z: int
     c: int
     u: int
+    taken: int
+    values: int
     panels: int
     hr_panels: int
 
@@ -215,6 +222,8 @@ def _plan_forward(
         z=blocks * block_stride + W,
         c=shape.others * vectors * (N + R if tape else N) * W,
         u=(R if tape else N) * H,
+        taken=(R if tape else N) * H * shape.takes,
+        values=R * shape.row_values,
         panels=(blocks if packed else threads) * panel + W,
         hr_panels=projected_h.blocks * H * projected_h.slots * W + W,
     )
@@ -240,8 +249,8 @@ def pack(cell: Cell, weights: Weights, *, num_threads: int) -> Packed:
     hr_panels = None if hr is None else np.empty(plan.hr_panels, dtype)
     arrays = ForwardArrays(
         x=z, tokens=None, starts=None, ih=ih, hh=hh, bias_ih=bias_ih, bias_hh=bias_hh, hr=hr, unit=None, code=None,
-        constants=None, h_0=z, c_0=z, y=z, h_n=z, c_n=z, z=z, c=z, u=None, panels=panels, hr_panels=hr_panels,
-        hr_scratch=None if hr is None else z, watch=new_watch(),
+        constants=None, beside=None, h_0=z, c_0=z, y=z, h_n=z, c_n=z, z=z, c=z, u=None, taken=None, values=None,
+        panels=panels, hr_panels=hr_panels, hr_scratch=None if hr is None else z, watch=new_watch(),
     )  # fmt: skip
     threads = usable_threads(num_threads) if panels.size * _FLOPS_OF_PACKING > _FLOPS_WORTH_A_THREAD else 1
     run(_compiled(forward_kernel, ForwardArrays, dtype), plan.sizes._replace(ready=False), arrays, threads)
@@ -262,10 +271,7 @@ def forward(
     y: Array | None = None,
     extra: tuple[Array, ...] = (),
 ) -> tuple[Array, State, Tape | None]:
-    """Run a cell over a sequence: `fastrnn.reference.forward`; without a tape, `packed` may replace the weights.
-
-    `extra` is empty, as `why_not_program` sees to.
-    """
+    """Run a cell over a sequence: `fastrnn.reference.forward`; without a tape, `packed` may replace the weights."""
     h_0 = state[0]
     dtype, N, T, real, starts = h_0.dtype, len(h_0), len(x), x.dtype.kind == "f", None
     R = T * N
@@ -294,18 +300,22 @@ def forward(
         hr_panels = np.empty(plan.hr_panels, dtype) if packed is None else hr_panels
     if hr_panels is not None or shape.m_slots:
         u = np.empty(plan.u, dtype)
+    taken = np.empty(plan.taken, dtype) if shape.takes else None
+    values = np.empty(plan.values, dtype) if shape.phases and tape else None
+    beside = BesideX.of(cell, extra)
     h_n, z = np.empty((N, P), dtype), np.empty(plan.z, dtype)
     panels = np.empty(plan.panels, dtype) if packed is None else packed.panels
     arrays = ForwardArrays(
         x if real else None, None if real else x, starts, ih, hh, bias_ih, bias_hh, hr, unit, *_programs(cell, dtype),
-        h_0, c_0, y, h_n, c_n, z, c, u, panels, hr_panels, hr_scratch, new_watch(),
+        beside and beside.words, h_0, c_0, y, h_n, c_n, z, c, u, taken, values, panels, hr_panels, hr_scratch,
+        new_watch(),
     )  # fmt: skip
     run(_compiled(forward_kernel, ForwardArrays, dtype), plan.sizes, arrays, plan.threads)
     state_n = (h_n,) if c_n is None else (h_n, *c_n)
     if not tape:
         return y, state_n, None
     of_tape = y.view()  # the caller may give y another shape
-    return y, state_n, Tape(plan.sizes, x, starts, weights, h_0, of_tape, z, c, u)
+    return y, state_n, Tape(plan.sizes, x, starts, weights, h_0, of_tape, z, c, u, taken, values, extra)
 
 
 def _together(states: State) -> Array:
@@ -411,9 +421,10 @@ def backward(
     dx: Array | None = None,
     dweights: Weights | None = None,
     rows: int | None = None,
+    dextra: tuple[Array, ...] = (),
 ) -> tuple[Array | None, State, Weights]:
     """Differentiate `forward`, which made `tape`: `fastrnn.reference.backward`. Sums are the same for any `rows`."""
-    sizes, x, starts, (ih, hh, bias_ih, bias_hh, hr, unit), h_0, y, z, c, u = tape
+    sizes, x, starts, (ih, hh, bias_ih, bias_hh, hr, unit), h_0, y, z, c, u, taken, values, extra = tape
     dtype, real = ih.dtype, x.dtype.kind == "f"
     dy_row = 0 if dy is None else _row_stride(dy)
     add = dweights is not None
@@ -444,13 +455,18 @@ def backward(
     if real and dx is None:
         dx = np.empty_like(x)
     dh_0, dh = np.empty_like(h_0), np.empty(plan.dh, dtype)
+    into = tuple([np.empty((sizes.R, sizes.blocks * lanes(dtype)), dtype) for _ in dextra])
+    beside = BesideX.of(cell, extra, into)
     panels = np.empty(plan.panels, dtype) if plan.sizes.packed else None
     scratch, sums, table = np.empty(plan.scratch, dtype), np.empty(plan.sums, dtype), np.empty(plan.table, np.intp)
     arrays = BackwardArrays(
-        x, tokens, starts, ih, hh, hr, unit, *_programs(cell, dtype), h_0, y, c, u, dy, dh_n, dc_n, dx, dh_0, dc_0,
-        *dweights, z, dh, carry, panels, scratch, sums, table, dh_rows, du, new_watch(),
+        x, tokens, starts, ih, hh, hr, unit, *_programs(cell, dtype), beside and beside.words, h_0, y, c, u, taken,
+        values, dy, dh_n, dc_n, dx, dh_0, dc_0, *dweights, z, dh, carry, panels, scratch, sums, table,
+        dh_rows, du, new_watch(),
     )  # fmt: skip
     run(_compiled(backward_kernel, BackwardArrays, dtype), plan.sizes, arrays, plan.threads)
+    for gradient, found in zip(dextra, into, strict=True):
+        gradient += found[:, : sizes.H]
     return dx, (dh_0,) if c is None else (dh_0, *dc_0), dweights
 
 
@@ -511,8 +527,20 @@ def _inside(cell: Cell, tape: Tape) -> tuple[Array, ...]:
     if c is not None:
         states += [_units(its, H) for its in c.reshape(sizes.others, sizes.blocks, N + R, 1, W)]
     before, after = _rows_before(sizes, tape.starts), [state[N:] for state in states]
-    shown = evaluate_inside(cell, slots, [state[before] for state in states], after, tape.weights.unit)
+    assert cell.program is not None
+    ranks = _ranks(sizes, tape.starts)
+    of_rows = zip(tape.extra, cell.program.extras, strict=True)
+    extra = [array[ranks] if of_sequence else array for array, of_sequence in of_rows]
+    values = [] if tape.values is None else list(tape.values.reshape(R, sizes.row_values).T[..., None])
+    unit = tape.weights.unit
+    shown = evaluate_inside(cell, slots, [state[before] for state in states], after, unit, extra, values)
     return (*shown, *after[1:])
+
+
+def _ranks(sizes: Sizes, starts: Array | None) -> Array:
+    """For each row which one of the batch it is."""
+    starts = np.arange(sizes.T + 1) * sizes.N if starts is None else starts
+    return np.arange(sizes.R) - np.repeat(starts[:-1], np.diff(starts))
 
 
 def _rows_before(sizes: Sizes, starts: Array | None) -> Array:
@@ -534,7 +562,8 @@ def _rows_before(sizes: Sizes, starts: Array | None) -> Array:
 
 def keep(tape: Tape) -> tuple[Array, ...]:
     """The arrays that a tape owns, 1-D: Z and, of an LSTM, C and perhaps u. `backward` overwrites the first."""
-    return (_gates_array(tape.sizes, tape.z), *(array for array in (tape.c, tape.u) if array is not None))
+    others = tape.c, tape.u, tape.taken, tape.values
+    return (_gates_array(tape.sizes, tape.z), *(array for array in others if array is not None))
 
 
 def kept_sizes(
@@ -543,7 +572,8 @@ def kept_sizes(
     """How many elements each array of `keep` has; `rows` are those of all steps."""
     plan = _plan_tape(cell, steps, batch, rows, 0, hidden, proj_size or hidden, np.dtype(dtype))
     z, has_u = plan.sizes.blocks * plan.sizes.block_stride, proj_size > 0 or plan.sizes.m_slots > 0
-    return (z, *[plan.c] * (plan.sizes.others > 0), *[plan.u] * has_u)
+    more = [plan.taken] * (plan.sizes.takes > 0) + [plan.values] * (plan.sizes.phases > 0)
+    return (z, *[plan.c] * (plan.sizes.others > 0), *[plan.u] * has_u, *more)
 
 
 def _plan_tape(
@@ -587,9 +617,11 @@ def recall(
     plan = _plan_tape(cell, T, N, R, I, H, P, dtype, real=real, reverse=reverse, y_row=y_row)
     z, *others = kept
     c = others.pop(0) if len(cell.states) > 1 else None
+    values = others.pop() if plan.sizes.phases else None
+    taken = others.pop() if plan.sizes.takes else None
     u = others.pop(0) if others else None
     if z.ctypes.data % VECTOR_BYTES:
         whole = np.empty(plan.z, z.dtype)
         z, whole = whole, z
         _gates_array(plan.sizes, z)[:] = whole
-    return Tape(plan.sizes, x, starts, weights, h_0, y, z, c, u)
+    return Tape(plan.sizes, x, starts, weights, h_0, y, z, c, u, taken, values, extra)

@@ -10,6 +10,7 @@ LEAVES_DX: bool
 LOOKS_ITSELF: bool
 RUNS_GROUPS: bool
 TAKES_KEPT: bool
+TAKES_PREPARED: bool
 RUN_PREPARED: Any
 
 @final

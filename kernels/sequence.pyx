@@ -106,6 +106,7 @@ from c_kernels cimport (
 from fastrnn.fits import check_call, check_product, check_weights
 
 LEAVES_DX = True  # whether backward may do without the gradient of x
+TAKES_PREPARED = True  # in place of a cell's own parameters what its programs see
 TAKES_KEPT = True  # whether forward puts its tape into arrays that it is given
 RUNS_GROUPS = True  # whether forward and pack take several layers of one shape
 LOOKS_ITSELF = True  # whether arrays fit one another, sooner than fastrnn.ops would
@@ -361,8 +362,8 @@ cdef int refuse_misfits(cell, weights) except -1:
     cdef ptrdiff_t gates = len(cell.gates)
     program = cell.program
     if not (weights_fit(gates, gates, 0, weights) if program is None else weights_fit(
-            len(program.x_gates), len(program.h_gates) + len(program.m_gates), program.units, weights)):
-        check_weights(cell, weights)  # which says what does not
+            len(program.x_gates), len(program.h_gates) + len(program.m_gates), program.seen_units, weights)):
+        check_weights(cell, weights, prepared=True)  # which says what does not
         raise ValueError("the weights do not fit one another")
     return 0
 
@@ -496,7 +497,7 @@ cdef class Compiled:
         cdef fastrnn_phase *phase
         x_gates, h_gates, m_gates = program.x_gates, program.h_gates, program.m_gates
         p.slots, p.x_slots, p.h_slots, p.m_slots = program.slots, len(x_gates), len(h_gates), len(m_gates)
-        p.states, p.parameters, p.gates, p.reads_h = program.states, program.units, gates, program.reads_h
+        p.states, p.parameters, p.gates, p.reads_h = program.states, program.seen_units, gates, program.reads_h
         p.registers, p.constant_count, p.extras = program.registers, len(program.constants), len(program.extras)
         p.into_extras = program.into_extras
         all_phases = program.phases + program.phases_back
@@ -2240,6 +2241,7 @@ cdef void backward_task(void *context, int part) noexcept nogil:
     cdef ptrdiff_t s, p0 = 0, p1 = job.sizes.hidden_panels, n0 = 0, n1 = layer.batch, to_look = job.steps_to_look
     cdef bint by_step = job.by_hidden and not job.apart
     cdef ptrdiff_t group = 0  # rows of the steps since the gradients of the cell's own parameters were added up
+    cdef bint due = False  # whether they are to be
     cdef ptrdiff_t rows = 0, row = 0  # whose gradients of sums are made, and their products not yet, and the first of them
     if job.by_hidden:
         p0 = start(job.sizes.hidden_panels, job.threads, part)
@@ -2249,6 +2251,10 @@ cdef void backward_task(void *context, int part) noexcept nogil:
         n1 = batch_start(job, part + 1, 0, layer.steps)
     for s in range(layer.steps - 1, -2, -1):
         in_pieces(job, job.cell.step_back, &layer, s, p0, p1, n0, n1)
+        if due:  # not sooner: what the product took of step s + 1 has gradients of parameters, too
+            if sum_own(job, &layer, part):
+                return
+            due, group = False, 0
         if layer.u != NULL and s >= 0 and unproject_step(job, &layer, s, part, n0, n1):
             return
         if layer.m != NULL and s >= 0:
@@ -2260,11 +2266,8 @@ cdef void backward_task(void *context, int part) noexcept nogil:
                 return
             job.cell.step_back_phases(&layer, s, first_row(job, part, n0), first_row(job, part + 1, n1))
             group += fastrnn_step_count(&layer, s)
-            if layer.own != NULL and (
-                    s == 0 or group + fastrnn_step_count(&layer, s - 1) > FASTRNN_GRADIENT_ROWS):  # as `cut_chunks`
-                if sum_own(job, &layer, part):
-                    return
-                group = 0
+            due = layer.own != NULL and (  # as `cut_chunks`
+                s == 0 or group + fastrnn_step_count(&layer, s - 1) > FASTRNN_GRADIENT_ROWS)
         if (job.makes_dx or job.makes_dweights) and s >= 0:
             if rows == 0 or not layer.reverse:
                 row = fastrnn_step_row(&layer, s)

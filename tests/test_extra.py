@@ -51,7 +51,24 @@ def normalized(a, prev, p, e):
     return e.zone(tanh(rms_norm(c) * e.dt), prev.h), c
 
 
+@fastrnn.cell(
+    gates="i f g o",
+    states="h c",
+    parameters={"gain_f": 1.0, "gain_c": None, "rate": 0.3},
+    apart="g",
+    extra="dt",
+    dropout={"drop": "sequence"},
+)
+def taken_and_normalized(a, prev, p, e):
+    """A gate that is called beside a mean: what the product takes is made of h alone."""
+    h = e.drop(prev.h) * exp(-relu(p.rate) * e.dt)
+    i, f = sigmoid(a.i(h)), sigmoid(layer_norm(a.f(h), p.gain_f))
+    c = f * prev.c + i * tanh(a.g.x + layer_norm(a.g.h(h)))
+    return sigmoid(a.o(h)) * tanh(rms_norm(c, p.gain_c)), c
+
+
 CELLS: dict[str, WrittenCell] = BESIDE | {
+    "taken_and_normalized": taken_and_normalized,
     "everything": everything,
     "normalized": normalized,
     "second_product_of_h": second_product_of_h,

@@ -107,6 +107,9 @@ def by_program(of: WrittenCell, values: Values) -> tuple[list[Any], Values]:
     """The new states, and the gradients of sums, states and parameters."""
     program = program_of(of)
     K, S, Q, constants = program.states, program.slots, len(program.m_gates), program.constants
+    unit = np.array([values[Operand(Kind.UNIT, m)] for m in range(program.units)])
+    values = {at: value for at, value in values.items() if at.kind is not Kind.UNIT}
+    values |= {Operand(Kind.UNIT, j): value for j, value in enumerate(of.prepare(unit))}
     known = {at: value for at, value in values.items() if at.kind is not Kind.GRADIENT}
     middle = Operand(Kind.MIDDLE, 0)
 
@@ -136,14 +139,15 @@ def by_program(of: WrittenCell, values: Values) -> tuple[list[Any], Values]:
     if Q:
         seen[middle] = WEIGHT * sum(first)
     seen |= {at: value for at, value in known.items() if at.kind is Kind.ROW}
-    seen |= {Operand(Kind.OWN, m): np.zeros(ROWS) for m in range(program.units if program.phases else 0)}
+    seen |= {Operand(Kind.OWN, m): np.zeros(ROWS) for m in range(program.seen_units if program.phases else 0)}
     run(program.backward, seen, constants, one_memory=False)
     run_phases(program.phases_back, seen, constants, one_memory=False)
     grads = {Operand(Kind.SLOT, j): first[j] if j < Q else seen[Operand(Kind.SLOT, j)] for j in range(S)}
     start = 0 if program.reads_h else 1
     grads |= {Operand(Kind.BEFORE, k): seen[Operand(Kind.GRADIENT, k)] for k in range(start, K)}
-    own = [Operand(Kind.OWN, m) if program.phases else Operand(Kind.SLOT, S + m) for m in range(program.units)]
-    return states, grads | {Operand(Kind.UNIT, m): seen[at] for m, at in enumerate(own)}
+    own = [Operand(Kind.OWN, m) if program.phases else Operand(Kind.SLOT, S + m) for m in range(program.seen_units)]
+    dunit = of.prepare_back(unit, np.array([seen[at] for at in own]))
+    return states, grads | {Operand(Kind.UNIT, m): d for m, d in enumerate(dunit)}
 
 
 def differences(of: WrittenCell, values: Values, operand: Operand, step: float = 1e-6) -> Any:
@@ -183,7 +187,7 @@ def test_a_program_stays_within_what_kernels_hold(name: str) -> None:
     assert program.registers <= 32
     assert len(program.constants) <= 32
     assert program.states <= 8
-    assert max(program.room, program.slots + (0 if program.phases else program.units)) <= 16
+    assert max(program.room, program.slots + (0 if program.phases else program.seen_units)) <= 16
     for phase in (*program.phases, *program.phases_back):
         assert len(phase.means) <= 32
         assert (

@@ -210,6 +210,11 @@ def two_cuts(a: Any, prev: Any) -> Any:
     return tanh(a.n(z * prev.h))
 
 
+def mean_taken(a: Any, prev: Any) -> Any:
+    h = layer_norm(prev.h)
+    return tanh(a.n(h)) * sigmoid(a.z(h))
+
+
 def wrong_gains(a: Any, prev: Any) -> Any:
     z, n = layer_norm((a.z, a.n), (1.0, 2.0, 3.0))
     return z * n
@@ -218,7 +223,8 @@ def wrong_gains(a: Any, prev: Any) -> Any:
 @pytest.mark.parametrize(
     ("function", "kind", "message"),
     [
-        (two_cuts, ValueError, "a gate is called, and there is a mean over units"),
+        (two_cuts, ValueError, "gates n are called with what a step makes, and there is a mean over units"),
+        (mean_taken, ValueError, "a gate is called with a mean over units; expected a value of each unit"),
         (wrong_gains, TypeError, r"gain is a tuple of 3; expected a tuple of 2"),
     ],
 )

@@ -16,7 +16,17 @@ from tolerances import assert_close, assert_same_bits
 import fastrnn
 import fastrnn.cells
 from fastrnn.parameters import Array
-from fastrnn.training import Dropout, Embedding, Last, Linear, ReLU, Sequential, check_gradients, cross_entropy
+from fastrnn.training import (
+    Dropout,
+    Embedding,
+    Last,
+    Linear,
+    ReLU,
+    Sequential,
+    check_gradients,
+    cross_entropy,
+    fit,
+)
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -531,3 +541,70 @@ BAD_CALLS = {
 def test_bad_input(call: Any, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=re.escape(match)):
         call()
+
+
+# ---- without a gradient of x
+
+
+class Counting(fastrnn.GRU):
+    """Says which of its calls of backward were to find dx."""
+
+    asked: tuple[bool, ...] = ()
+
+    def backward(self, *given: Any, of_x: bool = True, **options: Any) -> Any:
+        self.asked = (*self.asked, of_x)
+        return super().backward(*given, of_x=of_x, **options)
+
+
+@pytest.mark.parametrize("end", ["every", "last"])
+@pytest.mark.parametrize("first", ["rnn", "dropout", "within", "linear"])
+def test_without_dx_the_other_gradients_have_the_same_bits(first: str, end: str) -> None:
+    x = np.random.default_rng(0).standard_normal((6, 4, 3)).astype("float32")
+    found = []
+    for of_x in (True, False):
+        rnn = Counting(3, 5, 2, dropout=0.2, bidirectional=True, seed=0)
+        lowest: Any = Last(rnn) if end == "last" else rnn
+        layers: list[Any] = [lowest, ReLU(), Linear(10, 2, seed=1)]
+        if first == "dropout":
+            layers = [Dropout(0.3, seed=5), *layers]
+        elif first == "within":
+            layers = [Sequential(*layers[:2]), layers[2]]
+        elif (
+            first == "linear"
+        ):  # which does not know of it: dx of the recurrent layer is needed, its own is not handed on
+            layers = [Linear(3, 3, seed=2), *layers]
+        model = Sequential(*layers)
+        y, tape = model.forward(x, [6, 2, 0, 5])
+        dx, grads = model.backward(tape, np.ones_like(y), of_x=of_x)
+        assert (dx is None) != of_x
+        assert rnn.asked == (of_x or first == "linear",)
+        assert grads.keys() == model.parameters.keys()
+        found.append(grads)
+    for name, want in found[0].items():
+        assert_same_bits(name, found[1][name], want)
+
+
+@pytest.mark.parametrize("backend", ["cython", "numpy"])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
+@pytest.mark.parametrize("every", [None, 2])
+def test_a_module_leaves_dx_out(backend: str, options: dict[str, Any], every: int | None) -> None:
+    module = fastrnn.LSTM(3, 5, backend=backend, seed=0, **options)
+    x = np.random.default_rng(0).standard_normal((70, 4, 3)).astype("float32")
+    found = []
+    for of_x in (True, False):
+        y, _, tape = module.forward(x, checkpoint_every=every)
+        dx, dstate, grads = module.backward(tape, np.ones_like(y), of_x=of_x)
+        assert (dx is None) != of_x
+        found.append({"dh": dstate[0], "dc": dstate[1]} | grads)
+    for name, want in found[0].items():
+        assert_same_bits(name, found[1][name], want)
+    with pytest.raises(TypeError, match="of_x is 1; expected True or False"):
+        module.backward(tape, of_x=1)
+
+
+def test_fit_does_not_ask_for_the_gradient_of_its_data() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((12, 6, 3)).astype("float32"), rng.standard_normal((12, 1)).astype("float32")
+    rnn = Counting(3, 5, seed=0)
+    fit(Sequential(Last(rnn), Linear(5, 1, seed=1)), X, y, epochs=2, batch_size=6, loss="mse", validation=None)
+    assert rnn.asked == (False,) * 4

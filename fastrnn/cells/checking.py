@@ -81,7 +81,7 @@ def check_cell(cell: WrittenCell, *, hidden_size: int = 5, seed: Any = 0, limit:
     H, limit = check_positive("hidden_size", hidden_size), check_positive_number("limit", limit)
     T, N, I = 3, 2, 3
     rng = make_generator(seed)
-    X, Y, M = len(cell.gates_ih) * H, len(cell.gates_hh) * H, cell.program.units
+    X, Y, M = len(cell.gates_ih) * H, len(cell.gates_hh) * H, cell._program.units
 
     def draw(*shape: int) -> Array:
         drawn: Array = rng.standard_normal(shape)
@@ -95,7 +95,7 @@ def check_cell(cell: WrittenCell, *, hidden_size: int = 5, seed: Any = 0, limit:
     if M:
         given["unit"] = draw(M, H)
     drawn = []
-    for k, of_sequence in enumerate(cell.program.extras):
+    for k, of_sequence in enumerate(cell._program.extras):
         values = draw(N if of_sequence else T * N, 1 if k == 0 and cell.extra else H)
         drawn.append(values if k < len(cell.extra) else (values > 0) * 1.0)
     extra, draws = dict(zip(cell.extra, drawn, strict=False)), drawn[len(cell.extra) :]

@@ -11,16 +11,19 @@ import inspect
 import linecache
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import FrameType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from fastrnn.cells.derivative import differentiate
 from fastrnn.cells.graph import Across, Graph, Node, evaluate, reachable
 from fastrnn.cells.noise import Noise, named_noise
 from fastrnn.cells.operations import Traced
 from fastrnn.cells.phases import PhaseWriter, keep
+from fastrnn.cells.prepared import Prepared, prepare, replaced
 from fastrnn.cells.program import Instruction, Kind, Op, Operand, Program
 from fastrnn.cells.schedule import Constants, choose_tape, schedule
 from fastrnn.cells.table import Cell
@@ -54,6 +57,7 @@ class Equations:
     gradients: Mapping[Operand, Node]  # of sums, states before and parameters, from those of states and of the middle
     taken_gradients: Mapping[Operand, Node]  # of h and parameters, from that of what is taken
     shown: tuple[Node, ...]  # what trace shows of each gate
+    prepared: Prepared | None = None  # what is made of parameters alone, which programs see in place of these
 
     def run(
         self,
@@ -149,6 +153,24 @@ class WrittenCell(Cell):
     def noise(self) -> tuple[str, ...]:
         """The names of the cell's dropout and zoneout."""
         return tuple(noise.name for noise in self._equations.noise)
+
+    def prepare(self, unit: Array) -> Array:
+        """What programs see as UNIT, (M, H), of the cell's own parameters."""
+        prepared = self._equations.prepared
+        if prepared is None:
+            return unit
+        values = self._equations.values(prepared.values, {Operand(Kind.UNIT, m): row for m, row in enumerate(unit)})
+        return np.array([np.broadcast_to(value, unit.shape[1:]) for value in values], unit.dtype)
+
+    def prepare_back(self, unit: Array, gradient: Array) -> Array:
+        """The gradient of the cell's own parameters, given that of `prepare`, (M, H)."""
+        prepared = self._equations.prepared
+        if prepared is None:
+            return gradient
+        known = {Operand(Kind.UNIT, m): row for m, row in enumerate(unit)}
+        known |= {Operand(Kind.GRADIENT, j): row for j, row in enumerate(gradient)}
+        wanted = [prepared.gradients[Operand(Kind.UNIT, m)] for m in range(len(unit))]
+        return np.array(self._equations.values(wanted, known), unit.dtype)
 
     def without_noise(self, rates: tuple[float, ...]) -> WrittenCell:
         """The cell with noise as it is in inference, given the rate of each; made once."""
@@ -480,6 +502,28 @@ def _is_of_h(node: Node) -> bool:
     return not any(leaf.kind is Kind.SLOT or (leaf.kind is Kind.BEFORE and leaf.index) for leaf in leaves)
 
 
+class _Values(NamedTuple):
+    """What a function has made, as `Equations` says."""
+
+    after: tuple[Node, ...]
+    taken: Node | None
+    middle: Node | None
+    shown: tuple[Node, ...]
+
+    @property
+    def roots(self) -> list[Node]:
+        """What a step computes."""
+        return [*self.after, *[node for node in (self.taken, self.middle) if node is not None]]
+
+    def with_prepared(self, graph: Graph, prepared: Prepared) -> _Values:
+        """The same of values that are computed once."""
+        count = len(self.after)
+        made = iter(replaced(graph, [*self.roots, *self.shown], prepared.seen))
+        after = tuple([next(made) for _ in range(count)])
+        taken, middle = (None if node is None else next(made) for node in (self.taken, self.middle))
+        return _Values(after, taken, middle, tuple(made))
+
+
 class _Definition:
     """A cell in the making."""
 
@@ -561,11 +605,36 @@ class _Definition:
         middle = next((value.node for name, value in traced.called.items() if name not in of_taken), None)
         self._check(graph, after, [node for node in (taken, middle) if node is not None], traced)
 
+        shown = [self._shown(traced, name) for name in self.gates]
+        values = _Values(tuple(after), taken, middle, tuple(shown))
+        extras = len(self.extra) if into_extra else 0
+        equations = self._equations(traced, of_taken, values, extras)
+        of_programs = equations  # on what is made of parameters alone, in place of these
+        prepared = prepare(graph, values.roots, len(self.parameters), _SLOTS - len(traced.slots))
+        if prepared is not None:
+            equations = replace(equations, prepared=prepared)
+            of_programs = self._equations(traced, of_taken, values.with_prepared(graph, prepared), extras)
+        writer = _Writer(self, of_programs, extras, len(self.parameters if prepared is None else prepared.values))
+        has_means = any(node.op is Across.MEAN for node in reachable(equations.after))
+        program = writer.program_in_phases(graph) if has_means else writer.program(graph)
+        additive = not self.apart and not of_middle and not self.x_only and not self.h_only
+        return WrittenCell(
+            self.function.__name__, self.gates, self.states, additive, program, equations, definition=self, rates=rates
+        )
+
+    def _equations(self, traced: _Tracing, of_taken: tuple[str, ...], values: _Values, extras: int) -> Equations:
+        """What the function says, with the derivative of it; by so many extras, too."""
+        graph, of_middle, (after, taken, middle, shown) = traced.graph, traced.of_middle, values
+
         def gradient_of(seeds: list[tuple[Node, Node]]) -> dict[Operand, Node]:
             known: dict[Node, Node] = {}
             for node, seed in seeds:
                 known[node] = graph.make(Op.ADD, known[node], seed) if node in known else seed
             return differentiate(graph, known)
+
+        def wanted(gradients: dict[Operand, Node]) -> dict[Operand, Node]:
+            its = {at: node for at, node in gradients.items() if at.kind is not Kind.EXTRA or at.index < extras}
+            return {at: graph.lowered(node) for at, node in its.items()}
 
         seeds = [(node, graph.leaf(Operand(Kind.GRADIENT, k))) for k, node in enumerate(after)]
         found = gradient_of(seeds)
@@ -573,14 +642,7 @@ class _Definition:
             first = {operand: found.get(operand, graph.number(0.0)) for operand in self._middle_slots(of_middle)}
             found = gradient_of([*seeds, (middle, graph.leaf(Operand(Kind.MIDDLE, 0)))]) | first
         into_h = {} if taken is None else gradient_of([(taken, graph.leaf(Operand(Kind.TAKEN, 0)))])
-        extras = len(self.extra) if into_extra else 0
-
-        def wanted(gradients: dict[Operand, Node]) -> dict[Operand, Node]:
-            its = {at: node for at, node in gradients.items() if at.kind is not Kind.EXTRA or at.index < extras}
-            return {at: graph.lowered(node) for at, node in its.items()}
-
-        shown = [self._shown(traced, name) for name in self.gates]
-        equations = Equations(
+        return Equations(
             self.function,
             self.x_only,
             self.h_only,
@@ -600,13 +662,6 @@ class _Definition:
             wanted(into_h),
             tuple(map(graph.lowered, shown)),
         )
-        writer = _Writer(self, equations, extras)
-        has_means = any(node.op is Across.MEAN for node in reachable(equations.after))
-        program = writer.program_in_phases(graph) if has_means else writer.program(graph)
-        additive = not self.apart and not of_middle and not self.x_only and not self.h_only
-        return WrittenCell(
-            self.function.__name__, self.gates, self.states, additive, program, equations, definition=self, rates=rates
-        )
 
     def _middle_slots(self, of_middle: tuple[str, ...]) -> list[Operand]:
         return [Operand(Kind.SLOT, slot) for slot in range(len(of_middle))]
@@ -624,11 +679,17 @@ class _Definition:
         for k, name in enumerate([*self.extra, *[noise.name for noise in traced.noise]]):
             if Operand(Kind.EXTRA, k) not in leaves:
                 raise self.fault(ValueError, f"e.{name} is not used; expected every one in the new states")
-        if products and any(node.op is Across.MEAN for node in reachable(roots)):
+        second = [node for node in products if not _is_of_h(node)]
+        if second and any(node.op is Across.MEAN for node in reachable(roots)):
             raise self.fault(
                 ValueError,
-                "a gate is called, and there is a mean over units (layer_norm and rms_norm take some); expected one of "
-                "the two: a step is not cut for both",
+                f"gates {', '.join(traced.of_middle)} are called with what a step makes, and there is a mean over "
+                "units (layer_norm and rms_norm take some); expected one of the two: a step is not cut for both",
+            )
+        if any(node.op is Across.MEAN for node in reachable(products)):
+            raise self.fault(
+                ValueError,
+                "a gate is called with a mean over units; expected a value of each unit: take the mean after it",
             )
         for node in reachable(products):
             if node.leaf is not None and node.leaf in self._middle_slots(traced.of_middle):
@@ -650,8 +711,9 @@ class _Definition:
 class _Writer:
     """Writes a cell's programs."""
 
-    def __init__(self, definition: _Definition, equations: Equations, into_extras: int) -> None:
-        self.definition, self.equations, self.into_extras = definition, equations, into_extras
+    def __init__(self, definition: _Definition, equations: Equations, into_extras: int, units: int) -> None:
+        self.definition, self.equations = definition, equations
+        self.into_extras, self.units = into_extras, units  # units: how many values programs see as UNIT
         self.constants = Constants()
         self.registers = 0
 
@@ -668,6 +730,21 @@ class _Writer:
         found, zero = self.equations.gradients, graph.number(0.0)
         return [(Operand(Kind.INTO_EXTRA, k), found.get(Operand(Kind.EXTRA, k), zero)) for k in range(self.into_extras)]
 
+    def of_taken(
+        self, graph: Graph, leaves: Mapping[Node, Operand], own: Sequence[Operand]
+    ) -> tuple[tuple[Instruction, ...], tuple[Instruction, ...]]:
+        """The programs `take` and `take_back`; `own` is where the gradients of parameters are."""
+        e, taken = self.equations, Operand(Kind.TAKEN, 0)
+        if e.taken is None:
+            return (), ()
+        into_h, zero = e.taken_gradients, graph.number(0.0)
+        added = [(at, graph.leaf(at), into_h.get(Operand(Kind.UNIT, m))) for m, at in enumerate(own)]
+        added += [(at, graph.leaf(at), into_h.get(Operand(Kind.EXTRA, at.index))) for at, _ in self.of_extras(graph)]
+        sums = [(at, graph.make(Op.ADD, leaf, more)) for at, leaf, more in added if more is not None]
+        dh = into_h.get(Operand(Kind.BEFORE, 0), zero)
+        back = self.write([(taken, dh), *sums], {**leaves, **{leaf: at for at, leaf, _ in added}})
+        return self.write([(taken, e.taken)], leaves), back
+
     def program_in_phases(self, graph: Graph) -> Program:
         """All of it, where there are means over the units of a row."""
         d, e = self.definition, self.equations
@@ -678,7 +755,7 @@ class _Writer:
         back = [(at, e.gradients.get(at, zero)) for at in slot]
         for k in range(0 if reads_h else 1, len(d.states)):
             back.append((Operand(Kind.GRADIENT, k), e.gradients.get(Operand(Kind.BEFORE, k), zero)))
-        for m in range(len(d.parameters)):
+        for m in range(self.units):
             if (gradient := e.gradients.get(Operand(Kind.UNIT, m))) is not None:
                 own = Operand(Kind.OWN, m)
                 back.append((own, graph.make(Op.ADD, graph.leaf(own), gradient)))
@@ -709,6 +786,7 @@ class _Writer:
             [(Operand(Kind.SHOWN, g), node) for g, node in enumerate(shown)], {**seen_back, **writer.rows}
         )
         phases_back = writer.write(back, seen_back)
+        take, take_back = self.of_taken(graph, leaves, [Operand(Kind.OWN, m) for m in range(self.units)])
         return Program(
             tuple(gate[name.removesuffix(".x")] for name in [*e.slots][: S - len(e.h_only) - len(e.apart)]),
             tuple(gate[name.removesuffix(".h")] for name in [*e.slots][len(e.x_only) + len(e.apart) :]),
@@ -725,15 +803,18 @@ class _Writer:
             phases=phases,
             phases_back=phases_back,
             row_values=row_values,
+            take=take,
+            take_back=take_back,
             extras=(False,) * len(e.extra) + tuple(noise.of_sequence for noise in e.noise),
             into_extras=self.into_extras,
+            seen_units=self.units,
         )
 
     def program(self, graph: Graph) -> Program:
         """All of it."""
         d, e = self.definition, self.equations
         gate = {name: index for index, name in enumerate(d.gates)}
-        S, M, Q = len(e.slots), len(d.parameters), len(e.of_middle)
+        S, M, Q = len(e.slots), self.units, len(e.of_middle)
         zero = graph.number(0.0)
         leaves = {node: node.value for node in graph.nodes if node.leaf is not None and node.leaf.kind is not Kind.SLOT}
         slot = [Operand(Kind.SLOT, j) for j in range(S)]
@@ -742,20 +823,7 @@ class _Writer:
             node.leaf == Operand(Kind.BEFORE, 0)
             for node in reachable([*e.after, *e.gradients.values(), *([] if e.middle is None else [e.middle])])
         )
-        take: tuple[Instruction, ...] = ()
-        take_back: tuple[Instruction, ...] = ()
-        if e.taken is not None:
-            taken, into_h = Operand(Kind.TAKEN, 0), e.taken_gradients
-            added = [(at, graph.leaf(at), into_h.get(Operand(Kind.UNIT, m))) for m, (at, _) in enumerate(own)]
-            added += [
-                (at, graph.leaf(at), into_h.get(Operand(Kind.EXTRA, at.index))) for at, _ in self.of_extras(graph)
-            ]
-            sums_of_own = [(at, graph.make(Op.ADD, leaf, more)) for at, leaf, more in added if more is not None]
-            take = self.write([(taken, e.taken)], leaves)
-            take_back = self.write(
-                [(taken, into_h.get(Operand(Kind.BEFORE, 0), zero)), *sums_of_own],
-                {**leaves, **{leaf: at for at, leaf, _ in added}},
-            )
+        take, take_back = self.of_taken(graph, leaves, [at for at, _ in own])
         back = [(at, e.gradients.get(at, zero)) for at in slot[Q:]] + own
         for k in range(0 if reads_h else 1, len(d.states)):
             back.append((Operand(Kind.GRADIENT, k), e.gradients.get(Operand(Kind.BEFORE, k), zero)))
@@ -803,7 +871,7 @@ class _Writer:
             tuple(gate[name.removesuffix(".h")] for name in [*e.slots][Q + len(e.x_only) + len(e.apart) :]),
             S,
             len(d.states),
-            M,
+            len(d.parameters),
             reads_h,
             backward=self.write(back, seen_back),
             forward=forward,
@@ -818,6 +886,7 @@ class _Writer:
             registers=self.registers,
             room=max(S + M, 1 + max((at.index for at in tape.values()), default=0)),
             into_extras=self.into_extras,
+            seen_units=self.units,
         )
 
 

@@ -48,6 +48,15 @@ def describe(cell: WrittenCell) -> str:
         lines.append(f"  {known[node]} = {_expression(node, known, names)}")
     for operand, node in equations.gradients.items():
         lines.append(f"  d {_named(operand, names)} = {known.get(node) or _leaf(node, names)}")
+    if equations.prepared is not None:
+        lines += ["", "once a call, of each unit:"]
+        made = [node for node in reachable(equations.prepared.values) if node.op is not None]
+        known = {node: f"v{k}" for k, node in enumerate(made)}
+        lines += [f"  {known[node]} = {_expression(node, known, names)}" for node in made]
+        for j, node in enumerate(equations.prepared.values):
+            lines.append(f"  u{j} = {known.get(node) or _leaf(node, names)}")
+            names = names | {Operand(Kind.OWN, j): f"d u{j}"}
+        names = names | {Operand(Kind.UNIT, j): f"u{j}" for j in range(program.seen_units)}
     for title, code in _codes(program):
         lines += ["", f"{title}: {_size(code)}"]
         lines += [f"  {_instruction(instruction, names, program.constants)}" for instruction in code]

@@ -19,7 +19,7 @@ Slots come in blocks of four. The values of a unit that all programs see are
     AFTER k     the new state k; backward and inside read those from 1 on, forward what it has written there
     GRADIENT k  backward: of the new state k on entry; to be overwritten with that of the one before, without what goes
                 through the products
-    UNIT m      the cell's own parameter m of the unit
+    UNIT m      the cell's own parameter m of the unit, or what is made of them once a call (`fastrnn.cells.prepared`)
     CONSTANT i  a number
     REGISTER r  scratch
     SHOWN g     inside: what is to be shown of gate g
@@ -29,7 +29,7 @@ Slots come in blocks of four. The values of a unit that all programs see are
     INTO_EXTRA e  backward, of a cell that has it: its gradient in the unit, to be written
     ROW i       in phases: a value of the row, the same for all units
     SUM j       in phases: sum j of its row, to which the unit adds: SUM j := SUM j + a, or + a + b
-    OWN m       in phases, backward: likewise the gradient of the cell's own parameter m
+    OWN m       in phases, backward: likewise the gradient of UNIT m
 
 A cell may have a second recurrent product, of a middle value m (N, H) that is made of sums and states, in place of h:
 GRU's r * h as in the paper. The gates it feeds are x's too, and have the first slots. Then a step runs the middle
@@ -142,7 +142,7 @@ class Program(NamedTuple):
     h_gates: tuple[int, ...]  # (Y,) likewise of each slot from S - Y on that h feeds, of weight_hh's; S - Y <= X
     slots: int  # S
     states: int  # K
-    units: int  # M
+    units: int  # the cell's own parameters
     reads_h: bool  # whether a program reads BEFORE 0, or backward writes GRADIENT 0
     constants: tuple[float, ...]
     registers: int  # the most that one of the programs uses
@@ -159,4 +159,5 @@ class Program(NamedTuple):
     phases: tuple[Phase, ...] = ()  # in place of forward, if there are means
     phases_back: tuple[Phase, ...] = ()  # in place of backward
     row_values: int = 0  # ROW i of forward, which backward and inside see as well
+    seen_units: int = 0  # M, how many values there are as UNIT
     into_extras: int = 0  # INTO_EXTRA e of backward: those of the first extras, or none

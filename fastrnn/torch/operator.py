@@ -522,7 +522,8 @@ class _Layer(torch.autograd.Function):
         dextra: tuple[Array, ...] = ()
         if beside:
             H = dict(zip(ctx.cell.fields, weights, strict=False))["ih"].shape[0] // len(ctx.cell.cell.gates_ih)
-            dextra = tuple([np.zeros((len(t), H), DTYPES[t.dtype]) for t in beside])
+            dtype: Any = DTYPES[x.dtype]
+            dextra = tuple([np.zeros((len(t), H), dtype) for t in beside])
         written = not isinstance(ctx.cell, str)
         if written and (torch.is_grad_enabled() or is_traced()):
             name = ctx.cell.cell.name

@@ -2,7 +2,8 @@
 
 A layer is what has ``forward(x) -> (y, tape)``, ``backward(tape, dy) -> (dx, gradients by parameter name)``, a call for
 inference, `parameters`, `state_dict` and `load_state_dict`; one whose `takes_lengths` is true takes `lengths` as well,
-and one whose `takes_masks` is true takes `mask` and `resets` besides.
+and one whose `takes_masks` is true takes `mask` and `resets` besides. Of one whose `leaves_dx` is true, backward takes
+``of_x=False``, where nobody wants dx, and may return None in its place.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeGuard
 import numpy as np
 
 from fastrnn import GRU, LSTM, RNN, modules, ops
-from fastrnn.checks import check_instance, check_mapping, make_generator, shown, take_array
+from fastrnn.checks import check_flag, check_instance, check_mapping, make_generator, shown, take_array
 from fastrnn.modules import Tape
 from fastrnn.parameters import Array, NamedArrays, fill
 from fastrnn.training.architecture import written_as
@@ -62,7 +63,7 @@ class _Stateful(Composed):
     The three methods take them all by name; the name "" is of the only one. `which` are lengths, mask and resets.
     """
 
-    takes_lengths = takes_masks = True
+    takes_lengths = takes_masks = leaves_dx = True
 
     def _state_names(self) -> list[str]:
         """The names of its states."""
@@ -79,7 +80,7 @@ class _Stateful(Composed):
         raise NotImplementedError
 
     def _backward_from(
-        self, tape: Any, dy: Any, dstates: Mapping[str, Any]
+        self, tape: Any, dy: Any, dstates: Mapping[str, Any], *, of_x: bool = True
     ) -> tuple[Array | None, dict[str, Any], dict[str, Array]]:
         """Return dx, the gradients of the initial states, and those of the parameters."""
         raise NotImplementedError
@@ -128,9 +129,9 @@ class _EveryStep(_Stateful):
         return y, {"": state_n}, tape
 
     def _backward_from(
-        self, tape: Any, dy: Any, dstates: Mapping[str, Any]
+        self, tape: Any, dy: Any, dstates: Mapping[str, Any], *, of_x: bool = True
     ) -> tuple[Array | None, dict[str, Any], dict[str, Array]]:
-        dx, dstate_0, grads = self.rnn.backward(tape, dy, dstates.get(""))
+        dx, dstate_0, grads = self.rnn.backward(tape, dy, dstates.get(""), of_x=of_x)
         return dx, {"": dstate_0}, grads
 
 
@@ -177,9 +178,9 @@ class Last(_EveryStep):
         h, _, tape = self._forward_from(x, given_steps(lengths, mask, resets), {})
         return h, tape
 
-    def backward(self, tape: LastTape, dh: Any) -> tuple[Array | None, dict[str, Array]]:
-        """Return dx, None for tokens, and the gradients by parameter name, for dh of h's shape."""
-        dx, _, grads = self._backward_from(tape, dh, {})
+    def backward(self, tape: LastTape, dh: Any, *, of_x: bool = True) -> tuple[Array | None, dict[str, Array]]:
+        """Return dx, None for tokens or unless `of_x`, and the gradients by parameter name, for dh of h's shape."""
+        dx, _, grads = self._backward_from(tape, dh, {}, of_x=of_x)
         return dx, grads
 
     def _infer_from(self, x: Any, which: Mapping[str, Any], states: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -196,7 +197,7 @@ class Last(_EveryStep):
         return h, {"": state_n}, LastTape(tape, h.shape)
 
     def _backward_from(
-        self, tape: Any, dy: Any, dstates: Mapping[str, Any]
+        self, tape: Any, dy: Any, dstates: Mapping[str, Any], *, of_x: bool = True
     ) -> tuple[Array | None, dict[str, Any], dict[str, Array]]:
         """Return dx and the other gradients, for dh of h's shape and that of the final state, of which h is a part."""
         check_instance("tape", tape, LastTape, "the tape that forward returned")
@@ -214,7 +215,7 @@ class Last(_EveryStep):
             if of_h is not None:
                 dh_n += ops.as_real("dstate of h", of_h, rnn.dtype, dh_n.shape, "the shape of the final h")
             others = tuple(others_given)
-        dx, dstate_0, grads = rnn.backward(rnn_tape, None, (dh_n, *others) if others else dh_n)
+        dx, dstate_0, grads = rnn.backward(rnn_tape, None, (dh_n, *others) if others else dh_n, of_x=of_x)
         return dx, {"": dstate_0}, grads
 
     def _h(self, state_n: Any) -> Array:
@@ -349,7 +350,7 @@ class Sequential(_Stateful):
         y, state_n, tape = self._forward_from(x, self._given(lengths, mask, resets), self._take_states("state", state))
         return (y, tape) if state is None else (y, state_n, tape)
 
-    def backward(self, tape: list[tuple[Any, Array | None]], dy: Any, dstate: Any = None) -> Any:
+    def backward(self, tape: list[tuple[Any, Array | None]], dy: Any, dstate: Any = None, *, of_x: bool = True) -> Any:
         """Return dx, None for tokens, and the gradients by parameter name, for the gradient of y.
 
         The tape serves once if a layer's does, as those of recurrent modules.
@@ -363,13 +364,16 @@ class Sequential(_Stateful):
         dstate
             A mapping of the names of recurrent layers to the gradients of their final states, as the modules take
             them; then the result has the gradients of the initial states, by the same names, between the others.
+        of_x
+            Whether dx is wanted. If not, it is None, and no layer does anything for it alone.
 
         Raises
         ------
         TypeError, ValueError
             If the tape or a gradient is not one of this model's.
         """
-        dx, dstate_0, grads = self._backward_from(tape, dy, self._take_states("dstate", dstate))
+        dstates = self._take_states("dstate", dstate)
+        dx, dstate_0, grads = self._backward_from(tape, dy, dstates, of_x=check_flag("of_x", of_x))
         return (dx, grads) if dstate is None else (dx, dstate_0, grads)
 
     def freeze(self) -> Sequential:
@@ -426,25 +430,34 @@ class Sequential(_Stateful):
         return x, states_n, tapes
 
     def _backward_from(
-        self, tape: Any, dy: Any, dstates: Mapping[str, Any]
+        self, tape: Any, dy: Any, dstates: Mapping[str, Any], *, of_x: bool = True
     ) -> tuple[Array | None, dict[str, Any], dict[str, Array]]:
         """Return dx, the gradients of the initial states, and those of the parameters, each by name."""
         if not isinstance(tape, list) or len(tape) != len(self._steps):
             raise TypeError(f"tape is not of this model; expected the list of {len(self._steps)} that forward returned")
         grads: dict[str, dict[str, Array]] = {}
         dstates_0: dict[str, Any] = {}
+        # Below the lowest layer that has parameters nobody asks for anything.
+        lowest = next((name for name, layer in self._steps.items() if layer.parameters), "")
+        ended = False
         for (name, layer), (its_tape, padding) in zip(reversed(self._steps.items()), reversed(tape), strict=True):
+            if ended:
+                dy, grads[name] = None, {}
+                continue
+            ended = name == lowest and not of_x
+            less = {"of_x": False} if ended and getattr(layer, "leaves_dx", False) else {}
             if _is_stateful(layer):
-                dy, dstarted, grads[name] = layer._backward_from(its_tape, dy, _within(name, dstates))
+                dy, dstarted, grads[name] = layer._backward_from(its_tape, dy, _within(name, dstates), **less)
                 dstates_0 |= {_joined(name, each): dstate for each, dstate in dstarted.items()}
             else:
-                dy, grads[name] = layer.backward(its_tape, dy)
+                dy, grads[name] = layer.backward(its_tape, dy, **less)
             if self._on_gradients is not None and grads[name]:
                 self._on_gradients(name, grads[name])
             if dy is not None:
                 dy = clear(dy, padding)  # zeros were put there, whatever x was
         names = [name for name in self._state_names() if name in dstates_0]
-        return dy, {name: dstates_0[name] for name in names}, join_names({name: grads[name] for name in self.layers})
+        dx = dy if of_x else None
+        return dx, {name: dstates_0[name] for name in names}, join_names({name: grads[name] for name in self.layers})
 
     def _take_states(self, argument: str, states: Any) -> Mapping[str, Any]:
         """Validate the names of states that a caller gives."""

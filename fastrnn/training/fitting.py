@@ -393,7 +393,8 @@ class Fitting(Run):
         else:
             dy = np.zeros_like(y)
             dy[real] = drows
-        _, grads = self.model.backward(tape, dy)
+        less = {"of_x": False} if getattr(self.model, "leaves_dx", False) else {}  # X is data
+        _, grads = self.model.backward(tape, dy, **less)
         return Gradients(loss, grads, self._train.size(members), None, total)
 
     def _tell_schedule(self) -> None:

@@ -90,7 +90,7 @@ static void FN(take_rows)(const fastrnn_layer *l, const FN(piece) *piece, ptrdif
     const fastrnn_program *p = l->program;
     const ptrdiff_t units = FN(units_from)(l, q);
     NAME(place) places[FASTRNN_PLACES];
-    vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_PARAMETERS][FASTRNN_GROUP_UNITS];
     vec h_prev[PROGRAM_VECTORS], taken[PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
     FN(place_fixed)(l, places, registers, unit, q, units);
     for (ptrdiff_t n = piece->n0, count; n < piece->n1; n += count) {
@@ -214,14 +214,16 @@ static void FN(take_back)(
     const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n, ptrdiff_t q, vec *dtaken, ptrdiff_t rows) {
     const fastrnn_code *code = &l->program->take_back;
     const FN(moment) m = FN(moment_of)(l, s);
-    const ptrdiff_t units = FN(units_from)(l, q);
+    const ptrdiff_t units = FN(units_from)(l, q), M = l->program->parameters, C = FN(unit_width)(l);
     NAME(place) places[FASTRNN_PLACES];
-    vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
+    vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_PARAMETERS][FASTRNN_GROUP_UNITS];
     vec h_prev[PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
     FN(place_fixed)(l, places, registers, unit, q, units);
     for (ptrdiff_t first = 0, count; first < rows; first += count) {
         count = FN(place_tape)(l, places, h_prev, given, &m, n + first, rows - first, q, units);
         places[FASTRNN_AT_TAKEN] = FN(own_rows)(dtaken + 4 * first, 4);
+        for (int i = 0; l->own && i < M; i++)
+            places[FASTRNN_AT_OWN + i] = (NAME(place)){(REAL *)l->own + ((n + first) * M + i) * C + q * LANES, M * C};
         NAME(run_program)(code->instructions, code->count, places, count, units);
     }
 }

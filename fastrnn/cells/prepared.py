@@ -1,0 +1,78 @@
+"""What equations make of the cell's own parameters alone: computed once a call, not for each row; so is its derivative.
+
+Programs see such values in place of the parameters: RG-LRU's softplus of its decay, a sigmoid of a rate. Backward sums
+up their gradients as it does those of parameters, and these follow from the sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from fastrnn.cells.derivative import differentiate
+from fastrnn.cells.graph import Across, Function, Graph, Node, reachable
+from fastrnn.cells.program import Kind, Op, Operand
+from fastrnn.cells.schedule import cost_of
+
+__all__ = ["Prepared", "prepare", "replaced"]
+
+_WORTH_PREPARING = 5.0  # by the cost of an addition: what is cheaper is no shorter than reading one value more
+
+
+class Prepared(NamedTuple):
+    """What programs see as UNIT j."""
+
+    values: tuple[Node, ...]  # by j, of the cell's own parameters as UNIT m
+    gradients: dict[Operand, Node]  # of each UNIT m, from those of the values, GRADIENT j
+    seen: dict[Node, Node]  # in the equations: what becomes UNIT j
+
+
+def prepare(graph: Graph, roots: Sequence[Node], parameters: int, most: int) -> Prepared | None:
+    """What is to be computed once, of a cell of so many parameters whose equations make `roots`; None if nothing is.
+
+    Programs see `most` values at the most.
+    """
+    order = reachable(roots)
+    of_units: set[Node] = set()
+    for node in order:
+        if node.leaf is not None and node.leaf.kind is Kind.UNIT:
+            of_units.add(node)
+        elif node.op is not None and node.op is not Across.MEAN:
+            args = [a for a in node.args if a.number is None]
+            if args and all(a in of_units for a in args):
+                of_units.add(node)
+    users = [node for node in order if node not in of_units]
+    ends = [a for node in users for a in node.args if a in of_units] + [node for node in roots if node in of_units]
+    found = [node for node in dict.fromkeys(ends) if node.op is not None and _is_worth_it(node)]
+    if not found:
+        return None
+    direct = [n for n in reachable(roots, found.__contains__) if n.leaf is not None and n.leaf.kind is Kind.UNIT]
+    values = [*sorted(direct, key=lambda node: node.value.index), *found]
+    if len(values) > max(most, parameters):
+        return None
+    back = differentiate(graph, {node: graph.leaf(Operand(Kind.GRADIENT, j)) for j, node in enumerate(values)})
+    return Prepared(
+        tuple(map(graph.lowered, values)),
+        {at: graph.lowered(node) for at, node in back.items()},
+        {node: graph.leaf(Operand(Kind.UNIT, j)) for j, node in enumerate(values)},
+    )
+
+
+def _is_worth_it(node: Node) -> bool:
+    made = [each.op for each in reachable([node]) if each.op is not None]
+    return any(isinstance(op, Function) or (isinstance(op, Op) and cost_of(op) >= _WORTH_PREPARING) for op in made)
+
+
+def replaced(graph: Graph, roots: Iterable[Node], by: dict[Node, Node]) -> list[Node]:
+    """The same values with nodes in place of others."""
+    done = dict(by)
+    roots = list(roots)
+    for node in reachable(roots, by.__contains__):
+        if node in done:
+            continue
+        args = [done[a] for a in node.args]
+        if isinstance(node.op, Function):
+            done[node] = graph.call(node.op, args[0], *node.value)
+        else:
+            done[node] = node if node.op is None else graph.make(node.op, *args)
+    return [done[root] for root in roots]
