@@ -1012,7 +1012,7 @@ class Recurrent(_Recurrent):
         Of the initial parameters, of dropout and of noise, anything `numpy.random.default_rng` takes. Parameters are
         drawn from U(-1/sqrt(H), 1/sqrt(H)), as torch.nn's, but for those to which the cell gives a value.
     backend
-        "cython" or "numpy"; None leaves the choice to `fastrnn.use_backend`.
+        "cython", "numba" or "numpy"; None leaves the choice to `fastrnn.use_backend`.
     num_threads
         The most threads a call may use; None leaves it to `fastrnn.set_num_threads`. It changes no bit of any result.
 

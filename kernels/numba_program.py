@@ -457,13 +457,14 @@ def _begin_phase(s, a, phase, last, places, values, sums, rows):
 def _run_phase(s, a, phase, places, sums, coming, u, rows):
     """A phase's program on units u W and on. Each lane of a sum is one chain over them, save those that are no unit."""
     W = width(sums)
+    count, kept = s.H - u * W, stack(sums, _SCRATCH)
+    for i in range(0, coming * ROWS * W if count < W else 0, W):
+        store(kept + i, load(sums + i))
     _call(a.code, PHASES + 2 * phase + 1, places, a.constants, a.unit, s.H, u, rows)
-    count = s.H - u * W
-    if count < W:
-        for j in range(coming):
-            for r in range(rows):
-                place = sums + (j * ROWS + r) * W
-                store(place, first(load(place), count))
+    for i in range(0, coming * ROWS * W if count < W else 0, W):
+        found = load(sums + i)
+        store(sums + i, load(kept + i))
+        store_part(sums + i, found, count)
 
 
 @helper

@@ -360,6 +360,21 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("what_is_kept_is_not_scaled", "1 / (1 - self.p), dtype", "1, dtype"),
         Mutant("gradients_of_one_unit", "gradient.sum(-1, keepdims=True)", "gradient[..., :1]"),
     ],
+    ("fastrnn/cells/prepared.py", "prepared"): [
+        Mutant(
+            "values_are_those_of_the_first_parameter",
+            "Operand(Kind.UNIT, j)) for j, node",
+            "Operand(Kind.UNIT, 0)) for j, node",
+        ),
+        Mutant("means_are_of_units_alone", "node.op is not None and node.op is not Across.MEAN", "node.op is not None"),
+    ],
+    ("fastrnn/ops.py", "prepared"): [
+        Mutant(
+            "gradients_of_prepared_values_stay",
+            "unit=cell.prepare_back(weights.unit, dweights.unit)",
+            "unit=dweights.unit",
+        ),
+    ],
     ("fastrnn/cells/noise.py", "extra"): [
         Mutant("zoneout_keeps_the_new", "where(draw > 0.5, old, new)", "where(draw > 0.5, new, old)"),
         Mutant("expectation_the_other_way", "new + p * (old - new)", "old + p * (new - old)"),
@@ -803,7 +818,12 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "Weights._make(each)",
         ),
         Mutant("out_may_be_read_only", "if not out.flags.carray:", "if not out.flags.c_contiguous:", "stream input"),
-        Mutant("refresh_does_nothing", "self._stepper.load(weights)\n\n\n", "pass\n\n\n", "stream stateful"),
+        Mutant(
+            "refresh_does_nothing",
+            "self._stepper.load([self._prepare(its) for its in weights])",
+            "pass",
+            "stream stateful",
+        ),
     ],
     ("fastrnn/modules.py", "modules"): [
         Mutant(
@@ -1080,7 +1100,15 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "or not (a is not None)",
         ),
     ],
+    ("fastrnn/training/fitting.py", "composition"): [
+        Mutant(
+            "fit_asks_for_the_gradient_of_data",
+            'less = {"of_x": False} if getattr(self.model',
+            "less = {} if getattr(self.model",
+        ),
+    ],
     ("fastrnn/training/composition.py", "composition"): [
+        Mutant("layers_below_the_lowest_find_dx", "ended = name == lowest and not of_x", "ended = False"),
         Mutant(
             "resets_are_not_handed_on",
             'y, state_n, tape = self.rnn.forward(x, states.get(""), **which)',
@@ -1088,8 +1116,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "gradients_of_final_states_are_lost",
-            'dx, dstate_0, grads = self.rnn.backward(tape, dy, dstates.get(""))',
-            "dx, dstate_0, grads = self.rnn.backward(tape, dy)",
+            'self.rnn.backward(tape, dy, dstates.get(""), of_x=of_x)',
+            "self.rnn.backward(tape, dy, of_x=of_x)",
         ),
         Mutant("masked_steps_are_seen", "        padding = ~mask\n", "        padding = np.zeros_like(mask)\n"),
         Mutant("gradients_of_padding_come_back", "dy = clear(dy, padding)", "dy = clear(dy, None)", "pooling"),
@@ -1260,9 +1288,22 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant(
             "numba_threads_do_not_wait_after_a_step",
             "turn = barrier(sync, team, turn, thread, a.watch)\n                if leaves(a.watch, turn):\n"
+            "                    return turn\n        if s.phases:",
+            "turn += 0\n        if s.phases:",
+            "numba_threads",
+        ),
+        Mutant(
+            "numba_threads_do_not_wait_for_phases",
+            "turn = barrier(sync, team, turn, thread, a.watch)\n                if leaves(a.watch, turn):\n"
             "                    return turn\n        if a.hr_panels:",
             "turn += 0\n        if a.hr_panels:",
-            "numba_threads",
+            "numba_normalized",
+        ),
+        Mutant(
+            "numba_takes_the_first_rows",
+            "out = before.h + n * before.h_row, a.taken + (n + (",
+            "out = before.h, a.taken + (n + (",
+            "numba_extra",
         ),
         Mutant(
             "numba_tiles_are_as_high_as_h_alone_lets_them",
@@ -1293,7 +1334,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "numba_parameters_have_the_gradients_of_sums",
-            "load(sums + (s.sums + m) * W)",
+            "load(sums + (s.own + m) * W)",
             "load(sums + m * W)",
             "numba_written",
         ),
@@ -1311,6 +1352,30 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "store(place, first(load(place), count))",
             "store(place, load(place))",
             reason="their weights are zeros, so only an infinity or a NaN there would be seen",
+        ),
+        Mutant(
+            "numba_lanes_beyond_h_are_summed",
+            "store_part(sums + i, found, count)",
+            "store(sums + i, found)",
+            "numba_normalized",
+        ),
+        Mutant(
+            "numba_means_of_the_first_lane", "total = total + lanes_of[lane]", "total = total + 0.0", "numba_normalized"
+        ),
+        Mutant(
+            "numba_own_gradients_pile_up",
+            "(r * s.slots + s.own + m) * W), splat(z, 0.0))",
+            "(r * s.slots + s.own) * W), splat(z, 0.0))",
+            "numba_normalized",
+        ),
+        Mutant(
+            "numba_extras_of_a_sequence_by_row", "(n if given[2] else row) * columns", "row * columns", "numba_extra"
+        ),
+        Mutant(
+            "numba_gradients_of_extras_of_the_first_units",
+            "(row * s.blocks + u) * W",
+            "(row * s.blocks) * W",
+            "numba_extra",
         ),
         Mutant(
             "numba_takes_programs_it_does_not_know",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from calls import backends
 from closed_pages import close_inputs, needs_closed_pages
 from tolerances import assert_close, assert_same_bits
 
@@ -14,7 +15,6 @@ import fastrnn
 import fastrnn.torch
 from fastrnn.backends import load
 from fastrnn.cells import BESIDE, LIBRARY, WrittenCell, exp, layer_norm, mean, relu, rms_norm, sigmoid, tanh
-from fastrnn.errors import BackendError
 
 T, N, I, H = 6, 5, 4, 19
 LIMITS = {"float64": 1e-11, "float32": 3e-4}
@@ -122,25 +122,30 @@ RUNS = {
 }
 
 
+kernels = pytest.mark.parametrize("backend", ["cython", "numba"], indirect=True)
+
+
 @cells
+@kernels
 @pytest.mark.parametrize("kind", list(RUNS))
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
-def test_equals_reference(name, kind, options):
+def test_equals_reference(name, backend, kind, options):
     x, extra = draw(0, T, N, I), extra_of(name)
     want = run(make(name, backend="numpy", **options), x, extra, **RUNS[kind])
-    got = run(make(name, backend="cython", **options), x, extra, **RUNS[kind])
+    got = run(make(name, backend=backend, **options), x, extra, **RUNS[kind])
     for key, value in want.items():
         assert_close(key, got[key], value, LIMITS["float64"] * max(1.0, np.abs(value).max(initial=0)))
 
 
 @cells
+@kernels
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 7), (2, 30, 70), (20, 3, 130)], ids=str)
-def test_odd_shapes_equal_reference_in_float32(name, shape):
+def test_odd_shapes_equal_reference_in_float32(name, backend, shape):
     T, N, H = shape
     found = []
-    for backend, dtype in (("numpy", "float64"), ("cython", "float32")):
+    for which, dtype in (("numpy", "float64"), (backend, "float32")):
         module = fastrnn.Recurrent(
-            CELLS[name], I, H, dtype=dtype, seed=3, backend=backend, noise=0.4 if CELLS[name].noise else None
+            CELLS[name], I, H, dtype=dtype, seed=3, backend=which, noise=0.4 if CELLS[name].noise else None
         )
         found.append(run(module, draw(0, T, N, I).astype(dtype), extra_of(name, dtype, T, N, H)))
     want, got = found
@@ -166,9 +171,11 @@ def test_nothing_is_read_beyond_an_array(name, monkeypatch):
 
 
 @cells
+@kernels
 @pytest.mark.parametrize("kind", list(RUNS))
 @pytest.mark.parametrize("options", [{"num_layers": 2}, {"bidirectional": True}], ids=str)
-def test_checkpoints_give_the_same_bits(name, kind, options):
+def test_checkpoints_give_the_same_bits(name, backend, kind, options):
+    options = options | {"backend": backend}
     x, extra = draw(0, T, N, I), extra_of(name)
     many = {
         "x": np.tile(x, (3, 6, 1)),
@@ -184,13 +191,12 @@ def test_checkpoints_give_the_same_bits(name, kind, options):
 
 
 @cells
-def test_threads_give_the_same_bits(name):
-    found = []
+@kernels
+def test_threads_give_the_same_bits(name, backend):
+    found, noise = [], 0.4 if CELLS[name].noise else None
     for batch in (2, 12):
         for threads in (1, 2, 3):
-            module = fastrnn.Recurrent(
-                CELLS[name], 16, 200, seed=3, num_threads=threads, noise=0.4 if CELLS[name].noise else None
-            )
+            module = fastrnn.Recurrent(CELLS[name], 16, 200, seed=3, num_threads=threads, noise=noise, backend=backend)
             x = draw(0, 30, batch, 16).astype("float32")
             found.append(run(module, x, extra_of(name, "float32", 30, batch, 200)))
     for first, *others in (found[:3], found[3:]):
@@ -215,7 +221,7 @@ def test_a_sequence_in_pieces_gives_the_same_bits(name):
 
 @cells
 @pytest.mark.parametrize("batch_size", [None, 1, 5])
-@pytest.mark.parametrize("backend", ["cython", "numpy"])
+@backends
 def test_streams_give_the_same_bits(name, batch_size, backend):
     module, count = make(name, num_layers=2, backend=backend), batch_size or 1
     x, extra = draw(0, T, count, I), extra_of(name, N=count) or {}
@@ -227,16 +233,17 @@ def test_streams_give_the_same_bits(name, batch_size, backend):
     for t in range(T):
         given = {"extra": {key: value[t] for key, value in extra.items()}} if extra else {}
         steps.append(stream.step(x[t], **given).copy())
-    if backend == "cython":
+    if backend != "numpy":
         assert (np.stack(steps) == y).all()
     assert_close("y", np.stack(steps), y, 1e-13)
 
 
 @cells
-def test_traces_equal_reference_and_have_no_noise(name):
+@kernels
+def test_traces_equal_reference_and_have_no_noise(name, backend):
     x, extra = draw(0, T, N, I), extra_of(name)
     want = make(name, backend="numpy", bidirectional=True).trace(x, extra=extra)
-    module = make(name, bidirectional=True)
+    module = make(name, bidirectional=True, backend=backend)
     got = module.trace(x, extra=extra)
     assert got.keys() == want.keys()
     for key, value in want.items():
@@ -622,8 +629,6 @@ def test_other_refusals():
         module.forward(x, noise=0.5)
     with pytest.raises(AttributeError, match="noise of a Recurrent is fixed"):
         module.noise = None
-    with pytest.raises(BackendError, match="numba"):
-        make("cfc_dt", backend="numba")(x, extra=extra_of("cfc_dt"))
     with pytest.raises(ValueError, match=r"extra is None; expected a dict with dt"):
         make("cfc_dt").stream(N).step(x[0])
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from calls import backends
 from tolerances import assert_close
 
 import fastrnn
-from fastrnn import ops
 from fastrnn.backends import load
 from fastrnn.cells import LIBRARY, layer_norm, mean, rms_norm, sigmoid, tanh
-from fastrnn.errors import BackendError
 
 Cells = Callable[..., Any]
 
@@ -65,7 +64,7 @@ LOOPS = {each.__name__: each for each in (layer_norm_lstm, gatewise_layer_norm_l
 SHAPES = [(4, 3, 5, 7), (3, 1, 2, 37), (5, 26, 3, 16), (2, 2, 1, 2)]
 
 
-@pytest.mark.parametrize("backend", ["numpy", "cython"])
+@backends
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", LOOPS)
 def test_library_equals_torch(torch: ModuleType, name: str, shape: tuple[int, ...], backend: str) -> None:
@@ -127,17 +126,19 @@ def early(a: Any, prev: Any) -> Any:
 
 
 OWN = [means_of_states, means_of_everything, scan, early]
+kernels = pytest.mark.parametrize("backend", ["cython", "numba"], indirect=True)
 own = pytest.mark.parametrize("cell", OWN, ids=lambda cell: cell.name)
 
 
 @own
+@kernels
 @pytest.mark.parametrize("shape", [(3, 1, 4, 5), (5, 14, 3, 19), (4, 3, 2, 32)], ids=str)
-def test_cells_of_means_equal_reference(cell: Any, shape: tuple[int, ...]) -> None:
+def test_cells_of_means_equal_reference(cell: Any, backend: str, shape: tuple[int, ...]) -> None:
     T, N, I, H = shape
     found = []
-    for backend in ("numpy", "cython"):
+    for which in ("numpy", backend):
         rng = np.random.default_rng(0)
-        rnn = fastrnn.Recurrent(cell, I, H, num_layers=2, bidirectional=True, dtype="float64", seed=0, backend=backend)
+        rnn = fastrnn.Recurrent(cell, I, H, num_layers=2, bidirectional=True, dtype="float64", seed=0, backend=which)
         x, lengths = rng.standard_normal((T, N, I)), rng.integers(0, T + 1, N)
         states = [rng.standard_normal((4, N, H)) for _ in cell.states]
         given = tuple(states) if len(states) > 1 else states[0]
@@ -165,14 +166,15 @@ def _small_work_is_shared() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_small_work_is_shared")
+@kernels
 @pytest.mark.parametrize("N", [5, 29])  # few rows: threads share the units; many: the batch
-def test_bits_do_not_depend_on_rows_or_threads(N: int) -> None:
+def test_bits_do_not_depend_on_rows_or_threads(backend: str, N: int) -> None:
     rng = np.random.default_rng(0)
     T, I, H = 9, 6, 70
     x, dy = rng.standard_normal((T, N, I), np.float32), rng.standard_normal((T, N, H), np.float32)
     whole: dict[str, Any] = {}
     for threads in (1, 2, 3):
-        rnn = fastrnn.Recurrent(LIBRARY["layer_norm_lstm"], I, H, seed=0, num_threads=threads, backend="cython")
+        rnn = fastrnn.Recurrent(LIBRARY["layer_norm_lstm"], I, H, seed=0, num_threads=threads, backend=backend)
         y, _, tape = rnn.forward(x)
         dx, _, grads = rnn.backward(tape, dy)
         found = {"y": y, "dx": dx, **grads}
@@ -192,12 +194,13 @@ def test_a_row_of_equal_values_is_normalized_to_its_bias() -> None:
     assert_close("rms", rms_norm(np.array([[3.0, 4.0]]), 2.0, 0.0), np.array([[6.0, 8.0]]) / np.sqrt(12.5), 1e-15)
 
 
-def test_a_large_mean_costs_no_accuracy() -> None:
+@backends
+def test_a_large_mean_costs_no_accuracy(backend: str) -> None:
     @fastrnn.cell(gates="u", from_x="u")
     def normalized(a: Any, prev: Any) -> Any:
         return layer_norm(a.u) + 0.0 * prev.h
 
-    rnn = fastrnn.Recurrent(normalized, 1, 64, seed=0, backend="cython")
+    rnn = fastrnn.Recurrent(normalized, 1, 64, seed=0, backend=backend)
     bias = np.random.default_rng(0).standard_normal(64).astype("float32") + np.float32(3000)
     rnn.parameters["bias_ih_l0"] = bias
     y, _ = rnn(np.zeros((1, 1, 1), "float32"))
@@ -231,10 +234,3 @@ def wrong_gains(a: Any, prev: Any) -> Any:
 def test_errors_say_where(function: Cells, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=rf"cell {function.__name__} \(.*test_normalized.py:\d+.*{message}"):
         fastrnn.cell(gates="z n")(function)
-
-
-def test_numba_refuses_means_by_name() -> None:
-    numba = pytest.importorskip("fastrnn.kernels.numba_program", reason="Numba is not installed")
-    assert numba.why_not_program(LIBRARY["layer_norm_gru"]) == "its program has phases"
-    with pytest.raises(BackendError, match="the numba backend does not run layer_norm_gru: its program has phases"):
-        ops.choose_for_cell(LIBRARY["layer_norm_gru"], "numba", None)

@@ -569,9 +569,7 @@ def test_without_dx_the_other_gradients_have_the_same_bits(first: str, end: str)
             layers = [Dropout(0.3, seed=5), *layers]
         elif first == "within":
             layers = [Sequential(*layers[:2]), layers[2]]
-        elif (
-            first == "linear"
-        ):  # which does not know of it: dx of the recurrent layer is needed, its own is not handed on
+        elif first == "linear":  # it knows of no of_x, and the recurrent layer finds dx for it
             layers = [Linear(3, 3, seed=2), *layers]
         model = Sequential(*layers)
         y, tape = model.forward(x, [6, 2, 0, 5])
@@ -598,6 +596,7 @@ def test_a_module_leaves_dx_out(backend: str, options: dict[str, Any], every: in
         found.append({"dh": dstate[0], "dc": dstate[1]} | grads)
     for name, want in found[0].items():
         assert_same_bits(name, found[1][name], want)
+    _, _, tape = module.forward(x)
     with pytest.raises(TypeError, match="of_x is 1; expected True or False"):
         module.backward(tape, of_x=1)
 
