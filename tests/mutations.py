@@ -1116,8 +1116,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "gradients_of_final_states_are_lost",
-            'self.rnn.backward(tape, dy, dstates.get(""), of_x=of_x)',
-            "self.rnn.backward(tape, dy, of_x=of_x)",
+            'self.rnn.backward(tape, dy, dstates.get(""), **less)',
+            "self.rnn.backward(tape, dy, **less)",
         ),
         Mutant("masked_steps_are_seen", "        padding = ~mask\n", "        padding = np.zeros_like(mask)\n"),
         Mutant("gradients_of_padding_come_back", "dy = clear(dy, padding)", "dy = clear(dy, None)", "pooling"),

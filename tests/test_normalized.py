@@ -213,6 +213,11 @@ def two_cuts(a: Any, prev: Any) -> Any:
     return tanh(a.n(z * prev.h))
 
 
+def two_products(a: Any, prev: Any) -> Any:
+    z = sigmoid(layer_norm(a.z))  # of h as it is
+    return tanh(a.n(0.5 * prev.h)) * z
+
+
 def mean_taken(a: Any, prev: Any) -> Any:
     h = layer_norm(prev.h)
     return tanh(a.n(h)) * sigmoid(a.z(h))
@@ -226,7 +231,8 @@ def wrong_gains(a: Any, prev: Any) -> Any:
 @pytest.mark.parametrize(
     ("function", "kind", "message"),
     [
-        (two_cuts, ValueError, "gates n are called with what a step makes, and there is a mean over units"),
+        (two_cuts, ValueError, "gates n are called for a second product, and there is a mean over units"),
+        (two_products, ValueError, "gates n are called for a second product, and there is a mean over units"),
         (mean_taken, ValueError, "a gate is called with a mean over units; expected a value of each unit"),
         (wrong_gains, TypeError, r"gain is a tuple of 3; expected a tuple of 2"),
     ],

@@ -10,7 +10,7 @@ from calls import backends
 from tolerances import assert_close, assert_same_bits
 
 import fastrnn
-from fastrnn.cells import LIBRARY, WrittenCell, exp, layer_norm, mean, sigmoid, softplus, tanh
+from fastrnn.cells import LIBRARY, WrittenCell, exp, layer_norm, mean, sigmoid, softplus, tanh, where
 from fastrnn.parameters import Array
 
 T, N, I, H = 9, 5, 3, 19
@@ -35,6 +35,14 @@ def in_phases(a: Any, prev: Any, p: Any) -> Any:
     return prev.h + sigmoid(p.bias) * (tanh(layer_norm(a.n, softplus(p.gain), p.bias)) * sigmoid(a.f) - prev.h)
 
 
+@fastrnn.cell(gates="f n", states="h", parameters={"p": 0.5, "sign": -0.5})
+def shown_and_compared(a: Any, prev: Any, p: Any) -> Any:
+    """Trace shows n, a part of what is made once; of the sign there is no derivative."""
+    n = softplus(p.p)
+    rate = where(p.sign < 0, sigmoid(n), exp(-n))
+    return rate * prev.h + tanh(a.n) * sigmoid(a.f)
+
+
 @fastrnn.cell(gates="n", parameters={"p": 0.5})
 def mean_of_one(a: Any, prev: Any, p: Any) -> Any:
     """A mean over units is none of a unit's own."""
@@ -48,7 +56,7 @@ def cheap(a: Any, prev: Any, p: Any) -> Any:
 
 OF_LIBRARY = [name for name, cell in LIBRARY.items() if cell.equations is not None and cell.equations.prepared]
 CELLS: dict[str, WrittenCell] = {name: LIBRARY[name] for name in OF_LIBRARY}
-CELLS |= {c.name: c for c in (both_ways, in_what_is_taken, in_phases, mean_of_one)}
+CELLS |= {c.name: c for c in (both_ways, in_what_is_taken, in_phases, shown_and_compared, mean_of_one)}
 cells = pytest.mark.parametrize("name", list(CELLS))
 
 

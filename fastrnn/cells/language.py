@@ -170,7 +170,7 @@ class WrittenCell(Cell):
         known = {Operand(Kind.UNIT, m): row for m, row in enumerate(unit)}
         known |= {Operand(Kind.GRADIENT, j): row for j, row in enumerate(gradient)}
         wanted = [prepared.gradients[Operand(Kind.UNIT, m)] for m in range(len(unit))]
-        return np.array(self._equations.values(wanted, known), unit.dtype)
+        return np.array([np.broadcast_to(d, unit.shape[1:]) for d in self._equations.values(wanted, known)], unit.dtype)
 
     def without_noise(self, rates: tuple[float, ...]) -> WrittenCell:
         """The cell with noise as it is in inference, given the rate of each; made once."""
@@ -610,7 +610,8 @@ class _Definition:
         extras = len(self.extra) if into_extra else 0
         equations = self._equations(traced, of_taken, values, extras)
         of_programs = equations  # on what is made of parameters alone, in place of these
-        prepared = prepare(graph, values.roots, len(self.parameters), _SLOTS - len(traced.slots))
+        roots = [*values.roots, *values.shown]
+        prepared = prepare(graph, roots, len(self.parameters), _SLOTS - len(traced.slots))
         if prepared is not None:
             equations = replace(equations, prepared=prepared)
             of_programs = self._equations(traced, of_taken, values.with_prepared(graph, prepared), extras)
@@ -679,12 +680,12 @@ class _Definition:
         for k, name in enumerate([*self.extra, *[noise.name for noise in traced.noise]]):
             if Operand(Kind.EXTRA, k) not in leaves:
                 raise self.fault(ValueError, f"e.{name} is not used; expected every one in the new states")
-        second = [node for node in products if not _is_of_h(node)]
-        if second and any(node.op is Across.MEAN for node in reachable(roots)):
+        if traced.of_middle and any(node.op is Across.MEAN for node in reachable(roots)):
             raise self.fault(
                 ValueError,
-                f"gates {', '.join(traced.of_middle)} are called with what a step makes, and there is a mean over "
-                "units (layer_norm and rms_norm take some); expected one of the two: a step is not cut for both",
+                f"gates {', '.join(traced.of_middle)} are called for a second product, and there is a mean over units "
+                "(layer_norm and rms_norm take some); expected one of the two, as a step is not cut for both, or a "
+                "value of h alone for all gates that h feeds",
             )
         if any(node.op is Across.MEAN for node in reachable(products)):
             raise self.fault(

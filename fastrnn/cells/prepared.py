@@ -50,10 +50,11 @@ def prepare(graph: Graph, roots: Sequence[Node], parameters: int, most: int) -> 
     values = [*sorted(direct, key=lambda node: node.value.index), *found]
     if len(values) > max(most, parameters):
         return None
+    zero = graph.number(0.0)
     back = differentiate(graph, {node: graph.leaf(Operand(Kind.GRADIENT, j)) for j, node in enumerate(values)})
     return Prepared(
         tuple(map(graph.lowered, values)),
-        {at: graph.lowered(node) for at, node in back.items()},
+        {at: graph.lowered(back.get(at, zero)) for at in (Operand(Kind.UNIT, m) for m in range(parameters))},
         {node: graph.leaf(Operand(Kind.UNIT, j)) for j, node in enumerate(values)},
     )
 

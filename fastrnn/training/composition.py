@@ -131,7 +131,8 @@ class _EveryStep(_Stateful):
     def _backward_from(
         self, tape: Any, dy: Any, dstates: Mapping[str, Any], *, of_x: bool = True
     ) -> tuple[Array | None, dict[str, Any], dict[str, Array]]:
-        dx, dstate_0, grads = self.rnn.backward(tape, dy, dstates.get(""), of_x=of_x)
+        less = {} if of_x else {"of_x": False}  # somebody's subclass may not know of it
+        dx, dstate_0, grads = self.rnn.backward(tape, dy, dstates.get(""), **less)
         return dx, {"": dstate_0}, grads
 
 
