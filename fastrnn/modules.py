@@ -411,7 +411,7 @@ class _Recurrent(Runnable):
         if state is not None and rows.batch_sizes is None:
             states = [tuple([s.copy() for s in state_0]) for state_0 in states]  # the tape outlives the caller's arrays
         setting = self._setting(x, rows, extra, training=True)
-        if check_flag("extra_gradients", extra_gradients) and not self._extra_names:
+        if extra_gradients is not False and check_flag("extra_gradients", extra_gradients) and not self._extra_names:
             raise ValueError("extra_gradients is True, but the module is given nothing beside x; expected False")
         masks = None
         if self._random is not None:
@@ -500,12 +500,14 @@ class _Recurrent(Runnable):
             If a dtype differs.
         """
         check_tape(tape, self)
-        check_flag("of_x", of_x)
+        if of_x is not True:
+            check_flag("of_x", of_x)
         rows = tape._rows
         dy, dstates, dstates_n = self._entrance.take_gradients(rows, tape._y_shape, dy, dstate)
         of_extra = tape._extra
         dextra = [] if of_extra is None else [np.zeros(of_extra.run, self.dtype) for _ in of_extra.given]
-        dx, dstates_0, dweights = tape._take().backward(dy, dstates, of_x=of_x, dextra=dextra)
+        options = {} if of_x and not dextra else {"of_x": of_x, "dextra": dextra}
+        dx, dstates_0, dweights = tape._take().backward(dy, dstates, **options)
         grads: dict[str, Array] = {}
         for weights, of_weights in zip(itertools.chain(*self._weights), dweights, strict=True):
             grads |= weights.named(of_weights)

@@ -305,13 +305,17 @@ def prepared(backend: ModuleType, cell: Cell, weights: Weights) -> Weights:
 
     Those of the reference are the parameters themselves.
     """
-    if cell.program is None or weights.unit is None or not isinstance(cell, WrittenCell):
+    if weights.unit is None or not _is_prepared(backend, cell) or not isinstance(cell, WrittenCell):
         return weights
-    if cell._equations.prepared is None or not hasattr(backend, "TAKES_PREPARED"):
-        return weights
-    if hasattr(backend, "LOOKS_ITSELF"):  # but not at these
-        check_weights(cell, weights)
-    return weights._replace(unit=cell.prepare(weights.unit))
+    unit = weights.unit
+    if not isinstance(unit, np.ndarray) or unit.ndim != 2 or len(unit) != len(cell.parameters):
+        check_weights(cell, weights)  # which says what is wrong; of the rest the backend sees that it fits
+    return weights._replace(unit=cell.prepare(unit))
+
+
+def _is_prepared(backend: ModuleType, cell: Cell) -> bool:
+    """Whether a backend takes something else in place of a cell's own parameters."""
+    return isinstance(cell, WrittenCell) and cell._equations.prepared is not None and hasattr(backend, "TAKES_PREPARED")
 
 
 def begin_gradients(backend: ModuleType, cell: Cell, weights: Weights) -> Weights:
@@ -322,9 +326,8 @@ def begin_gradients(backend: ModuleType, cell: Cell, weights: Weights) -> Weight
 
 def end_gradients(backend: ModuleType, cell: Cell, weights: Weights, dweights: Weights) -> Weights:
     """The gradients of the weights, from those of what the backend has taken."""
-    if prepared(backend, cell, weights) is weights or not isinstance(cell, WrittenCell):
+    if not _is_prepared(backend, cell) or not isinstance(cell, WrittenCell) or weights.unit is None:
         return dweights
-    assert weights.unit is not None
     assert dweights.unit is not None
     return dweights._replace(unit=cell.prepare_back(weights.unit, dweights.unit))
 
@@ -567,7 +570,7 @@ def forward(
     given = (x, *state, *weights)
     room = {"kept": tuple(kept)} if kept and hasattr(backend, "TAKES_KEPT") else {}
     x, state, weights = _fitting(backend, cell, x, state, weights, batch_sizes, extra)
-    taken = prepared(backend, cell, weights)
+    taken = weights if cell.program is None else prepared(backend, cell, weights)
     y, state_n, tape = backend.forward(
         cell,
         x,
@@ -581,11 +584,12 @@ def forward(
         extra=extra,
         **room,
     )
-    changed = None if taken is weights else weights
-    if x is given[0]:
-        return y, state_n, Tape(cell, backend, tape, num_threads, weights=changed)
-    seen = layout(y, x, *state, *weights)
-    return y, state_n, Tape(cell, backend, tape, num_threads, (y, *given), seen, changed)
+    its = Tape(cell, backend, tape, num_threads)
+    if x is not given[0]:
+        its.given, its.layout = (y, *given), layout(y, x, *state, *weights)
+    if taken is not weights:
+        its.weights = weights
+    return y, state_n, its
 
 
 def backward(

@@ -313,7 +313,7 @@ class _Chain:
     ) -> tuple[Array | None, list[State], list[Gradients]]:
         """As `Tape` says; dx, dweights and rows as in `fastrnn.reference.backward`."""
         dstates_0, gradients = [], []
-        dextra_of_rows = tuple([d.reshape(-1, d.shape[-1]) for d in dextra])
+        dextra_of_rows = tuple([d.reshape(-1, d.shape[-1]) for d in dextra]) if dextra else ()
         while self.tapes:
             tape, layer = self.tapes.pop(), len(self.tapes)
             its_dx = dx if layer == 0 else None

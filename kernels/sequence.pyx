@@ -2405,10 +2405,10 @@ cdef Buffer describe_into_extras(Job *job, tuple dextra):
     """Where backward writes the gradients of what the cell is given beside x; None if nobody wants them."""
     cdef fastrnn_layer *l = &job.layer
     cdef ptrdiff_t wanted = 0 if l.program == NULL else l.program.into_extras
+    if wanted == 0 and len(dextra) == 0:
+        return None
     if len(dextra) != wanted or not all([is_array(d, job.typenum, 2, l.rows, l.hidden) for d in dextra]):
         raise ValueError("the gradients of what the cell is given beside x do not fit the layer")
-    if wanted == 0:
-        return None
     return room_for(
         job, &l.into_extras, wanted * l.rows * round_up(l.hidden, job.lanes) * job.itemsize, True)
 

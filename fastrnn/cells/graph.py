@@ -17,7 +17,7 @@ import numpy as np
 from fastrnn.cells.program import Op, Operand
 from fastrnn.parameters import Array
 
-__all__ = ["EVALUATE", "Across", "Function", "Graph", "Node", "erf", "evaluate", "reachable", "sigmoid"]
+__all__ = ["EVALUATE", "Across", "Function", "Graph", "Node", "erf", "evaluate", "evaluator", "reachable", "sigmoid"]
 
 
 class Across(Enum):
@@ -349,6 +349,27 @@ def reachable(roots: Iterable[Node], stop: Callable[[Node], bool] | None = None)
             if stop is None or not stop(node):
                 left += node.args
     return sorted(found, key=attrgetter("index"))
+
+
+def evaluator(roots: Sequence[Node], leaves: Sequence[Operand]) -> Callable[[Sequence[Any]], list[Any]]:
+    """A function that does what `evaluate` does, of arrays in place of these leaves, in less time."""
+    order = reachable([*roots])
+    at = {node: k for k, node in enumerate(order)}
+    numbers = [node.number for node in order]
+    places = [(at[node], leaves.index(node.value)) for node in order if node.leaf is not None]
+    steps = [(at[n], EVALUATE[n.op], tuple([at[a] for a in n.args])) for n in order if n.op is not None]
+    found = [at[root] for root in roots]
+
+    def run(values: Sequence[Any]) -> list[Any]:
+        known: list[Any] = list(numbers)
+        for k, leaf in places:
+            known[k] = values[leaf]
+        with np.errstate(all="ignore"):
+            for k, function, args in steps:
+                known[k] = function(*[known[a] for a in args])
+        return [known[k] for k in found]
+
+    return run
 
 
 def evaluate(roots: Sequence[Node], values: Mapping[Operand, Array]) -> list[Any]:

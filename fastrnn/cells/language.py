@@ -159,18 +159,20 @@ class WrittenCell(Cell):
         prepared = self._equations.prepared
         if prepared is None:
             return unit
-        values = self._equations.values(prepared.values, {Operand(Kind.UNIT, m): row for m, row in enumerate(unit)})
-        return np.array([np.broadcast_to(value, unit.shape[1:]) for value in values], unit.dtype)
+        found = np.empty((len(prepared.values), *unit.shape[1:]), unit.dtype)
+        for row, value in zip(found, prepared.forward(unit), strict=True):
+            row[...] = value
+        return found
 
     def prepare_back(self, unit: Array, gradient: Array) -> Array:
         """The gradient of the cell's own parameters, given that of `prepare`, (M, H)."""
         prepared = self._equations.prepared
         if prepared is None:
             return gradient
-        known = {Operand(Kind.UNIT, m): row for m, row in enumerate(unit)}
-        known |= {Operand(Kind.GRADIENT, j): row for j, row in enumerate(gradient)}
-        wanted = [prepared.gradients[Operand(Kind.UNIT, m)] for m in range(len(unit))]
-        return np.array([np.broadcast_to(d, unit.shape[1:]) for d in self._equations.values(wanted, known)], unit.dtype)
+        found = np.empty_like(unit)
+        for row, value in zip(found, prepared.backward([*unit, *gradient]), strict=True):
+            row[...] = value
+        return found
 
     def without_noise(self, rates: tuple[float, ...]) -> WrittenCell:
         """The cell with noise as it is in inference, given the rate of each; made once."""

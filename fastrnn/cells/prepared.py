@@ -6,13 +6,14 @@ up their gradients as it does those of parameters, and these follow from the sum
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from fastrnn.cells.derivative import differentiate
-from fastrnn.cells.graph import Across, Function, Graph, Node, reachable
+from fastrnn.cells.graph import Across, Function, Graph, Node, evaluator, reachable
 from fastrnn.cells.program import Kind, Op, Operand
 from fastrnn.cells.schedule import cost_of
+from fastrnn.parameters import Array
 
 __all__ = ["Prepared", "prepare", "replaced"]
 
@@ -23,8 +24,9 @@ class Prepared(NamedTuple):
     """What programs see as UNIT j."""
 
     values: tuple[Node, ...]  # by j, of the cell's own parameters as UNIT m
-    gradients: dict[Operand, Node]  # of each UNIT m, from those of the values, GRADIENT j
     seen: dict[Node, Node]  # in the equations: what becomes UNIT j
+    forward: Callable[[Sequence[Array]], list[Array]]  # from the parameters to the values
+    backward: Callable[[Sequence[Array]], list[Array]]  # to the gradients of parameters, from them and those of values
 
 
 def prepare(graph: Graph, roots: Sequence[Node], parameters: int, most: int) -> Prepared | None:
@@ -52,10 +54,14 @@ def prepare(graph: Graph, roots: Sequence[Node], parameters: int, most: int) -> 
         return None
     zero = graph.number(0.0)
     back = differentiate(graph, {node: graph.leaf(Operand(Kind.GRADIENT, j)) for j, node in enumerate(values)})
+    units = [Operand(Kind.UNIT, m) for m in range(parameters)]
+    lowered = tuple(map(graph.lowered, values))
+    gradients = [graph.lowered(back.get(at, zero)) for at in units]
     return Prepared(
-        tuple(map(graph.lowered, values)),
-        {at: graph.lowered(back.get(at, zero)) for at in (Operand(Kind.UNIT, m) for m in range(parameters))},
+        lowered,
         {node: graph.leaf(Operand(Kind.UNIT, j)) for j, node in enumerate(values)},
+        evaluator(lowered, units),
+        evaluator(gradients, [*units, *[Operand(Kind.GRADIENT, j) for j in range(len(values))]]),
     )
 
 
