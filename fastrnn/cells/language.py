@@ -160,7 +160,7 @@ class WrittenCell(Cell):
         if prepared is None:
             return unit
         found = np.empty((len(prepared.values), *unit.shape[1:]), unit.dtype)
-        for row, value in zip(found, prepared.forward(unit), strict=True):
+        for row, value in zip(found, prepared.forward([*unit]), strict=True):
             row[...] = value
         return found
 
