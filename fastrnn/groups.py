@@ -394,7 +394,7 @@ class GroupWeights(ops.LayerWeights):
             members: Any = self.arrays()
             members = members.split(cell) if self._kind is Heads else members
             K = len(members.ih)
-            packed = backend.pack(cell, members, num_threads=num_threads, members=K)
+            packed = backend.pack(cell, ops.prepared(backend, cell, members), num_threads=num_threads, members=K)
             self._packed = backend, stamp, packed, K
         if self._kind is Members:
             shared = _is_shared(x, batch_sizes)

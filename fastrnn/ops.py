@@ -308,7 +308,7 @@ def prepared(backend: ModuleType, cell: Cell, weights: Weights) -> Weights:
     if weights.unit is None or not _is_prepared(backend, cell) or not isinstance(cell, WrittenCell):
         return weights
     unit = weights.unit
-    if not isinstance(unit, np.ndarray) or unit.ndim != 2 or len(unit) != len(cell.parameters):
+    if not isinstance(unit, np.ndarray) or unit.ndim < 2 or unit.shape[-2] != len(cell.parameters):
         check_weights(cell, weights)  # which says what is wrong; of the rest the backend sees that it fits
     return weights._replace(unit=cell.prepare(unit))
 
@@ -649,7 +649,7 @@ def run_group(
         cell,
         x,
         state,
-        weights,
+        weights if weights is None else prepared(backend, cell, weights),
         tape=False,
         num_threads=num_threads,
         packed=packed,
@@ -678,11 +678,12 @@ def forward_group(
     extra: tuple[Array, ...] = (),
 ) -> tuple[Array, State, Tape]:
     """`forward` likewise; `backward` takes the tape, and gives dx an axis of members too."""
+    taken = prepared(backend, cell, weights)
     y, state_n, tape = backend.forward(
         cell,
         x,
         state,
-        weights,
+        taken,
         tape=True,
         num_threads=num_threads,
         batch_sizes=batch_sizes,
@@ -692,7 +693,7 @@ def forward_group(
         members=members,
         shared=shared,
     )
-    return y, state_n, Tape(cell, backend, tape, num_threads)
+    return y, state_n, Tape(cell, backend, tape, num_threads, weights=None if taken is weights else weights)
 
 
 def keeps(backend: ModuleType) -> bool:

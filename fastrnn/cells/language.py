@@ -155,13 +155,13 @@ class WrittenCell(Cell):
         return tuple(noise.name for noise in self._equations.noise)
 
     def prepare(self, unit: Array) -> Array:
-        """What programs see as UNIT, (M, H), of the cell's own parameters."""
+        """What programs see as UNIT, (M, H), of the cell's own parameters; of several layers with their axis first."""
         prepared = self._equations.prepared
         if prepared is None:
             return unit
-        found = np.empty((len(prepared.values), *unit.shape[1:]), unit.dtype)
-        for row, value in zip(found, prepared.forward([*unit]), strict=True):
-            row[...] = value
+        found = np.empty((*unit.shape[:-2], len(prepared.values), unit.shape[-1]), unit.dtype)
+        for j, value in enumerate(prepared.forward(_rows(unit))):
+            found[..., j, :] = value
         return found
 
     def prepare_back(self, unit: Array, gradient: Array) -> Array:
@@ -170,8 +170,8 @@ class WrittenCell(Cell):
         if prepared is None:
             return gradient
         found = np.empty_like(unit)
-        for row, value in zip(found, prepared.backward([*unit, *gradient]), strict=True):
-            row[...] = value
+        for m, value in enumerate(prepared.backward([*_rows(unit), *_rows(gradient)])):
+            found[..., m, :] = value
         return found
 
     def without_noise(self, rates: tuple[float, ...]) -> WrittenCell:
@@ -211,6 +211,11 @@ class WrittenCell(Cell):
         from fastrnn.cells.printing import describe
 
         return describe(self)
+
+
+def _rows(unit: Array) -> list[Array]:
+    """Those of the last axis but one."""
+    return [unit[..., m, :] for m in range(unit.shape[-2])]
 
 
 def _again(module: str, name: str) -> WrittenCell:
