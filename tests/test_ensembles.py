@@ -42,10 +42,11 @@ MODULES: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
     "reset_before_gru": (fastrnn.Recurrent, (cells.reset_before_gru,), {}),
     "layer_norm_lstm": (fastrnn.Recurrent, (cells.layer_norm_lstm,), {}),
     "min_gru": (fastrnn.Recurrent, (cells.min_gru,), {}),
+    "fast_grnn": (fastrnn.Recurrent, (cells.fast_grnn,), {}),
     "gal_lstm": (fastrnn.Recurrent, (cells.gal_lstm,), {"noise": 0.4}),
     "decaying": (fastrnn.Recurrent, (decaying,), {}),
 }
-ON_NUMBA = ("lstm", "lstm_projected", "gru", "peephole_lstm", "min_gru")  # which compiles long, and does not run all
+ON_NUMBA = ("lstm", "lstm_projected", "gru", "peephole_lstm", "min_gru")  # which compiles long
 kinds = pytest.mark.parametrize("kind", MODULES)
 kinds_of_backends = pytest.mark.parametrize(
     ("backend", "kind"),

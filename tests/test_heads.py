@@ -20,9 +20,17 @@ from fastrnn.backends import BACKENDS
 backends = pytest.mark.parametrize("backend", list(BACKENDS), indirect=True)
 CELLS = {
     cell.name: cell
-    for cell in (cells.slstm, cells.peephole_lstm, cells.reset_before_gru, cells.gal_lstm, cells.mgu, decaying)
+    for cell in (
+        cells.slstm,
+        cells.peephole_lstm,
+        cells.reset_before_gru,
+        cells.gal_lstm,
+        cells.fast_grnn,
+        cells.mgu,
+        decaying,
+    )
 }
-ON_NUMBA = ("slstm", "reset_before_gru")  # which runs no cells with values beside x
+ON_NUMBA = ("slstm", "reset_before_gru")  # which compiles long
 written = pytest.mark.parametrize(
     ("backend", "name"),
     [(backend, name) for backend in BACKENDS for name in (ON_NUMBA if backend == "numba" else CELLS)],
