@@ -228,8 +228,8 @@ class Written(NamedTuple):
 
     def backward(
         self, gates: Gates, state_prev: State, state: State, dstate: State
-    ) -> tuple[Array, Array, State, Array | None, Array | None]:
-        """As `rnn_tanh_backward`; and the gradients of the cell's own parameters by row (N, M, H), and m's (N, Q*H)."""
+    ) -> tuple[Array, Array, State, Array | None, Array | None, list[Array]]:
+        """As `rnn_tanh_backward`; and the gradients of the cell's own parameters by row (N, M, H), m's (N, Q*H), extras'."""
         equations, S = equations_of(self.cell), len(equations_of(self.cell).slots)
         known = self.known(gates, state_prev) | {Operand(Kind.GRADIENT, k): d for k, d in enumerate(dstate)}
 
@@ -260,6 +260,7 @@ class Written(NamedTuple):
             bypass,
             np.stack(own, axis=1) if own else None,
             np.concatenate(into_m, axis=1) if into_m else None,
+            of([Operand(Kind.EXTRA, e) for e in range(len(self.extra))]) if equations.of_extra else [],
         )
 
 
@@ -388,6 +389,7 @@ def backward(
     dx: Array | None = None,
     dweights: Weights | None = None,
     rows: int | None = None,
+    dextra: tuple[Array, ...] = (),
 ) -> tuple[Array | None, State, Weights]:
     """Differentiate `forward`: the exact gradients, by back-propagation through time.
 
@@ -408,6 +410,9 @@ def backward(
     rows
         How many rows the whole sequence has of which this is a part; None: this is all of it. Backends choose by it how
         they sum.
+    dextra
+        OUT (R, H) each, the gradients of what a written cell was given beside x, if it is one that gives them. Each may
+        be the array whose gradient it is to have, where nothing reads that.
 
     Returns
     -------
@@ -430,7 +435,9 @@ def backward(
             da_x[step], da_h[step], bypass = POINT_FUNCTIONS[cell.name][1](gates, before, after, (du, *others))
         else:
             written = written.at(step, tape.extra)
-            da_x[step], da_h[step], bypass, own, into_m = written.backward(gates, before, after, (du, *others))
+            da_x[step], da_h[step], bypass, own, into_m, of_extra = written.backward(gates, before, after, (du, *others))
+            for whole, part in zip(dextra, of_extra, strict=True):
+                whole[step] = part
             if own is not None:
                 d_own = d_own if d_own.size else np.empty((len(tape.x), *own.shape[1:]), own.dtype)
                 d_own[step] = own
@@ -482,6 +489,32 @@ def backward(
             if dweights.bias_hh is not None:
                 dweights.bias_hh[at : at + H] += of_gate.sum(0)
     return dx, carried, dweights
+
+
+def recall(
+    cell: Cell,
+    x: Array,
+    state: State,
+    weights: Weights,
+    y: Array,
+    u: Array | None,
+    batch_sizes: Array | None,
+    reverse: bool,
+    extra: tuple[Array, ...],
+) -> Tape:
+    """The tape of a written cell whose backward reads values beside x alone: see `fastrnn.ops.recall_linear`."""
+    steps = _steps(len(x) if batch_sizes is None else batch_sizes, len(state[0]), reverse)
+    rows, h_of_rows = x.reshape(-1, *(x.shape[-1:] if x.dtype.kind == "f" else ())), y.reshape(-1, y.shape[-1])
+    h, others = state[0].copy(), state[1:]
+    states, gates = [], []
+    for step in steps:
+        count = step.stop - step.start
+        rest = tuple([s[:count] for s in others])
+        states.append(((h[:count].copy(), *rest), (h_of_rows[step] if u is None else u[step], *rest)))
+        h[:count] = h_of_rows[step]
+        zeros = np.zeros((count, len(weights.ih) // len(cell.gates_ih)), weights.ih.dtype)
+        gates.append((zeros,) * len(equations_of(cell).slots))
+    return Tape(rows, x.shape, weights, steps, state, states, gates, extra)
 
 
 def gates(

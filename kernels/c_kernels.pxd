@@ -49,6 +49,7 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_AT_ROW
         FASTRNN_AT_SUM
         FASTRNN_AT_OWN
+        FASTRNN_AT_EXTRA_GRADIENT
         FASTRNN_ADD_ADD
         FASTRNN_SUB_MUL
         FASTRNN_MUL_MUL
@@ -87,7 +88,7 @@ cdef extern from "kernels.h" nogil:
         int x_gates[64]
         int h_gates[64]
         int m_gates[64]
-        int extras, registers, constant_count
+        int extras, registers, constant_count, extra_gradients
         const void *constants
         fastrnn_code forward, backward, inside, take, take_back, middle, middle_back
         const fastrnn_phase *phases
@@ -96,7 +97,7 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct fastrnn_extra:
         const void *at
-        ptrdiff_t width
+        ptrdiff_t width, row
         int of_sequence
 
     bint fastrnn_is_scan(const fastrnn_program *)
@@ -133,6 +134,7 @@ cdef extern from "kernels.h" nogil:
         void *dbias_ih
         void *dbias_hh
         void *dunit
+        const fastrnn_extra *dextras
         int dx_add, dweight_add
         void *carry
         void *dh

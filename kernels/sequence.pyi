@@ -47,6 +47,7 @@ def backward(
     dweights: Weights | None = None,
     rows: int | None = None,
     of_x: bool = True,
+    dextra: tuple[Array, ...] = (),
 ) -> tuple[Array | None, State, tuple[Array, Array, Array | None, Array | None, Array | None]]: ...
 def gates(
     cell: Cell, tape: Tape, *, num_threads: int = 1, rows: int | None = None, to: Array | None = None

@@ -30,6 +30,7 @@ from c_kernels cimport (
     FASTRNN_AT_BEFORE,
     FASTRNN_AT_CONSTANT,
     FASTRNN_AT_EXTRA,
+    FASTRNN_AT_EXTRA_GRADIENT,
     FASTRNN_AT_GRADIENT,
     FASTRNN_AT_MIDDLE,
     FASTRNN_AT_OWN,
@@ -328,6 +329,25 @@ cdef bint are_rows(object array, const Job *job, bint ragged, ptrdiff_t T) noexc
         and (ragged or T == 1 or N == 1 or given.strides[0] == N * given.strides[1]))
 
 
+cdef bint are_apart(object array, int typenum, ptrdiff_t rows, ptrdiff_t width) noexcept:
+    """Whether `array` is an aligned, native one of a type and shape whose rows are contiguous and do not overlap."""
+    if not cnp.PyArray_Check(array):
+        return False
+    cdef cnp.ndarray given = array
+    if cnp.PyArray_TYPE(given) != typenum or given.ndim != 2 or given.shape[0] != rows or given.shape[1] != width:
+        return False
+    if not (cnp.PyArray_ISALIGNED(given) and cnp.PyArray_ISNOTSWAPPED(given)):
+        return False
+    cdef ptrdiff_t itemsize = cnp.PyArray_ITEMSIZE(given)
+    return (width == 1 or given.strides[1] == itemsize) and (
+        rows <= 1 or given.strides[0] % itemsize == 0 and given.strides[0] >= width * itemsize)
+
+
+cdef inline ptrdiff_t row_of(cnp.ndarray array) noexcept:
+    """From row to row of an array that `are_apart`."""
+    return array.strides[0] // cnp.PyArray_ITEMSIZE(array) if array.shape[0] > 1 else array.shape[1]
+
+
 cdef bint weights_fit(ptrdiff_t x_gates, ptrdiff_t h_gates, ptrdiff_t parameters, weights) noexcept:
     """Whether the weights of a layer fit one another: `fastrnn.fits.check_weights`."""
     ih, hh, bias_ih, bias_hh, hr, unit = weights
@@ -406,6 +426,7 @@ cdef dict PLACES = {
     Kind.ROW: (FASTRNN_AT_ROW, FASTRNN_ROW_VALUES),
     Kind.SUM: (FASTRNN_AT_SUM, FASTRNN_SUMS),
     Kind.OWN: (FASTRNN_AT_OWN, FASTRNN_PARAMETERS),
+    Kind.EXTRA_GRADIENT: (FASTRNN_AT_EXTRA_GRADIENT, FASTRNN_EXTRAS),
 }
 
 
@@ -493,6 +514,7 @@ cdef class Compiled:
         p.slots, p.x_slots, p.h_slots, p.m_slots = program.slots, len(x_gates), len(h_gates), len(m_gates)
         p.states, p.parameters, p.gates, p.reads_h = program.states, program.units, gates, program.reads_h
         p.registers, p.constant_count, p.extras = program.registers, len(program.constants), len(program.extras)
+        p.extra_gradients = any([one.out.kind == Kind.EXTRA_GRADIENT for one in program.backward])
         all_phases = program.phases + program.phases_back
         rows_read = [
             sorted({operand.index for one in each.of_units for operand in one[1:] if operand.kind == Kind.ROW})
@@ -856,11 +878,32 @@ cdef Buffer describe_extras(fastrnn_layer *l, int typenum, cell, tuple extra):
     at = <fastrnn_extra *> memory.data
     for array, of_sequence in zip(extra, wanted):
         rows, width = l.batch if of_sequence else l.rows, array.shape[len(array.shape) - 1] if array.shape else 0
-        if width not in (1, l.hidden) or not is_array(array, typenum, 2, rows, width):
+        if width not in (1, l.hidden) or not are_apart(array, typenum, rows, width):
             raise ValueError("what the cell is given beside x does not fit the layer")
-        at.at, at.width, at.of_sequence = pointer(array), width, of_sequence
+        at.at, at.width, at.row, at.of_sequence = pointer(array), width, row_of(array), of_sequence
         at += 1
     l.extras = <fastrnn_extra *> memory.data
+    return memory
+
+
+cdef Buffer describe_dextras(fastrnn_layer *l, int typenum, tuple dextra):
+    """Make backward write the gradients of what the cell is given beside x; as `describe_extras`."""
+    cdef int wanted = l.program.extras if l.program != NULL and l.program.extra_gradients else 0
+    cdef fastrnn_extra *at
+    cdef Buffer memory
+    if len(dextra) != wanted:
+        raise ValueError(f"backward is given {len(dextra)} arrays for gradients of values beside x; expected {wanted}")
+    l.dextras = NULL
+    if not wanted:
+        return None
+    memory = Buffer(wanted * sizeof(fastrnn_extra))
+    at = <fastrnn_extra *> memory.data
+    for array in dextra:
+        if not are_apart(array, typenum, l.rows, l.hidden) or not array.flags.writeable:
+            raise ValueError("an array for the gradient of a value beside x does not fit the layer")
+        at.at, at.width, at.row, at.of_sequence = pointer(array), l.hidden, row_of(array), False
+        at += 1
+    l.dextras = <fastrnn_extra *> memory.data
     return memory
 
 
@@ -2012,13 +2055,17 @@ cdef int gradients_fit(const Job *job, cnp.ndarray x, weights, dy, tuple dstate,
     return 0
 
 
-def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweights=None, rows=None, bint of_x=True):
+def backward(
+    cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweights=None, rows=None, bint of_x=True,
+    tuple dextra=()
+):
     """`fastrnn.reference.backward` on the C kernels; dx is None unless `of_x`. Overwrites the tape: it serves once."""
     cdef Job job = tape.job
     cdef fastrnn_layer *l = &job.layer
     cdef cnp.ndarray weight_ih = tape.weights[0], h_0 = tape.h_0, x = tape.x
     look_again(&job, cell, tape)
     gradients_fit(&job, x, tape.weights, dy, dstate, dx, dweights)
+    cdef Buffer dextras = describe_dextras(l, job.typenum, dextra)
     cdef int typenum = job.typenum
     cdef ptrdiff_t k, others = job.others
     l.dy = pointer(dy)
@@ -2054,7 +2101,7 @@ def backward(cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweig
         pointer(dweight_ih), pointer(dweight_hh), pointer(dbias_ih), pointer(dbias_hh), pointer(dunit))
 
     share(&job, num_threads)
-    held = None if job.brief else (hold(dy), [hold(d) for d in dstate])
+    held = None if job.brief else (hold(dy), [hold(d) for d in dstate], [hold(d) for d in dextra])
     cdef size_t row = round_up(l.hidden, job.lanes) * job.itemsize, packed_row = l.hidden * job.itemsize
     # of carry: the part of dh that goes around the product, and the gradients of the other states; a built-in cell has one
     cdef size_t carry_row = row * (1 if l.program == NULL else 1 + others), first = 0 if l.program == NULL else row

@@ -53,6 +53,7 @@ class Equations:
     gradients: Mapping[Operand, Node]  # of sums, states before and parameters, from those of states and of the middle
     taken_gradients: Mapping[Operand, Node]  # of h and parameters, from that of what is taken
     shown: tuple[Node, ...]  # what trace shows of each gate
+    of_extra: bool = False  # whether `gradients` has those of what is given beside x
 
     def run(
         self,
@@ -329,6 +330,20 @@ def cell(
     return define
 
 
+def derived_cell(
+    function: Callable[..., Any],
+    gates: tuple[str, ...],
+    states: tuple[str, ...],
+    apart: tuple[str, ...],
+    extra: tuple[str, ...],
+    of_extra: bool,
+) -> WrittenCell:
+    """A cell of values beside x, as `cell` makes it; `of_extra`, its backward program gives their gradients, too."""
+    none: tuple[str, ...] = ()
+    named = {"gates": gates, "states": states, "from_x": none, "from_h": none, "apart": apart, "extra": extra}
+    return _Definition(function, named, {}, (), of_extra).cell()
+
+
 def _names(option: str, names: Any) -> tuple[str, ...]:
     if isinstance(names, str):
         names = names.split()
@@ -478,8 +493,9 @@ class _Definition:
         named: Mapping[str, tuple[str, ...]],
         initial: Mapping[str, float | None],
         noise: tuple[Noise, ...],
+        of_extra: bool = False,
     ) -> None:
-        self.function = function
+        self.function, self.of_extra = function, of_extra
         self.gates, self.states, self.parameters = named["gates"], named["states"], tuple(initial)
         self.x_only, self.h_only, self.apart = named["from_x"], named["from_h"], named["apart"]
         self.initial, self.extra, self.noise = dict(initial), named["extra"], noise
@@ -561,7 +577,7 @@ class _Definition:
         if middle is not None:
             first = {operand: found.get(operand, graph.number(0.0)) for operand in self._middle_slots(of_middle)}
             found = gradient_of([*seeds, (middle, graph.leaf(Operand(Kind.MIDDLE, 0)))]) | first
-        found = {operand: node for operand, node in found.items() if operand.kind is not Kind.EXTRA}
+        found = {operand: node for operand, node in found.items() if self.of_extra or operand.kind is not Kind.EXTRA}
         into_h = {} if taken is None else gradient_of([(taken, graph.leaf(Operand(Kind.TAKEN, 0)))])
         shown = [self._shown(traced, name) for name in self.gates]
         equations = Equations(
@@ -583,6 +599,7 @@ class _Definition:
             {operand: graph.lowered(node) for operand, node in found.items()},
             {operand: graph.lowered(node) for operand, node in into_h.items() if operand.kind is not Kind.EXTRA},
             tuple(map(graph.lowered, shown)),
+            self.of_extra,
         )
         writer = _Writer(self, equations)
         has_means = any(node.op is Across.MEAN for node in reachable(equations.after))
@@ -732,6 +749,9 @@ class _Writer:
         back = [(at, e.gradients.get(at, zero)) for at in slot[Q:]] + own
         for k in range(0 if reads_h else 1, len(d.states)):
             back.append((Operand(Kind.GRADIENT, k), e.gradients.get(Operand(Kind.BEFORE, k), zero)))
+        for k in range(len(d.extra) if e.of_extra else 0):
+            gradient = e.gradients.get(Operand(Kind.EXTRA, k), zero)
+            back.append((Operand(Kind.EXTRA_GRADIENT, k), gradient))
         first_back = [(at, e.gradients[at]) for at in slot[:Q]]
 
         known_after = {node: Operand(Kind.AFTER, k) for k, node in enumerate(e.after) if k and node.op is not None}

@@ -25,10 +25,11 @@ Slots come in blocks of four. The values of a unit that all programs see are
     SHOWN g     inside: what is to be shown of gate g
     MIDDLE 0    see below
     TAKEN 0       see below
-    EXTRA e     what the row is given beside x: read-only, and not differentiated
+    EXTRA e     what the row is given beside x: read-only
     ROW i       in phases: a value of the row, the same for all units
     SUM j       in phases: sum j of its row, to which the unit adds: SUM j := SUM j + a, or + a + b
     OWN m       in phases, backward: likewise the gradient of the cell's own parameter m
+    EXTRA_GRADIENT e  backward, of cells that give it: to be written, the gradient of EXTRA e
 
 A cell may have a second recurrent product, of a middle value m (N, H) that is made of sums and states, in place of h:
 GRU's r * h as in the paper. The gates it feeds are x's too, and have the first slots. Then a step runs the middle
@@ -72,6 +73,7 @@ class Kind(IntEnum):
     ROW = 11
     SUM = 12
     OWN = 13
+    EXTRA_GRADIENT = 14
 
 
 class Operand(NamedTuple):

@@ -53,7 +53,7 @@ enum {
     FASTRNN_GROUP_UNITS = 4,                        /* unit vectors of a group, at the most */
     FASTRNN_GROUP_BLOCKS = FASTRNN_UNIT_SLOTS * FASTRNN_GROUP_UNITS / 4, /* and its blocks */
     FASTRNN_STATES = 8,                             /* states of a program */
-    FASTRNN_EXTRAS = 8,                             /* values that are given beside x */
+    FASTRNN_EXTRAS = 16,                            /* values that are given beside x */
     FASTRNN_CONSTANTS = 32,
     FASTRNN_REGISTERS = 32,
     FASTRNN_PARAMETERS = 32,                        /* of a program, M */
@@ -76,7 +76,8 @@ enum {
     FASTRNN_AT_ROW = FASTRNN_AT_REGISTER + FASTRNN_REGISTERS,
     FASTRNN_AT_SUM = FASTRNN_AT_ROW + FASTRNN_ROW_VALUES,
     FASTRNN_AT_OWN = FASTRNN_AT_SUM + FASTRNN_SUMS,
-    FASTRNN_PLACES = FASTRNN_AT_OWN + FASTRNN_PARAMETERS,
+    FASTRNN_AT_EXTRA_GRADIENT = FASTRNN_AT_OWN + FASTRNN_PARAMETERS,
+    FASTRNN_PLACES = FASTRNN_AT_EXTRA_GRADIENT + FASTRNN_EXTRAS,
 };
 
 typedef struct {
@@ -101,6 +102,7 @@ typedef struct {
     int x_gates[4 * FASTRNN_GROUP_BLOCKS]; /* blocks of the weights, by vector of the group's slots that are fed */
     int h_gates[4 * FASTRNN_GROUP_BLOCKS], m_gates[4 * FASTRNN_GROUP_BLOCKS];
     int extras, registers, constant_count;
+    int extra_gradients;            /* whether backward gives those of all extras */
     const void *constants;          /* [constant][units][L], aligned to 64 bytes */
     fastrnn_code forward, backward, inside;
     fastrnn_code take, take_back; /* of h what the recurrent product takes, and back; take is empty if that is h itself */
@@ -114,10 +116,11 @@ typedef struct {
 /* Whether a program has no recurrent product: its units have nothing to do with one another. */
 static inline int fastrnn_is_scan(const fastrnn_program *p) { return !p->h_slots && !p->m_slots; }
 
-/* What a program is given beside x, by row or by sequence: one value for all units, or one for each. */
+/* What a program is given beside x, by row or by sequence: one value for all units, or one for each; or its gradient. */
 typedef struct {
-    const void *at;  /* IN    (R, W), or by sequence (N, W) */
+    const void *at;  /* IN    (R, W), or by sequence (N, W); OUT of a gradient (R, H) */
     ptrdiff_t width; /* W: 1 or H */
+    ptrdiff_t row;   /* from row to row */
     int of_sequence; /* whether all steps of a sequence have the same */
 } fastrnn_extra;
 
@@ -166,6 +169,7 @@ typedef struct {
     void *dweight_ih, *dweight_hh;       /* OUT   shapes of the weights */
     void *dbias_ih, *dbias_hh;           /* OUT   or NULL */
     void *dunit;                         /* OUT   (M, H), of a program */
+    const fastrnn_extra *dextras;        /* OUT   of a program that gives them, the gradients of its extras */
     int dx_add, dweight_add;             /* whether dx, and the gradients of weights and biases, are added to: INOUT */
     void *carry;                         /* INOUT (N, C): lstm dc, gru the part of dh that bypasses the product; of a
                                             program (N, K, C): that part, which becomes dh, then the gradients of the other
