@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 from fastrnn.checks import check_choice, shown
 from fastrnn.rows import as_flags
 from fastrnn.steps import Ragged
+from fastrnn.torch import second
 from fastrnn.torch.operator import DTYPES, Written, is_traced, layer, run_uncompiled, skip_code, why_no_tapes
 
 __all__ = ["GRU", "LSTM", "RNN", "Layers", "why_never", "why_not_here", "why_not_transformed"]
@@ -303,7 +304,7 @@ def why_not_here() -> str | None:
     compiling = torch.compiler.is_compiling()
     if (compiling or torch._C._get_tracing_state() is not None) and torch.onnx.is_in_onnx_export():
         return ONNX
-    return (None if compiling else why_not_transformed()) or why_no_tapes()
+    return (None if compiling else second.why_not_forward()) or why_no_tapes()
 
 
 def why_not_transformed() -> str | None:
