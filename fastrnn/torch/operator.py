@@ -520,7 +520,7 @@ class _Layer(torch.autograd.Function):
             )
         if torch.is_grad_enabled():
             gradients = _recorded_backward(
-                ctx.fresh, x, batch_sizes, state, weights, dy, dstate_n, ctx.cell, ctx.warn
+                ctx.fresh, x, batch_sizes, state, weights, dy, dstate_n, ctx.cell, ctx.warn, ctx.needs_input_grad[3]
             )
         elif is_traced():
             gradients = torch.ops.fastrnn.layer_backward(
@@ -570,6 +570,7 @@ def _recorded_backward(
     dstate_n: Sequence[Tensor | None],
     cell: str,
     warn: Callable[[str], None],
+    of_x: bool,
 ) -> Gradients:
     """`_backward` as a function that can be differentiated; `fresh` are the problem and its tapes, if they are there."""
     if is_traced() or _are_batched(dy, *dstate_n):
@@ -580,7 +581,7 @@ def _recorded_backward(
     memory = second.Memory()
     with contextlib.suppress(IndexError):
         memory.fill(*fresh.pop())
-    return second.backward(memory, x, batch_sizes, state, weights, dy, dstate_n, cell, warn)
+    return second.backward(memory, x, batch_sizes, state, weights, dy, dstate_n, cell, warn, of_x)
 
 
 def _torchs_backward(
@@ -712,7 +713,7 @@ def _backward_of_operator(ctx: Any, dy: Tensor | None, dstate_n: Sequence[Tensor
     recorded = torch.is_grad_enabled()
     if recorded:
         dx, dstate_0, dweights = _recorded_backward(
-            [], x, batch_sizes, state, weights, dy, dstate_n, ctx.cell, _warn_of_operator
+            [], x, batch_sizes, state, weights, dy, dstate_n, ctx.cell, _warn_of_operator, ctx.needs_input_grad[0]
         )
     elif _are_batched(dy, *dstate_n):
         _warn_of_operator(BATCHED)

@@ -45,6 +45,13 @@ class Call(NamedTuple):
     warn: Callable[[str], None]
     states: int
     weights: int  # how many tensors
+    of_x: bool = True  # whether its gradient is wanted
+    of_any: bool = True  # or that of a state or weight
+
+    def of(self, ctx: Any) -> Call:
+        """What a context of autograd wants gradients of, of x and what follows it."""
+        x, _, *others = ctx.needs_input_grad[2 : 4 + self.states + self.weights]
+        return self._replace(of_x=x, of_any=x or any(others))
 
     def split(self, tensors: Sequence[Any]) -> tuple[Any, Any, Any]:
         """States, weights, and what follows."""
@@ -144,6 +151,11 @@ class _Pushed:
         return [[part, *[None if d is None else d[at] for d in dstate_n]] for at, part in enumerate(parts)]
 
 
+def _as_wanted(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
+    """The gradients that are, None for others: autograd takes none of what was no tensor."""
+    return tuple([its if wanted else None for its, wanted in zip(gradients, ctx.needs_input_grad, strict=True)])
+
+
 # ---- functions of autograd; all begin with (call, memory, x, batch_sizes, *states, *weights)
 
 
@@ -177,7 +189,7 @@ class Layer(_Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        dx, *others = Backward.apply(ctx.call, ctx.memory, *ctx.saved_tensors, *gradients)
+        dx, *others = Backward.apply(ctx.call.of(ctx), ctx.memory, *ctx.saved_tensors, *gradients)
         return None, None, dx, None, *others
 
     @staticmethod
@@ -192,13 +204,13 @@ class Backward(_Function):
     def forward(call: Call, memory: Memory, x: Tensor, batch_sizes: Tensor | None, *tensors: Any) -> Any:
         problem, tapes = memory.take(lambda: call.problem(x, batch_sizes, tensors))
         dy, *dstate_n = call.split(tensors)[2]
-        dx, dstate_0, dweights = problem.gradients(tapes, dy, dstate_n)
+        dx, dstate_0, dweights = problem.gradients(tapes, dy, dstate_n, call.of_x)
         return dx, *dstate_0, *dweights
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
-        dx, *others = Second.apply(ctx.call, ctx.memory, *ctx.saved_tensors, *cotangents)
-        return None, None, dx, None, *others
+        dx, *others = Second.apply(ctx.call.of(ctx), ctx.memory, *ctx.saved_tensors, *cotangents)
+        return _as_wanted(ctx, None, None, dx, None, *others)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -218,11 +230,10 @@ class Forward(_Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         x, batch_sizes, *tensors = ctx.saved_tensors
         state, weights, tangents = ctx.call.split(tensors)
-        given = (ctx.call, ctx.memory, x, batch_sizes, *state, *weights, *gradients)
+        given = (ctx.call.of(ctx), ctx.memory, x, batch_sizes, *state, *weights, *gradients)
         dx, *others = Second.apply(*given, *tangents)
-        of_tangents = Backward.apply(*given)
-        found = (None, None, dx, None, *others[: len(state) + len(weights)], *of_tangents)
-        return tuple([its if wanted else None for its, wanted in zip(found, ctx.needs_input_grad, strict=True)])
+        of_tangents = Backward.apply(ctx.call, *given[1:])
+        return _as_wanted(ctx, None, None, dx, None, *others[: len(state) + len(weights)], *of_tangents)
 
 
 class Second(_Function):
@@ -233,13 +244,16 @@ class Second(_Function):
         rest = call.split(tensors)[2]
         outer, (of_dx, *of_others) = rest[: 1 + call.states], rest[1 + call.states :]
         problem, points = memory.points(lambda backend: call.problem(x, batch_sizes, tensors, backend))
-        pushed = _Pushed(problem, points, (of_dx, *call.split(of_others)[:2]), again=True)
-        return *pushed.adjoint(outer, None, of_x=True), *pushed.outputs()
+        pushed = _Pushed(problem, points, (of_dx, *call.split(of_others)[:2]), again=call.of_any)
+        of_outer = pushed.outputs()
+        if not call.of_any:
+            return *[None] * (1 + call.states + call.weights), *of_outer
+        return *pushed.adjoint(outer, None, call.of_x), *of_outer
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         dx, *others = _pull(*_by_torch(ctx, _pull), gradients)
-        return None, None, dx, None, *others
+        return _as_wanted(ctx, None, None, dx, None, *others)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -261,7 +275,7 @@ class Tangent(_Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         dx, *others = _pull(*_by_torch(ctx, _push), gradients)
-        return None, None, dx, None, *others
+        return _as_wanted(ctx, None, None, dx, None, *others)
 
 
 # ---- third derivatives, by torch's own layer
@@ -320,9 +334,10 @@ def backward(
     dstate_n: Sequence[Tensor | None],
     cell: str,
     warn: Callable[[str], None],
+    of_x: bool,
 ) -> operator.Gradients:
-    """The backward of a layer, to be differentiated in turn."""
-    call = Call(cell, warn, len(state), len(weights))
+    """The backward of a layer, to be differentiated in turn; without the gradient of x unless `of_x`."""
+    call = Call(cell, warn, len(state), len(weights), of_x)
     dx, *others = Backward.apply(call, memory, x, batch_sizes, *state, *weights, dy, *dstate_n)
     return dx, others[: len(state)], others[len(state) :]
 
