@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,13 +68,13 @@ class Point:
         reason = getattr(backend, "why_not_program", None)
         self.backend = load("numpy") if reason and reason(tangent_cell(cell.name, True)) else backend
         self.rows = y.reshape(-1, y.shape[-1])  # (R, P)
-        self._links = _links(len(self.rows), len(state[0]), batch_sizes, reverse)
+        self.links = Links.of(len(self.rows), len(state[0]), batch_sizes, reverse)
         assert weights.hh is not None
         self.hh = weights.hh
         self.u: Array | None = None  # (R, H), what a projection takes
         if cell.name == "lstm":
             i, f, g, o, c = gates
-            k = np.tanh(c)
+            k = np.tanh(c, out=ops.empty(self.backend, c.shape, c.dtype))
             self.values: tuple[Array, ...] = i, f, g, o, self.before(c, state[1]), k
             self.u = None if weights.hr is None else o * k
         elif cell.name == "gru":
@@ -85,86 +85,80 @@ class Point:
         else:
             self.values = (self.rows,)
 
-    def multiply(self, a: Array, b: Array, bias: Array | None = None) -> Array:
-        """a b, on the kernels if there are such for it."""
+    def multiply(
+        self, a: Array, b: Array, bias: Array | None = None, out: Array | None = None, add: bool = False
+    ) -> Array:
+        """a b + bias, on the kernels if there are such for it; put into `out`, or added to that."""
         if hasattr(self.backend, "multiply"):
-            product: Array = self.backend.multiply(a, b, bias, num_threads=self.num_threads)
+            product: Array = self.backend.multiply(a, b, bias, num_threads=self.num_threads, out=out, add=add)
             return product
-        return a @ b if bias is None else a @ b + bias
+        product = a @ b if bias is None else a @ b + bias
+        if out is None:
+            return product
+        out[...] = out + product if add else product
+        return out
 
     def before(self, rows: Array, initial: Array) -> Array:
         """What states of all rows were before each, given the initial ones."""
         found = ops.empty(self.backend, rows.shape, rows.dtype)
-        carried, begun = self._links
-        for to, source in carried:
+        for to, source in self.links.carried:
             found[to] = rows[source]
-        for to, sequences in begun:
+        for to, sequences in self.links.begun:
             found[to] = initial[sequences]
         return found
 
     def back(self, drows: Array) -> tuple[Array, Array]:
         """The gradients of `rows` and `initial` from that of what `before` returned."""
-        of_rows = np.zeros(drows.shape, drows.dtype)
+        of_rows = ops.empty(self.backend, drows.shape, drows.dtype)
         of_initial = np.zeros((len(self.state[0]), drows.shape[1]), drows.dtype)
-        carried, begun = self._links
-        for to, source in carried:
+        for rows, _ in self.links.ended:
+            of_rows[rows] = 0
+        for to, source in self.links.carried:
             of_rows[source] = drows[to]
-        for to, sequences in begun:
+        for to, sequences in self.links.begun:
             of_initial[sequences] = drows[to]
         return of_rows, of_initial
 
-    def last(self) -> tuple[Array, Array]:
-        """The sequences that have a step, and the row of the last one that each of them takes."""
-        followed, N = np.zeros(len(self.rows), bool), len(self.state[0])
-        at = np.empty(len(self.rows), np.intp)  # the sequence of each row
-        carried, begun = self._links
-        for _, source in carried:
-            followed[source] = True
-        counts = [N] * (len(self.rows) // max(N, 1)) if self.batch_sizes is None else self.batch_sizes.tolist()
-        at[:] = [n for count in counts for n in range(count)]
-        rows = np.flatnonzero(~followed)
-        return at[rows], rows
-
-    def summed(self, weights: Weights) -> tuple[Array | None, Array | None]:
-        """weight_ih and weight_hh, or tangents of them, by sum: (S*H, I) and (S*H, P), zero where a sum has none."""
+    def blocks(self, weight: Array, wanted: Sequence[int]) -> Array:
+        """Some blocks of a weight's rows, (H, K) each, in an order."""
         H = len(self.weights.ih) // len(self.cell.gates)
-        sums = TANGENTS[self.cell.name].sums
-        found: list[Array | None] = []
-        for weight, part in ((weights.ih, 1), (weights.hh, 2)):
-            if weight is None or all(its[part] == at for at, its in enumerate(sums)):
-                found.append(weight)
-                continue
-            whole = np.zeros((len(sums) * H, weight.shape[1]), weight.dtype)
-            for at, its in enumerate(sums):
-                block: Any = its[part]
-                if block is not None:
-                    whole[at * H : (at + 1) * H] = weight[block * H : (block + 1) * H]
-            found.append(whole)
-        return found[0], found[1]
+        if list(wanted) == list(range(len(wanted))):
+            return weight[: len(wanted) * H]
+        return np.concatenate([weight[k * H : (k + 1) * H] for k in wanted])
 
 
-def _links(
-    R: int, N: int, batch_sizes: Array | None, reverse: bool
-) -> tuple[list[tuple[slice, slice]], list[tuple[slice, slice]]]:
-    """Which rows follow which, and which begin with the initial states of which sequences."""
-    if batch_sizes is None:
+class Links(NamedTuple):
+    """Which rows follow which, as the steps go."""
+
+    carried: list[tuple[slice, slice]]  # rows, and those of the step before
+    begun: list[tuple[slice, slice]]  # rows, and the sequences whose first ones they are
+    ended: list[tuple[slice, slice]]  # and whose last ones
+
+    @classmethod
+    def of(cls, R: int, N: int, batch_sizes: Array | None, reverse: bool) -> Links:
+        """Those of R rows of N sequences, of `batch_sizes` where their lengths differ."""
         if R == 0:
-            return [], []
-        later, sooner = slice(N, R), slice(0, R - N)
-        if reverse:
-            return [(sooner, later)], [(slice(R - N, R), slice(0, N))]
-        return [(later, sooner)], [(slice(0, N), slice(0, N))]
-    counts = batch_sizes.tolist()
-    firsts = np.concatenate([[0], np.cumsum(batch_sizes)]).tolist()
-    carried, begun = [], []
-    for step, count in enumerate(counts):
-        at, before = firsts[step], step + 1 if reverse else step - 1
-        common = min(count, counts[before]) if 0 <= before < len(counts) else 0
-        if common:
-            carried.append((slice(at, at + common), slice(firsts[before], firsts[before] + common)))
-        if common < count:
-            begun.append((slice(at + common, at + count), slice(common, count)))
-    return carried, begun
+            return cls([], [], [])
+        if batch_sizes is None:
+            first, last, every = slice(0, N), slice(R - N, R), slice(0, N)
+            sooner, later = slice(0, R - N), slice(N, R)
+            if reverse:
+                return cls([(sooner, later)], [(last, every)], [(first, every)])
+            return cls([(later, sooner)], [(first, every)], [(last, every)])
+        counts = batch_sizes.tolist()
+        firsts = np.concatenate([[0], np.cumsum(batch_sizes)]).tolist()
+        links = cls([], [], [])
+        for step, count in enumerate(counts):
+            at, (before, after) = firsts[step], (step + 1, step - 1) if reverse else (step - 1, step + 1)
+            common = min(count, counts[before]) if 0 <= before < len(counts) else 0
+            followed = min(count, counts[after]) if 0 <= after < len(counts) else 0
+            if common:
+                links.carried.append((slice(at, at + common), slice(firsts[before], firsts[before] + common)))
+            if common < count:
+                links.begun.append((slice(at + common, at + count), slice(common, count)))
+            if followed < count:
+                links.ended.append((slice(at + followed, at + count), slice(followed, count)))
+        return links
 
 
 class Tangent:
@@ -200,12 +194,11 @@ class Tangent:
         # In the fields of Weights, of which ih may be None, too.
         ih, hh, bias_ih, bias_hh, self._hr, _ = self._weights = weights
         H = len(its.ih) // len(point.cell.gates)
-        S = len(TANGENTS[point.cell.name].sums)
+        self._equations = TANGENTS[point.cell.name]
+        S = len(self._equations.sums)
         self._sums: Array | None = None  # (R, S*H), what goes into them besides; then their gradients
-        self._summed = point.summed(Weights(ih, hh))  # type: ignore[arg-type]  # as Weights' fields
-        self._h_prev: Array | None = None
         if ih is not None or hh is not None or self._hr is not None:
-            self._sums = self._of_weights(R=len(point.rows), columns=S * H)
+            self._sums = self._of_weights()
         if bias_ih is not None or bias_hh is not None:
             bias_ih, bias_hh = (
                 np.zeros(len(w), dtype) if b is None else b for b, w in ((bias_ih, its.ih), (bias_hh, point.hh))
@@ -229,34 +222,40 @@ class Tangent:
         self.y, self.state_n = y, state_n
         if self._hr is not None:  # h' = W_hr u' + W_hr' u
             self.y = y + self._projected.reshape(y.shape)
-            sequences, rows = point.last()
             h_n = state_n[0].copy()
-            h_n[sequences] += self._projected[rows]
+            for rows, sequences in point.links.ended:
+                h_n[sequences] += self._projected[rows]
             self.state_n = (h_n, *state_n[1:])
 
-    def _of_weights(self, R: int, columns: int) -> Array:
+    def _of_weights(self) -> Array:
         """What the sums have from tangents of weights: W_x' x_t + W_h' h_{t-1}, and what W_hr' gives h_{t-1}'."""
-        point, (ih, hh) = self._point, self._summed
-        factors: list[tuple[Array, Array]] = []
-        found: Array | None = None
-        if ih is not None and point.x.dtype.kind != "f":
-            found = np.ascontiguousarray(ih.T)[point.x.reshape(-1)]
-        elif ih is not None:
-            factors.append((point.x.reshape(R, -1), ih))
+        point, (ih, hh, *_) = self._point, self._weights
+        H, S = len(point.weights.ih) // len(point.cell.gates), len(self._equations.sums)
+        found = ops.empty(point.backend, (len(point.rows), S * H), point.rows.dtype)
+        of_x, of_h = self._columns(found)
+        if ih is None:
+            found[...] = 0
+        else:
+            found[:, of_x.shape[1] :] = 0
+            weight = point.blocks(ih, self._equations.of_x)
+            if point.x.dtype.kind == "f":
+                point.multiply(point.x.reshape(len(found), -1), weight.T, out=of_x)
+            else:
+                of_x[...] = weight.T[point.x.reshape(-1)]
         if hh is not None:
-            self._h_prev = point.before(point.rows, point.state[0])
-            factors.append((self._h_prev, hh))
+            h_prev = point.before(point.rows, point.state[0])
+            point.multiply(h_prev, point.blocks(hh, self._equations.of_h).T, out=of_h, add=True)
         if self._hr is not None:
             assert point.u is not None
             self._projected = point.multiply(point.u, self._hr.T)
             self._projected_prev = point.before(self._projected, np.zeros_like(point.state[0]))
-            factors.append((self._projected_prev, point.hh))  # only LSTMs have it, whose sums are the blocks
-        if factors:
-            a, b = factors[0] if len(factors) == 1 else (np.concatenate(each, 1) for each in zip(*factors, strict=True))
-            product = point.multiply(a, b.T)
-            found = product if found is None else found + product
-        assert found is not None and found.shape == (R, columns)
+            point.multiply(self._projected_prev, point.hh.T, out=of_h, add=True)  # only LSTMs have it
         return found
+
+    def _columns(self, sums: Array) -> tuple[Array, Array]:
+        """Of all sums (R, S*H) those that x feeds, and those that h feeds."""
+        H, S = len(self._point.weights.ih) // len(self._point.cell.gates), len(self._equations.sums)
+        return sums[:, : len(self._equations.of_x) * H], sums[:, (S - len(self._equations.of_h)) * H :]
 
     def adjoint(
         self,
@@ -285,9 +284,10 @@ class Tangent:
         point, weights = self._point, self._point.weights
         tape, self._tape = self._tape, None
         assert tape is not None
-        H, S = len(weights.ih) // len(point.cell.gates), len(TANGENTS[point.cell.name].sums)
+        H, S = len(weights.ih) // len(point.cell.gates), len(self._equations.sums)
         R, P, sums = len(point.rows), point.rows.shape[1], self._sums
-        gradients = [ops.empty(point.backend, value.shape, value.dtype) for value in point.values]
+        columns = ops.empty(point.backend, (R, len(point.values) * H), weights.ih.dtype)
+        gradients = [columns[:, k * H : (k + 1) * H] for k in range(len(point.values))]
         of_sums = [] if sums is None else [sums[:, k * H : (k + 1) * H] for k in range(S)]
         _, _, found = ops.backward(tape, dy, tuple(dstate_n), of_x=False, dextra=(*gradients, *of_sums))
         first = Weights._make([None if f is None else f for f in found])  # type: ignore[arg-type]
@@ -295,14 +295,12 @@ class Tangent:
         dx: Array | None = None
         dh: Array | None = None  # (R, P), what joins in into h_{t-1}
         if sums is not None:
-            ih, hh = self._summed
-            wanted = [w for w, want in ((ih, of_x and point.x.dtype.kind == "f"), (hh, True)) if want and w is not None]
-            if wanted:
-                product = point.multiply(sums, wanted[0] if len(wanted) == 1 else np.concatenate(wanted, 1))
-                if wanted[0] is ih:
-                    dx = np.ascontiguousarray(product[:, : ih.shape[1]]).reshape(point.x.shape)
-                if hh is not None:
-                    dh = product[:, -P:]
+            ih, hh = self._weights[:2]
+            of_inputs, of_h = self._columns(sums)
+            if ih is not None and of_x and point.x.dtype.kind == "f":
+                dx = point.multiply(of_inputs, point.blocks(ih, self._equations.of_x)).reshape(point.x.shape)
+            if hh is not None:
+                dh = point.multiply(of_h, point.blocks(hh, self._equations.of_h))
         more: tuple[Array, ...] = ()
         if self._hr is not None:
             assert sums is not None
@@ -310,8 +308,8 @@ class Tangent:
             if dy is not None:
                 dprojected += dy.reshape(R, P)
             if dstate_n[0] is not None:
-                sequences, rows = point.last()
-                dprojected[rows] += dstate_n[0][sequences]
+                for rows, sequences in point.links.ended:
+                    dprojected[rows] += dstate_n[0][sequences]
             more = (point.multiply(dprojected, self._hr),)
             first.hh[...] += point.multiply(np.ascontiguousarray(sums.T), self._projected_prev)  # type: ignore[index]
         dweights = Weights._make(None if w is None else np.zeros_like(w) for w in weights)

@@ -105,7 +105,15 @@ def adam(
     rate: float,
     kept: float,
 ) -> bool: ...
-def multiply(a: Array, b: Array, bias: Array | None = None, *, num_threads: int = 1) -> Array: ...
+def multiply(
+    a: Array,
+    b: Array,
+    bias: Array | None = None,
+    *,
+    num_threads: int = 1,
+    out: Array | None = None,
+    add: bool = False,
+) -> Array: ...
 
 TWO_AT_ONCE: dict[tuple[int, int, int], int]  # operations that are one instruction, for tests
 

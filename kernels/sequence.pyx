@@ -2253,14 +2253,17 @@ cdef bint product_fits(cnp.ndarray a, cnp.ndarray b, bias) noexcept:
         and (bias is None or is_array(bias, typenum, 1, b.shape[1])))
 
 
-def multiply(cnp.ndarray a, cnp.ndarray b, bias=None, *, num_threads=1):
-    """Return a @ b + bias for a (R, K), b (K, C) and bias (C,), of any strides but one of b's is an element."""
+def multiply(cnp.ndarray a, cnp.ndarray b, bias=None, *, num_threads=1, out=None, bint add=False):
+    """Return a @ b + bias for a (R, K), b (K, C) and bias (C,), of any strides but one of b's is an element.
+
+    It is put into `out`, if given, whose rows may lie apart, or with `add` added to that, without a bias.
+    """
     cdef Multiplication job
     memset(&job, 0, sizeof(job))
     if not product_fits(a, b, bias):
         check_product(a, b, bias)  # which says what does not fit
         raise ValueError("the factors of a product do not fit one another")
-    held = hold(a), hold(b), hold(bias)
+    held = hold(a), hold(b), hold(bias), hold(out)
     cdef fastrnn_product *m = &job.product
     cdef int typenum = cnp.PyArray_TYPE(a), itemsize = itemsize_of(typenum)
     job.kernels = kernels_of(typenum)
@@ -2269,8 +2272,11 @@ def multiply(cnp.ndarray a, cnp.ndarray b, bias=None, *, num_threads=1):
     m.b_k, m.b_column = b.strides[0] // itemsize, b.strides[1] // itemsize
     m.a, m.b, m.bias = cnp.PyArray_DATA(a), cnp.PyArray_DATA(b), pointer(bias)
     cdef cnp.npy_intp *shape = [m.rows, m.columns]
-    cdef cnp.ndarray out = empty(2, shape, typenum)
-    m.out, m.out_row = cnp.PyArray_DATA(out), m.columns
+    if out is None:
+        out, add = empty(2, shape, typenum), False
+    elif not are_apart(out, typenum, m.rows, m.columns) or not out.flags.writeable or (add and bias is not None):
+        raise ValueError(f"out does not fit a product of the shape {(m.rows, m.columns)}")
+    m.out, m.out_row, m.add = pointer(out), row_of(out), add
     cdef ptrdiff_t width = 4 * job.kernels.lanes
     job.panels = round_up(m.columns, width) // width
     cdef Buffer panels = Buffer(itemsize * job.panels * m.K * width)

@@ -338,10 +338,13 @@ def derived_cell(
     extra: tuple[str, ...],
     of_extra: bool,
 ) -> WrittenCell:
-    """A cell of values beside x, as `cell` makes it; `of_extra`, its backward program gives their gradients, too."""
+    """A cell of values beside x, as `cell` makes it, whose gates nobody looks at: a tape is smaller without them.
+
+    `of_extra`: its backward program gives the gradients of these values, too.
+    """
     none: tuple[str, ...] = ()
     named = {"gates": gates, "states": states, "from_x": none, "from_h": none, "apart": apart, "extra": extra}
-    return _Definition(function, named, {}, (), of_extra).cell()
+    return _Definition(function, named, {}, (), of_extra, traceable=False).cell()
 
 
 def _names(option: str, names: Any) -> tuple[str, ...]:
@@ -494,8 +497,9 @@ class _Definition:
         initial: Mapping[str, float | None],
         noise: tuple[Noise, ...],
         of_extra: bool = False,
+        traceable: bool = True,
     ) -> None:
-        self.function, self.of_extra = function, of_extra
+        self.function, self.of_extra, self.traceable = function, of_extra, traceable
         self.gates, self.states, self.parameters = named["gates"], named["states"], tuple(initial)
         self.x_only, self.h_only, self.apart = named["from_x"], named["from_h"], named["apart"]
         self.initial, self.extra, self.noise = dict(initial), named["extra"], noise
@@ -579,7 +583,7 @@ class _Definition:
             found = gradient_of([*seeds, (middle, graph.leaf(Operand(Kind.MIDDLE, 0)))]) | first
         found = {operand: node for operand, node in found.items() if self.of_extra or operand.kind is not Kind.EXTRA}
         into_h = {} if taken is None else gradient_of([(taken, graph.leaf(Operand(Kind.TAKEN, 0)))])
-        shown = [self._shown(traced, name) for name in self.gates]
+        shown = [self._shown(traced, name) if self.traceable else graph.number(0.0) for name in self.gates]
         equations = Equations(
             self.function,
             self.x_only,

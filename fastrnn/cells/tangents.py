@@ -27,7 +27,9 @@ __all__ = ["TANGENTS", "Equations", "adjoint_cell", "tangent_cell"]
 class Equations(NamedTuple):
     """The tangent of a cell's step."""
 
-    sums: tuple[tuple[str, int | None, int | None], ...]  # each sum's name, and its blocks of weight_ih and weight_hh
+    sums: tuple[str, ...]  # their names: those that x alone feeds, both, h alone
+    of_x: tuple[int, ...]  # blocks of weight_ih, of the first of these sums
+    of_h: tuple[int, ...]  # of weight_hh, of the last
     values: tuple[str, ...]  # what coefficients are made of
     step: Callable[[Any, Any, Any], tuple[tuple[Any, ...], Mapping[str, Any]]]  # of sums', states', values
 
@@ -58,16 +60,12 @@ def _gru(a: Any, prev: Any, e: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]
     return (h,), {"r": r, "z": z, "n": n, "a_n": a.n.h, "h_prev": prev.h}
 
 
-_OF_ALL = tuple((gate, k, k) for k, gate in enumerate("ifgo"))
-
 #: By the name of the cell.
 TANGENTS: dict[str, Equations] = {
-    "rnn_tanh": Equations((("h", 0, 0),), ("h",), _rnn_tanh),
-    "rnn_relu": Equations((("h", 0, 0),), ("h",), _rnn_relu),
-    "lstm": Equations(_OF_ALL, ("i", "f", "g", "o", "c_prev", "k"), _lstm),
-    "gru": Equations(
-        (("r", 0, 0), ("z", 1, 1), ("n.x", 2, None), ("n.h", None, 2)), ("r", "z", "n", "a_n", "h_prev"), _gru
-    ),
+    "rnn_tanh": Equations(("h",), (0,), (0,), ("h",), _rnn_tanh),
+    "rnn_relu": Equations(("h",), (0,), (0,), ("h",), _rnn_relu),
+    "lstm": Equations(tuple("ifgo"), (0, 1, 2, 3), (0, 1, 2, 3), ("i", "f", "g", "o", "c_prev", "k"), _lstm),
+    "gru": Equations(("n.x", "r", "z", "n.h"), (2, 0, 1), (0, 1, 2), ("r", "z", "n", "a_n", "h_prev"), _gru),
 }
 
 
@@ -78,11 +76,11 @@ def tangent_cell(name: str, with_sums: bool) -> WrittenCell:
     That is its values and, `with_sums`, after them something to be added to each sum.
     """
     equations = TANGENTS[name]
-    more = tuple(_of_sum(its) for its, _, _ in equations.sums) if with_sums else ()
+    more = tuple(map(_of_sum, equations.sums)) if with_sums else ()
 
     def tangent(a: Any, prev: Any, e: Any) -> tuple[Any, ...]:
         if with_sums:
-            a = _namespace({its: _at(a, its) + getattr(e, _of_sum(its)) for its, _, _ in equations.sums})
+            a = _namespace({its: _at(a, its) + getattr(e, _of_sum(its)) for its in equations.sums})
         return equations.step(a, prev, e)[0]
 
     tangent.__name__ = f"{name}_tangent"
@@ -113,7 +111,7 @@ def adjoint_cell(name: str, of_output: bool) -> WrittenCell:
 def _derived(
     function: Callable[..., Any], name: str, states: tuple[str, ...], extra: tuple[str, ...], of_extra: bool
 ) -> WrittenCell:
-    apart = tuple(dict.fromkeys(its.partition(".")[0] for its, _, _ in TANGENTS[name].sums if "." in its))
+    apart = tuple(dict.fromkeys(its.partition(".")[0] for its in TANGENTS[name].sums if "." in its))
     return derived_cell(function, CELLS[name].gates, states, apart, extra, of_extra)
 
 
