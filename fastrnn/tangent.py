@@ -239,7 +239,7 @@ class Tangent:
             found[:, of_x.shape[1] :] = 0
             weight = point.blocks(ih, self._equations.of_x)
             if point.x.dtype.kind == "f":
-                point.multiply(point.x.reshape(len(found), -1), weight.T, out=of_x)
+                point.multiply(point.x.reshape(len(found), point.x.shape[-1]), weight.T, out=of_x)
             else:
                 of_x[...] = weight.T[point.x.reshape(-1)]
         if hh is not None:

@@ -339,8 +339,8 @@ cdef bint are_apart(object array, int typenum, ptrdiff_t rows, ptrdiff_t width) 
     if not (cnp.PyArray_ISALIGNED(given) and cnp.PyArray_ISNOTSWAPPED(given)):
         return False
     cdef ptrdiff_t itemsize = cnp.PyArray_ITEMSIZE(given)
-    return (width == 1 or given.strides[1] == itemsize) and (
-        rows <= 1 or given.strides[0] % itemsize == 0 and given.strides[0] >= width * itemsize)
+    return rows == 0 or (width == 1 or given.strides[1] == itemsize) and (
+        rows == 1 or given.strides[0] % itemsize == 0 and given.strides[0] >= width * itemsize)
 
 
 cdef inline ptrdiff_t row_of(cnp.ndarray array) noexcept:
