@@ -44,7 +44,7 @@ def _check(
     if array.dtype != dtype or array.shape != shape:
         came = f"shape {array.shape} and dtype {array.dtype}"
         raise ValueError(f"{name} has {came}; expected {letters} = {shape} of {dtype}{remedy}")
-    contiguous = array.flags.c_contiguous or (apart and array.strides[-1] == array.itemsize)  # rows, but not all of them
+    contiguous = array.flags.c_contiguous or (apart and array.strides[-1] == array.itemsize)  # its rows at least
     if not (contiguous and array.flags.aligned):
         raise ValueError(f"{name} is not contiguous and aligned; expected an array that is{remedy}")
 

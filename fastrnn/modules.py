@@ -730,9 +730,9 @@ class _BuiltIn(_Recurrent):
         >>> import numpy as np, fastrnn
         >>> lstm = fastrnn.LSTM(3, 5, dtype="float64", seed=0)
         >>> x = np.random.default_rng(0).standard_normal((4, 2, 3))
-        >>> direction = {name: np.ones_like(p) for name, p in lstm.parameters.items()}
+        >>> direction = {name: np.ones_like(p) for name, p in lstm.parameters.items()}  # of the loss (y * y).sum() / 2
         >>> (y, _), (y_tangent, _), tape = lstm.jvp(x, parameter_tangents=direction)
-        >>> (_, _, grads), (_, _, products) = lstm.backward_jvp(tape, dy=y, dy_tangent=y_tangent)  # of (y * y).sum() / 2
+        >>> (_, _, grads), (_, _, products) = lstm.backward_jvp(tape, dy=y, dy_tangent=y_tangent)
         >>> products["weight_hh_l0"].shape
         (20, 5)
         """

@@ -539,7 +539,9 @@ def recall_linear(
     y is what was h, and u (R, H) before its projection, if there is one: what gradients of weights are made with.
     """
     if not hasattr(backend, "kept_sizes"):
-        return Tape(cell, backend, backend.recall(cell, x, state, weights, y, u, batch_sizes, reverse, extra), num_threads)
+        return Tape(
+            cell, backend, backend.recall(cell, x, state, weights, y, u, batch_sizes, reverse, extra), num_threads
+        )
     H, slots = len(weights.ih) // len(cell.gates_ih), 0 if cell.program is None else cell.program.slots
     sizes = (len(x) if batch_sizes is None else len(batch_sizes), len(state[0]), y[..., 0].size, H)
     wanted = kept_sizes(backend, cell, (*sizes, 0 if weights.hr is None else y.shape[-1]), weights.ih.dtype)

@@ -229,7 +229,7 @@ class Written(NamedTuple):
     def backward(
         self, gates: Gates, state_prev: State, state: State, dstate: State
     ) -> tuple[Array, Array, State, Array | None, Array | None, list[Array]]:
-        """As `rnn_tanh_backward`; and the gradients of the cell's own parameters by row (N, M, H), m's (N, Q*H), extras'."""
+        """As `rnn_tanh_backward`, and the gradients of the cell's own parameters by row (N, M, H), m's, and extras'."""
         equations, S = equations_of(self.cell), len(equations_of(self.cell).slots)
         known = self.known(gates, state_prev) | {Operand(Kind.GRADIENT, k): d for k, d in enumerate(dstate)}
 
@@ -435,7 +435,9 @@ def backward(
             da_x[step], da_h[step], bypass = POINT_FUNCTIONS[cell.name][1](gates, before, after, (du, *others))
         else:
             written = written.at(step, tape.extra)
-            da_x[step], da_h[step], bypass, own, into_m, of_extra = written.backward(gates, before, after, (du, *others))
+            da_x[step], da_h[step], bypass, own, into_m, of_extra = written.backward(
+                gates, before, after, (du, *others)
+            )
             for whole, part in zip(dextra, of_extra, strict=True):
                 whole[step] = part
             if own is not None:

@@ -102,9 +102,7 @@ class Tape:
                 part, part_tangent = (_part(d, reverse, count) for d in (dy, dy_tangent))
                 second = tangent.adjoint(part, dstates[at], part_tangent, dstates_tangent[at])
                 found.append((ops.backward(tape, part, dstates[at]), second))
-            firsts, seconds = (
-                _below([its[k] for its in found], above) for k, above in enumerate((firsts, seconds))
-            )
+            firsts, seconds = (_below([its[k] for its in found], above) for k, above in enumerate((firsts, seconds)))
             dy, dy_tangent = firsts[0], seconds[0]
             if layer.mask is not None and self.dropout is not None and dy is not None:
                 dy = self.dropout.scale(dy, layer.mask)

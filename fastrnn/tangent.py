@@ -285,12 +285,12 @@ class Tangent:
         tape, self._tape = self._tape, None
         assert tape is not None
         H, S = len(weights.ih) // len(point.cell.gates), len(self._equations.sums)
-        R, P, sums = len(point.rows), point.rows.shape[1], self._sums
+        (R, P), sums = point.rows.shape, self._sums
         columns = ops.empty(point.backend, (R, len(point.values) * H), weights.ih.dtype)
         gradients = [columns[:, k * H : (k + 1) * H] for k in range(len(point.values))]
         of_sums = [] if sums is None else [sums[:, k * H : (k + 1) * H] for k in range(S)]
         _, _, found = ops.backward(tape, dy, tuple(dstate_n), of_x=False, dextra=(*gradients, *of_sums))
-        first = Weights._make([None if f is None else f for f in found])  # type: ignore[arg-type]
+        first = Weights._make(found)
         # From here on `sums` holds alpha.
         dx: Array | None = None
         dh: Array | None = None  # (R, P), what joins in into h_{t-1}

@@ -1,4 +1,4 @@
-"""Derivatives beyond the first: tangents of layers and modules, and their derivatives, against differences and the reference."""
+"""Derivatives beyond the first: tangents of layers and modules, and the derivatives of these."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ from fastrnn.parameters import Array
 from fastrnn.tangent import Point, Tangent
 
 LIMITS = {"float64": 1e-11, "float32": 3e-4}  # of the largest element of a result
-SIZES = {"one": (1, 1, 1, 1), "odd": (5, 3, 2, 7), "tail": (4, 2, 5, 19), "group": (7, 9, 3, 64), "wide": (3, 5, 33, 70)}
+SIZES = {
+    "one": (1, 1, 1, 1),
+    "odd": (5, 3, 2, 7),
+    "tail": (4, 2, 5, 19),
+    "group": (7, 9, 3, 64),
+    "wide": (3, 5, 33, 70),
+}
 ORDERS: dict[str, dict[str, Any]] = {
     "whole": {},
     "reverse": {"reverse": True},
@@ -104,7 +110,9 @@ def test_reference_is_the_limit_of_differences(kind: str, order: str) -> None:
     direction, inputs = direction_of(problem), problem.inputs()
 
     def moved(by: float) -> Outcome:
-        return run("numpy", problem.with_inputs({n: a + by * direction[n] if n in direction else a for n, a in inputs.items()}))
+        return run(
+            "numpy", problem.with_inputs({n: a + by * direction[n] if n in direction else a for n, a in inputs.items()})
+        )
 
     assert_alike(derive("numpy", problem, direction), differences(moved), 1e-7)
 
@@ -194,7 +202,10 @@ def test_gradients_of_values_beside_x_need_arrays_that_fit() -> None:
 def test_cells_keep_only_what_backward_reads() -> None:
     """An adjoint's backward runs without its forward: it must not read what that would have left."""
     for name in CELLS:
-        for cell in (adjoint_cell(name, False), adjoint_cell(name, True) if name == "lstm" else adjoint_cell(name, False)):
+        for cell in (
+            adjoint_cell(name, False),
+            adjoint_cell(name, True) if name == "lstm" else adjoint_cell(name, False),
+        ):
             assert cell.program is not None
             made = set()
             for one in cell.program.backward:
@@ -217,11 +228,15 @@ SHAPE = 5, 3, 3, 4  # T, N, I, H
 
 def random_like(value: Any, seed: int) -> Any:
     rng = np.random.default_rng(seed)
-    return tuple(rng.uniform(-1, 1, s.shape) for s in value) if isinstance(value, tuple) else rng.uniform(-1, 1, value.shape)
+    if isinstance(value, tuple):
+        return tuple(rng.uniform(-1, 1, s.shape) for s in value)
+    return rng.uniform(-1, 1, value.shape)
 
 
 def along(value: Any, tangent: Any, by: float) -> Any:
-    return tuple(v + by * t for v, t in zip(value, tangent, strict=True)) if isinstance(value, tuple) else value + by * tangent
+    if isinstance(value, tuple):
+        return tuple(v + by * t for v, t in zip(value, tangent, strict=True))
+    return value + by * tangent
 
 
 def flat(results: Sequence[Any]) -> Outcome:
@@ -236,7 +251,9 @@ def flat(results: Sequence[Any]) -> Outcome:
 @pytest.mark.parametrize("backend", ["cython", "numba", "numpy"])
 @pytest.mark.parametrize("lengths", [None, [3, 0, 5]], ids=["whole", "lengths"])
 @pytest.mark.parametrize("name", list(MODULES))
-def test_module_against_differences(name: str, lengths: Any, backend: str, require: Callable[[bool, str], None]) -> None:
+def test_module_against_differences(
+    name: str, lengths: Any, backend: str, require: Callable[[bool, str], None]
+) -> None:
     used = next((status for status in fastrnn.info().backends if status.name == backend), None)
     require(used is not None and used.reason is None, f"{backend} does not run here")
     (cls, options), (T, N, I, H) = MODULES[name], SHAPE

@@ -6,8 +6,8 @@ is the cell's own, and forward mode is a layer like any other (`tangent_cell`).
 
 What it gives back to its values, d<d, state'>/dv, is where second derivatives come from. The last reverse pass
 (`adjoint_cell`) goes the way of back-propagation through time, and at each step adds these gradients times the
-derivatives of the values: to be derived like every other cell's, it has them as an additional state q, whose gradient is
-1, that sums up gradient times v' over all values.
+derivatives of the values: to be derived like every other cell's, it has them as an additional state q, whose gradient
+is 1, that sums up gradient times v' over all values.
 """
 
 from __future__ import annotations

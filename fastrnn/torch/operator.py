@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy
+from torch.autograd import forward_ad
 
 from fastrnn import ops
 from fastrnn.backends import BACKENDS
@@ -572,7 +572,7 @@ def _recorded_backward(
     warn: Callable[[str], None],
     of_x: bool,
 ) -> Gradients:
-    """`_backward` as a function that can be differentiated; `fresh` are the problem and its tapes, if they are there."""
+    """`_backward`, to be differentiated in turn; `fresh` has the problem and its tapes, if they are there."""
     if is_traced() or _are_batched(dy, *dstate_n):
         warn(CREATE_GRAPH if is_traced() else BATCHED)
         return _torchs_backward(x, batch_sizes, state, weights, dy, dstate_n, cell)

@@ -29,7 +29,8 @@ from torch.autograd import forward_ad
 from fastrnn import ops
 from fastrnn.cells import State
 from fastrnn.parameters import Array
-from fastrnn.tangent import Point, Tangent as LayerTangent
+from fastrnn.tangent import Point
+from fastrnn.tangent import Tangent as LayerTangent
 from fastrnn.torch import operator
 
 __all__ = ["Memory", "backward", "layer", "why_not_forward"]
@@ -66,7 +67,7 @@ class Call(NamedTuple):
 
 
 class Memory:
-    """What is kept of a layer's forward: the tapes, until a backward has used them, then gates. It fills when it must."""
+    """What is kept of a layer's forward: the tapes until a backward has used them, then gates; made when it must be."""
 
     def __init__(self, *fresh: Any) -> None:
         self._fresh = list(fresh)  # (problem, tapes): for one backward
@@ -114,7 +115,7 @@ class _Pushed:
     def __init__(
         self, problem: Any, points: list[Point], direction: tuple[Any, Sequence[Any], Sequence[Any]], again: bool
     ) -> None:
-        """Take the tangents of x, states and weights, tensors or None; `again` as `keep` of `fastrnn.tangent.Tangent`."""
+        """Take the tangents of x, states and weights, tensors or None; `again`: for `adjoint`."""
         self.problem = problem
         x, *others = [None if t is None else operator._array(t, "a tangent") for t in (direction[0], *direction[1])]
         self.tangents = []
@@ -284,7 +285,7 @@ Given = Sequence[Any]  # tensors, or None
 
 
 def _by_torch(ctx: Any, way: Callable[..., list[Any]]) -> tuple[Callable[[Given], list[Any]], Given]:
-    """`_pull` or `_push` of `Backward` as a function of all that the context's is given, and that, to differentiate by."""
+    """`_pull` or `_push` of `Backward` as a function of all that a context's function takes, and that."""
     call: Call = ctx.call
     call.warn(THIRD)
     x, batch_sizes, *tensors = ctx.saved_tensors
