@@ -343,8 +343,8 @@ class RNN(_Recurrent, torch.nn.RNN):
     Parameters, input, output, state, parameter names and errors are those of torch.nn.RNN, which it is a subclass of.
     float32 and float64 on the CPU run on the kernels, on up to `torch.get_num_threads()` threads, forward and backward.
     So do a second backward (create_graph=True) and forward mode (torch.autograd.forward_ad, torch.func.jvp). All else
-    (other devices and dtypes, autocast, other transforms of torch.func, a third derivative, no compiled backend) runs as
-    torch.nn's, and a warning says why, once per module.
+    (other devices and dtypes, autocast, other transforms of torch.func, a third derivative, no compiled backend) runs
+    as torch.nn's, and a warning says why, once per module.
 
     Under torch.compile a module is a graph of its own, as torch.nn's are; with `torch._dynamo.config.allow_rnn = True`
     it is one operator per layer of the graph around it, as in torch.export.
