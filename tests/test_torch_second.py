@@ -171,17 +171,21 @@ def test_gradgradcheck(kind: str, options: str) -> None:
 
 
 @pytest.mark.usefixtures("no_warning")
-def test_vector_hessian_product_of_torch() -> None:
-    pair = Pair("lstm", "plain")
+@pytest.mark.parametrize("product", ["hvp", "vhp"])
+@kinds
+def test_products_with_the_hessian_by_torch(kind: str, product: str) -> None:
+    """hvp differentiates three times, but the last time by what enters linearly."""
+    pair = Pair(kind, "stacked")
 
-    def product(call: Any) -> list[Tensor]:
+    def of_squares(call: Any) -> list[Tensor]:
         def loss(*inputs: Tensor) -> Tensor:
             return squares(call(inputs))
 
-        value, found = torch.autograd.functional.vhp(loss, tuple(pair.inputs), tuple(pair.direction))
+        function = getattr(torch.autograd.functional, product)
+        value, found = function(loss, tuple(pair.inputs), tuple(pair.direction))
         return [value, *found]
 
-    pair.compare(product)
+    pair.compare(of_squares)
 
 
 @pytest.mark.usefixtures("no_warning")

@@ -5,7 +5,7 @@ What there is to differentiate are functions of autograd whose derivatives are o
     Layer      (x, states, weights) -> (y, final states)                       backward: Backward, jvp: Forward
     Backward   (the same; dy, dstate_n) -> (dx, dstate_0, dweights)            backward: Second,   jvp: Tangent
     Forward    (the same as Layer; its tangents) -> tangents of y and so on    backward: Backward and Second
-    Second     (as Backward; cotangents) -> gradients of all that Backward takes
+    Second     (as Backward; cotangents) -> gradients of all that Backward takes    backward: Second; Third for the rest
     Tangent    (as Backward; tangents of all of it) -> tangents of what Backward returns
 
 All are made of two things: a layer's tangent in a direction, and the gradient of that (`fastrnn.tangent`). With the
@@ -210,7 +210,7 @@ class Backward(_Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
-        dx, *others = Second.apply(ctx.call.of(ctx), ctx.memory, *ctx.saved_tensors, *cotangents)
+        dx, *others = _second(ctx.call.of(ctx), ctx.memory, ctx.saved_tensors, cotangents)
         return _as_wanted(ctx, None, None, dx, None, *others)
 
     @staticmethod
@@ -231,17 +231,34 @@ class Forward(_Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         x, batch_sizes, *tensors = ctx.saved_tensors
         state, weights, tangents = ctx.call.split(tensors)
-        given = (ctx.call.of(ctx), ctx.memory, x, batch_sizes, *state, *weights, *gradients)
-        dx, *others = Second.apply(*given, *tangents)
-        of_tangents = Backward.apply(ctx.call, *given[1:])
+        point = (x, batch_sizes, *state, *weights, *gradients)
+        dx, *others = _second(ctx.call.of(ctx), ctx.memory, point, tangents)
+        of_tangents = Backward.apply(ctx.call, ctx.memory, *point)
         return _as_wanted(ctx, None, None, dx, None, *others[: len(state) + len(weights)], *of_tangents)
 
 
+def _second(call: Call, memory: Memory, point: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
+    """`Second` of what `Backward` takes from x on, and cotangents of what it returns.
+
+    To be differentiated in turn it is two functions: of the cotangents, in which it is linear, and `Third`, of the rest.
+    A product of the Hessian that is taken by differentiating twice (torch.autograd.functional.hvp) needs the first.
+    """
+    if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+        return list(Second.apply(call, memory, None, *point, *cotangents))
+    still, along = ([None if t is None else t.detach() for t in its] for its in (point, cotangents))
+    found = Second.apply(call, memory, tuple(point), *still, *cotangents)
+    rest = Third.apply(call, memory, *point, *along)
+    return [one if one is None or other is None else one + other for one, other in zip(found, rest, strict=True)]
+
+
 class Second(_Function):
-    """The gradients of what `Backward` takes; besides that it is given cotangents of what that returns."""
+    """The gradients of what `Backward` takes; besides that it is given cotangents of what that returns.
+
+    `origin` is what is to be differentiated by in place of all but these, if `Third` does the rest.
+    """
 
     @staticmethod
-    def forward(call: Call, memory: Memory, x: Tensor, batch_sizes: Tensor | None, *tensors: Any) -> Any:
+    def forward(call: Call, memory: Memory, origin: Any, x: Tensor, batch_sizes: Tensor | None, *tensors: Any) -> Any:
         rest = call.split(tensors)[2]
         outer, (of_dx, *of_others) = rest[: 1 + call.states], rest[1 + call.states :]
         problem, points = memory.points(lambda backend: call.problem(x, batch_sizes, tensors, backend))
@@ -253,12 +270,42 @@ class Second(_Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        dx, *others = _pull(*_by_torch(ctx, _pull), gradients)
-        return _as_wanted(ctx, None, None, dx, None, *others)
+        call, count = ctx.call, 1 + ctx.call.states + ctx.call.weights
+        if ctx.origin is None:
+            dx, *others = _pull(*_by_torch(ctx, _pull), gradients)
+            return _as_wanted(ctx, None, None, None, dx, None, *others)
+        saved = ctx.saved_tensors
+        point = ctx.origin if torch.is_grad_enabled() else saved[: len(ctx.origin)]
+        call = call._replace(of_x=True, of_any=True)
+        found = _second(call, ctx.memory, point, gradients[:count])[:count]
+        if any(d is not None for d in gradients[count:]):
+            more = Backward.apply(call, ctx.memory, *point[: count + 1], *gradients[count:])
+            found = [one + other for one, other in zip(found, more, strict=True)]
+        return _as_wanted(ctx, *[None] * (3 + len(point)), *found)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        return tuple(_push(*_by_torch(ctx, _pull), [tangents[2], *tangents[4:]]))
+        return tuple(_push(*_by_torch(ctx, _pull), [tangents[3], *tangents[5:]]))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        call, memory, ctx.origin, *tensors = inputs
+        _Function.setup_context(ctx, (call, memory, *tensors), output)
+
+
+class Third(_Function):
+    """Zeros in the places of what `Second` returns, with its derivative in all but the cotangents."""
+
+    @staticmethod
+    def forward(call: Call, memory: Memory, x: Tensor, batch_sizes: Tensor | None, *tensors: Any) -> Any:
+        zero = x.new_zeros(())
+        outputs = (x, *tensors[: 2 * call.states + call.weights + 1])
+        return tuple([None if t is None else zero.expand(t.shape) for t in outputs])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        dx, *others = _pull(*_by_torch(ctx, _pull), gradients)
+        return _as_wanted(ctx, None, None, dx, None, *others)
 
 
 class Tangent(_Function):
