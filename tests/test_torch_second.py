@@ -253,6 +253,32 @@ def test_first_backward_keeps_nothing_for_a_second_that_nobody_asks_for() -> Non
     assert not any(t.requires_grad for t in first)
 
 
+@pytest.mark.filterwarnings("ignore:fastrnn.torch.*third derivative")
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_derivatives_as_often_as_one_likes(kind: str) -> None:
+    pair = Pair(kind, "plain")
+
+    def four(call: Any) -> list[Tensor]:
+        x, *others = pair.leaves()
+        found, value = [], squares(call([x, *others]))
+        for _ in range(4):
+            found += torch.autograd.grad(value, x, create_graph=True)
+            value = squares(found[-1:])
+        return found
+
+    def of_a_product(call: Any) -> list[Tensor]:
+        """Of one of the Hessian and a vector, by the vector and by x, twice."""
+        x, *others = pair.leaves()
+        vector = pair.direction[0].clone().requires_grad_()
+        (first,) = torch.autograd.grad(squares(call([x, *others])), x, create_graph=True)
+        (product,) = torch.autograd.grad(first, x, vector, create_graph=True)
+        third = torch.autograd.grad(squares([product]), [x, vector], create_graph=True)
+        return [*third, *torch.autograd.grad(squares(third), [x, vector])]
+
+    pair.compare(four)
+    pair.compare(of_a_product)
+
+
 @kinds
 def test_third_derivative_is_torchs(kind: str) -> None:
     pair = Pair(kind, "plain")

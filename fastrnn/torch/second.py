@@ -240,14 +240,14 @@ class Forward(_Function):
 def _second(call: Call, memory: Memory, point: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
     """`Second` of what `Backward` takes from x on, and cotangents of what it returns.
 
-    To be differentiated in turn it is two functions: of the cotangents, in which it is linear, and `Third`, of the rest.
-    A product of the Hessian that is taken by differentiating twice (torch.autograd.functional.hvp) needs the first.
+    To be differentiated in turn it is two functions: of the cotangents, in which it is linear, and `Third` of the rest.
+    Products with the Hessian that are taken by differentiating twice (torch.autograd.functional.hvp) need the first.
     """
     if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
         return list(Second.apply(call, memory, None, *point, *cotangents))
     still, along = ([None if t is None else t.detach() for t in its] for its in (point, cotangents))
     found = Second.apply(call, memory, tuple(point), *still, *cotangents)
-    rest = Third.apply(call, memory, *point, *along)
+    rest = Third.apply(call, memory, (*point, *cotangents), *point, *along)
     return [one if one is None or other is None else one + other for one, other in zip(found, rest, strict=True)]
 
 
@@ -294,18 +294,25 @@ class Second(_Function):
 
 
 class Third(_Function):
-    """Zeros in the places of what `Second` returns, with its derivative in all but the cotangents."""
+    """Zeros in the places of what `Second` returns, with its derivative in all but the cotangents.
+
+    `origin` is all of it, as what the derivative's own derivatives are taken of.
+    """
 
     @staticmethod
-    def forward(call: Call, memory: Memory, x: Tensor, batch_sizes: Tensor | None, *tensors: Any) -> Any:
+    def forward(call: Call, memory: Memory, origin: Any, x: Tensor, batch_sizes: Tensor | None, *tensors: Any) -> Any:
         zero = x.new_zeros(())
         outputs = (x, *tensors[: 2 * call.states + call.weights + 1])
         return tuple([None if t is None else zero.expand(t.shape) for t in outputs])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        dx, *others = _pull(*_by_torch(ctx, _pull), gradients)
-        return _as_wanted(ctx, None, None, dx, None, *others)
+        dx, *others = _pull(*_by_torch(ctx, _pull, ctx.origin), gradients)
+        return _as_wanted(ctx, None, None, None, dx, None, *others)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        Second.setup_context(ctx, inputs, output)
 
 
 class Tangent(_Function):
@@ -331,12 +338,15 @@ class Tangent(_Function):
 Given = Sequence[Any]  # tensors, or None
 
 
-def _by_torch(ctx: Any, way: Callable[..., list[Any]]) -> tuple[Callable[[Given], list[Any]], Given]:
+def _by_torch(
+    ctx: Any, way: Callable[..., list[Any]], origin: Any = None
+) -> tuple[Callable[[Given], list[Any]], Given]:
     """`_pull` or `_push` of `Backward` as a function of all that a context's function takes, and that."""
     call: Call = ctx.call
     call.warn(THIRD)
-    x, batch_sizes, *tensors = ctx.saved_tensors
     recorded, count = torch.is_grad_enabled(), 2 + 2 * call.states + call.weights
+    saved = ctx.saved_tensors
+    x, batch_sizes, *tensors = origin if origin is not None and recorded else saved
     aliases = [None if t is None else t.view_as(t) if recorded else t.detach() for t in (x, *tensors)]
     aliases = [t if t is None or t.requires_grad else t.requires_grad_() for t in aliases]
 
