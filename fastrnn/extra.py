@@ -18,7 +18,7 @@ from fastrnn.cells import WrittenCell
 from fastrnn.checks import check_share, shown
 from fastrnn.parameters import Array
 
-__all__ = ["Beside", "Given", "Masks", "OfSequences", "Random", "as_rates", "named"]
+__all__ = ["Beside", "Given", "Masks", "OfSequences", "Random", "as_rates", "into_width", "named"]
 
 
 def as_rates(cell: WrittenCell, noise: Any) -> tuple[float, ...]:
@@ -49,6 +49,11 @@ def named(cell: str, names: Sequence[str], extra: Any) -> list[tuple[str, Any]]:
         wanted = f"a dict with {', '.join(names)}" if names else "None"
         raise ValueError(f"extra {came}; expected {wanted}, as the cell {cell} has it")
     return [(f"extra[{name!r}]", extra[name]) for name in names]
+
+
+def into_width(gradient: Array, width: int) -> Array:
+    """The gradient by unit, (..., H), of a value that has this width: if it was one for all units, the sum of them."""
+    return gradient if gradient.shape[-1] == width else gradient.sum(-1, keepdims=True)
 
 
 class _Values(Protocol):

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,12 +24,19 @@ from fastrnn.checks import (
     make_generator,
     shown,
 )
-from fastrnn.extra import Beside, Given, Masks, Random, as_rates
+from fastrnn.extra import Beside, Given, Masks, Random, as_rates, into_width
 from fastrnn.parameters import Array, Parametrized, uniform
 from fastrnn.rows import Entrance, Rows
 from fastrnn.stream import Stream
 
 __all__ = ["GRU", "LSTM", "RNN", "Recurrent", "Tape"]
+
+
+class _ExtraShapes(NamedTuple):
+    """The shapes of what a call is given beside x."""
+
+    run: tuple[int, ...]  # (T, N, H), or the rows that are run (R, H): of gradients by unit
+    given: Sequence[tuple[int, ...]]  # as the caller has them
 
 
 class Tape:
@@ -39,13 +46,18 @@ class Tape:
     ----------
     dreset_state
         The gradient of the `reset_state` that forward was given, once backward has run; None if it was given none.
+    dextra
+        The gradients of what forward was given beside x, shaped like it, by name, once backward has run; None unless
+        forward was asked for them.
     noise
         What forward has drawn for whole sequences, where a cell has such dropout or zoneout: the next call of forward
         takes it to go on with these sequences.
     """
 
     dreset_state: Any = None
+    dextra: dict[str, Array] | None = None
     noise: Masks | None = None
+    _extra: _ExtraShapes | None = None  # if forward was asked for their gradients
 
     def __init__(
         self,
@@ -323,8 +335,7 @@ class _Recurrent(Runnable):
             sequence, shaped like `state`.
         extra
             What a cell of one's own is given beside x, a dict by name: each (T, N), one value for all units, or
-            (T, N, H), with the axes of x and the module's dtype. All layers and directions are given the same. There
-            is no gradient with respect to it.
+            (T, N, H), with the axes of x and the module's dtype. All layers and directions are given the same.
 
         Returns
         -------
@@ -366,6 +377,7 @@ class _Recurrent(Runnable):
         resets: Any = None,
         reset_state: Any = None,
         extra: Any = None,
+        extra_gradients: bool = False,
         noise: Masks | None = None,
         checkpoint_every: int | None = None,
     ) -> tuple[Array, Any, Tape]:
@@ -375,6 +387,8 @@ class _Recurrent(Runnable):
 
         Parameters
         ----------
+        extra_gradients
+            Whether backward is to find the gradients of `extra`, too, for `tape.dextra`. Cells may then keep more.
         noise
             Of a sequence that comes in pieces, the `noise` of the tape of the piece before: dropout and zoneout that
             are the same for a whole sequence go on with their masks. None draws new ones.
@@ -397,18 +411,31 @@ class _Recurrent(Runnable):
         if state is not None and rows.batch_sizes is None:
             states = [tuple([s.copy() for s in state_0]) for state_0 in states]  # the tape outlives the caller's arrays
         setting = self._setting(x, rows, extra, training=True)
+        if check_flag("extra_gradients", extra_gradients) and not self._extra_names:
+            raise ValueError("extra_gradients is True, but the module is given nothing beside x; expected False")
         masks = None
         if self._random is not None:
             setting, masks = self._draw_noise(self._random, setting, x, rows, noise)
         elif noise is not None:
             raise ValueError("noise is given, but the module has none that is the same for a sequence; expected None")
+        if extra_gradients and isinstance(setting.cell, WrittenCell):
+            setting = self._into_extra(setting, setting.cell)
         y, states_n, kept = stack.forward(setting, self._weights, x, states, self._dropout, checkpoint_every)
         y.flags.writeable = False
         y, state_n = rows.back(y, states_n, setting.empty)
         y.flags.writeable = False
         tape = Tape(self, setting.backend, x, kept, y.shape, rows)
         tape.noise = masks
+        if extra_gradients:
+            leading = x.shape[: 2 if rows.ragged is None else 1]
+            given = [np.shape(extra[name]) for name in self._extra_names]
+            tape._extra = _ExtraShapes((*leading, self.hidden_size), given)
         return y, state_n, tape
+
+    def _into_extra(self, setting: stack.Setting, cell: WrittenCell) -> stack.Setting:
+        """The same with the gradients of what the cell is given beside x."""
+        backend, num_threads = ops.choose_for_cell(cell.into_extra, self.backend, self.num_threads)
+        return setting._replace(backend=backend, cell=cell.into_extra, num_threads=num_threads)
 
     def _setting(self, x: Array, rows: Rows, extra: Any, *, training: bool) -> stack.Setting:
         """What all layers of a call without noise share."""
@@ -458,7 +485,8 @@ class _Recurrent(Runnable):
         tuple
             dx (None for token input), the gradient of the initial state, and a dict of the parameters' gradients
             under the names of `parameters`. If `forward` was given a `reset_state`, its gradient is added to that of
-            the initial state where they are one, "initial", else it is `tape.dreset_state`, shaped like a state.
+            the initial state where they are one, "initial", else it is `tape.dreset_state`, shaped like a state. If it
+            was asked for `extra_gradients`, these are `tape.dextra`, by name.
 
         Raises
         ------
@@ -470,11 +498,19 @@ class _Recurrent(Runnable):
         check_tape(tape, self)
         rows = tape._rows
         dy, dstates, dstates_n = self._entrance.take_gradients(rows, tape._y_shape, dy, dstate)
-        dx, dstates_0, dweights = tape._take().backward(dy, dstates)
+        of_extra = tape._extra
+        dextra = [] if of_extra is None else [np.zeros(of_extra.run, self.dtype) for _ in of_extra.given]
+        dx, dstates_0, dweights = tape._take().backward(dy, dstates, dextra=dextra)
         grads: dict[str, Array] = {}
         for weights, of_weights in zip(itertools.chain(*self._weights), dweights, strict=True):
             grads |= weights.named(of_weights)
         dx, dstate_0, tape.dreset_state = rows.gradients_back(dx, dstates_0, dstates_n)
+        if of_extra is not None:
+            tape.dextra = {}
+            for name, shape, by_unit in zip(self._extra_names, of_extra.given, dextra, strict=True):
+                whole = rows.unpack(by_unit)
+                width = shape[-1] if len(shape) == whole.ndim else 1
+                tape.dextra[name] = into_width(whole, width).reshape(shape)
         return dx, dstate_0, grads
 
     def trace(

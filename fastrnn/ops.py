@@ -464,6 +464,7 @@ def backward(
     rows: int | None = None,
     of_x: bool = True,
     dextra: tuple[Array, ...] = (),
+    dextra_add: bool = True,
 ) -> tuple[Array | None, State, Sequence[Array | None]]:
     """Differentiate one layer: `fastrnn.reference.backward` on the backend that ran its forward.
 
@@ -475,11 +476,11 @@ def backward(
         dy, dstate = None if dy is None else dy.view(), tuple(_views(dstate))  # as in `_fitting`
         check_gradients(dy, dstate, tape.layout[0], tape.layout[2:])
     kept, tape.kept = tape.kept, None
-    less: dict[str, Any] = {} if of_x or not hasattr(tape.backend, "LEAVES_DX") else {"of_x": False}
+    options: dict[str, Any] = {} if of_x or not hasattr(tape.backend, "LEAVES_DX") else {"of_x": False}
     if dextra:
-        less["dextra"] = dextra
+        options |= {"dextra": dextra, "dextra_add": dextra_add}
     dx, dstate_0, gradients = tape.backend.backward(
-        tape.cell, kept, dy, dstate, num_threads=tape.num_threads, dx=dx, dweights=dweights, rows=rows, **less
+        tape.cell, kept, dy, dstate, num_threads=tape.num_threads, dx=dx, dweights=dweights, rows=rows, **options
     )
     return dx, dstate_0, gradients
 

@@ -211,16 +211,23 @@ class Written(NamedTuple):
         return np.broadcast_to(value, h.shape).astype(h.dtype)
 
     def take_back(self, dtaken: Array, h: Array) -> tuple[Array, list[Array]]:
-        """The gradient of h from that of what the product took, and by row what is added to those of parameters."""
+        """The gradient of h from that of what the product took, and by row what is added to those in `beside`."""
         equations = equations_of(self.cell)
         if equations.taken is None:
             return dtaken, []
         known = self.known((), (h,)) | {Operand(Kind.TAKEN, 0): dtaken}
-        operands = [Operand(Kind.BEFORE, 0), *[Operand(Kind.UNIT, m) for m in range(len(equations.parameters))]]
+        operands = [Operand(Kind.BEFORE, 0), *self.beside]
         there = [operand for operand in operands if operand in equations.taken_gradients]
         found = dict(zip(there, equations.values([equations.taken_gradients[o] for o in there], known), strict=True))
-        dh, *own = [np.broadcast_to(found.get(o, 0), h.shape).astype(h.dtype) for o in operands]
-        return dh, own
+        dh, *others = [np.broadcast_to(found.get(o, 0), h.shape).astype(h.dtype) for o in operands]
+        return dh, others
+
+    @property
+    def beside(self) -> list[Operand]:
+        """What has a gradient of each row and unit: the cell's own parameters, then extras, if those are asked for."""
+        assert self.cell.program is not None
+        units = [Operand(Kind.UNIT, m) for m in range(self.cell.program.units)]
+        return units + [Operand(Kind.EXTRA, k) for k in range(self.cell.program.into_extras)]
 
     def shown(self, gates: Gates, state_prev: State) -> Gates:
         """What `trace` shows of each gate."""
@@ -228,8 +235,8 @@ class Written(NamedTuple):
 
     def backward(
         self, gates: Gates, state_prev: State, state: State, dstate: State
-    ) -> tuple[Array, Array, State, Array | None, Array | None, list[Array]]:
-        """As `rnn_tanh_backward`, and the gradients of the cell's own parameters by row (N, M, H), m's, and extras'."""
+    ) -> tuple[Array, Array, State, Array | None, Array | None]:
+        """As `rnn_tanh_backward`; and the gradients of what is in `beside` by row (N, B, H), and m's (N, Q*H)."""
         equations, S = equations_of(self.cell), len(equations_of(self.cell).slots)
         known = self.known(gates, state_prev) | {Operand(Kind.GRADIENT, k): d for k, d in enumerate(dstate)}
 
@@ -253,14 +260,13 @@ class Written(NamedTuple):
             for gate in self.cell.gates_hh
         ]
         bypass = tuple(of([Operand(Kind.BEFORE, k) for k in range(len(state_prev))]))
-        own = of([Operand(Kind.UNIT, m) for m in range(len(equations.parameters))])
+        own = of(self.beside)
         return (
             np.concatenate(da_x, axis=1),
             np.concatenate(da_h, axis=1) if da_h else np.empty((len(zero), 0), zero.dtype),
             bypass,
             np.stack(own, axis=1) if own else None,
             np.concatenate(into_m, axis=1) if into_m else None,
-            of([Operand(Kind.EXTRA, e) for e in range(len(self.extra))]) if equations.of_extra else [],
         )
 
 
@@ -390,6 +396,7 @@ def backward(
     dweights: Weights | None = None,
     rows: int | None = None,
     dextra: tuple[Array, ...] = (),
+    dextra_add: bool = True,
 ) -> tuple[Array | None, State, Weights]:
     """Differentiate `forward`: the exact gradients, by back-propagation through time.
 
@@ -411,8 +418,10 @@ def backward(
         How many rows the whole sequence has of which this is a part; None: this is all of it. Backends choose by it how
         they sum.
     dextra
-        OUT (R, H) each, the gradients of what a written cell was given beside x, if it is one that gives them. Each may
-        be the array whose gradient it is to have, where nothing reads that.
+        INOUT to which the gradients of extras are added, by unit where they are one value for all, each (R, H), of as
+        many as the cell's program says.
+    dextra_add
+        Whether to add; else they are written, and may be what the cell was given, where its backward reads none of it.
 
     Returns
     -------
@@ -425,7 +434,7 @@ def backward(
     carried = tuple(np.zeros_like(s) if d is None else d.copy() for s, d in zip(tape.state_n, dstate, strict=True))
     da_x = np.empty((len(tape.x), weights.ih.shape[0]), weights.ih.dtype)
     da_h = np.zeros((len(tape.x), 0 if weights.hh is None else len(weights.hh)), weights.ih.dtype)
-    da_m, d_own = da_h[:, :0], np.empty(0)  # of a written cell
+    da_m, d_own = da_h[:, :0], np.empty(0)  # of a written cell; d_own: of what is beside the sums
     dh_of_rows = np.empty((len(tape.x), tape.state_n[0].shape[1]), weights.ih.dtype)
     for step, (before, after), gates in reversed(list(zip(tape.steps, tape.states, tape.gates, strict=True))):
         dh, *others = (d[: step.stop - step.start] for d in carried)
@@ -435,11 +444,7 @@ def backward(
             da_x[step], da_h[step], bypass = POINT_FUNCTIONS[cell.name][1](gates, before, after, (du, *others))
         else:
             written = written.at(step, tape.extra)
-            da_x[step], da_h[step], bypass, own, into_m, of_extra = written.backward(
-                gates, before, after, (du, *others)
-            )
-            for whole, part in zip(dextra, of_extra, strict=True):
-                whole[step] = part
+            da_x[step], da_h[step], bypass, own, into_m = written.backward(gates, before, after, (du, *others))
             if own is not None:
                 d_own = d_own if d_own.size else np.empty((len(tape.x), *own.shape[1:]), own.dtype)
                 d_own[step] = own
@@ -482,7 +487,7 @@ def backward(
         if dweights.bias_hh is not None:
             dweights.bias_hh[...] += da_h[group].sum(0)
         if dweights.unit is not None:
-            dweights.unit[...] += d_own[group].sum(0)
+            dweights.unit[...] += d_own[group, : len(dweights.unit)].sum(0)
         for k, gate in enumerate(equations_of(cell).of_middle if da_m.size and written is not None else ()):
             H, of_gate = u.shape[1], da_m[group, k * u.shape[1] : (k + 1) * u.shape[1]]
             at = cell.gates_hh.index(gate) * H
@@ -490,6 +495,8 @@ def backward(
             dweights.hh[at : at + H] += of_gate.T @ m[group]  # a = m @ hh.T
             if dweights.bias_hh is not None:
                 dweights.bias_hh[at : at + H] += of_gate.sum(0)
+    for k, gradient in enumerate(dextra if d_own.size else ()):
+        gradient[...] = gradient + d_own[:, k - len(dextra)] if dextra_add else d_own[:, k - len(dextra)]
     return dx, carried, dweights
 
 

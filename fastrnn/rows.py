@@ -52,6 +52,10 @@ class Rows:
         """Of an array (T, N, K) what is run."""
         return array
 
+    def unpack(self, rows: Array) -> Array:
+        """What `pack` has made, (..., K), in the caller's form; zero where nothing is run."""
+        return self.form(rows)
+
     def back(self, y: Array, states_n: Sequence[State], empty: Empty) -> tuple[Array, Any]:
         """y and the final states as the caller has them; `empty` makes arrays."""
         return self.form(y), self.join(states_n)
@@ -86,7 +90,7 @@ class Rows:
 
         `dstates_n` is what `take_dstates` was given.
         """
-        return None if dx is None else self.form(dx), self.join(dstates_0), None
+        return None if dx is None else self.unpack(dx), self.join(dstates_0), None
 
 
 _BATCH = Rows(True, False)
@@ -155,6 +159,9 @@ class _Runs(Rows):
     def pack(self, array: Array) -> Array:
         return self._ragged.pack(array)
 
+    def unpack(self, rows: Array) -> Array:
+        return self.form(self._ragged.unpack(rows))
+
     def begin(self) -> list[State]:
         """The states that the runs begin with, by layer and direction."""
         begin, D = self._ragged.begin, self._directions
@@ -202,7 +209,7 @@ class _Runs(Rows):
         danew = None
         if self._anew == "given":
             danew = self.join([tuple([d[N:] if ragged.anew else np.zeros_like(d) for d in its]) for its in dpools])
-        return None if dx is None else self.form(ragged.unpack(dx)), dstate_0, danew
+        return None if dx is None else self.unpack(dx), dstate_0, danew
 
 
 class Entrance:

@@ -26,6 +26,7 @@ __all__ = ["Dropout", "Layers", "Setting", "Tape", "forward", "infer", "trace"]
 Layers = Sequence[Sequence[ops.LayerWeights]]  # by layer and direction
 DStates = Sequence[tuple[Array | None, ...]]
 Gradients = Sequence[Array | None]  # in the order of the fields of Weights
+DExtra = Sequence[Array]
 
 
 class Setting(NamedTuple):
@@ -176,7 +177,9 @@ def trace(
 class Tape(Protocol):
     """What `forward` keeps: it can differentiate the stack, once."""
 
-    def backward(self, dy: Array | None, dstates: DStates) -> tuple[Array | None, list[State], list[Gradients]]:
+    def backward(
+        self, dy: Array | None, dstates: DStates, *, of_x: bool = True, dextra: DExtra = ()
+    ) -> tuple[Array | None, list[State], list[Gradients]]:
         """Differentiate `forward`.
 
         Parameters
@@ -185,6 +188,11 @@ class Tape(Protocol):
             The gradient of y, or None for zero.
         dstates
             Those of the final states by layer and direction.
+        of_x
+            Whether dx is wanted; if not, it may be None.
+        dextra
+            INOUT to which the gradients of what all layers are given beside x are added, by unit, each (T, N, H) or
+            (R, H), if the cell has them.
 
         Returns
         -------
@@ -246,7 +254,9 @@ class _Pairs:
     pairs: list[_Pair]
     dropout: Dropout | None
 
-    def backward(self, dy: Array | None, dstates: DStates) -> tuple[Array | None, list[State], list[Gradients]]:
+    def backward(
+        self, dy: Array | None, dstates: DStates, *, of_x: bool = True, dextra: DExtra = ()
+    ) -> tuple[Array | None, list[State], list[Gradients]]:
         """As `Tape` says."""
         dstates_0: list[State] = []
         dweights: list[Gradients] = []
@@ -259,7 +269,9 @@ class _Pairs:
                 if dy is not None:
                     P = dy.shape[-1] // 2
                     its_dy = dy[..., reverse * P : (reverse + 1) * P]
-                dx, its_dstates_0, its_dweights = chain.backward(its_dy, dstates[at : at + 1], dx)
+                dx, its_dstates_0, its_dweights = chain.backward(
+                    its_dy, dstates[at : at + 1], dx, of_x=of_x or len(self.pairs) > 0, dextra=dextra
+                )
                 of_states += its_dstates_0
                 of_weights += its_dweights
             dstates_0 = of_states + dstates_0
@@ -285,14 +297,20 @@ class _Chain:
         dx: Array | None = None,
         dweights: Sequence[Weights] | None = None,
         rows: int | None = None,
+        *,
+        of_x: bool = True,
+        dextra: DExtra = (),
     ) -> tuple[Array | None, list[State], list[Gradients]]:
         """As `Tape` says; dx, dweights and rows as in `fastrnn.reference.backward`."""
         dstates_0, gradients = [], []
+        dextra_of_rows = tuple([d.reshape(-1, d.shape[-1]) for d in dextra])
         while self.tapes:
             tape, layer = self.tapes.pop(), len(self.tapes)
             its_dx = dx if layer == 0 else None
             its_dweights = None if dweights is None else dweights[layer]
-            dy, dstate_0, of_weights = ops.backward(tape, dy, dstates[layer], its_dx, its_dweights, rows)
+            dy, dstate_0, of_weights = ops.backward(
+                tape, dy, dstates[layer], its_dx, its_dweights, rows, of_x or layer > 0, dextra_of_rows
+            )
             kept = self.kept[layer]
             if kept is not None and self.dropout is not None and dy is not None:
                 dy = self.dropout.scale(dy, kept)
@@ -365,11 +383,17 @@ class _Segments:
     dropout: Dropout | None
 
     def backward(
-        self, dy: Array | None, dstates: DStates, dx: Array | None = None
+        self,
+        dy: Array | None,
+        dstates: DStates,
+        dx: Array | None = None,
+        *,
+        of_x: bool = True,
+        dextra: DExtra = (),
     ) -> tuple[Array | None, list[State], list[Gradients]]:
         """As `_Chain.backward`, with the same bits."""
         x = self.x
-        if dx is None and x.dtype.kind == "f":
+        if dx is None and x.dtype.kind == "f" and of_x:
             dx = np.zeros_like(x)
         dweights = [Weights._make(None if w is None else np.zeros_like(w) for w in its) for its in self.weights]
         rows = int(np.prod(self.y_shape[:-1]))
@@ -383,7 +407,8 @@ class _Segments:
             )
             its_dy = None if dy is None else dy[segment.rows]
             its_dx = None if dx is None else dx[segment.rows]
-            _, dstates_0, _ = chain.backward(its_dy, dstates_0, its_dx, dweights, rows)
+            its_dextra = [d[segment.rows] for d in dextra]
+            _, dstates_0, _ = chain.backward(its_dy, dstates_0, its_dx, dweights, rows, of_x=of_x, dextra=its_dextra)
         return dx, dstates_0, list(dweights)
 
 

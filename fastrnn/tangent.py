@@ -289,7 +289,9 @@ class Tangent:
         columns = ops.empty(point.backend, (R, len(point.values) * H), weights.ih.dtype)
         gradients = [columns[:, k * H : (k + 1) * H] for k in range(len(point.values))]
         of_sums = [] if sums is None else [sums[:, k * H : (k + 1) * H] for k in range(S)]
-        _, _, found = ops.backward(tape, dy, tuple(dstate_n), of_x=False, dextra=(*gradients, *of_sums))
+        _, _, found = ops.backward(
+            tape, dy, tuple(dstate_n), of_x=False, dextra=(*gradients, *of_sums), dextra_add=False
+        )
         first = Weights._make(found)
         # From here on `sums` holds alpha.
         dx: Array | None = None

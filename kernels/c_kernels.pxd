@@ -49,7 +49,7 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_AT_ROW
         FASTRNN_AT_SUM
         FASTRNN_AT_OWN
-        FASTRNN_AT_EXTRA_GRADIENT
+        FASTRNN_AT_INTO_EXTRA
         FASTRNN_ADD_ADD
         FASTRNN_SUB_MUL
         FASTRNN_MUL_MUL
@@ -88,7 +88,7 @@ cdef extern from "kernels.h" nogil:
         int x_gates[64]
         int h_gates[64]
         int m_gates[64]
-        int extras, registers, constant_count, extra_gradients
+        int extras, into_extras, registers, constant_count
         const void *constants
         fastrnn_code forward, backward, inside, take, take_back, middle, middle_back
         const fastrnn_phase *phases
@@ -134,12 +134,13 @@ cdef extern from "kernels.h" nogil:
         void *dbias_ih
         void *dbias_hh
         void *dunit
-        const fastrnn_extra *dextras
         int dx_add, dweight_add
         void *carry
         void *dh
         const void *du
         void *own
+        void *into_extras
+        const fastrnn_extra *dextras
         const void *dy
         const void *dh_n
         ptrdiff_t dy_row

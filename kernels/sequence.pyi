@@ -48,6 +48,7 @@ def backward(
     rows: int | None = None,
     of_x: bool = True,
     dextra: tuple[Array, ...] = (),
+    dextra_add: bool = True,
 ) -> tuple[Array | None, State, tuple[Array, Array, Array | None, Array | None, Array | None]]: ...
 def gates(
     cell: Cell, tape: Tape, *, num_threads: int = 1, rows: int | None = None, to: Array | None = None

@@ -30,8 +30,8 @@ from c_kernels cimport (
     FASTRNN_AT_BEFORE,
     FASTRNN_AT_CONSTANT,
     FASTRNN_AT_EXTRA,
-    FASTRNN_AT_EXTRA_GRADIENT,
     FASTRNN_AT_GRADIENT,
+    FASTRNN_AT_INTO_EXTRA,
     FASTRNN_AT_MIDDLE,
     FASTRNN_AT_OWN,
     FASTRNN_AT_REGISTER,
@@ -426,7 +426,7 @@ cdef dict PLACES = {
     Kind.ROW: (FASTRNN_AT_ROW, FASTRNN_ROW_VALUES),
     Kind.SUM: (FASTRNN_AT_SUM, FASTRNN_SUMS),
     Kind.OWN: (FASTRNN_AT_OWN, FASTRNN_PARAMETERS),
-    Kind.EXTRA_GRADIENT: (FASTRNN_AT_EXTRA_GRADIENT, FASTRNN_EXTRAS),
+    Kind.INTO_EXTRA: (FASTRNN_AT_INTO_EXTRA, FASTRNN_EXTRAS),
 }
 
 
@@ -514,7 +514,7 @@ cdef class Compiled:
         p.slots, p.x_slots, p.h_slots, p.m_slots = program.slots, len(x_gates), len(h_gates), len(m_gates)
         p.states, p.parameters, p.gates, p.reads_h = program.states, program.units, gates, program.reads_h
         p.registers, p.constant_count, p.extras = program.registers, len(program.constants), len(program.extras)
-        p.extra_gradients = any([one.out.kind == Kind.EXTRA_GRADIENT for one in program.backward])
+        p.into_extras = program.into_extras
         all_phases = program.phases + program.phases_back
         rows_read = [
             sorted({operand.index for one in each.of_units for operand in one[1:] if operand.kind == Kind.ROW})
@@ -884,28 +884,6 @@ cdef Buffer describe_extras(fastrnn_layer *l, int typenum, cell, tuple extra):
         at += 1
     l.extras = <fastrnn_extra *> memory.data
     return memory
-
-
-cdef Buffer describe_dextras(fastrnn_layer *l, int typenum, tuple dextra):
-    """Make backward write the gradients of what the cell is given beside x; as `describe_extras`."""
-    cdef int wanted = l.program.extras if l.program != NULL and l.program.extra_gradients else 0
-    cdef fastrnn_extra *at
-    cdef Buffer memory
-    if len(dextra) != wanted:
-        raise ValueError(f"backward is given {len(dextra)} arrays for gradients of values beside x; expected {wanted}")
-    l.dextras = NULL
-    if not wanted:
-        return None
-    memory = Buffer(wanted * sizeof(fastrnn_extra))
-    at = <fastrnn_extra *> memory.data
-    for array in dextra:
-        if not are_apart(array, typenum, l.rows, l.hidden) or not array.flags.writeable:
-            raise ValueError("an array for the gradient of a value beside x does not fit the layer")
-        at.at, at.width, at.row, at.of_sequence = pointer(array), l.hidden, row_of(array), False
-        at += 1
-    l.dextras = <fastrnn_extra *> memory.data
-    return memory
-
 
 cdef void point_to_input(fastrnn_layer *l, int typenum, cnp.ndarray x, cnp.ndarray h_0) noexcept:
     """Make the layer read x, real or tokens, and h_0."""
@@ -2055,9 +2033,49 @@ cdef int gradients_fit(const Job *job, cnp.ndarray x, weights, dy, tuple dstate,
     return 0
 
 
+cdef Buffer describe_into_extras(Job *job, tuple dextra, bint add):
+    """Where backward writes the gradients of what the cell is given beside x; None if nobody wants them.
+
+    They go right into the arrays, of any rows that do not overlap, unless they are to be added: then into memory that is
+    returned, see `add_into_extras`.
+    """
+    cdef fastrnn_layer *l = &job.layer
+    cdef ptrdiff_t wanted = 0 if l.program == NULL else l.program.into_extras
+    cdef fastrnn_extra *at
+    cdef Buffer memory
+    l.dextras, l.into_extras = NULL, NULL
+    if len(dextra) != wanted or not all([
+            is_array(d, job.typenum, 2, l.rows, l.hidden) if add else are_apart(d, job.typenum, l.rows, l.hidden)
+            for d in dextra]) or not all([d.flags.writeable for d in dextra]):
+        raise ValueError("the gradients of what the cell is given beside x do not fit the layer")
+    if wanted == 0:
+        return None
+    if add:
+        memory = Buffer(wanted * l.rows * round_up(l.hidden, job.lanes) * job.itemsize)
+        l.into_extras = memory.data
+        return memory
+    memory = Buffer(wanted * sizeof(fastrnn_extra))
+    at = <fastrnn_extra *> memory.data
+    for array in dextra:
+        at.at, at.width, at.row, at.of_sequence = pointer(array), l.hidden, row_of(array), False
+        at += 1
+    l.dextras = <fastrnn_extra *> memory.data
+    return memory
+
+
+cdef int add_into_extras(const Job *job, Buffer memory, tuple dextra) except -1:
+    """dextra += what backward has written."""
+    cdef const fastrnn_layer *l = &job.layer
+    cdef ptrdiff_t row = round_up(l.hidden, job.lanes)
+    if l.into_extras != NULL:
+        for found, d in zip(array_of(memory, job.typenum).reshape(len(dextra), l.rows, row), dextra):
+            d += found[:, :l.hidden]
+    return 0
+
+
 def backward(
     cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweights=None, rows=None, bint of_x=True,
-    tuple dextra=()
+    tuple dextra=(), bint dextra_add=True
 ):
     """`fastrnn.reference.backward` on the C kernels; dx is None unless `of_x`. Overwrites the tape: it serves once."""
     cdef Job job = tape.job
@@ -2065,9 +2083,9 @@ def backward(
     cdef cnp.ndarray weight_ih = tape.weights[0], h_0 = tape.h_0, x = tape.x
     look_again(&job, cell, tape)
     gradients_fit(&job, x, tape.weights, dy, dstate, dx, dweights)
-    cdef Buffer dextras = describe_dextras(l, job.typenum, dextra)
     cdef int typenum = job.typenum
     cdef ptrdiff_t k, others = job.others
+    cdef Buffer into_extras = describe_into_extras(&job, dextra, dextra_add)
     l.dy = pointer(dy)
     l.dy_row = 0 if dy is None else row_stride(&job, dy)
     l.dh_n = pointer(dstate[0])
@@ -2177,6 +2195,7 @@ def backward(
     for k in range(others):
         copy_rows(
             pointer(dstate_0[1 + k]), packed_row, <char *> l.carry + first + k * row, carry_row, l.batch, packed_row)
+    add_into_extras(&job, into_extras, dextra)
     return dx, dstate_0, (dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr, dunit)
 
 

@@ -320,6 +320,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("extras_are_those_of_the_first_row", "vec_splat(at[r])", "vec_splat(at[0])", "extra"),
         Mutant("extras_are_read_beyond_their_rows", "!alike && FN(are_whole)(l, q, units);", "!alike;", "extra"),
         Mutant(
+            "gradients_of_extras_of_the_first_rows",
+            "(i * l->rows + m->row + n) * C;",
+            "(i * l->rows + n) * C;",
+            "extra",
+        ),
+        Mutant("gradients_of_the_first_extra", "(i * l->rows + m->row + n) * C;", "(m->row + n) * C;", "extra"),
+        Mutant(
             "h_is_taken_of_the_first_rows",
             "(REAL *)piece->taken + n * piece->taken_row;",
             "(REAL *)piece->taken;",
@@ -349,6 +356,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("calls_draw_the_same", "drawn[k] += math.prod(size)", "pass"),
         Mutant("runs_have_masks_of_their_own", "whole.take(sequence, 0)", "whole[: len(sequence)]"),
         Mutant("what_is_kept_is_not_scaled", "1 / (1 - self.p), dtype", "1, dtype"),
+        Mutant("gradients_of_one_unit", "gradient.sum(-1, keepdims=True)", "gradient[..., :1]"),
     ],
     ("fastrnn/cells/noise.py", "extra"): [
         Mutant("zoneout_keeps_the_new", "where(draw > 0.5, old, new)", "where(draw > 0.5, new, old)"),
@@ -722,15 +730,15 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ("fastrnn/stack.py", "modules"): [
         Mutant(
             "checkpoints_do_not_say_how_many_rows",
-            "chain.backward(its_dy, dstates_0, its_dx, dweights, rows)",
-            "chain.backward(its_dy, dstates_0, its_dx, dweights, None)",
+            "its_dy, dstates_0, its_dx, dweights, rows, of_x",
+            "its_dy, dstates_0, its_dx, dweights, None, of_x",
             "switches",
         ),
         Mutant("checkpoints_draw_anew", "self.dropout.again(segment.random)", "self.dropout"),
         Mutant(
             "dx_is_of_one_direction",
-            "chain.backward(its_dy, dstates[at : at + 1], dx)",
-            "chain.backward(its_dy, dstates[at : at + 1])",
+            "its_dy, dstates[at : at + 1], dx, of_x",
+            "its_dy, dstates[at : at + 1], of_x",
         ),
         Mutant(
             "gradients_of_states_in_reverse", "dstates_0 = of_states + dstates_0", "dstates_0 = dstates_0 + of_states"
@@ -909,8 +917,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "dx_is_of_the_reverse_direction",
-            "ops.backward(tapes[direction], its_dy, its_dstate_n, dx, of_x=of_x)",
-            "ops.backward(tapes[direction], its_dy, its_dstate_n, of_x=of_x)",
+            "tapes[direction], its_dy, its_dstate_n, dx, of_x=of_x",
+            "tapes[direction], its_dy, its_dstate_n, of_x=of_x",
         ),
         Mutant(
             "torch's_threads_are_ignored",
@@ -921,7 +929,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant(
             "hooks_do_not_see_the_tape", "[] if hooked else [(problem, tapes)]", "[(problem, tapes)]", "torch_recurrent"
         ),
-        Mutant("x_has_a_gradient_that_nobody_wants", "dstate_n, ctx.needs_input_grad[3])", "dstate_n)"),
+        Mutant("x_has_a_gradient_that_nobody_wants", "ctx.needs_input_grad[3], dextra)", "True, dextra)"),
         Mutant(
             "halves_of_y_are_swapped", "return array[..., :P], array[..., P:]", "return array[..., P:], array[..., :P]"
         ),

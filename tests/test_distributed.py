@@ -624,6 +624,14 @@ def test_an_engine_on_ray():
     assert run.stdout.count("in one process") == 3
 
 
+@pytest.mark.long
+@pytest.mark.skipif(importlib.util.find_spec("flwr") is None, reason="flwr is not installed: .ci/long engines")
+def test_clients_of_flower_learn_from_one_another():
+    run = run_watched([sys.executable, ROOT / "examples" / "on_flower.py"], 300)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("of unseen sequences right") == 6
+
+
 def test_missing_engines_are_named(monkeypatch):
     for name, function in (("mpi4py", distributed.mpi), ("torch", distributed.gloo)):
         with monkeypatch.context() as context:

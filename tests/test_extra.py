@@ -13,7 +13,7 @@ from tolerances import assert_close, assert_same_bits
 import fastrnn
 import fastrnn.torch
 from fastrnn.backends import load
-from fastrnn.cells import BESIDE, LIBRARY, WrittenCell, exp, relu, sigmoid, tanh
+from fastrnn.cells import BESIDE, LIBRARY, WrittenCell, exp, layer_norm, mean, relu, rms_norm, sigmoid, tanh
 from fastrnn.errors import BackendError
 
 T, N, I, H = 6, 5, 4, 19
@@ -43,11 +43,21 @@ def second_product_of_h(a, prev, e):
     return tanh(c) * sigmoid(a.k), c
 
 
+@fastrnn.cell(gates="f g", states="h c", parameters="gain", extra="dt w", zoneout="zone")
+def normalized(a, prev, p, e):
+    """Extras within means, and a gradient of one that is the same for all units of a row."""
+    f = sigmoid(layer_norm(a.f * e.dt, p.gain) + e.w)
+    c = f * prev.c + (1 - f) * tanh(a.g + mean(a.g * e.w))
+    return e.zone(tanh(rms_norm(c) * e.dt), prev.h), c
+
+
 CELLS: dict[str, WrittenCell] = BESIDE | {
     "everything": everything,
+    "normalized": normalized,
     "second_product_of_h": second_product_of_h,
 }
 cells = pytest.mark.parametrize("name", list(CELLS))
+extras = pytest.mark.parametrize("name", [name for name, c in CELLS.items() if c.extra])
 noisy = pytest.mark.parametrize("name", [name for name, c in CELLS.items() if c.noise])
 
 
@@ -75,6 +85,7 @@ def run(module: Any, x: Any, extra: Any, **options: Any) -> dict[str, Any]:
     dtype, layers = module.dtype, module.num_layers * module.directions
     count, N = len(module.cell.states), x.shape[1]
     state = [draw(20 + k, layers, N, module.hidden_size).astype(dtype) for k in range(count)]
+    options["extra_gradients"] = bool(module.cell.extra)
     y, state_n, tape = module.forward(x, state[0] if count == 1 else tuple(state), extra=extra, **options)
     dy = draw(1, *y.shape).astype(dtype)
     dstate = [draw(30 + k, *s.shape).astype(dtype) for k, s in enumerate(state)]
@@ -83,7 +94,8 @@ def run(module: Any, x: Any, extra: Any, **options: Any) -> dict[str, Any]:
     found = {"y": y, "dx": dx} | grads
     for what, its in zip(("state", "dstate"), states, strict=True):
         found |= {f"{what}_{k}": s for k, s in enumerate(its)}
-    return found
+    assert (tape.dextra is None) == (not module.cell.extra)
+    return found | {f"dextra_{key}": value for key, value in (tape.dextra or {}).items()}
 
 
 RUNS = {
@@ -232,7 +244,37 @@ def test_batch_first_and_single_sequences_are_the_same(name):
 
 @cells
 def test_derivative_is_that_of_the_function(name):
-    assert fastrnn.check_cell(CELLS[name], seed=1).passed
+    checked = fastrnn.check_cell(CELLS[name], seed=1)
+    assert checked.passed
+    assert [key for key in checked.errors if key.startswith("e.")] == [f"e.{key}" for key in CELLS[name].extra]
+
+
+@extras
+def test_who_does_not_ask_for_gradients_of_extras_runs_as_before(name):
+    """On a program that knows nothing of them; outputs and the other gradients are the same."""
+    assert CELLS[name].program.into_extras == 0
+    assert CELLS[name].into_extra.program.into_extras == len(CELLS[name].extra)
+    assert CELLS[name].into_extra is CELLS[name].into_extra
+    x, extra, found = draw(0, T, N, I), extra_of(name), []
+    for asked in (False, True):
+        module = make(name)
+        y, _, tape = module.forward(x, extra=extra, extra_gradients=asked)
+        dx, _, grads = module.backward(tape, y)
+        assert (tape.dextra is not None) == asked
+        found.append({"y": y, "dx": dx} | grads)
+    for key, value in found[0].items():
+        assert_close(key, found[1][key], value, 1e-12 * max(1.0, np.abs(value).max()))
+
+
+def test_gradients_of_extras_have_the_form_of_these():
+    shapes = ((T, N), (T, N, 1), (T, N, H), (T,), (T, 1), (T, H), (T, 0), (0, N, H))
+    for shape in shapes:
+        module, single = make("ltc_dt"), shape[0] == T and len(shape) < 3 and shape[-1] not in (N, 0)
+        x = draw(0, T, I) if single else draw(0, shape[0], shape[1], I)
+        y, _, tape = module.forward(x, extra={"dt": np.abs(draw(1, *shape))}, extra_gradients=True)
+        assert tape.dextra is None
+        module.backward(tape, np.ones_like(y))
+        assert tape.dextra["dt"].shape == shape
 
 
 # ---- against torch's autograd
@@ -297,12 +339,13 @@ def test_equals_a_loop_in_torch(name):
 
     count = len(cell.states)
     inputs = {"x": torch.from_numpy(x).requires_grad_()}
+    beside = {key: torch.from_numpy(value).requires_grad_() for key, value in (extra or {}).items()}
     inputs |= {f"state_{k}": torch.from_numpy(draw(20 + k, 1, N, H)[0]).requires_grad_() for k in range(count)}
     weights = {key: torch.from_numpy(value.copy()).requires_grad_() for key, value in module.parameters.items()}
     prev, ys = tuple([inputs[f"state_{k}"] for k in range(count)]), []
     for t in range(T):
         sums = inputs["x"][t] @ weights["weight_ih_l0"].T + weights["bias_ih_l0"]
-        dt = torch.from_numpy(extra["dt"][t][:, None]) if extra else None
+        dt = beside["dt"][t][:, None] if extra else None
         its = {key: values[t] for key, values in masks.items()}
         prev = torch_step(
             name, sums, weights["weight_hh_l0"], weights["bias_hh_l0"], prev, its, dt, weights.get("unit_l0")
@@ -313,6 +356,7 @@ def test_equals_a_loop_in_torch(name):
     loss += sum((s * torch.from_numpy(draw(30 + k, 1, N, H)[0])).sum() for k, s in enumerate(prev))
     loss.backward()
     want = {"y": y, "dx": inputs["x"].grad} | {key: value.grad for key, value in weights.items()}
+    want |= {f"dextra_{key}": value.grad for key, value in beside.items()}
     want |= {f"state_{k}": s[None] for k, s in enumerate(prev)}
     want |= {f"dstate_{k}": inputs[f"state_{k}"].grad[None] for k in range(count)}
     assert got.keys() == want.keys()
@@ -450,19 +494,67 @@ def test_torch_equals_numpy(name, kind):
 def test_torchs_gradients_with_noise_are_those_of_the_function():
     module = fastrnn.torch.Recurrent(everything, I, 3, num_layers=2, dtype=torch.float64, noise=0.5, batch_first=True)
     x = torch.from_numpy(draw(0, 2, 4, I)).requires_grad_()
-    extra = {"dt": torch.rand(2, 4, dtype=torch.float64), "w": torch.rand(2, 4, 3, dtype=torch.float64)}
+    dt, w = (torch.rand(*shape, dtype=torch.float64).requires_grad_() for shape in ((2, 4), (2, 4, 3)))
 
-    def loss(x: Any) -> Any:
+    def loss(x: Any, dt: Any, w: Any) -> Any:
         torch.manual_seed(1)
-        return module(x, extra=extra)[0]
+        return module(x, extra={"dt": dt, "w": w})[0]
 
-    assert torch.autograd.gradcheck(loss, (x,))
+    assert torch.autograd.gradcheck(loss, (x, dt, w))
+    assert torch.autograd.gradcheck(loss, (x.detach(), dt.detach(), w))
 
 
-def test_torch_refuses_what_has_no_gradient():
+@extras
+@pytest.mark.parametrize("kind", ["whole", "resets"])
+def test_torchs_gradients_of_extras_equal_numpys(name, kind):
+    options: dict[str, Any] = {"num_layers": 2, "bidirectional": True}
+    module = fastrnn.torch.Recurrent(
+        CELLS[name], I, H, dtype=torch.float64, noise=0.4 if CELLS[name].noise else None, **options
+    )
+    module.eval()
+    quiet = CELLS[name].without_noise(module._rates)
+    mine = fastrnn.Recurrent(quiet, I, H, dtype="float64", seed=3, **options)
+    mine.load_state_dict(module.state_dict())
+    x, extra = draw(0, T, N, I), extra_of(name)
+    y, _, tape = mine.forward(x, extra=extra, extra_gradients=True, **RUNS[kind])
+    mine.backward(tape, 2 * y)
+    given = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in RUNS[kind].items()}
+    for turned in (False, True):  # with batch_first, and retained
+        module.batch_first = turned
+        tensors = {key: torch.from_numpy(value) for key, value in extra.items()}
+        its_x = torch.from_numpy(x)
+        if turned:
+            tensors = {key: value.transpose(0, 1) for key, value in tensors.items()}
+            given = {k: v.T if isinstance(v, torch.Tensor) else v for k, v in given.items()}
+            its_x = its_x.transpose(0, 1)
+        for value in tensors.values():
+            value.requires_grad_()
+        loss = module(its_x, extra=tensors, **given)[0].square().sum()
+        for retain in (True, False):
+            found = torch.autograd.grad(loss, [*tensors.values()], retain_graph=retain)
+            for key, got in zip(tensors, found, strict=True):
+                got = got.transpose(0, 1) if turned else got
+                assert_close(key, got.numpy(), tape.dextra[key], 1e-11)
+
+
+def test_torchs_packed_sequences_have_gradients_of_extras():
+    lengths, cell = RUNS["lengths"]["lengths"], BESIDE["ltc_dt"]
+    module = fastrnn.torch.Recurrent(cell, I, H, dtype=torch.float64)
+    x, dt = torch.from_numpy(draw(0, T, N, I)), torch.from_numpy(np.abs(draw(1, T, N, H))).requires_grad_()
+    kept = np.flatnonzero(lengths)
+    packed, rows = (
+        torch.nn.utils.rnn.pack_padded_sequence(v[:, kept], torch.from_numpy(lengths[kept]), enforce_sorted=False)
+        for v in (x, dt)
+    )
+    module(packed, extra={"dt": rows.data})[0].data.square().sum().backward()
+    got, dt.grad = dt.grad, None
+    run = torch.arange(T)[:, None] < torch.from_numpy(lengths)
+    module(x, mask=run, extra={"dt": dt})[0].square().sum().backward()
+    assert_close("dt", got.numpy(), dt.grad.numpy(), 1e-13)
+
+
+def test_torch_refuses_wrong_extras():
     module = fastrnn.torch.Recurrent(BESIDE["cfc_dt"], I, H)
-    with pytest.raises(ValueError, match=r"extra\['dt'\] wants a gradient; .* use \.detach\(\)"):
-        module(torch.zeros(T, N, I), extra={"dt": torch.ones(T, N, requires_grad=True)})
     with pytest.raises(ValueError, match=r"extra\['dt'\] has shape \(6, 4\); expected \(6, 5\) or \(6, 5, 19\)"):
         module(torch.zeros(T, N, I), extra={"dt": torch.ones(T, 4)})
     with pytest.raises(ValueError, match="extra is None; expected a dict with dt, as the cell cfc_dt has it"):
@@ -501,6 +593,10 @@ def test_other_refusals():
         fastrnn.Recurrent(BESIDE["zoneout_lstm"], I, H, noise={"zone_h": 0.1})
     with pytest.raises(ValueError, match=r"noise\['zone_c'\] is 1\.5; expected a number from 0 to 1"):
         fastrnn.Recurrent(BESIDE["zoneout_lstm"], I, H, noise={"zone_h": 0.1, "zone_c": 1.5})
+    with pytest.raises(ValueError, match="extra_gradients is True, but the module is given nothing beside x"):
+        make("gal_lstm").forward(x, extra_gradients=True)
+    with pytest.raises(TypeError, match="extra_gradients is 'dt'; expected True or False"):
+        make("cfc_dt").forward(x, extra=extra_of("cfc_dt"), extra_gradients="dt")
     module = make("gal_lstm")
     _, _, tape = module.forward(x)
     with pytest.raises(ValueError, match="noise is of a batch of N = 5; expected that of x, 4"):

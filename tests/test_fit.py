@@ -244,7 +244,7 @@ def test_other_runs_checkpoints_are_refused(tmp_path: Path) -> None:
     path, X, y = tmp_path / "run", ragged(), classes()
     fit(classifier(), X, y, epochs=1, checkpoint=path)
     kept = path.read_bytes()
-    with pytest.raises(FileExistsError, match="exists; resume=True goes on with it"):
+    with pytest.raises(FileExistsError, match="exists; expected a new path: resume=True goes on"):
         fit(classifier(), X, y, epochs=1, checkpoint=path)
     with pytest.raises(CheckpointError, match="the data are others"):
         fit(classifier(), X, (y + 1) % 3, checkpoint=path, resume=True)

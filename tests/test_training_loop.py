@@ -17,6 +17,8 @@ from safetensors.numpy import load, save
 from tolerances import assert_close, assert_same_bits, tolerance
 from watched import run_watched
 
+import fastrnn
+from fastrnn.cells import library
 from fastrnn.training import (
     AdaptiveSoftmax,
     CharModel,
@@ -362,6 +364,29 @@ def test_gradients_with_dropout_are_the_loss_s(cell, make):
             sides.append(gradients()[0])
         p[...] = start
         assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(float((grads[name] * direction).sum()), abs=1e-7)
+
+
+STACKS = {
+    "dropout of the stack's own": lambda: fastrnn.LSTM(11, 6, 2, dropout=0.4, seed=0),
+    "zoneout": lambda: fastrnn.Recurrent(library.zoneout_lstm, 11, 6, noise={"zone_h": 0.3, "zone_c": 0.2}, seed=0),
+    "both, and that of the model": lambda: fastrnn.Recurrent(
+        library.zoneout_lstm, 11, 6, 2, noise={"zone_h": 0.3, "zone_c": 0.2}, seed=0
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_all_that_a_model_draws_follows_its_seed(name):
+    model = LanguageModel(STACKS[name](), Linear(6, 11, seed=1), dropout=0.2 * name.startswith("both"), seed=2)
+    tokens = np.random.default_rng(3).integers(0, 11, (2, 7, 3))
+
+    def loss(seed):
+        model.seed_dropout(seed)
+        return model.gradients(*tokens)[0]
+
+    first = loss(5)
+    assert loss(6) != first
+    assert loss(5) == first
 
 
 def test_s19_gradients_are_clipped_element_by_element_before_their_norm():

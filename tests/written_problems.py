@@ -56,7 +56,8 @@ class WrittenProblem:
             return value.astype(dtype) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
 
         x, given, state = cast(self.x), cast(self.given), as_state(cast(self.state))
-        y, state_n, tape = module.forward(x, state, **given, checkpoint_every=self.checkpoint_every)
+        options = {"checkpoint_every": self.checkpoint_every, "extra_gradients": bool(module.cell.extra)}
+        y, state_n, tape = module.forward(x, state, **given, **options)
         dy = np.random.default_rng(0).standard_normal(y.shape).astype(dtype)
         dx, dstate_0, grads = module.backward(tape, dy, as_state(cast(self.dstate)))
         inferred, inferred_n = module(x, state, **given)
@@ -64,6 +65,7 @@ class WrittenProblem:
         several = {"state_n": state_n, "dstate_0": dstate_0, "inferred_n": inferred_n}
         if tape.dreset_state is not None:
             several["dreset_state"] = tape.dreset_state
+        found |= {f"d{name}": gradient for name, gradient in (tape.dextra or {}).items()}
         if not given.keys() - {"extra"} and not self.options["bidirectional"]:
             stream = module.stream(batch_size=x.shape[1])
             stream.state = state

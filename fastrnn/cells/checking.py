@@ -73,9 +73,11 @@ def check_cell(cell: WrittenCell, *, hidden_size: int = 5, seed: Any = 0, limit:
     True
     """
     from fastrnn import reference
+    from fastrnn.extra import into_width
 
     if not isinstance(cell, WrittenCell) or cell.program is None:
         raise TypeError(f"cell is {shown(cell)}; expected one that fastrnn.cell has made")
+    cell = cell.into_extra if cell.extra else cell
     H, limit = check_positive("hidden_size", hidden_size), check_positive_number("limit", limit)
     T, N, I = 3, 2, 3
     rng = make_generator(seed)
@@ -92,11 +94,14 @@ def check_cell(cell: WrittenCell, *, hidden_size: int = 5, seed: Any = 0, limit:
         given |= {"weight_hh": draw(Y, H) / np.sqrt(H), "bias_hh": draw(Y)}
     if M:
         given["unit"] = draw(M, H)
-    extra = []
+    drawn = []
     for k, of_sequence in enumerate(cell.program.extras):
         values = draw(N if of_sequence else T * N, 1 if k == 0 and cell.extra else H)
-        extra.append(values if k < len(cell.extra) else (values > 0) * 1.0)
+        drawn.append(values if k < len(cell.extra) else (values > 0) * 1.0)
+    extra, draws = dict(zip(cell.extra, drawn, strict=False)), drawn[len(cell.extra) :]
     dy, dstate = draw(T, N, H), tuple([draw(N, H) for _ in cell.states])
+
+    given |= {f"e.{name}": values for name, values in extra.items()}
 
     def run(arrays: dict[str, Array], *, tape: bool) -> tuple[float, Any]:
         weights = Weights(
@@ -108,11 +113,13 @@ def check_cell(cell: WrittenCell, *, hidden_size: int = 5, seed: Any = 0, limit:
             arrays.get("unit"),
         )
         state = tuple([arrays[name] for name in cell.states_0])
-        y, state_n, kept = reference.forward(cell, arrays["x"], state, weights, tape=tape, extra=tuple(extra))
+        beside = (*[arrays[f"e.{name}"] for name in extra], *draws)
+        y, state_n, kept = reference.forward(cell, arrays["x"], state, weights, tape=tape, extra=beside)
         return float((y * dy).sum() + sum((s * d).sum() for s, d in zip(state_n, dstate, strict=True))), kept
 
     _, kept = run(given, tape=True)
-    dx, dstate_0, dweights = reference.backward(cell, kept, dy, dstate)
+    dextra = tuple([np.zeros((T * N, H)) for _ in extra])
+    dx, dstate_0, dweights = reference.backward(cell, kept, dy, dstate, dextra=dextra)
     gradients: dict[str, Any] = {"x": dx} | dict(zip(cell.states_0, dstate_0, strict=True))
     gradients |= {
         "weight_ih": dweights.ih,
@@ -121,6 +128,8 @@ def check_cell(cell: WrittenCell, *, hidden_size: int = 5, seed: Any = 0, limit:
         "bias_hh": dweights.bias_hh,
         "unit": dweights.unit,
     }
+    by_unit = zip(extra.items(), dextra, strict=True)
+    gradients |= {f"e.{name}": into_width(d, values.shape[1]) for (name, values), d in by_unit}
     errors: dict[str, float] = {}
     for name, value in given.items():
         difference = np.empty_like(value)

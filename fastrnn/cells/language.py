@@ -12,6 +12,7 @@ import linecache
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import FrameType, SimpleNamespace
 from typing import Any
 
@@ -53,7 +54,6 @@ class Equations:
     gradients: Mapping[Operand, Node]  # of sums, states before and parameters, from those of states and of the middle
     taken_gradients: Mapping[Operand, Node]  # of h and parameters, from that of what is taken
     shown: tuple[Node, ...]  # what trace shows of each gate
-    of_extra: bool = False  # whether `gradients` has those of what is given beside x
 
     def run(
         self,
@@ -112,6 +112,7 @@ class WrittenCell(Cell):
     equations: Equations | None = None
     made_by: tuple[Callable[..., WrittenCell], dict[str, Any]] | None = None  # of one that a factory makes: its options
     definition: _Definition | None = None
+    rates: tuple[float, ...] | None = None  # of its noise, as it is in inference; None in training
     without: dict[tuple[float, ...], WrittenCell] = field(default_factory=dict)  # see `without_noise`
 
     # A cell is what its function is, so one is like no other.
@@ -157,6 +158,15 @@ class WrittenCell(Cell):
             assert self.definition is not None
             self.without[rates] = self.definition.cell(rates)
         return self.without[rates]
+
+    @cached_property
+    def into_extra(self) -> WrittenCell:
+        """The same cell, whose backward has the gradients of what it is given beside x besides; made once.
+
+        What its forward keeps leads to these, too, so that who does not ask for them has a shorter tape.
+        """
+        assert self.definition is not None
+        return self.definition.cell(self.rates, into_extra=True)
 
     def __copy__(self) -> WrittenCell:
         return self
@@ -243,7 +253,7 @@ def cell(
         Gates of which ``a.n.x`` and ``a.n.h`` are kept apart, as GRU's n.
     extra
         Names of what the caller gives beside x at each step, ``e.dt``: one value of each row, as the time since the
-        step before, or one of each row and unit. They have no gradient.
+        step before, or one of each row and unit.
     dropout
         Names of dropout inside the cell: ``e.drop(value)`` is the value with a random part of it set to zero, and the
         rest divided by its share, in training; in inference the value. A mapping says of each whether there is a draw
@@ -344,7 +354,7 @@ def derived_cell(
     """
     none: tuple[str, ...] = ()
     named = {"gates": gates, "states": states, "from_x": none, "from_h": none, "apart": apart, "extra": extra}
-    return _Definition(function, named, {}, (), of_extra, traceable=False).cell()
+    return _Definition(function, named, {}, (), traceable=False).cell(into_extra=of_extra)
 
 
 def _names(option: str, names: Any) -> tuple[str, ...]:
@@ -496,10 +506,9 @@ class _Definition:
         named: Mapping[str, tuple[str, ...]],
         initial: Mapping[str, float | None],
         noise: tuple[Noise, ...],
-        of_extra: bool = False,
         traceable: bool = True,
     ) -> None:
-        self.function, self.of_extra, self.traceable = function, of_extra, traceable
+        self.function, self.traceable = function, traceable
         self.gates, self.states, self.parameters = named["gates"], named["states"], tuple(initial)
         self.x_only, self.h_only, self.apart = named["from_x"], named["from_h"], named["apart"]
         self.initial, self.extra, self.noise = dict(initial), named["extra"], noise
@@ -538,8 +547,8 @@ class _Definition:
         order += [*self.of(*of_middle), *self.h_only, *[f"{n}.h" for n in self.apart]]
         return {name: slot for slot, name in enumerate(order)}
 
-    def cell(self, rates: tuple[float, ...] | None = None) -> WrittenCell:
-        """The cell; given rates of its noise, as it is in inference."""
+    def cell(self, rates: tuple[float, ...] | None = None, *, into_extra: bool = False) -> WrittenCell:
+        """The cell; given rates of its noise, as it is in inference; with the gradients of its extras, if asked for."""
         trial = _Tracing(self, (), rates)
         of_taken = trial.taken()
         second = {name: value.node for name, value in trial.called.items() if name not in of_taken}
@@ -581,8 +590,13 @@ class _Definition:
         if middle is not None:
             first = {operand: found.get(operand, graph.number(0.0)) for operand in self._middle_slots(of_middle)}
             found = gradient_of([*seeds, (middle, graph.leaf(Operand(Kind.MIDDLE, 0)))]) | first
-        found = {operand: node for operand, node in found.items() if self.of_extra or operand.kind is not Kind.EXTRA}
         into_h = {} if taken is None else gradient_of([(taken, graph.leaf(Operand(Kind.TAKEN, 0)))])
+        extras = len(self.extra) if into_extra else 0
+
+        def wanted(gradients: dict[Operand, Node]) -> dict[Operand, Node]:
+            its = {at: node for at, node in gradients.items() if at.kind is not Kind.EXTRA or at.index < extras}
+            return {at: graph.lowered(node) for at, node in its.items()}
+
         shown = [self._shown(traced, name) if self.traceable else graph.number(0.0) for name in self.gates]
         equations = Equations(
             self.function,
@@ -600,17 +614,16 @@ class _Definition:
             tuple(map(graph.lowered, after)),
             None if taken is None else graph.lowered(taken),
             None if middle is None else graph.lowered(middle),
-            {operand: graph.lowered(node) for operand, node in found.items()},
-            {operand: graph.lowered(node) for operand, node in into_h.items() if operand.kind is not Kind.EXTRA},
+            wanted(found),
+            wanted(into_h),
             tuple(map(graph.lowered, shown)),
-            self.of_extra,
         )
-        writer = _Writer(self, equations)
+        writer = _Writer(self, equations, extras)
         has_means = any(node.op is Across.MEAN for node in reachable(equations.after))
         program = writer.program_in_phases(graph) if has_means else writer.program(graph)
         additive = not self.apart and not of_middle and not self.x_only and not self.h_only
         return WrittenCell(
-            self.function.__name__, self.gates, self.states, additive, program, equations, definition=self
+            self.function.__name__, self.gates, self.states, additive, program, equations, definition=self, rates=rates
         )
 
     def _middle_slots(self, of_middle: tuple[str, ...]) -> list[Operand]:
@@ -655,8 +668,8 @@ class _Definition:
 class _Writer:
     """Writes a cell's programs."""
 
-    def __init__(self, definition: _Definition, equations: Equations) -> None:
-        self.definition, self.equations = definition, equations
+    def __init__(self, definition: _Definition, equations: Equations, into_extras: int) -> None:
+        self.definition, self.equations, self.into_extras = definition, equations, into_extras
         self.constants = Constants()
         self.registers = 0
 
@@ -667,6 +680,11 @@ class _Writer:
         found = schedule(targets, seen, self.constants, forward=forward)
         self.registers = max(self.registers, found.registers)
         return found.instructions
+
+    def of_extras(self, graph: Graph) -> list[tuple[Operand, Node]]:
+        """Where backward writes the gradients of extras, if it has them."""
+        found, zero = self.equations.gradients, graph.number(0.0)
+        return [(Operand(Kind.INTO_EXTRA, k), found.get(Operand(Kind.EXTRA, k), zero)) for k in range(self.into_extras)]
 
     def program_in_phases(self, graph: Graph) -> Program:
         """All of it, where there are means over the units of a row."""
@@ -682,6 +700,7 @@ class _Writer:
             if (gradient := e.gradients.get(Operand(Kind.UNIT, m))) is not None:
                 own = Operand(Kind.OWN, m)
                 back.append((own, graph.make(Op.ADD, graph.leaf(own), gradient)))
+        back += self.of_extras(graph)
         means = {node for node in reachable(e.after) if node.op is Across.MEAN}
         shown = [
             node if all(n in means for n in reachable([node]) if n.op is Across.MEAN) else graph.leaf(slot[0])
@@ -724,6 +743,8 @@ class _Writer:
             phases=phases,
             phases_back=phases_back,
             row_values=row_values,
+            extras=(False,) * len(e.extra) + tuple(noise.of_sequence for noise in e.noise),
+            into_extras=self.into_extras,
         )
 
     def program(self, graph: Graph) -> Program:
@@ -744,6 +765,9 @@ class _Writer:
         if e.taken is not None:
             taken, into_h = Operand(Kind.TAKEN, 0), e.taken_gradients
             added = [(at, graph.leaf(at), into_h.get(Operand(Kind.UNIT, m))) for m, (at, _) in enumerate(own)]
+            added += [
+                (at, graph.leaf(at), into_h.get(Operand(Kind.EXTRA, at.index))) for at, _ in self.of_extras(graph)
+            ]
             sums_of_own = [(at, graph.make(Op.ADD, leaf, more)) for at, leaf, more in added if more is not None]
             take = self.write([(taken, e.taken)], leaves)
             take_back = self.write(
@@ -753,9 +777,7 @@ class _Writer:
         back = [(at, e.gradients.get(at, zero)) for at in slot[Q:]] + own
         for k in range(0 if reads_h else 1, len(d.states)):
             back.append((Operand(Kind.GRADIENT, k), e.gradients.get(Operand(Kind.BEFORE, k), zero)))
-        for k in range(len(d.extra) if e.of_extra else 0):
-            gradient = e.gradients.get(Operand(Kind.EXTRA, k), zero)
-            back.append((Operand(Kind.EXTRA_GRADIENT, k), gradient))
+        back += self.of_extras(graph)
         first_back = [(at, e.gradients[at]) for at in slot[:Q]]
 
         known_after = {node: Operand(Kind.AFTER, k) for k, node in enumerate(e.after) if k and node.op is not None}
@@ -813,6 +835,7 @@ class _Writer:
             constants=tuple(self.constants.values),
             registers=self.registers,
             room=max(S + M, 1 + max((at.index for at in tape.values()), default=0)),
+            into_extras=self.into_extras,
         )
 
 

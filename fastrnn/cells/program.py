@@ -26,10 +26,10 @@ Slots come in blocks of four. The values of a unit that all programs see are
     MIDDLE 0    see below
     TAKEN 0       see below
     EXTRA e     what the row is given beside x: read-only
+    INTO_EXTRA e  backward, of a cell that has it: its gradient in the unit, to be written
     ROW i       in phases: a value of the row, the same for all units
     SUM j       in phases: sum j of its row, to which the unit adds: SUM j := SUM j + a, or + a + b
     OWN m       in phases, backward: likewise the gradient of the cell's own parameter m
-    EXTRA_GRADIENT e  backward, of cells that give it: to be written, the gradient of EXTRA e
 
 A cell may have a second recurrent product, of a middle value m (N, H) that is made of sums and states, in place of h:
 GRU's r * h as in the paper. The gates it feeds are x's too, and have the first slots. Then a step runs the middle
@@ -41,8 +41,8 @@ is lost to that one.
 
 The recurrent product may take in place of h a value that is made of h, extras and parameters alone, dropout of h or its
 decay. Then a step begins with the take program, which writes TAKEN 0, what the product takes. Its gradient is there as
-the take_back program begins, which replaces it with what goes on to h, and adds to the slots of parameters' gradients
-what it has for them. That one sees the slots as backward has left them.
+the take_back program begins, which replaces it with what goes on to h, and adds to the slots of parameters' gradients,
+and to INTO_EXTRA, what it has for them. That one sees the slots as backward has left them.
 
 An instruction reads its operands before it writes, for all rows at once. A kernel may hold BEFORE k and AFTER k, from
 k = 1 on, in the same memory: forward must not read BEFORE k once it has written AFTER k.
@@ -73,7 +73,7 @@ class Kind(IntEnum):
     ROW = 11
     SUM = 12
     OWN = 13
-    EXTRA_GRADIENT = 14
+    INTO_EXTRA = 14
 
 
 class Operand(NamedTuple):
@@ -159,3 +159,4 @@ class Program(NamedTuple):
     phases: tuple[Phase, ...] = ()  # in place of forward, if there are means
     phases_back: tuple[Phase, ...] = ()  # in place of backward
     row_values: int = 0  # ROW i of forward, which backward and inside see as well
+    into_extras: int = 0  # INTO_EXTRA e of backward: those of the first extras, or none

@@ -35,8 +35,10 @@ class SequenceForecaster(KeptEstimator):
     quantiles
         Rising, between 0 and 1: the forecast is the middle one, and the first and the last are the interval. None for
         the mean alone.
-    cell, hidden_size, num_layers, dropout, epochs, batch_size, learning_rate, schedule, random_state, verbose
+    cell, hidden_size, num_layers, dropout, batch_size, learning_rate, schedule, random_state, verbose
         As for `SequenceClassifier`.
+    epochs
+        How often the windows of the series are read, at the most. They overlap, so that few times are enough.
     validation, patience
         The share of each series, its end, that is held out, and how many epochs in a row without a lower loss on it end
         training; the best parameters are kept. Of a series that is too short nothing is held out.
@@ -69,7 +71,7 @@ class SequenceForecaster(KeptEstimator):
         hidden_size: int = 64,
         num_layers: int = 1,
         dropout: float = 0.0,
-        epochs: int = 100,
+        epochs: int = 30,
         batch_size: int = 32,
         learning_rate: float = 0.005,
         schedule: str = "cosine",

@@ -33,6 +33,7 @@ from fastrnn import ops
 from fastrnn.backends import BACKENDS
 from fastrnn.cells import CELLS, Cell, State, Weights, WrittenCell
 from fastrnn.checks import shown
+from fastrnn.extra import into_width
 from fastrnn.fits import check_call, check_weights
 from fastrnn.parameters import Array
 
@@ -55,6 +56,7 @@ class Written(NamedTuple):
     cell: WrittenCell
     fields: tuple[str, ...]  # those of `Weights` that a direction has
     extra: Sequence[tuple[Array, ...]] = ()  # by direction, what its layer is given beside x in a call, if anything
+    tensors: Sequence[Tensor] = ()  # the first of these, (R, W) in all directions, if one of them wants a gradient
 
 
 def layer(
@@ -92,7 +94,8 @@ def layer(
         from fastrnn.torch import second  # which is made of what is here
 
         return second.layer(x, batch_sizes, state, weights, cell, warn)
-    taped = torch.is_grad_enabled() and any(t.requires_grad for t in (*weights, x, *state))
+    beside = () if isinstance(cell, str) else cell.tensors
+    taped = torch.is_grad_enabled() and any(t.requires_grad for t in (*weights, x, *state, *beside))
     traced = is_traced()
     hooked = taped and not traced and torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
     if (traced or hooked) and isinstance(cell, str):
@@ -103,7 +106,7 @@ def layer(
             y = y.clone()  # what is saved by hooks, torch does not watch
     elif taped:
         y, *state_n = _Layer.apply(  # type: ignore[no-untyped-call]
-            cell, warn, hooked, x, batch_sizes, len(state), *state, *weights
+            cell, warn, hooked, x, batch_sizes, len(state), *state, *weights, *beside
         )
     else:
         y, state_n, _ = _forward(x, batch_sizes, state, weights, cell, False)
@@ -229,16 +232,23 @@ class _Problem:
         ]
 
     def gradients(
-        self, tapes: list[ops.Tape], dy: Tensor | None, dstate_n: Sequence[Tensor | None], of_x: bool = True
+        self,
+        tapes: list[ops.Tape],
+        dy: Tensor | None,
+        dstate_n: Sequence[Tensor | None],
+        of_x: bool = True,
+        dextra: tuple[Array, ...] = (),
     ) -> Gradients:
-        """Run backward on the tapes, which it uses up; that of x is None unless `of_x`."""
+        """Run backward on the tapes, which it uses up; that of x is None unless `of_x`; dextra as of `ops.backward`."""
         dstates_n = [None if d is None else _array(d, "the gradient of a final state") for d in dstate_n]
         dx: Array | None = None
         dstates_0: list[State] = []
         dweights: list[Tensor] = []
         for direction, its_dy in enumerate(self.parts(None if dy is None else _array(dy, "dy"))):
             its_dstate_n = tuple([None if d is None else d[direction] for d in dstates_n])
-            dx, dstate_0, its_dweights = ops.backward(tapes[direction], its_dy, its_dstate_n, dx, of_x=of_x)
+            dx, dstate_0, its_dweights = ops.backward(
+                tapes[direction], its_dy, its_dstate_n, dx, of_x=of_x, dextra=dextra
+            )
             dstates_0.append(dstate_0)
             dweights += [torch.from_numpy(w) for w in its_dweights if w is not None]  # in torch.nn's order
         return torch.from_numpy(dx) if of_x else None, _tensors(dstates_0), dweights
@@ -497,7 +507,8 @@ class _Layer(torch.autograd.Function):
         states: int,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
-        problem = _Problem(x, batch_sizes, tensors[:states], tensors[states:], cell)
+        ctx.beside = 0 if isinstance(cell, str) else len(cell.tensors)
+        problem = _Problem(x, batch_sizes, tensors[:states], tensors[states : len(tensors) - ctx.beside], cell)
         y, states_n, tapes = problem.run(keep=not hooked)
         ctx.save_for_backward(x, batch_sizes, *tensors)
         ctx.set_materialize_grads(False)
@@ -509,7 +520,12 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *dstate_n: Tensor | None) -> tuple[Tensor | None, ...]:
         x, batch_sizes, *tensors = ctx.saved_tensors
-        state, weights = tensors[: ctx.states], tensors[ctx.states :]
+        state, weights = tensors[: ctx.states], tensors[ctx.states : len(tensors) - ctx.beside]
+        beside = tensors[len(tensors) - ctx.beside :]
+        dextra: tuple[Array, ...] = ()
+        if beside:
+            H = dict(zip(ctx.cell.fields, weights, strict=False))["ih"].shape[0] // len(ctx.cell.cell.gates_ih)
+            dextra = tuple([np.zeros((len(t), H), DTYPES[t.dtype]) for t in beside])
         written = not isinstance(ctx.cell, str)
         if written and (torch.is_grad_enabled() or is_traced()):
             name = ctx.cell.cell.name
@@ -535,7 +551,7 @@ class _Layer(torch.autograd.Function):
                 problem = _Problem(x, batch_sizes, state, weights, ctx.cell)
                 _, _, tapes = problem.run(keep=True)
             try:
-                gradients = problem.gradients(tapes, dy, dstate_n, ctx.needs_input_grad[3])
+                gradients = problem.gradients(tapes, dy, dstate_n, ctx.needs_input_grad[3], dextra)
             except RuntimeError:
                 if not _are_batched(dy, *dstate_n):
                     raise
@@ -544,7 +560,8 @@ class _Layer(torch.autograd.Function):
                 ctx.warn(BATCHED)
                 gradients = _torchs_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
         dx, dstate_0, dweights = gradients
-        return None, None, None, dx, None, None, *dstate_0, *dweights
+        into = [torch.from_numpy(into_width(d, t.shape[1])) for d, t in zip(dextra, beside, strict=True)]
+        return None, None, None, dx, None, None, *dstate_0, *dweights, *into
 
 
 run_uncompiled(layer, _Layer.backward)

@@ -156,7 +156,7 @@ class Recurrent(Layers):
         mask, masked, resets, reset_state
             As in `fastrnn.Recurrent.__call__`, as tensors; a given reset_state has a gradient as any tensor has.
         extra
-            As in `fastrnn.Recurrent.__call__`, a dict of tensors, of which none may want a gradient; of a
+            As in `fastrnn.Recurrent.__call__`, a dict of tensors, which have gradients as any tensor has; of a
             PackedSequence those of its rows, (R,) or (R, H).
 
         Returns
@@ -191,7 +191,8 @@ class Recurrent(Layers):
         return y, tuple(states_n) if len(self.cell.states) > 1 else states_n[0]
 
     def _forward_packed(self, packed: PackedSequence, states: Sequence[Tensor], ragged: Ragged, beside: Any) -> Any:
-        given = [ragged.pack(array) for array in beside]
+        rows = torch.from_numpy(ragged.rows)
+        given = [tensor.flatten(0, 1).index_select(0, rows) for tensor in beside]
         N = ragged.shape[1]
         cells = self._cells(given, (len(packed.data),), N, ragged.sources[0] % max(N, 1))
         y, states_n = self._run_input(
@@ -208,7 +209,7 @@ class Recurrent(Layers):
             (T,), batch = batch, [T]
         return (T, *(batch or [1])), (batch or [1])[0]
 
-    def _take_extra(self, extra: Any, x: Any) -> list[Array]:
+    def _take_extra(self, extra: Any, x: Any) -> list[Tensor]:
         """Copies of what is given beside x, (T, N, W) or (R, W); TypeError or ValueError unless it is right."""
         leading, _ = self._leading(x)
         axes = tuple(x.data.shape[:1] if isinstance(x, PackedSequence) else x.shape[:-1])
@@ -219,23 +220,20 @@ class Recurrent(Layers):
                 raise ValueError(
                     f"{what} has shape {tuple(value.shape)}; expected {axes} or {(*axes, self.hidden_size)}"
                 )
-            if value.requires_grad:
-                raise ValueError(
-                    f"{what} wants a gradient; expected one that does not, as there is none: use .detach()"
-                )
             W = value.shape[-1] if value.dim() > len(axes) else 1
-            array = value.numpy().reshape(*axes, W)
+            tensor = value.reshape(*axes, W)
             if self.batch_first and len(axes) == 2:
-                array = array.swapaxes(0, 1)
-            taken.append(array.reshape(*leading, W).copy())
+                tensor = tensor.transpose(0, 1)
+            taken.append(tensor.reshape(*leading, W).clone(memory_format=torch.contiguous_format))
         return taken
 
     def _cells(
-        self, given: Sequence[Array], leading: tuple[int, ...], N: int, sequence: Array | None = None
+        self, given: Sequence[Tensor], leading: tuple[int, ...], N: int, sequence: Array | None = None
     ) -> list[Written]:
         """The cell of each layer with what it is given beside x in a call: `given`, and draws of its noise."""
         L, D = self.num_layers, 2 if self.bidirectional else 1
-        extra, cell = [Beside([*map(Given, given)])] * L * D, self.cell.without_noise(self._rates)
+        values = [Given(tensor.detach().numpy()) for tensor in given]
+        extra, cell = [Beside(values)] * L * D, self.cell.without_noise(self._rates)
         if self.training and any(self._rates):
             cell = self.cell
             random = Random(cell, self._rates, L * D, np.random.default_rng(int(torch.randint(1 << 62, ()))))
@@ -245,7 +243,10 @@ class Recurrent(Layers):
         if not cell._program.extras:
             return [Written(cell, self._written.fields)] * L
         arrays = [its.arrays() for its in extra]
-        return [Written(cell, self._written.fields, arrays[at * D : (at + 1) * D]) for at in range(L)]
+        tensors: list[Tensor] = []
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
+            cell, tensors = cell.into_extra, [tensor.flatten(0, -2) for tensor in given]
+        return [Written(cell, self._written.fields, arrays[at * D : (at + 1) * D], tensors) for at in range(L)]
 
     def _check(self, x: Any, hx: Any) -> Sequence[Tensor] | None:
         """The states as a sequence; TypeError or ValueError unless x and they are right."""

@@ -236,7 +236,9 @@ def fit(
             calls, progress, path = [], False, None
     if path is not None and path.exists():
         if not resume:
-            raise FileExistsError(f"{path} exists; resume=True goes on with it, another checkpoint leaves it alone")
+            raise FileExistsError(
+                f"checkpoint {path} exists; expected a new path: resume=True goes on with what is there"
+            )
         run.restore(path)
     if workers == 1:
         return _follow(run, calls, progress, path)

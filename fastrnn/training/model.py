@@ -68,7 +68,7 @@ class LanguageModel(Composed):
             check_instance("embedding", embedding, Embedding, "an Embedding or None")
         self.embedding = embedding
         self.dropout = check_share("dropout", dropout)
-        self.seed_dropout(seed)
+        self._seed_own(make_generator(seed))
 
     @property
     def parameters(self) -> dict[str, Array]:
@@ -103,8 +103,14 @@ class LanguageModel(Composed):
         return self.rnn.dtype
 
     def seed_dropout(self, seed: Any) -> None:
-        """Have dropout draw from `seed` on, anything `numpy.random.default_rng` takes."""
+        """Have dropout, and noise of the cell, draw from `seed` on, anything `numpy.random.default_rng` takes."""
         rng = make_generator(seed)
+        if any(self.rnn._rates) or (self.rnn.dropout and not self.dropout):
+            self.rnn.seed_dropout(rng.spawn(1)[0])
+        self._seed_own(rng)
+
+    def _seed_own(self, rng: np.random.Generator) -> None:
+        """Have the model's own dropout, also what it adds to the stack, draw from `rng` on."""
         if not self.dropout:
             return
         self._dropout = stack.Dropout(self.dropout, tuple(rng.spawn(2)))

@@ -76,8 +76,8 @@ enum {
     FASTRNN_AT_ROW = FASTRNN_AT_REGISTER + FASTRNN_REGISTERS,
     FASTRNN_AT_SUM = FASTRNN_AT_ROW + FASTRNN_ROW_VALUES,
     FASTRNN_AT_OWN = FASTRNN_AT_SUM + FASTRNN_SUMS,
-    FASTRNN_AT_EXTRA_GRADIENT = FASTRNN_AT_OWN + FASTRNN_PARAMETERS,
-    FASTRNN_PLACES = FASTRNN_AT_EXTRA_GRADIENT + FASTRNN_EXTRAS,
+    FASTRNN_AT_INTO_EXTRA = FASTRNN_AT_OWN + FASTRNN_PARAMETERS,
+    FASTRNN_PLACES = FASTRNN_AT_INTO_EXTRA + FASTRNN_EXTRAS,
 };
 
 typedef struct {
@@ -101,8 +101,7 @@ typedef struct {
     int reads_h;                    /* whether the equations read the state before that is h */
     int x_gates[4 * FASTRNN_GROUP_BLOCKS]; /* blocks of the weights, by vector of the group's slots that are fed */
     int h_gates[4 * FASTRNN_GROUP_BLOCKS], m_gates[4 * FASTRNN_GROUP_BLOCKS];
-    int extras, registers, constant_count;
-    int extra_gradients;            /* whether backward gives those of all extras */
+    int extras, into_extras, registers, constant_count; /* into_extras: of so many backward has gradients */
     const void *constants;          /* [constant][units][L], aligned to 64 bytes */
     fastrnn_code forward, backward, inside;
     fastrnn_code take, take_back; /* of h what the recurrent product takes, and back; take is empty if that is h itself */
@@ -169,7 +168,6 @@ typedef struct {
     void *dweight_ih, *dweight_hh;       /* OUT   shapes of the weights */
     void *dbias_ih, *dbias_hh;           /* OUT   or NULL */
     void *dunit;                         /* OUT   (M, H), of a program */
-    const fastrnn_extra *dextras;        /* OUT   of a program that gives them, the gradients of its extras */
     int dx_add, dweight_add;             /* whether dx, and the gradients of weights and biases, are added to: INOUT */
     void *carry;                         /* INOUT (N, C): lstm dc, gru the part of dh that bypasses the product; of a
                                             program (N, K, C): that part, which becomes dh, then the gradients of the other
@@ -178,6 +176,8 @@ typedef struct {
     const void *du;                      /* IN    (N, H), dh of a step times weight_hr */
     void *own;                           /* INOUT (N, M, H rounded up to L), of a program in phases: the gradients of the
                                             parameters from the steps of a group, which own_gradients adds up */
+    void *into_extras;                   /* OUT   [extra](R, H rounded up to L), of a program with these gradients; or NULL */
+    const fastrnn_extra *dextras;        /* OUT   (R, H) each, the same of a program without phases and take; or NULL */
     const void *dy;                      /* IN    (R, P), or NULL for zero */
     const void *dh_n;                    /* IN    (N, P), or NULL for zero */
     ptrdiff_t dy_row;                    /* from row to row of dy */

@@ -170,6 +170,11 @@ INLINE ptrdiff_t FN(place_tape)(
     FN(place_states)(l, places + FASTRNN_AT_AFTER, m->c + c_at);
     FN(place_h)(l, places, h, (follows ? m->y_before : (const REAL *)l->h_0) + n * h_row, h_row, count, q, units);
     FN(place_extras)(l, places, given, m->row, n, count, q, units);
+    for (int i = 0; l->into_extras && i < l->program->into_extras; i++) {
+        const ptrdiff_t C = FN(unit_width)(l);
+        REAL *const row = (REAL *)l->into_extras + (i * l->rows + m->row + n) * C;
+        places[FASTRNN_AT_INTO_EXTRA + i] = (NAME(place)){row + q * LANES, C};
+    }
     return count;
 }
 
@@ -185,7 +190,7 @@ static void FN(run_back)(
     vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
     vec h_prev[PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
     vec of_extras[FASTRNN_EXTRAS][PROGRAM_VECTORS];
-    const int gradients = l->dextras ? p->extras : 0;
+    const int gradients = l->dextras ? p->into_extras : 0;
     FN(place_fixed)(l, places, registers, unit, q, units);
     for (ptrdiff_t first = 0, count; first < rows; first += count) {
         REAL *const carry = (REAL *)l->carry + (n + first) * carry_row + q * LANES;
@@ -196,7 +201,7 @@ static void FN(run_back)(
         if (du) places[FASTRNN_AT_GRADIENT] = FN(own_rows)(du + 4 * first, 4);
         for (int i = 0; i < gradients; i++) {
             const fastrnn_extra to = l->dextras[i];
-            places[FASTRNN_AT_EXTRA_GRADIENT + i] = FN(place_out)(
+            places[FASTRNN_AT_INTO_EXTRA + i] = FN(place_out)(
                 l, (REAL *)to.at + (m->row + n + first) * to.row, to.row, of_extras[i], q, units);
         }
         NAME(run_program)(code->instructions, code->count, places, count, units);
