@@ -724,11 +724,13 @@ class _BuiltIn(_Recurrent):
             of_weights[name] = ops.as_real(what, value, self.dtype, own.shape, "the parameter's shape")
         setting = self._setting(x, rows, None, training=True)
         tangents = (None if x_tangent is None else along, of_states, of_weights)
-        states = [tuple([s.copy() for s in state_0]) for state_0 in states]  # the tape outlives the caller's arrays
+        states = [tuple(map(np.copy, its)) for its in states]  # the tape outlives the caller's arrays
         (y, states_n), (dot, dots_n), kept = stack_tangent.forward(
             setting, self._weights, x, states, tangents, self._dropout
         )
+        y.flags.writeable = False
         outputs = rows.back(y, states_n, setting.empty)
+        outputs[0].flags.writeable = False
         tape = TangentTape(self, setting.backend, x, kept, outputs[0].shape, rows)
         return outputs, rows_along.back(dot, dots_n, setting.empty), tape
 

@@ -41,6 +41,7 @@ SUITES = {
     "masks": "test_masks.py -k 'not numba'",
     "written": "test_recurrent.py -k 'not numba'",
     "language": "test_language.py",
+    "tangent": "test_tangent.py -k 'not (numba or again)'",
     "extra": "test_extra.py -k 'not torch'",
     "extra_torch": "test_extra.py -k 'loop_in_torch'",
     "saturated": "test_saturated.py -k 'not numba'",

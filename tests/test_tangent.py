@@ -248,14 +248,10 @@ def flat(results: Sequence[Any]) -> Outcome:
     return found
 
 
-@pytest.mark.parametrize("backend", ["cython", "numba", "numpy"])
+@pytest.mark.parametrize("backend", ["cython", "numba", "numpy"], indirect=True)
 @pytest.mark.parametrize("lengths", [None, [3, 0, 5]], ids=["whole", "lengths"])
 @pytest.mark.parametrize("name", list(MODULES))
-def test_module_against_differences(
-    name: str, lengths: Any, backend: str, require: Callable[[bool, str], None]
-) -> None:
-    used = next((status for status in fastrnn.info().backends if status.name == backend), None)
-    require(used is not None and used.reason is None, f"{backend} does not run here")
+def test_module_against_differences(name: str, lengths: Any, backend: str) -> None:
     (cls, options), (T, N, I, H) = MODULES[name], SHAPE
     module = cls(I, H, dtype="float64", seed=1, backend=backend, **options)
     x = random_like(np.empty((N, T, I) if module.batch_first else (T, N, I)), 0)
