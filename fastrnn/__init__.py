@@ -7,6 +7,7 @@ from fastrnn.backends import info, use_backend
 from fastrnn.cell_modules import GRUCell, LSTMCell, RNNCell
 from fastrnn.cells import cell
 from fastrnn.cells.checking import check_cell
+from fastrnn.ensembles import Ensemble, stack_modules
 from fastrnn.modules import GRU, LSTM, RNN, Recurrent
 from fastrnn.saving import load, save
 from fastrnn.threads import get_num_threads, set_num_threads
@@ -15,6 +16,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Ensemble",
     "GRUCell",
     "LSTMCell",
     "RNNCell",
@@ -27,6 +29,7 @@ __all__ = [
     "load",
     "save",
     "set_num_threads",
+    "stack_modules",
     "use_backend",
 ]
 

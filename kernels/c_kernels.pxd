@@ -65,6 +65,7 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_ADDED_FNMA
         FASTRNN_F32
         FASTRNN_F64
+        FASTRNN_ROWS_IN_TURNS
         FASTRNN_ROW_VECTORS
         FASTRNN_CHUNKS_TO_LOOK
         FASTRNN_FEW_ROWS
@@ -166,6 +167,7 @@ cdef extern from "kernels.h" nogil:
         void (*project)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*steps_of_row)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*steps_of_rows)(const fastrnn_layer *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_take)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_middle)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_phases)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil

@@ -40,6 +40,8 @@ SUITES = {
     "modules": "test_modules.py test_same_bits.py test_trace.py test_dropout.py -k 'not numba'",
     "masks": "test_masks.py -k 'not numba'",
     "written": "test_recurrent.py -k 'not numba'",
+    "ensembles": "test_ensembles.py -k 'not numba'",
+    "heads": "test_heads.py -k 'not numba'",
     "language": "test_language.py",
     "tangent": "test_tangent.py -k 'not (numba or again)'",
     "extra": "test_extra.py -k 'not torch'",
