@@ -28,7 +28,15 @@ def layout(*arrays: Array | None) -> tuple[Any, ...]:
     )
 
 
-def _check(name: str, array: Any, dtype: np.dtype[Any], shape: tuple[int, ...], letters: str, remedy: str = "") -> None:
+def _check(
+    name: str,
+    array: Any,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    letters: str,
+    remedy: str = "",
+    apart: bool = False,
+) -> None:
     if not isinstance(array, np.ndarray):
         raise ValueError(
             f"{name} is a {type(array).__name__}; expected an array {letters} = {shape} of {dtype}{remedy}"
@@ -36,7 +44,8 @@ def _check(name: str, array: Any, dtype: np.dtype[Any], shape: tuple[int, ...], 
     if array.dtype != dtype or array.shape != shape:
         came = f"shape {array.shape} and dtype {array.dtype}"
         raise ValueError(f"{name} has {came}; expected {letters} = {shape} of {dtype}{remedy}")
-    if not (array.flags.c_contiguous and array.flags.aligned):
+    contiguous = array.flags.c_contiguous or (apart and array.strides[-1] == array.itemsize)  # its rows at least
+    if not (contiguous and array.flags.aligned):
         raise ValueError(f"{name} is not contiguous and aligned; expected an array that is{remedy}")
 
 
@@ -112,7 +121,7 @@ def check_call(
     for array, of_sequence in zip(extra, wanted, strict=True):
         rows = N if of_sequence else math.prod(leading)
         W = 1 if array.shape[-1:] == (1,) else H
-        _check("a value beside x", array, dtype, (rows, W), f"({'N' if of_sequence else 'R'}, 1 or H)")
+        _check("a value beside x", array, dtype, (rows, W), f"({'N' if of_sequence else 'R'}, 1 or H)", apart=True)
 
 
 def check_gradients(

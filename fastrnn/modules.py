@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrnn import backends, explain, ops, stack
+from fastrnn import backends, explain, ops, stack, stack_tangent
 from fastrnn.cells import CELLS, Cell, WrittenCell
 from fastrnn.checks import (
     check_choice,
@@ -99,12 +99,20 @@ class Tape:
         return kept
 
 
-def check_tape(tape: Any, module: Parametrized) -> None:
-    """TypeError or ValueError unless `tape` is one of this module's and has not been used."""
+class TangentTape(Tape):
+    """What `jvp` keeps for `backward_jvp`; it serves once."""
+
+
+def check_tape(tape: Any, module: Parametrized, kind: type[Tape] = Tape) -> None:
+    """TypeError or ValueError unless `tape` is one of this module's, of a kind, and has not been used."""
+    source = "jvp" if kind is TangentTape else "forward"
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is a {type(tape).__name__}; expected the tape that forward returned")
+        raise TypeError(f"tape is a {type(tape).__name__}; expected the tape that {source} returned")
+    if type(tape) is not kind:
+        other = "forward, for backward" if kind is TangentTape else "jvp, for backward_jvp"
+        raise TypeError(f"tape is one of {other}; expected the tape that {source} returned")
     if tape._module is not module:
-        raise ValueError("tape is another module's; expected one from this module's forward")
+        raise ValueError(f"tape is another module's; expected one from this module's {source}")
     tape._check()
 
 
@@ -683,7 +691,144 @@ def _check_heads(heads: Any, cell: WrittenCell, hidden_size: Any, proj_size: Any
     return count
 
 
-class RNN(_Recurrent):
+class _BuiltIn(_Recurrent):
+    """What RNN, LSTM and GRU share: derivatives beyond the first."""
+
+    def jvp(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        x_tangent: Any = None,
+        state_tangent: Any = None,
+        parameter_tangents: Mapping[str, Any] | None = None,
+    ) -> tuple[tuple[Array, Any], tuple[Array, Any], Tape]:
+        """Run the sequence in forward mode: y, the final state, and their derivatives in a direction.
+
+        The direction is made of the tangents of what goes in; those that are not given are zero. It is one pass through
+        the sequence more than `forward`, whatever the number of parameters.
+
+        Parameters
+        ----------
+        x, state, lengths
+            As of `__call__`.
+        x_tangent
+            The tangent of x, of its shape; None for zero, and for tokens.
+        state_tangent
+            That of the initial state, shaped like it.
+        parameter_tangents
+            Those of parameters, a dict by their names; others are zero.
+
+        Returns
+        -------
+        tuple
+            (y, state_n), as of `forward`; (y_tangent, state_n_tangent), shaped like these; and a tape for
+            `backward_jvp`, which refers to x and the parameters as that of `forward` does. Dropout is drawn as there.
+
+        Raises
+        ------
+        TypeError
+            If a dtype differs, or an argument is not an array.
+        ValueError
+            If a shape differs, or a parameter has another name.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> rnn = fastrnn.RNN(3, 5, dtype="float64", seed=0)
+        >>> x, x_tangent = np.ones((4, 2, 3)), np.full((4, 2, 3), 0.5)
+        >>> (y, h_n), (y_tangent, h_n_tangent), tape = rnn.jvp(x, x_tangent=x_tangent)
+        >>> difference = (rnn(x + 1e-6 * x_tangent)[0] - rnn(x - 1e-6 * x_tangent)[0]) / 2e-6
+        >>> bool(np.abs(y_tangent - difference).max() < 1e-8)
+        True
+        """
+        given = x
+        x, states, rows = self._entrance.take(x, state, self.batch_first, lengths)
+        if state_tangent is not None:
+            names = ("state_tangent",) if len(self._cell.states) == 1 else ("state_tangent[0]", "state_tangent[1]")
+            self._entrance._as_states(names, state_tangent, rows.steps_of(x)[1], rows.batched, what="state_tangent")
+        if x_tangent is not None:
+            if x.dtype.kind != "f":
+                raise ValueError("x_tangent is given, but x has tokens; expected None: they have no tangent")
+            x_tangent = ops.as_real("x_tangent", x_tangent, self.dtype, np.shape(given), "x's shape")
+        along, of_states, rows_along = self._entrance.take(
+            given if x_tangent is None else x_tangent, state_tangent, self.batch_first, lengths
+        )
+        of_weights: dict[str, Array] = {}
+        for name, value in ({} if parameter_tangents is None else parameter_tangents).items():
+            if name not in self._parameters:
+                raise ValueError(f"parameter_tangents has {shown(name)}; expected names of parameters")
+            what, own = f"parameter_tangents[{name!r}]", self._parameters[name]
+            of_weights[name] = ops.as_real(what, value, self.dtype, own.shape, "the parameter's shape")
+        setting = self._setting(x, rows, None, training=True)
+        tangents = (None if x_tangent is None else along, of_states, of_weights)
+        states = [tuple(map(np.copy, its)) for its in states]  # the tape outlives the caller's arrays
+        (y, states_n), (dot, dots_n), kept = stack_tangent.forward(
+            setting, self._weights, x, states, tangents, self._dropout
+        )
+        y.flags.writeable = False
+        outputs = rows.back(y, states_n, setting.empty)
+        outputs[0].flags.writeable = False
+        tape = TangentTape(self, setting.backend, x, kept, outputs[0].shape, rows)
+        return outputs, rows_along.back(dot, dots_n, setting.empty), tape
+
+    def backward_jvp(
+        self, tape: Tape, dy: Any = None, dstate: Any = None, *, dy_tangent: Any = None, dstate_tangent: Any = None
+    ) -> tuple[tuple[Array | None, Any, dict[str, Array]], tuple[Array | None, Any, dict[str, Array]]]:
+        """Back-propagate through time, and take the tangent of that: Hessian-vector products, forward over reverse.
+
+        Of a loss of y whose gradient is dy(y), give dy and, as `dy_tangent`, the product of the loss's own Hessian with
+        y_tangent. Then the tangents that are returned are the products of the Hessian with the direction of `jvp`.
+
+        Parameters
+        ----------
+        tape
+            From `jvp` of this module; it serves once.
+        dy, dstate
+            As of `backward`.
+        dy_tangent, dstate_tangent
+            Their tangents, shaped like them; None for zero.
+
+        Returns
+        -------
+        tuple
+            What `backward` returns, (dx, dstate_0, grads), and the tangents of all of it, formed alike.
+
+        Raises
+        ------
+        ValueError
+            If a shape differs, or the tape was used before or belongs to another module.
+        TypeError
+            If a dtype differs, or the tape is not of `jvp`.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> lstm = fastrnn.LSTM(3, 5, dtype="float64", seed=0)
+        >>> x = np.random.default_rng(0).standard_normal((4, 2, 3))
+        >>> direction = {name: np.ones_like(p) for name, p in lstm.parameters.items()}  # of the loss (y * y).sum() / 2
+        >>> (y, _), (y_tangent, _), tape = lstm.jvp(x, parameter_tangents=direction)
+        >>> (_, _, grads), (_, _, products) = lstm.backward_jvp(tape, dy=y, dy_tangent=y_tangent)
+        >>> products["weight_hh_l0"].shape
+        (20, 5)
+        """
+        check_tape(tape, self, TangentTape)
+        rows, entrance, shape = tape._rows, self._entrance, tape._y_shape
+        dy, dstates, dstates_n = entrance.take_gradients(rows, shape, dy, dstate)
+        along, of_dstates, of_dstates_n = entrance.take_gradients(rows, shape, dy_tangent, dstate_tangent)
+        found = []
+        both = tape._take().backward(dy, dstates, along, of_dstates)
+        for (dx, dstates_0, dweights), into in zip(both, (dstates_n, of_dstates_n), strict=True):
+            grads: dict[str, Array] = {}
+            for weights, of_weights in zip(itertools.chain(*self._weights), dweights, strict=True):
+                grads |= weights.named(of_weights)
+            dx, dstate_0, _ = rows.gradients_back(dx, dstates_0, into)
+            found.append((dx, dstate_0, grads))
+        return found[0], found[1]
+
+
+class RNN(_BuiltIn):
     """An Elman RNN over one or more layers, torch.nn.RNN's arguments, shapes and weights::
 
         h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
@@ -777,7 +922,7 @@ class RNN(_Recurrent):
         )
 
 
-class LSTM(_Recurrent):
+class LSTM(_BuiltIn):
     """A long short-term memory over one or more layers, torch.nn.LSTM's arguments, shapes and weights::
 
         i_t = sigmoid(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)
@@ -881,7 +1026,7 @@ class LSTM(_Recurrent):
         )
 
 
-class GRU(_Recurrent):
+class GRU(_BuiltIn):
     """A gated recurrent unit over one or more layers, torch.nn.GRU's arguments, shapes and weights::
 
         r_t = sigmoid(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)

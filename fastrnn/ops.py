@@ -601,6 +601,7 @@ def backward(
     rows: int | None = None,
     of_x: bool = True,
     dextra: tuple[Array, ...] = (),
+    dextra_add: bool = True,
 ) -> tuple[Array | None, State, Sequence[Array | None]]:
     """Differentiate one layer: `fastrnn.reference.backward` on the backend that ran its forward.
 
@@ -617,7 +618,7 @@ def backward(
     kept, tape.kept = tape.kept, None
     options: dict[str, Any] = {} if of_x or not hasattr(tape.backend, "LEAVES_DX") else {"of_x": False}
     if dextra:
-        options["dextra"] = dextra
+        options |= {"dextra": dextra, "dextra_add": dextra_add}
     dx, dstate_0, gradients = tape.backend.backward(
         tape.cell, kept, dy, dstate, num_threads=tape.num_threads, dx=dx, dweights=dweights, rows=rows, **options
     )
@@ -732,6 +733,38 @@ def recall(
         cell, x, state, taken, y, tuple(kept), batch_sizes=batch_sizes, reverse=reverse, extra=extra
     )
     return Tape(cell, backend, recalled, num_threads, weights=None if taken is weights else weights)
+
+
+def recall_linear(
+    backend: ModuleType,
+    cell: Cell,
+    x: Array,
+    state: State,
+    weights: Weights,
+    y: Array,
+    u: Array | None,
+    num_threads: int,
+    batch_sizes: Array | None = None,
+    reverse: bool = False,
+    extra: tuple[Array, ...] = (),
+) -> Tape:
+    """The tape of a written cell whose backward reads values beside x alone, without its forward.
+
+    y is what was h, and u (R, H) before its projection, if there is one: what gradients of weights are made with.
+    """
+    if not hasattr(backend, "kept_sizes"):
+        return Tape(
+            cell, backend, backend.recall(cell, x, state, weights, y, u, batch_sizes, reverse, extra), num_threads
+        )
+    H, slots = len(weights.ih) // len(cell.gates_ih), 0 if cell.program is None else cell.program.slots
+    sizes = (len(x) if batch_sizes is None else len(batch_sizes), len(state[0]), y[..., 0].size, H)
+    wanted = kept_sizes(backend, cell, (*sizes, 0 if weights.hr is None else y.shape[-1]), weights.ih.dtype)
+    kept = [empty(backend, (size,), weights.ih.dtype) for size in wanted]
+    if slots % 4:  # products run over slots that nobody writes to, times zero
+        kept[0].fill(0)
+    if u is not None:
+        kept[-1] = u.reshape(-1)
+    return recall(backend, cell, x, state, weights, y, kept, num_threads, batch_sizes, reverse, extra)
 
 
 def kept_sizes(backend: ModuleType, cell: Cell, sizes: Sequence[int], dtype: np.dtype[Any]) -> tuple[int, ...]:

@@ -396,6 +396,7 @@ def backward(
     dweights: Weights | None = None,
     rows: int | None = None,
     dextra: tuple[Array, ...] = (),
+    dextra_add: bool = True,
 ) -> tuple[Array | None, State, Weights]:
     """Differentiate `forward`: the exact gradients, by back-propagation through time.
 
@@ -419,6 +420,8 @@ def backward(
     dextra
         INOUT to which the gradients of extras are added, by unit where they are one value for all, each (R, H), of as
         many as the cell's program says.
+    dextra_add
+        Whether to add; else they are written, and may be what the cell was given, where its backward reads none of it.
 
     Returns
     -------
@@ -493,8 +496,34 @@ def backward(
             if dweights.bias_hh is not None:
                 dweights.bias_hh[at : at + H] += of_gate.sum(0)
     for k, gradient in enumerate(dextra if d_own.size else ()):
-        gradient += d_own[:, k - len(dextra)]
+        gradient[...] = gradient + d_own[:, k - len(dextra)] if dextra_add else d_own[:, k - len(dextra)]
     return dx, carried, dweights
+
+
+def recall(
+    cell: Cell,
+    x: Array,
+    state: State,
+    weights: Weights,
+    y: Array,
+    u: Array | None,
+    batch_sizes: Array | None,
+    reverse: bool,
+    extra: tuple[Array, ...],
+) -> Tape:
+    """The tape of a written cell whose backward reads values beside x alone: see `fastrnn.ops.recall_linear`."""
+    steps = _steps(len(x) if batch_sizes is None else batch_sizes, len(state[0]), reverse)
+    rows, h_of_rows = x.reshape(-1, *(x.shape[-1:] if x.dtype.kind == "f" else ())), y.reshape(-1, y.shape[-1])
+    h, others = state[0].copy(), state[1:]
+    states, gates = [], []
+    for step in steps:
+        count = step.stop - step.start
+        rest = tuple([s[:count] for s in others])
+        states.append(((h[:count].copy(), *rest), (h_of_rows[step] if u is None else u[step], *rest)))
+        h[:count] = h_of_rows[step]
+        zeros = np.zeros((count, len(weights.ih) // len(cell.gates_ih)), weights.ih.dtype)
+        gates.append((zeros,) * len(equations_of(cell).slots))
+    return Tape(rows, x.shape, weights, steps, state, states, gates, extra)
 
 
 def gates(

@@ -98,7 +98,7 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct fastrnn_extra:
         const void *at
-        ptrdiff_t width
+        ptrdiff_t width, row
         int of_sequence
 
     bint fastrnn_is_scan(const fastrnn_program *)
@@ -141,6 +141,7 @@ cdef extern from "kernels.h" nogil:
         const void *du
         void *own
         void *into_extras
+        const fastrnn_extra *dextras
         const void *dy
         const void *dh_n
         ptrdiff_t dy_row

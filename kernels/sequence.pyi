@@ -52,6 +52,7 @@ def backward(
     rows: int | None = None,
     of_x: bool = True,
     dextra: tuple[Array, ...] = (),
+    dextra_add: bool = True,
 ) -> tuple[Array | None, State, tuple[Array, Array, Array | None, Array | None, Array | None]]: ...
 def gates(
     cell: Cell, tape: Tape, *, num_threads: int = 1, rows: int | None = None, to: Array | None = None
@@ -109,7 +110,15 @@ def adam(
     rate: float,
     kept: float,
 ) -> bool: ...
-def multiply(a: Array, b: Array, bias: Array | None = None, *, num_threads: int = 1) -> Array: ...
+def multiply(
+    a: Array,
+    b: Array,
+    bias: Array | None = None,
+    *,
+    num_threads: int = 1,
+    out: Array | None = None,
+    add: bool = False,
+) -> Array: ...
 
 TWO_AT_ONCE: dict[tuple[int, int, int], int]  # operations that are one instruction, for tests
 

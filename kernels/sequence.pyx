@@ -333,6 +333,25 @@ cdef bint are_rows(object array, const Job *job, bint ragged, ptrdiff_t T) noexc
         and (ragged or T == 1 or N == 1 or given.strides[0] == N * given.strides[1]))
 
 
+cdef bint are_apart(object array, int typenum, ptrdiff_t rows, ptrdiff_t width) noexcept:
+    """Whether `array` is an aligned, native one of a type and shape whose rows are contiguous and do not overlap."""
+    if not cnp.PyArray_Check(array):
+        return False
+    cdef cnp.ndarray given = array
+    if cnp.PyArray_TYPE(given) != typenum or given.ndim != 2 or given.shape[0] != rows or given.shape[1] != width:
+        return False
+    if not (cnp.PyArray_ISALIGNED(given) and cnp.PyArray_ISNOTSWAPPED(given)):
+        return False
+    cdef ptrdiff_t itemsize = cnp.PyArray_ITEMSIZE(given)
+    return rows == 0 or (width == 1 or given.strides[1] == itemsize) and (
+        rows == 1 or given.strides[0] % itemsize == 0 and given.strides[0] >= width * itemsize)
+
+
+cdef inline ptrdiff_t row_of(cnp.ndarray array) noexcept:
+    """From row to row of an array that `are_apart`."""
+    return array.strides[0] // cnp.PyArray_ITEMSIZE(array) if array.shape[0] > 1 else array.shape[1]
+
+
 cdef bint weights_fit(ptrdiff_t x_gates, ptrdiff_t h_gates, ptrdiff_t parameters, weights) noexcept:
     """Whether the weights of a layer fit one another: `fastrnn.fits.check_weights`."""
     ih, hh, bias_ih, bias_hh, hr, unit = weights
@@ -918,13 +937,12 @@ cdef Buffer describe_extras(fastrnn_layer *l, int typenum, cell, tuple extra):
     at = <fastrnn_extra *> memory.data
     for array, of_sequence in zip(extra, wanted):
         rows, width = l.batch if of_sequence else l.rows, array.shape[len(array.shape) - 1] if array.shape else 0
-        if width not in (1, l.hidden) or not is_array(array, typenum, 2, rows, width):
+        if width not in (1, l.hidden) or not are_apart(array, typenum, rows, width):
             raise ValueError("what the cell is given beside x does not fit the layer")
-        at.at, at.width, at.of_sequence = pointer(array), width, of_sequence
+        at.at, at.width, at.row, at.of_sequence = pointer(array), width, row_of(array), of_sequence
         at += 1
     l.extras = <fastrnn_extra *> memory.data
     return memory
-
 
 cdef void point_to_input(fastrnn_layer *l, int typenum, cnp.ndarray x, cnp.ndarray h_0) noexcept:
     """Make the layer read x, real or tokens, and h_0."""
@@ -2401,23 +2419,42 @@ cdef int gradients_fit(const Job *job, cnp.ndarray x, weights, dy, tuple dstate,
     return 0
 
 
-cdef Buffer describe_into_extras(Job *job, tuple dextra):
-    """Where backward writes the gradients of what the cell is given beside x; None if nobody wants them."""
+cdef Buffer describe_into_extras(Job *job, tuple dextra, bint add):
+    """Where backward writes the gradients of what the cell is given beside x; None if nobody wants them.
+
+    They go right into the arrays, of any rows that do not overlap, unless they are to be added: then into memory that is
+    returned, see `add_into_extras`.
+    """
     cdef fastrnn_layer *l = &job.layer
     cdef ptrdiff_t wanted = 0 if l.program == NULL else l.program.into_extras
+    cdef fastrnn_extra *at
+    cdef Buffer memory
+    l.dextras, l.into_extras = NULL, NULL
     if wanted == 0 and len(dextra) == 0:
         return None
-    if len(dextra) != wanted or not all([is_array(d, job.typenum, 2, l.rows, l.hidden) for d in dextra]):
+    if len(dextra) != wanted or not all([
+            is_array(d, job.typenum, 2, l.rows, l.hidden) if add else are_apart(d, job.typenum, l.rows, l.hidden)
+            for d in dextra]) or not all([d.flags.writeable for d in dextra]):
         raise ValueError("the gradients of what the cell is given beside x do not fit the layer")
-    return room_for(
-        job, &l.into_extras, wanted * l.rows * round_up(l.hidden, job.lanes) * job.itemsize, True)
+    if add:
+        return room_for(
+            job, &l.into_extras, wanted * l.rows * round_up(l.hidden, job.lanes) * job.itemsize, True)
+    if job.group != NULL:
+        raise ValueError("gradients of what a group is given beside x are added; expected dextra_add")
+    memory = Buffer(wanted * sizeof(fastrnn_extra))
+    at = <fastrnn_extra *> memory.data
+    for array in dextra:
+        at.at, at.width, at.row, at.of_sequence = pointer(array), l.hidden, row_of(array), False
+        at += 1
+    l.dextras = <fastrnn_extra *> memory.data
+    return memory
 
 
 cdef int add_into_extras(const Job *job, Buffer memory, tuple dextra) except -1:
     """dextra += what backward has written; of a group each has an axis of the members before the others."""
     cdef const fastrnn_layer *l = &job.layer
     cdef ptrdiff_t row = round_up(l.hidden, job.lanes), m, members = members_of(job), size
-    if memory is not None:
+    if l.into_extras != NULL:
         size = memory.size // job.itemsize // members
         for m, of_member in enumerate(array_of(memory, job.typenum).reshape(members, size)):
             found = of_member[:len(dextra) * l.rows * row].reshape(len(dextra), l.rows, row)
@@ -2429,7 +2466,7 @@ cdef int add_into_extras(const Job *job, Buffer memory, tuple dextra) except -1:
 
 def backward(
     cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweights=None, rows=None, bint of_x=True,
-    tuple dextra=()
+    tuple dextra=(), bint dextra_add=True
 ):
     """`fastrnn.reference.backward` on the C kernels; dx is None unless `of_x`. Overwrites the tape: it serves once.
 
@@ -2462,7 +2499,7 @@ def backward(
     gradients_fit(&job, x, weights, dy, dstate, dx, dweights)
     cdef int typenum = job.typenum
     cdef ptrdiff_t k, m, others = job.others
-    cdef Buffer into_extras = describe_into_extras(&job, first_of_all(dextra, members) if members else dextra)
+    cdef Buffer into_extras = describe_into_extras(&job, first_of_all(dextra, members) if members else dextra, dextra_add)
     l.dy = pointer(dy)
     l.dy_row = 0 if dy is None else row_stride(&job, dy)
     l.dh_n = pointer(dstate[0])
@@ -2491,7 +2528,7 @@ def backward(
         move(&job, &l.dh_n, stride_of(all_dstate[0]), 0)
 
     share(&job, num_threads)
-    held = None if job.brief else (hold(all_dy), [hold(d) for d in all_dstate])
+    held = None if job.brief else (hold(all_dy), [hold(d) for d in all_dstate], [hold(d) for d in dextra])
     cdef size_t row = round_up(l.hidden, job.lanes) * job.itemsize, packed_row = l.hidden * job.itemsize
     # of carry: the part of dh that goes around the product, and the gradients of the other states; a built-in cell has one
     cdef size_t carry_row = row * (1 if l.program == NULL else 1 + others), first = 0 if l.program == NULL else row
@@ -2669,14 +2706,17 @@ cdef bint product_fits(cnp.ndarray a, cnp.ndarray b, bias) noexcept:
         and (bias is None or is_array(bias, typenum, 1, b.shape[1])))
 
 
-def multiply(cnp.ndarray a, cnp.ndarray b, bias=None, *, num_threads=1):
-    """Return a @ b + bias for a (R, K), b (K, C) and bias (C,), of any strides but one of b's is an element."""
+def multiply(cnp.ndarray a, cnp.ndarray b, bias=None, *, num_threads=1, out=None, bint add=False):
+    """Return a @ b + bias for a (R, K), b (K, C) and bias (C,), of any strides but one of b's is an element.
+
+    It is put into `out`, if given, whose rows may lie apart, or with `add` added to that, without a bias.
+    """
     cdef Multiplication job
     memset(&job, 0, sizeof(job))
     if not product_fits(a, b, bias):
         check_product(a, b, bias)  # which says what does not fit
         raise ValueError("the factors of a product do not fit one another")
-    held = hold(a), hold(b), hold(bias)
+    held = hold(a), hold(b), hold(bias), hold(out)
     cdef fastrnn_product *m = &job.product
     cdef int typenum = cnp.PyArray_TYPE(a), itemsize = itemsize_of(typenum)
     job.kernels = kernels_of(typenum)
@@ -2685,8 +2725,11 @@ def multiply(cnp.ndarray a, cnp.ndarray b, bias=None, *, num_threads=1):
     m.b_k, m.b_column = b.strides[0] // itemsize, b.strides[1] // itemsize
     m.a, m.b, m.bias = cnp.PyArray_DATA(a), cnp.PyArray_DATA(b), pointer(bias)
     cdef cnp.npy_intp *shape = [m.rows, m.columns]
-    cdef cnp.ndarray out = empty(2, shape, typenum)
-    m.out, m.out_row = cnp.PyArray_DATA(out), m.columns
+    if out is None:
+        out, add = empty(2, shape, typenum), False
+    elif not are_apart(out, typenum, m.rows, m.columns) or not out.flags.writeable or (add and bias is not None):
+        raise ValueError(f"out does not fit a product of the shape {(m.rows, m.columns)}")
+    m.out, m.out_row, m.add = pointer(out), row_of(out), add
     cdef ptrdiff_t width = 4 * job.kernels.lanes
     job.panels = round_up(m.columns, width) // width
     cdef Buffer panels = Buffer(itemsize * job.panels * m.K * width)

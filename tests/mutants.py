@@ -45,6 +45,7 @@ SUITES = {
     "language": "test_language.py",
     "extra": "test_extra.py -k 'not torch and not numba'",
     "prepared": "test_prepared.py -k 'not numba'",
+    "tangent": "test_tangent.py -k 'not (numba or again)'",
     "extra_torch": "test_extra.py -k 'loop_in_torch'",
     "saturated": "test_saturated.py -k 'not numba'",
     "variants": "test_variants.py",

@@ -319,7 +319,19 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("lanes_beyond_h_stay", "end < LANES && slot < p->slots", "end < 0 && slot < p->slots"),
         Mutant("trace_shows_the_first_rows", "(k - 1) * rows * l->hidden + at", "at"),
         Mutant("extras_of_a_sequence_by_row", "(extra.of_sequence ? n : row + n)", "(row + n)", "extra"),
-        Mutant("extras_are_those_of_the_first_row", "vec_splat(at[r])", "vec_splat(at[0])", "extra"),
+        Mutant("extras_are_those_of_the_first_row", "vec_splat(at[r * extra.row])", "vec_splat(at[0])", "extra"),
+        Mutant(
+            "gradients_of_values_go_to_the_first_rows",
+            "l, (REAL *)to.at + (m->row + n + first) * to.row, to.row, of_extras[i], q, units);",
+            "l, (REAL *)to.at + (n + first) * to.row, to.row, of_extras[i], q, units);",
+            "tangent",
+        ),
+        Mutant(
+            "parts_of_gradients_of_values_are_lost",
+            "to.row, of_extras[i], count, q, units);",
+            "to.row, of_extras[i], 0, q, units);",
+            "tangent",
+        ),
         Mutant("extras_are_read_beyond_their_rows", "!alike && FN(are_whole)(l, q, units);", "!alike;", "extra"),
         Mutant(
             "gradients_of_extras_of_the_first_rows",
@@ -824,6 +836,20 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "pass",
             "stream stateful",
         ),
+    ],
+    ("fastrnn/tangent.py", "tangent"): [
+        Mutant(
+            "initial_states_get_nothing_from_sums", "of_initial[sequences] = drows[to]", "of_initial[sequences] = 0"
+        ),
+        Mutant("last_rows_get_what_was_there", "of_rows[rows] = 0", "of_rows[rows] = drows[rows]"),
+        Mutant("reset_gate_takes_a_sum_without_its_bias", "self.hh[2 * H :].T, bias)", "self.hh[2 * H :].T)"),
+    ],
+    ("fastrnn/cells/tangents.py", "tangent"): [
+        Mutant("candidate_has_another_derivative", "g = a.g * (1 - e.g * e.g)", "g = a.g * (1 - e.g)"),
+        Mutant("memory_is_not_a_value", '"c_prev": prev.c, "k": k', '"c_prev": 0 * prev.c, "k": k'),
+    ],
+    ("fastrnn/stack_tangent.py", "tangent"): [
+        Mutant("dropout_of_tangents_is_forgotten", "dropout.scale(x_tangent, mask)", "x_tangent"),
     ],
     ("fastrnn/modules.py", "modules"): [
         Mutant(

@@ -83,7 +83,19 @@ def of_module(cls: Any) -> dict[str, Row]:
         stream = make().stream(N)
         return lambda state: setattr(stream, "state", state), {"state": state()}
 
-    return {
+    def directions() -> dict[str, Any]:
+        tangents = {name: real(*p.shape) for name, p in make().parameters.items()}
+        more = {"x_tangent": real(T, N, I), "state_tangent": state(), "parameter_tangents": tangents}
+        return {"x": real(T, N, I), "state": state(), "lengths": [T, 2], **more}
+
+    def backward_jvp() -> Call:
+        module = make()
+        _, _, tape = module.jvp(real(T, N, I))
+        more = {"dy_tangent": real(T, N, H), "dstate_tangent": state()}
+        return module.backward_jvp, {"tape": tape, "dy": real(T, N, H), "dstate": state(), **more}
+
+    twice = {f"{name}.jvp": lambda: (make().jvp, directions()), f"{name}.backward_jvp": backward_jvp}
+    return (twice if cls is not fastrnn.Recurrent else {}) | {
         name: lambda: (cls, options()),
         f"{name}.__call__": lambda: (make(), inputs(masked="last")),
         f"{name}.forward": lambda: (make().forward, inputs(masked="last", checkpoint_every=2)),

@@ -617,7 +617,7 @@ def test_forward_without_backward_leaves_no_cycles(kind: str) -> None:
 
 
 @kinds
-def test_second_derivative_is_torchs(kind: str) -> None:
+def test_second_derivative_where_the_state_is_made_of_the_input(kind: str) -> None:
     want, got = pair(kind, I, H, 2, bidirectional=True)
     x = torch.randn(T, N, I, dtype=torch.float64)
 
@@ -628,25 +628,9 @@ def test_second_derivative_is_torchs(kind: str) -> None:
         (gradient,) = torch.autograd.grad(weighted_sum(outputs), leaf, create_graph=True)
         return [gradient, *torch.autograd.grad(gradient.square().sum(), [leaf, *module.parameters()])]
 
-    with pytest.warns(UserWarning, match=r"second derivative \(create_graph=True\)") as warned:
-        first, second = [penalty(got) for _ in range(2)]
-    assert len(warned) == 1
+    first, second = [penalty(got) for _ in range(2)]
     assert_equal(first, penalty(want))
     assert_same_bits(second, first)
-
-
-def test_second_derivative_in_float32() -> None:
-    """Where torch.nn.LSTM on oneDNN has none."""
-    want, got = pair("lstm", dtype=torch.float32)
-    x = torch.randn(T, N, I, requires_grad=True)
-    with pytest.warns(UserWarning, match="second derivative"):
-        (gradient,) = torch.autograd.grad(got(x)[0].sum(), x, create_graph=True)
-    (second,) = torch.autograd.grad(gradient.square().sum(), x)
-    wide = x.detach().double().requires_grad_()
-    (gradient,) = torch.autograd.grad(want.double()(wide)[0].sum(), wide, create_graph=True)
-    torch.testing.assert_close(
-        second.double(), torch.autograd.grad(gradient.square().sum(), wide)[0], rtol=1e-4, atol=1e-5
-    )
 
 
 # ---- what the kernels cannot do
@@ -654,14 +638,6 @@ def test_second_derivative_in_float32() -> None:
 
 def call_transformed(module: Any, x: Tensor) -> Tensor:
     return torch.func.grad(lambda one: module(one)[0].sum())(x)
-
-
-def call_forward_ad(module: Any, x: Tensor) -> Tensor:
-    from torch.autograd import forward_ad
-
-    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
-    with forward_ad.dual_level():
-        return forward_ad.unpack_dual(module(forward_ad.make_dual(x, torch.ones_like(x)))[0]).tangent
 
 
 def call_autocast(module: Any, x: Tensor) -> Tensor:
@@ -690,7 +666,6 @@ FALLBACKS: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
     "meta": (lambda m, x: m.to("meta")(x.to("meta"))[0], "take tensors on the CPU, not on meta"),
     "autocast": (call_autocast, "do not run under autocast"),
     "grad": (call_transformed, "know none of torch.func's transforms"),
-    "forward_ad": (call_forward_ad, "have no forward-mode derivative"),
     "numpy": (call_on_numpy, "are not compiled here: the backend is the reference, plain NumPy"),
     "subclass": (lambda m, x: m(x.as_subclass(Marked))[0], "do not know what a Marked does"),
 }

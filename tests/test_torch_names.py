@@ -17,6 +17,8 @@ NAMES = {
     "torch._C._dynamo.eval_frame._FrameAction": "functions that torch.compile runs as they are",
     "torch._C._dynamo.eval_frame._FrameExecStrategy": "the same",
     "torch._C._dynamo.eval_frame.set_code_exec_strategy": "the same",
+    "torch._C._functorch.TransformType": "which transforms of torch.func are at work",
+    "torch._C._functorch.get_interpreter_stack": "the same",
     "torch._C._functorch.is_batchedtensor": "whether a gradient is a batch of them",
     "torch._C._get_mkldnn_enabled": "a second derivative goes round oneDNN, which has none",
     "torch._C._get_tracing_state": "whether torch.jit.trace is at work",

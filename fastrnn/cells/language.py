@@ -369,6 +369,23 @@ def cell(
     return define
 
 
+def derived_cell(
+    function: Callable[..., Any],
+    gates: tuple[str, ...],
+    states: tuple[str, ...],
+    apart: tuple[str, ...],
+    extra: tuple[str, ...],
+    of_extra: bool,
+) -> WrittenCell:
+    """A cell of values beside x, as `cell` makes it, whose gates nobody looks at: a tape is smaller without them.
+
+    `of_extra`: its backward program gives the gradients of these values, too.
+    """
+    none: tuple[str, ...] = ()
+    named = {"gates": gates, "states": states, "from_x": none, "from_h": none, "apart": apart, "extra": extra}
+    return _Definition(function, named, {}, (), traceable=False).cell(into_extra=of_extra)
+
+
 def _names(option: str, names: Any) -> tuple[str, ...]:
     if isinstance(names, str):
         names = names.split()
@@ -540,8 +557,9 @@ class _Definition:
         named: Mapping[str, tuple[str, ...]],
         initial: Mapping[str, float | None],
         noise: tuple[Noise, ...],
+        traceable: bool = True,
     ) -> None:
-        self.function = function
+        self.function, self.traceable = function, traceable
         self.gates, self.states, self.parameters = named["gates"], named["states"], tuple(initial)
         self.x_only, self.h_only, self.apart = named["from_x"], named["from_h"], named["apart"]
         self.initial, self.extra, self.noise = dict(initial), named["extra"], noise
@@ -612,7 +630,7 @@ class _Definition:
         middle = next((value.node for name, value in traced.called.items() if name not in of_taken), None)
         self._check(graph, after, [node for node in (taken, middle) if node is not None], traced)
 
-        shown = [self._shown(traced, name) for name in self.gates]
+        shown = [self._shown(traced, name) if self.traceable else graph.number(0.0) for name in self.gates]
         values = _Values(tuple(after), taken, middle, tuple(shown))
         extras = len(self.extra) if into_extra else 0
         equations = self._equations(traced, of_taken, values, extras)

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 from fastrnn.checks import check_choice, shown
 from fastrnn.rows import as_flags
 from fastrnn.steps import Ragged
+from fastrnn.torch import second
 from fastrnn.torch.operator import DTYPES, Written, is_traced, layer, run_uncompiled, skip_code, why_no_tapes
 
 __all__ = ["GRU", "LSTM", "RNN", "Layers", "why_never", "why_not_here", "why_not_transformed"]
@@ -303,7 +304,7 @@ def why_not_here() -> str | None:
     compiling = torch.compiler.is_compiling()
     if (compiling or torch._C._get_tracing_state() is not None) and torch.onnx.is_in_onnx_export():
         return ONNX
-    return (None if compiling else why_not_transformed()) or why_no_tapes()
+    return (None if compiling else second.why_not_forward()) or why_no_tapes()
 
 
 def why_not_transformed() -> str | None:
@@ -341,8 +342,9 @@ class RNN(_Recurrent, torch.nn.RNN):
 
     Parameters, input, output, state, parameter names and errors are those of torch.nn.RNN, which it is a subclass of.
     float32 and float64 on the CPU run on the kernels, on up to `torch.get_num_threads()` threads, forward and backward.
-    All else (other devices and dtypes, autocast, torch.func's transforms, a gradient of a gradient, no compiled
-    backend) runs as torch.nn's, and a warning says why, once per module.
+    So do a second backward (create_graph=True) and forward mode (torch.autograd.forward_ad, torch.func.jvp). All else
+    (other devices and dtypes, autocast, other transforms of torch.func, a third derivative, no compiled backend) runs
+    as torch.nn's, and a warning says why, once per module.
 
     Under torch.compile a module is a graph of its own, as torch.nn's are; with `torch._dynamo.config.allow_rnn = True`
     it is one operator per layer of the graph around it, as in torch.export.

@@ -17,6 +17,7 @@ initial states and parameters must not be hidden from torch before backward, as 
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Sequence
 from types import CodeType
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy
+from torch.autograd import forward_ad
 
 from fastrnn import ops
 from fastrnn.backends import BACKENDS
@@ -90,6 +92,10 @@ def layer(
     tuple
         y (T, N, D*P) or (R, D*P), and the final states, shaped like `state`.
     """
+    if forward_ad._current_level >= 0 and isinstance(cell, str) and not is_traced():
+        from fastrnn.torch import second  # which is made of what is here
+
+        return second.layer(x, batch_sizes, state, weights, cell, warn)
     beside = () if isinstance(cell, str) else cell.tensors
     taped = torch.is_grad_enabled() and any(t.requires_grad for t in (*weights, x, *state, *beside))
     traced = is_traced()
@@ -198,7 +204,8 @@ class _Problem:
             else:
                 its_y, state_n = ops.run(*given, *order)
             states_n.append(state_n)
-        return its_y if y is None else y, states_n, tapes
+        self.y = its_y if y is None else y
+        return self.y, states_n, tapes
 
     def kept_sizes(self) -> list[int]:
         """How many elements each array of the tapes has, those of the forward direction first."""
@@ -533,8 +540,9 @@ class _Layer(torch.autograd.Function):
                 else f"the backward of the cell {name} cannot be traced; expected it to run outside of torch's tracing"
             )
         if torch.is_grad_enabled():
-            ctx.warn(CREATE_GRAPH)
-            gradients = _torchs_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
+            gradients = _recorded_backward(
+                ctx.fresh, x, batch_sizes, state, weights, dy, dstate_n, ctx.cell, ctx.warn, ctx.needs_input_grad[3]
+            )
         elif is_traced():
             gradients = torch.ops.fastrnn.layer_backward(
                 x, batch_sizes, state, weights, None, [], dy, dstate_n, ctx.cell
@@ -572,6 +580,30 @@ def _are_batched(*gradients: Tensor | None) -> bool:
     return any(
         d is not None and (functorch.is_legacy_batchedtensor(d) or functorch.is_batchedtensor(d)) for d in gradients
     )
+
+
+def _recorded_backward(
+    fresh: list[Any],
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    dy: Tensor | None,
+    dstate_n: Sequence[Tensor | None],
+    cell: str,
+    warn: Callable[[str], None],
+    of_x: bool,
+) -> Gradients:
+    """`_backward`, to be differentiated in turn; `fresh` has the problem and its tapes, if they are there."""
+    if is_traced() or _are_batched(dy, *dstate_n):
+        warn(CREATE_GRAPH if is_traced() else BATCHED)
+        return _torchs_backward(x, batch_sizes, state, weights, dy, dstate_n, cell)
+    from fastrnn.torch import second  # which is made of what is here
+
+    memory = second.Memory()
+    with contextlib.suppress(IndexError):
+        memory.fill(*fresh.pop())
+    return second.backward(memory, x, batch_sizes, state, weights, dy, dstate_n, cell, warn, of_x)
 
 
 def _torchs_backward(
@@ -692,14 +724,21 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
     ctx.states, ctx.tensors = len(state), len(state) + len(weights)
 
 
+def _warn_of_operator(reason: str) -> None:
+    warnings.warn(f"torch.ops.fastrnn.layer leaves this to torch.nn: fastrnn's kernels {reason}", stacklevel=2)
+
+
 def _backward_of_operator(ctx: Any, dy: Tensor | None, dstate_n: Sequence[Tensor | None], _: Any) -> tuple[Any, ...]:
     x, batch_sizes, y, *others = ctx.saved_tensors
     tensors, tape = others[: ctx.tensors], others[ctx.tensors :]
     state, weights = tensors[: ctx.states], tensors[ctx.states :]
     recorded = torch.is_grad_enabled()
-    if recorded or _are_batched(dy, *dstate_n):
-        reason = CREATE_GRAPH if recorded else BATCHED
-        warnings.warn(f"torch.ops.fastrnn.layer leaves this to torch.nn: fastrnn's kernels {reason}", stacklevel=2)
+    if recorded:
+        dx, dstate_0, dweights = _recorded_backward(
+            [], x, batch_sizes, state, weights, dy, dstate_n, ctx.cell, _warn_of_operator, ctx.needs_input_grad[0]
+        )
+    elif _are_batched(dy, *dstate_n):
+        _warn_of_operator(BATCHED)
         dx, dstate_0, dweights = _torchs_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
     else:
         dx, dstate_0, dweights = torch.ops.fastrnn.layer_backward(

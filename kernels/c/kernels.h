@@ -54,7 +54,7 @@ enum {
     FASTRNN_GROUP_UNITS = 4,                        /* unit vectors of a group, at the most */
     FASTRNN_GROUP_BLOCKS = FASTRNN_UNIT_SLOTS * FASTRNN_GROUP_UNITS / 4, /* and its blocks */
     FASTRNN_STATES = 8,                             /* states of a program */
-    FASTRNN_EXTRAS = 8,                             /* values that are given beside x */
+    FASTRNN_EXTRAS = 16,                            /* values that are given beside x */
     FASTRNN_CONSTANTS = 32,
     FASTRNN_REGISTERS = 32,
     FASTRNN_PARAMETERS = 32,                        /* of a program, M */
@@ -116,10 +116,11 @@ typedef struct {
 /* Whether a program has no recurrent product: its units have nothing to do with one another. */
 static inline int fastrnn_is_scan(const fastrnn_program *p) { return !p->h_slots && !p->m_slots; }
 
-/* What a program is given beside x, by row or by sequence: one value for all units, or one for each. */
+/* What a program is given beside x, by row or by sequence: one value for all units, or one for each; or its gradient. */
 typedef struct {
-    const void *at;  /* IN    (R, W), or by sequence (N, W) */
+    const void *at;  /* IN    (R, W), or by sequence (N, W); OUT of a gradient (R, H) */
     ptrdiff_t width; /* W: 1 or H */
+    ptrdiff_t row;   /* from row to row */
     int of_sequence; /* whether all steps of a sequence have the same */
 } fastrnn_extra;
 
@@ -176,7 +177,8 @@ typedef struct {
     const void *du;                      /* IN    (N, H), dh of a step times weight_hr */
     void *own;                           /* INOUT (N, M, H rounded up to L), of a program in phases: the gradients of the
                                             parameters from the steps of a group, which own_gradients adds up */
-    void *into_extras;                   /* OUT   [extra](R, H rounded up to L), of a program with these gradients */
+    void *into_extras;                   /* OUT   [extra](R, H rounded up to L), of a program with these gradients; or NULL */
+    const fastrnn_extra *dextras;        /* OUT   (R, H) each, the same of a program without phases and take; or NULL */
     const void *dy;                      /* IN    (R, P), or NULL for zero */
     const void *dh_n;                    /* IN    (N, P), or NULL for zero */
     ptrdiff_t dy_row;                    /* from row to row of dy */

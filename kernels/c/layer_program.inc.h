@@ -36,14 +36,14 @@ INLINE void FN(place_extras)(
     ptrdiff_t q, ptrdiff_t units) {
     for (int i = 0; i < l->program->extras; i++) {
         const fastrnn_extra extra = l->extras[i];
-        const REAL *at = (const REAL *)extra.at + (extra.of_sequence ? n : row + n) * extra.width;
+        const REAL *at = (const REAL *)extra.at + (extra.of_sequence ? n : row + n) * extra.row;
         const int alike = extra.width == 1, whole = !alike && FN(are_whole)(l, q, units); /* alike: in all units */
         for (ptrdiff_t r = 0; !whole && r < rows; r++)
             for (ptrdiff_t u = 0; u < units; u++)
-                given[i][r * units + u] = alike ? vec_splat(at[r])
-                                                : vec_load_part(at + r * extra.width + (q + u) * LANES, FN(left)(l, q + u));
+                given[i][r * units + u] = alike ? vec_splat(at[r * extra.row])
+                                                : vec_load_part(at + r * extra.row + (q + u) * LANES, FN(left)(l, q + u));
         places[FASTRNN_AT_EXTRA + i] =
-            whole ? (NAME(place)){(REAL *)at + q * LANES, extra.width} : FN(own_rows)(given[i], units);
+            whole ? (NAME(place)){(REAL *)at + q * LANES, extra.row} : FN(own_rows)(given[i], units);
     }
 }
 
@@ -189,6 +189,8 @@ static void FN(run_back)(
     NAME(place) places[FASTRNN_PLACES];
     vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
     vec h_prev[PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
+    vec of_extras[FASTRNN_EXTRAS][PROGRAM_VECTORS];
+    const int gradients = l->dextras ? p->into_extras : 0;
     FN(place_fixed)(l, places, registers, unit, q, units);
     for (ptrdiff_t first = 0, count; first < rows; first += count) {
         REAL *const carry = (REAL *)l->carry + (n + first) * carry_row + q * LANES;
@@ -197,7 +199,16 @@ static void FN(run_back)(
         for (int k = 0; k < p->states; k++)
             places[FASTRNN_AT_GRADIENT + k] = (NAME(place)){carry + k * FN(unit_width)(l), carry_row};
         if (du) places[FASTRNN_AT_GRADIENT] = FN(own_rows)(du + 4 * first, 4);
+        for (int i = 0; i < gradients; i++) {
+            const fastrnn_extra to = l->dextras[i];
+            places[FASTRNN_AT_INTO_EXTRA + i] = FN(place_out)(
+                l, (REAL *)to.at + (m->row + n + first) * to.row, to.row, of_extras[i], q, units);
+        }
         NAME(run_program)(code->instructions, code->count, places, count, units);
+        for (int i = 0; i < gradients; i++) {
+            const fastrnn_extra to = l->dextras[i];
+            FN(store_out)(l, (REAL *)to.at + (m->row + n + first) * to.row, to.row, of_extras[i], count, q, units);
+        }
         /* Lanes beyond H must be zero, whatever they held: the products run over them. Those that m feeds are so when its
          * gradient is there, and other threads read them. */
         for (int slot = dm ? p->m_slots : 0; end < LANES && slot < p->slots; slot++)
