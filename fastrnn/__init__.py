@@ -8,6 +8,7 @@ from fastrnn.cell_modules import GRUCell, LSTMCell, RNNCell
 from fastrnn.cells import cell
 from fastrnn.cells.checking import check_cell
 from fastrnn.modules import GRU, LSTM, RNN, Recurrent
+from fastrnn.quantized import quantize
 from fastrnn.saving import load, save
 from fastrnn.threads import get_num_threads, set_num_threads
 
@@ -25,6 +26,7 @@ __all__ = [
     "get_num_threads",
     "info",
     "load",
+    "quantize",
     "save",
     "set_num_threads",
     "use_backend",

@@ -78,9 +78,19 @@ class NarrowWeight:
         return self.values.shape
 
     @property
+    def ndim(self) -> int:
+        """How many axes it has: two, if it is one."""
+        return self.values.ndim
+
+    @property
     def size(self) -> int:
         """How many weights it has."""
         return self.values.size
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its bits and scales."""
+        return self.values.nbytes + (0 if self.scale is None else self.scale.nbytes)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -89,6 +99,10 @@ class NarrowWeight:
     def T(self) -> _Transposed:
         """What takes the right side of a product."""
         return _Transposed(self)
+
+    def copy(self) -> NarrowWeight:
+        """One of its own."""
+        return NarrowWeight(self.values.copy(), None if self.scale is None else self.scale.copy())
 
     def wide(self) -> Array:
         """The numbers as float32."""

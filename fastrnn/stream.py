@@ -91,8 +91,9 @@ class Stream:
     ) -> None:
         self._cell = cell
         self._layers = layers
-        weights = [layer.arrays() for layer in layers]
-        self._sizes = [(*check_weights(cell, its), its.ih.dtype) for its in weights]
+        ready = [layer.ready(cell) for layer in layers]
+        weights = [its for its, _ in ready]
+        self._sizes = [(*sizes, its.ih.dtype) for its, sizes in ready]
         (*_, P, dtype) = self._sizes[-1]
         validate = partial(_validate, batch_size, weights[0].ih.shape[1], P, dtype)
         make: Any = getattr(backend, "Stepper", None) or partial(_Stepper, backend)
@@ -207,11 +208,10 @@ class Stream:
 
     def refresh(self) -> None:
         """Take the module's parameters as they are now; the state stays."""
-        weights = [layer.arrays() for layer in self._layers]
-        for its, sizes in zip(weights, self._sizes, strict=True):
-            if (*check_weights(self._cell, its), its.ih.dtype) != sizes:
-                raise ValueError("the parameters have other shapes or dtypes than when the stream was made")
-        self._stepper.load(weights)
+        ready = [layer.ready(self._cell) for layer in self._layers]
+        if [(*sizes, its.ih.dtype) for its, sizes in ready] != self._sizes:
+            raise ValueError("the parameters have other shapes or dtypes than when the stream was made")
+        self._stepper.load([its for its, _ in ready])
 
 
 def _validate(

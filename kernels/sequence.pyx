@@ -2241,8 +2241,11 @@ def explain(cell, weights, ptrdiff_t steps, ptrdiff_t batch, *, bint tokens, bin
     split_over(&job, usable_threads(num_threads) if worth_threads(&job) else 1)
     plan_forward(&job, tape, packed and not tape)
     choose_weight_split(&job, l.rows)
-    rows = kernels_of(job.typenum).tile_rows
-    chains = f"{ISAS[ISA - SPLITS]} multiply-adds, tiles of {rows} rows by 4 vectors of {job.lanes}"
+    rows = job.kernels.tile_rows
+    level, kind = ISAS[fastrnn_isa_of(ISA - SPLITS, job.precision)], "multiply-adds"
+    if job.sizes.left_row:
+        kind = "products of int8, summed in int32" if l.scale_ih != NULL else "products of bfloat16, summed in float32"
+    chains = f"{level} {kind}, tiles of {rows} rows by 4 vectors of {job.lanes}"
     products = (chains, "split floats on the matrix unit (amx), tiles of 16 by 16")
     chosen = {
         "threads": f"{job.threads}, sharing the {'hidden units' if job.by_hidden else 'batch'}" if job.threads > 1 else "1",
