@@ -59,14 +59,15 @@ INLINE void NARROW_FN(add_product)(
     const NARROWED(product) m = {
         .a = left->rows + r * left->stride, .a_row = left->stride, .a_k = 1, .p = NARROW_FN(panel_at)(l, b, of_h),
         .p_k = p_k, .K = K, .segments = 1, .next = next, .next_size = next ? K * p_k : 0};
-    NARROWED(sum) sums[TILE_ROWS][4];
-    for (ptrdiff_t i = 0; i < rows; i++)
+    NARROWED(sum) room[TILE_ROWS][4], (*sums)[4] = room;
+    if (!NARROWED(has_scales)) sums = (NARROWED(sum)(*)[4])(*acc + first);
+    for (ptrdiff_t i = 0; NARROWED(has_scales) && i < rows; i++)
         for (int slot = 0; slot < fed; slot++) sums[i][slot] = scales[count > 1 ? 2 * i : 0].start[slot];
     if (count > 1)
         NARROWED(accumulate_pair)(PANEL_SLOTS, sums, &m, l->panel_stride);
     else
         NARROWED(accumulate_tile)(fed, rows, sums, &m, 0, tile);
-    for (ptrdiff_t i = 0; i < rows; i++)
+    for (ptrdiff_t i = 0; NARROWED(has_scales) && i < rows; i++)
         for (int slot = 0; slot < fed; slot++)
             acc[i][first + slot] = NARROWED(finish)(
                 sums[i][slot], left->scales[count > 1 ? r : r + i], scales[count > 1 ? 2 * i : 0].scale[slot],

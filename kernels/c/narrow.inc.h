@@ -19,7 +19,8 @@ typedef vec NARROWED(sum);
 #endif
 
 enum {
-    NARROWED(together) = 32 / NARROW_BITS, /* weights of an element */
+    NARROWED(together) = 32 / NARROW_BITS,     /* weights of an element */
+    NARROWED(has_scales) = NARROW_BITS == 8, /* else sums begin with what they are added to */
 };
 INLINE ptrdiff_t NARROWED(elements)(ptrdiff_t K) { return ceil_div(K, NARROWED(together)); }
 /* Elements of a row of a left factor: whole cache lines */
@@ -115,11 +116,7 @@ INLINE void NARROWED(pack_scale)(
 
 /* a + the product whose sum this is */
 INLINE vec NARROWED(finish)(NARROWED(sum) sum, REAL left_scale, vec scale, vec a) {
-#if NARROW_BITS == 8
     return vec_fma(__builtin_convertvector(sum, vec) * vec_splat(left_scale), scale, a);
-#else
-    return a + sum;
-#endif
 }
 
 /* Column k of a panel, whose element of it this is */
