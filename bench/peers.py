@@ -217,7 +217,9 @@ def is_narrow(case: Case) -> bool:
 
 def prepare_float32(problem: Problem, kind: str, threads: int) -> Prepared:
     """The same module with weights of float32."""
-    return prepare_fastrnn(replace(problem, case=replace(problem.case, precision="float32")), kind, threads, backend="cython")
+    return prepare_fastrnn(
+        replace(problem, case=replace(problem.case, precision="float32")), kind, threads, backend="cython"
+    )
 
 
 # --- PyTorch

@@ -56,9 +56,7 @@ def explain_layer(
     if flops < SHORT_CALL:
         bound = "the call itself: checks and allocation"
     elif batch < FEW_ROWS:
-        bound = (
-            "the scan" if not recurrent else f"reading the recurrent weights, {_count(of_weights)}B at every step"
-        )
+        bound = "the scan" if not recurrent else f"reading the recurrent weights, {_count(of_weights)}B at every step"
     elif hidden < FEW_UNITS:
         bound = "the activations"
     else:

@@ -32,7 +32,9 @@ def layout(*arrays: Array | None) -> tuple[Any, ...]:
 def _check(name: str, array: Any, dtype: np.dtype[Any], shape: tuple[int, ...], letters: str, remedy: str = "") -> None:
     if isinstance(array, NarrowWeight):
         if array.scale is not None:
-            _check(f"the scale of {name}", array.scale, dtype, shape[:1], letters[: letters.index(",") + 1] + ")", remedy)
+            _check(
+                f"the scale of {name}", array.scale, dtype, shape[:1], letters[: letters.index(",") + 1] + ")", remedy
+            )
         array, dtype = array.values, np.dtype(np.uint16 if array.scale is None else np.int8)
     if not isinstance(array, np.ndarray):
         raise ValueError(

@@ -259,8 +259,8 @@ class _Recurrent(Runnable):
             return precision
         if self._cell.program is not None:
             raise ValueError(
-                f"precision is {precision!r}, but {self._cell.name} is a written cell; expected 'float32': LSTM, GRU and "
-                "RNN have weights of fewer bits"
+                f"precision is {precision!r}, but {self._cell.name} is a written cell; expected 'float32': LSTM, GRU "
+                "and RNN have weights of fewer bits"
             )
         if self.dtype != np.float32:
             raise ValueError(f"precision is {precision!r} with dtype {self.dtype}; expected dtype='float32' for it")
@@ -490,9 +490,8 @@ class _Recurrent(Runnable):
         """ValueError unless the precision is one that `forward` with a tape has."""
         if self.precision != "float32":
             remedy = "the module that it was made of" if self.quantized else "module.precision = 'float32' for it"
-            raise ValueError(
-                f"precision is {self.precision!r}, which is for inference; expected 'float32' to train or trace: {remedy}"
-            )
+            wanted = f"expected 'float32' to train or trace: {remedy}"
+            raise ValueError(f"precision is {self.precision!r}, which is for inference; {wanted}")
 
     def _draw_noise(
         self, random: Random, setting: stack.Setting, x: Array, rows: Rows, masks: Any

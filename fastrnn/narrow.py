@@ -1,29 +1,28 @@
 """Weights of fewer bits: what they are, and what a product with them is. For inference.
 
-Both factors of a product x weight_ih^T or h_{t-1} weight_hh^T are narrowed: the weights once, the rows of the left one as
-they come. Sums, states and everything else are float32. This defines the numbers, as `fastrnn.reference` does all else; the
-kernels' integers are these, and their floats differ by roundings of sums.
+Both factors of a product x weight_ih^T or h_{t-1} weight_hh^T are narrowed: the weights once, the rows of the left one
+as they come. Sums, states and everything else are float32. This defines the numbers, as `fastrnn.reference` does all
+else; the kernels' integers are these, and their floats differ by roundings of sums.
 
 bfloat16
     Each number becomes the nearest one of 8 significant bits, to even; that is the upper half of a float32. NaN and
     infinity stay what they are. The product is that of these numbers.
 
 int8
-    Row j of a weight becomes integers q_j from -127 to 127 and a scale s_j: q_j = round(w_j / s_j), s_j = max |w_j| / 127;
-    row n of the left factor likewise. The product is (sum over k of integers) * s_n * s_j, its sum exact. A row whose
-    largest is below 2^-100 becomes zeros. A left row that holds NaN or infinity makes NaN of all that it goes into. A
-    token picks q_j * s_j of its column.
+    Row j of a weight becomes integers q_j from -127 to 127 and a scale s_j: q_j = round(w_j / s_j) to even, with
+    s_j = max |w_j| / 127; row n of the left factor likewise. The product is (sum over k of integers) * s_n * s_j, its
+    sum exact. A row whose largest is below 2^-100 becomes zeros. A left row that holds NaN or infinity makes NaN of all
+    that it goes into. A token picks q_j * s_j of its column.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fastrnn.cells import Cell, Weights
+from fastrnn.cells import Weights
 from fastrnn.parameters import Array
 
 __all__ = ["LONGEST_ROW", "PRECISIONS", "NarrowWeight", "as_bfloat16", "as_int8", "narrow"]
@@ -96,7 +95,7 @@ class NarrowWeight:
         return len(self.values)
 
     @property
-    def T(self) -> _Transposed:
+    def T(self) -> _Transposed:  # noqa: N802  (as of arrays)
         """What takes the right side of a product."""
         return _Transposed(self)
 
@@ -124,12 +123,12 @@ class _Transposed:
         """The product of rows (R, K), narrowed, with the weight: (R, G*H)."""
         values, scale = self.weight.values, self.weight.scale
         if scale is None:
-            product: Array = _from_bfloat16(as_bfloat16(a)) @ _from_bfloat16(values).T
+            product: Array = _from_bfloat16(as_bfloat16(a)) @ self.weight.wide().T
             return product
         integers, scales = as_int8(a)
         sums = integers.astype(np.float64) @ values.T.astype(np.float64)  # exact: below 2^53
-        product = sums.astype(np.float32) * scales[:, None] * scale
-        return product
+        scaled: Array = sums.astype(np.float32) * scales[:, None] * scale
+        return scaled
 
     def __getitem__(self, tokens: Any) -> Array:
         """The columns of the weight that tokens pick, as rows."""

@@ -320,9 +320,7 @@ class LayerWeights:
     What was packed is kept as long as the stamp it was packed under is the same; see `Parametrized._stamp`.
     """
 
-    def __init__(
-        self, parameters: Mapping[str, Array], names: Mapping[str, str], precision: str = "float32"
-    ) -> None:
+    def __init__(self, parameters: Mapping[str, Array], names: Mapping[str, str], precision: str = "float32") -> None:
         """Take the names of parameters by the fields of Weights that there are; of int8 ones the scales' besides.
 
         `precision` is that of inference.
@@ -340,7 +338,7 @@ class LayerWeights:
         return Weights(*[parameters[name] if name else None for name in self.names])  # type: ignore[arg-type]
 
     def ready(self, cell: Cell) -> tuple[Weights, tuple[int, int, int]]:
-        """The weights as inference takes them, as views or narrowed, and their I, H and P; ValueError if they misfit."""
+        """The weights as inference takes them, views or narrowed, and their I, H and P; ValueError if they misfit."""
         weights = Weights._make(_views(self.arrays()))  # as in `_fitting`
         if self._scales:
             scales = _views([self._parameters[name] for name in self._scales])

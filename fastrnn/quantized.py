@@ -61,7 +61,8 @@ def quantize(module: Module, calibration: Any = None) -> Module:
     if module.quantized:
         raise ValueError("module is quantized already; expected one with float32 weights")
     moments = {} if calibration is None else _moments(module, calibration)
-    options: dict[str, Any] = {name: getattr(module, name) for name in inspect.signature(type(module)).parameters if name != "seed"}
+    names = inspect.signature(type(module)).parameters.keys() - {"seed"}
+    options: dict[str, Any] = {name: getattr(module, name) for name in names}
     made = type(module)(**options | {"precision": "int8", "quantized": True})
     parameters = module.state_dict()
     for name in list(parameters):
@@ -94,7 +95,10 @@ def _moments(module: Any, calibration: Any) -> dict[str, Array]:
     """The second moments (K, K) of the rows that each weight multiplies, by its name."""
     its = copy.copy(module)
     its.precision = "float32"
-    inside = its.trace(calibration)
+    try:
+        inside = its.trace(calibration)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"calibration is no input of the module: {error}") from None
     given = np.asarray(calibration)
     below = np.eye(module.input_size, dtype=np.float32)[given] if given.dtype.kind in "iu" else given
     moments = {}
