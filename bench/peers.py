@@ -350,7 +350,8 @@ def _torch_narrow(problem: Problem, module: Any) -> Prepared:
             warnings.simplefilter("ignore")  # it is to go away, and says so
             from torch.ao.quantization import quantize_dynamic
 
-            whole = quantize_dynamic(torch.nn.Sequential(module), {type(module)}, dtype=torch.qint8)
+            quantized: Any = quantize_dynamic
+            whole = quantized(torch.nn.Sequential(module), {type(module)}, dtype=torch.qint8)
         module = whole[0]
     else:
         dtype = torch.bfloat16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -113,6 +113,7 @@ class Runnable(Parametrized):
 
     _cell: Cell
     _DEFAULTS: Mapping[str, Any]  # by name, of the arguments that `repr` shows where they differ
+    quantized = False
     _CACHES: tuple[str, ...]  # attributes that `_start_caches` sets
     _FIXED: frozenset[str] = frozenset({"input_size", "hidden_size", "bias", "dtype", "nonlinearity", "parameters"})
 
@@ -142,10 +143,9 @@ class Runnable(Parametrized):
         self.backend = backend
         self.num_threads = num_threads
 
-    def _draw(
-        self, shapes: Mapping[str, tuple[int, ...]], seed: Any, integers: Collection[str] = ()
-    ) -> np.random.Generator:
+    def _draw(self, shapes: Mapping[str, tuple[int, ...]], seed: Any) -> np.random.Generator:
         """Draw the parameters from torch.nn's distribution and return the generator; those of int8 become zero."""
+        integers = [name for name in shapes if self.quantized and name.startswith(("weight_ih", "weight_hh"))]
         rng = self._declare(shapes, uniform(1 / math.sqrt(self.hidden_size)), seed, integers)
         self._start_caches()
         return rng
@@ -240,8 +240,7 @@ class _Recurrent(Runnable):
                 of_weights = self._shapes(layer)
                 shapes |= {name: of_weights[field] for field, name in self._names(layer, reverse).items()}
         self._dropout: stack.Dropout | None = None
-        integers = [name for name in shapes if self.quantized and name.startswith(("weight_ih", "weight_hh"))]
-        self.seed_dropout(self._draw(shapes, seed, integers))
+        self.seed_dropout(self._draw(shapes, seed))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "precision":
@@ -250,9 +249,9 @@ class _Recurrent(Runnable):
         if name == "precision" and "_weights" in self.__dict__:
             self._start_caches()
 
-    def _check_precision(self, precision: Any) -> str:
+    def _check_precision(self, precision: str) -> str:
         """Return it; TypeError or ValueError unless it is one that the module can have."""
-        precision = check_choice("precision", precision, PRECISIONS)
+        precision = str(check_choice("precision", precision, PRECISIONS))
         if self.quantized and precision != "int8":
             raise ValueError(f"precision is {precision!r} of a quantized module; expected 'int8', as its weights are")
         if precision == "float32":

@@ -74,7 +74,8 @@ class NarrowWeight:
     @property
     def shape(self) -> tuple[int, ...]:
         """(G*H, K)."""
-        return self.values.shape
+        shape: tuple[int, ...] = self.values.shape
+        return shape
 
     @property
     def ndim(self) -> int:

@@ -342,8 +342,9 @@ class LayerWeights:
         weights = Weights._make(_views(self.arrays()))  # as in `_fitting`
         if self._scales:
             scales = _views([self._parameters[name] for name in self._scales])
-            narrowed: Any = map(NarrowWeight, (weights.ih, weights.hh), scales)
-            weights = weights._replace(**dict(zip(("ih", "hh"), narrowed, strict=True)))
+            integers: list[Any] = [weights.ih, weights.hh]
+            narrowed: Any = [NarrowWeight(*its) for its in zip(integers, scales, strict=True)]
+            weights = weights._replace(ih=narrowed[0], hh=narrowed[1])
         sizes = check_weights(cell, weights)
         if self.precision != "float32" and not self._scales:
             weights = narrow(weights, self.precision)
@@ -457,7 +458,7 @@ def _fitting(
     return x, state, weights
 
 
-def _views(arrays: Sequence[Array | None]) -> list[Any]:
+def _views(arrays: Sequence[Any]) -> list[Any]:
     """Views of arrays; a weight of fewer bits is not changed by anybody else."""
     return [None if array is None else array if isinstance(array, NarrowWeight) else array.view() for array in arrays]
 

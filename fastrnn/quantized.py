@@ -101,7 +101,7 @@ def _moments(module: Any, calibration: Any) -> dict[str, Array]:
         raise type(error)(f"calibration is no input of the module: {error}") from None
     given = np.asarray(calibration)
     below = np.eye(module.input_size, dtype=np.float32)[given] if given.dtype.kind in "iu" else given
-    moments = {}
+    moments: dict[str, Array] = {}
     for layer in range(module.num_layers):
         outputs = [inside[f"h_l{layer}{suffix}"] for suffix in ("", "_reverse")[: module.directions]]
         for suffix, h in zip(("", "_reverse"), outputs, strict=False):
