@@ -217,9 +217,9 @@ def is_narrow(case: Case) -> bool:
 
 def prepare_float32(problem: Problem, kind: str, threads: int) -> Prepared:
     """The same module with weights of float32."""
-    return prepare_fastrnn(
-        replace(problem, case=replace(problem.case, precision="float32")), kind, threads, backend="cython"
-    )
+    _refuse_training(kind)
+    wide = replace(problem, case=replace(problem.case, precision="float32"))
+    return prepare_fastrnn(wide, kind, threads, backend="cython")
 
 
 # --- PyTorch

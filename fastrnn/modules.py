@@ -113,6 +113,7 @@ class Runnable(Parametrized):
 
     _cell: Cell
     _DEFAULTS: Mapping[str, Any]  # by name, of the arguments that `repr` shows where they differ
+    precision = "float32"  # of what was pickled before there were others, and of cells
     quantized = False
     _CACHES: tuple[str, ...]  # attributes that `_start_caches` sets
     _FIXED: frozenset[str] = frozenset({"input_size", "hidden_size", "bias", "dtype", "nonlinearity", "parameters"})
