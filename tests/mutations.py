@@ -35,7 +35,6 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ("kernels/c/narrow.inc.h", "narrow"): [
         Mutant("narrow_row_takes_no_absolute_values", "K - k) & INT32_MAX, above", "K - k), above"),
         Mutant("narrow_row_begins_no_lower", "(shift_bits - I8_OFFSET);", "shift_bits;"),
-        Mutant("narrow_row_counts_everything", "|| largest < least_top) {", ") {"),
         Mutant("narrow_row_lets_infinity_pass", "if (top >= 0x7f800000 ||", "if (top > 0x7f800000 ||"),
         Mutant("bfloat16_is_cut", "number + 0x7fff + (number >> 16 & 1);", "number;"),
         Mutant("bfloat16_ties_go_up", "number + 0x7fff + (number >> 16 & 1);", "number + 0x8000;"),
@@ -55,9 +54,6 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "projection_reads_first_rows",
             "(l, z, b, 0, 1, &x, r, rows, tile, NULL)",
             "(l, z, b, 0, 1, &x, 0, rows, tile, NULL)",
-        ),
-        Mutant(
-            "pairs_of_blocks_that_are_not_full", "back ? b1 - i - 1 : b0 + i + 1) == PANEL_SLOTS", "b0) == PANEL_SLOTS"
         ),
         Mutant(
             "x_of_other_rows",

@@ -154,6 +154,32 @@ def test_sums_of_int8_are_exact(backend: str, columns: int, rows: int, kind: str
 
 
 @cython
+def test_rows_of_bfloat16_are_rounded_as_weights_are(backend: str) -> None:
+    """Bit for bit, one number a row, which a weight of one hands on."""
+    rng = np.random.default_rng(3)
+    x = np.abs(rng.standard_normal(2_000) * 2.0 ** rng.integers(-60, 60, 2_000)).astype(np.float32)
+    bits = x.view(np.uint32)
+    bits[:500] = bits[:500] & 0xFFFF0000 | 0x8000  # ties
+    bits[500:505] = [0x7F800000, 0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F7FFFFF]
+    one = np.ones((1, 1), np.float32)
+    weights = narrow(Weights(one, one), "bfloat16")
+    state = (np.zeros((len(x), 1), np.float32),)
+    y, _, _ = load(backend).forward(CELLS["rnn_relu"], x[None, :, None], state, weights, tape=False, num_threads=1)
+    assert_same_bits("y", y[0, :, 0], NarrowWeight(as_bfloat16(x)).wide())
+
+
+@cython
+def test_rows_of_int8_are_rounded_to_even(backend: str) -> None:
+    """A row's largest is 127, so that its scale is one; the other number meets a weight of 127."""
+    values = np.concatenate([np.arange(-126.5, 127, 0.5), np.linspace(-127, 127, 997)]).astype(np.float32)
+    x = np.stack([np.full_like(values, 127), values], axis=1)
+    w = np.array([[0, 127], [0, -127]], np.float32)
+    weights, state = narrow(Weights(w, np.zeros((2, 2), np.float32)), "int8"), (np.zeros((len(x), 2), np.float32),)
+    y, _, _ = load(backend).forward(CELLS["rnn_relu"], x[None], state, weights, tape=False, num_threads=1)
+    assert_same_bits("y", y[0, :, 0] - y[0, :, 1], 127 * np.rint(values))
+
+
+@cython
 @cells
 @precisions
 @pytest.mark.parametrize("size", [(1, 5, 40), (1, 40, 200), (2, 4, 33), (7, 9, 65), (23, 70, 17)], ids=str)
