@@ -263,7 +263,8 @@ def is_built_in(case: Case) -> bool:
 
 def is_single_step(case: Case) -> bool:
     """Whether a cell can do the case."""
-    return not case.written and (case.T, case.num_layers, case.directions, case.proj_size) == (1, 1, 1, 0)
+    single = (case.T, case.num_layers, case.directions, case.proj_size) == (1, 1, 1, 0)
+    return single and not (case.written or case.narrow)
 
 
 def is_written(case: Case) -> bool:

@@ -79,7 +79,7 @@ class NarrowWeight:
 
     @property
     def ndim(self) -> int:
-        """How many axes it has: two, if it is one."""
+        """How many axes it has."""
         return self.values.ndim
 
     @property
