@@ -7,6 +7,7 @@ from fastrnn.backends import info, use_backend
 from fastrnn.cell_modules import GRUCell, LSTMCell, RNNCell
 from fastrnn.cells import cell
 from fastrnn.cells.checking import check_cell
+from fastrnn.ensembles import Ensemble, stack_modules
 from fastrnn.modules import GRU, LSTM, RNN, Recurrent
 from fastrnn.quantized import quantize
 from fastrnn.saving import load, save
@@ -16,6 +17,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Ensemble",
     "GRUCell",
     "LSTMCell",
     "RNNCell",
@@ -29,6 +31,7 @@ __all__ = [
     "quantize",
     "save",
     "set_num_threads",
+    "stack_modules",
     "use_backend",
 ]
 

@@ -19,6 +19,8 @@ why in `why_not_runnable()`. Functions it may have besides, that `fastrnn` does 
 - `LOOKS_ITSELF`, if it makes sure that arrays fit one another, as `fastrnn.fits` does for the others. It then has for
   XLA `prepare(cell, x, state, weights)`, which chooses once what brief calls of the sizes of these arrays need, or
   returns None, and `RUN_PREPARED`, a capsule of the C function that runs one;
+- `RUNS_GROUPS`, if `forward` and `pack` take `members`, the number of layers of one shape that are run in one call:
+  arrays have an axis of these before the others, x too unless it is `shared`;
 - `why_not_program(cell)`, which says what in a written cell's program it does not run, or None. If it runs those that
   are given values beside x, its `forward`, `recall` and stepper's `step` take these as `extra`;
 - `sample(x)`, which is `fastrnn.ops.sample`;

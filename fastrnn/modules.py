@@ -25,6 +25,7 @@ from fastrnn.checks import (
     shown,
 )
 from fastrnn.extra import Beside, Given, Masks, Random, as_rates, into_width
+from fastrnn.groups import GroupWeights, Heads
 from fastrnn.narrow import LONGEST_ROW, PRECISIONS
 from fastrnn.parameters import Array, Parametrized, uniform
 from fastrnn.rows import Entrance, Rows
@@ -188,6 +189,7 @@ class _Recurrent(Runnable):
     _random: Random | None = None  # where that comes from
     _quiet: Cell  # its cell in inference, without noise
     _extra_names: tuple[str, ...]  # what its cell is given beside x
+    heads = 1  # into how many the recurrent product is cut
     _FIXED = Runnable._FIXED | {"num_layers", "dropout", "bidirectional", "directions", "proj_size", "quantized"}
     _DEFAULTS: Mapping[str, Any] = {
         "num_layers": 1,
@@ -284,7 +286,7 @@ class _Recurrent(Runnable):
         columns = self.input_size if layer == 0 else self.directions * size
         return {
             "ih": (of_x, columns),
-            "hh": (of_h, size),
+            "hh": (of_h, size // self.heads),
             "bias_ih": (of_x,),
             "bias_hh": (of_h,),
             "hr": (size, H),
@@ -309,12 +311,15 @@ class _Recurrent(Runnable):
             names |= {"scale_ih": "scale_ih", "scale_hh": "scale_hh"}
         return {field: f"{name}{_suffix(layer, reverse)}" for field, name in names.items()}
 
+    def _layer_weights(self, names: Mapping[str, str]) -> ops.LayerWeights:
+        """Those of a layer and direction, whose names these are."""
+        if self.heads > 1:
+            return GroupWeights(self._parameters, names, Heads)
+        return ops.LayerWeights(self._parameters, names, self.precision)
+
     def _start_caches(self) -> None:
         self._weights = [
-            [
-                ops.LayerWeights(self._parameters, self._names(layer, reverse), self.precision)
-                for reverse in range(self.directions)
-            ]
+            [self._layer_weights(self._names(layer, reverse)) for reverse in range(self.directions)]
             for layer in range(self.num_layers)
         ]
         self._quiet, self._extra_names = self._cell, ()
@@ -671,11 +676,16 @@ class _Recurrent(Runnable):
         packed = self._stamp() is not None
         for layer, directions in enumerate(self._weights):
             lines += [f"layer {layer}"] if self.num_layers > 1 else []
+            its = directions[0]
+            weights = its.arrays() if self.precision == "float32" else its.ready(self._cell)[0]
+            if isinstance(weights, ops.Several):
+                lines.append(f"{weights.count(self._cell)} at once, each so:")
+                weights = weights.first(self._cell)
             lines.append(
                 explain.explain_layer(
                     backend,
                     self._cell if training and self._random is not None else self._quiet,
-                    directions[0].ready(self._cell)[0],
+                    weights,
                     steps,
                     batch,
                     tokens=tokens and layer == 0,
@@ -697,6 +707,26 @@ def _suffix(layer: int, reverse: int) -> str:
 def _check_projection(proj_size: Any, hidden_size: int) -> int:
     wanted = f"0 for none, or less than hidden_size = {hidden_size}"
     return check_integer("proj_size", proj_size, wanted, 0, hidden_size - 1)
+
+
+def _check_heads(heads: Any, cell: WrittenCell, hidden_size: Any, proj_size: Any) -> int:
+    """Return the number of heads; TypeError or ValueError unless the cell's layer can be cut into so many."""
+    count: int = check_positive("heads", heads)
+    if count == 1:
+        return 1
+    hidden_size = check_positive("hidden_size", hidden_size)
+    if hidden_size % heads:
+        raise ValueError(f"heads is {heads}; expected a divisor of hidden_size = {hidden_size}")
+    if _check_projection(proj_size, hidden_size):
+        raise ValueError(f"heads is {heads}, but proj_size {shown(proj_size)}, which mixes the heads; expected 1")
+    if not cell.gates_hh:
+        raise ValueError(f"heads is {heads}, but the cell {cell.name} has no recurrent product to be cut; expected 1")
+    if cell.program is not None and cell.program.phases:
+        raise ValueError(
+            f"heads is {heads}, but the cell {cell.name} has a mean over all units of a row, which is of all heads; "
+            "expected 1"
+        )
+    return count
 
 
 class RNN(_Recurrent):
@@ -1044,6 +1074,10 @@ class Recurrent(_Recurrent):
     proj_size
         P, less than H: the output is projected to so many columns by weight_hr, for cells whose equations do not read
         it. 0 means no projection.
+    heads
+        K, a divisor of H: the recurrent product is cut into K blocks, as in xLSTM. A head is H/K units, whose gates are
+        fed by x and by the h of that head alone: weight_hh_l0 is (G*H, H/K), where row g*H + u has the weights of unit
+        u in its head. The product takes 1/K of the time, and the heads run in one call of the kernels.
     noise
         Of a cell with dropout or zoneout of its own: how often that strikes, from 0 to 1, for all of it or a dict by
         name. `forward` draws it, by layer and direction; inference and `trace` have none.
@@ -1062,7 +1096,7 @@ class Recurrent(_Recurrent):
     TypeError
         If `cell` is none, or another argument of a wrong type.
     ValueError
-        If a size is wrong, or the cell cannot have a projection.
+        If a size is wrong, or the cell cannot have a projection, or heads.
 
     Examples
     --------
@@ -1077,8 +1111,8 @@ class Recurrent(_Recurrent):
     ((100, 16, 32), (1, 16, 32), ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0', 'unit_l0'])
     """
 
-    _FIXED = _Recurrent._FIXED | {"cell", "noise"}
-    _DEFAULTS: Mapping[str, Any] = {**_Recurrent._DEFAULTS, "noise": None}
+    _FIXED = _Recurrent._FIXED | {"cell", "noise", "heads"}
+    _DEFAULTS: Mapping[str, Any] = {**_Recurrent._DEFAULTS, "noise": None, "heads": 1}
 
     def __init__(
         self,
@@ -1092,6 +1126,7 @@ class Recurrent(_Recurrent):
         bidirectional: bool = False,
         proj_size: int = 0,
         *,
+        heads: int = 1,
         noise: Any = None,
         dtype: Any = "float32",
         seed: Any = None,
@@ -1112,6 +1147,7 @@ class Recurrent(_Recurrent):
                 f"proj_size is {shown(proj_size)}, but the equations of {cell.name} read its output "
                 f"prev.{cell.states[0]}, of H columns; expected 0"
             )
+        self.heads = _check_heads(heads, cell, hidden_size, proj_size)
         super().__init__(
             input_size,
             hidden_size,

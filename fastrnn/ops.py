@@ -20,6 +20,8 @@ from fastrnn.threads import allowed_threads
 
 __all__ = [
     "LayerWeights",
+    "Several",
+    "SeveralTape",
     "Tape",
     "adam",
     "are_ready",
@@ -34,6 +36,7 @@ __all__ = [
     "choose_for_precision",
     "empty",
     "forward",
+    "forward_group",
     "gates",
     "infer",
     "is_tokens",
@@ -43,6 +46,7 @@ __all__ = [
     "multiply",
     "recall",
     "run",
+    "run_group",
     "sample",
     "scatter_add",
     "softmax",
@@ -314,6 +318,77 @@ class Tape:
     layout: tuple[Any, ...] = ()  # of these in forward
 
 
+class Several(Weights):
+    """The weights of several layers of one shape, which say themselves how they run: see `fastrnn.groups`."""
+
+    __slots__ = ()
+
+    def run(
+        self,
+        backend: ModuleType,
+        cell: Cell,
+        x: Array,
+        state: State,
+        num_threads: int,
+        batch_sizes: Array | None = None,
+        reverse: bool = False,
+        y: Array | None = None,
+        extra: tuple[Array, ...] = (),
+    ) -> tuple[Array, State]:
+        """As the function of that name."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        backend: ModuleType,
+        cell: Cell,
+        x: Array,
+        state: State,
+        num_threads: int,
+        batch_sizes: Array | None = None,
+        reverse: bool = False,
+        y: Array | None = None,
+        extra: tuple[Array, ...] = (),
+    ) -> tuple[Array, State, Any]:
+        """As the function of that name; the tape is a `SeveralTape`."""
+        raise NotImplementedError
+
+    def count(self, cell: Cell) -> int:
+        """How many layers there are."""
+        raise NotImplementedError
+
+    def first(self, cell: Cell) -> Weights:
+        """The weights of the first of them."""
+        raise NotImplementedError
+
+    def alone(self, cell: Cell) -> Weights:
+        """The weights of one layer that does what all of them do."""
+        raise NotImplementedError
+
+
+class SeveralTape:
+    """The tape of such layers."""
+
+    __slots__ = ()
+
+    def backward(
+        self,
+        dy: Array | None,
+        dstate: tuple[Array | None, ...],
+        dx: Array | None = None,
+        dweights: Weights | None = None,
+        rows: int | None = None,
+        of_x: bool = True,
+        dextra: tuple[Array, ...] = (),
+    ) -> tuple[Array | None, State, Sequence[Array | None]]:
+        """As the function of that name."""
+        raise NotImplementedError
+
+    def gates(self, rows: int | None = None, to: Array | None = None) -> dict[str, Array]:
+        """As the function of that name."""
+        raise NotImplementedError
+
+
 class LayerWeights:
     """The weights of one layer in one direction: by name among a module's parameters, and as a backend packed them.
 
@@ -366,6 +441,22 @@ class LayerWeights:
                 self._kept = backend, stamp, packed, sizes
         return packed, sizes
 
+    def infer(
+        self,
+        backend: ModuleType,
+        cell: Cell,
+        x: Array,
+        state: State,
+        stamp: int | None,
+        num_threads: int,
+        batch_sizes: Array | None,
+        reverse: bool,
+        y: Array | None,
+        extra: tuple[Array, ...],
+    ) -> tuple[Array, State]:
+        """`infer` of those that are of several layers."""
+        raise NotImplementedError
+
 
 def infer(
     backend: ModuleType,
@@ -384,6 +475,8 @@ def infer(
 
     `batch_sizes`, `reverse`, `y` and `extra` are those of `fastrnn.reference.forward`.
     """
+    if type(weights) is not LayerWeights:
+        return weights.infer(backend, cell, x, state, stamp, num_threads, batch_sizes, reverse, y, extra)
     packs = hasattr(backend, "pack")
     if (stamp is None or not packs) and weights.precision == "float32":
         return run(backend, cell, x, state, weights.arrays(), num_threads, batch_sizes, reverse, y, extra)
@@ -422,6 +515,8 @@ def run(
     extra: tuple[Array, ...] = (),
 ) -> tuple[Array, State]:
     """Run one layer for its outputs only: `fastrnn.reference.forward` on a backend."""
+    if isinstance(weights, Several):
+        return weights.run(backend, cell, x, state, num_threads, batch_sizes, reverse, y, extra)
     x, state, weights = _fitting(backend, cell, x, state, weights, batch_sizes, extra)
     y, state_n, _ = backend.forward(
         cell,
@@ -480,6 +575,8 @@ def forward(
 
     What `keep` is to return may be put into the first part of the arrays in `kept`: whoever gives these looks.
     """
+    if isinstance(weights, Several):
+        return weights.forward(backend, cell, x, state, num_threads, batch_sizes, reverse, y, extra)
     given = (x, *state, *weights)
     room = {"kept": tuple(kept)} if kept and hasattr(backend, "TAKES_KEPT") else {}
     x, state, weights = _fitting(backend, cell, x, state, weights, batch_sizes, extra)
@@ -502,7 +599,7 @@ def forward(
 
 
 def backward(
-    tape: Tape,
+    tape: Tape | SeveralTape,
     dy: Array | None,
     dstate: tuple[Array | None, ...],
     dx: Array | None = None,
@@ -515,6 +612,8 @@ def backward(
 
     The gradients of the weights come in the order of the fields of Weights. That of x need not be there unless `of_x`.
     """
+    if isinstance(tape, SeveralTape):
+        return tape.backward(dy, dstate, dx, dweights, rows, of_x, dextra)
     if tape.given and layout(*tape.given) != tape.layout:
         raise ValueError("x, y or a parameter has been given other memory, or another shape or dtype, since forward")
     if tape.given:
@@ -528,6 +627,75 @@ def backward(
         tape.cell, kept, dy, dstate, num_threads=tape.num_threads, dx=dx, dweights=dweights, rows=rows, **options
     )
     return dx, dstate_0, gradients
+
+
+def run_group(
+    backend: ModuleType,
+    cell: Cell,
+    x: Array,
+    state: State,
+    weights: Weights | None,
+    num_threads: int,
+    members: int,
+    shared: bool,
+    batch_sizes: Array | None = None,
+    reverse: bool = False,
+    y: Array | None = None,
+    extra: tuple[Array, ...] = (),
+    packed: Any = None,
+) -> tuple[Array, State]:
+    """`run` for several layers of one shape, whose arrays have an axis of them first, on a backend that `RUNS_GROUPS`.
+
+    All but an x that is `shared`; in `extra` those of three axes have it. `packed` may be there in place of `weights`.
+    """
+    y, state_n, _ = backend.forward(
+        cell,
+        x,
+        state,
+        weights,
+        tape=False,
+        num_threads=num_threads,
+        packed=packed,
+        batch_sizes=batch_sizes,
+        reverse=reverse,
+        y=y,
+        extra=extra,
+        members=members,
+        shared=shared,
+    )
+    return y, state_n
+
+
+def forward_group(
+    backend: ModuleType,
+    cell: Cell,
+    x: Array,
+    state: State,
+    weights: Weights,
+    num_threads: int,
+    members: int,
+    shared: bool,
+    batch_sizes: Array | None = None,
+    reverse: bool = False,
+    y: Array | None = None,
+    extra: tuple[Array, ...] = (),
+) -> tuple[Array, State, Tape]:
+    """`forward` likewise; `backward` takes the tape, and gives dx an axis of members too."""
+    y, state_n, tape = backend.forward(
+        cell,
+        x,
+        state,
+        weights,
+        tape=True,
+        num_threads=num_threads,
+        batch_sizes=batch_sizes,
+        reverse=reverse,
+        y=y,
+        extra=extra,
+        members=members,
+        shared=shared,
+    )
+    return y, state_n, Tape(cell, backend, tape, num_threads)
 
 
 def keeps(backend: ModuleType) -> bool:
@@ -574,8 +742,10 @@ def kept_sizes(backend: ModuleType, cell: Cell, sizes: Sequence[int], dtype: np.
     return kept
 
 
-def gates(tape: Tape, rows: int | None = None, to: Array | None = None) -> dict[str, Array]:
+def gates(tape: Tape | SeveralTape, rows: int | None = None, to: Array | None = None) -> dict[str, Array]:
     """Every gate and every state but h of a tape that has not been used, by their names; `fastrnn.reference.gates`."""
+    if isinstance(tape, SeveralTape):
+        return tape.gates(rows, to)
     names = (*tape.cell.gates, *tape.cell.states[1:])
     found = tape.backend.gates(tape.cell, tape.kept, num_threads=tape.num_threads, rows=rows, to=to)
     return dict(zip(names, found, strict=True))

@@ -42,6 +42,17 @@ class Setting(NamedTuple):
         """What the cell of a layer and direction is given beside x."""
         return self.extra[place].arrays() if self.extra else ()
 
+    def y_shape(self, x: Array, h: Array) -> tuple[int, ...]:
+        """The shape of a layer's y, of x and an initial h, which may have an axis of a group's members first."""
+        leading = x.shape if x.dtype.kind != "f" else x.shape[:-1]
+        return (*h.shape[:-2], *leading[-2 if self.batch_sizes is None else -1 :], h.shape[-1])
+
+    def part(self, array: Array, rows: slice, axes: int = 1) -> Array:
+        """Some steps, or rows where lengths differ, of an array that has so many axes behind them."""
+        if array.ndim > axes + (2 if self.batch_sizes is None else 1):
+            return array[:, rows]  # of the members of a group
+        return array[rows]
+
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """A new array, on the backend's recycled memory if it has such."""
         return ops.empty(self.backend, shape, dtype)
@@ -125,8 +136,7 @@ def infer(
 
 def _halves(setting: Setting, x: Array, h: Array) -> tuple[Array, list[Array]]:
     """A new y of both directions, (..., 2*P), and where each direction writes."""
-    P = h.shape[1]
-    leading = x.shape[:2] if setting.batch_sizes is None else x.shape[:1]
+    *leading, P = setting.y_shape(x, h)
     y = setting.empty((*leading, 2 * P), h.dtype)
     return y, [y[..., :P], y[..., P:]]
 
@@ -396,17 +406,18 @@ class _Segments:
         if dx is None and x.dtype.kind == "f" and of_x:
             dx = np.zeros_like(x)
         dweights = [Weights._make(None if w is None else np.zeros_like(w) for w in its) for its in self.weights]
-        rows = int(np.prod(self.y_shape[:-1]))
+        part_of, axes = self.setting.part, int(x.dtype.kind == "f")
+        rows = int(np.prod(self.y_shape[-3 if self.setting.batch_sizes is None else -2 : -1]))
         dstates_0: Any = dstates
         for segment in reversed(self.segments):
             extra = [its.of(segment.rows) for its in self.setting.extra]
             part = self.setting._replace(batch_sizes=segment.batch_sizes, extra=extra)
             dropout = None if self.dropout is None else self.dropout.again(segment.random)
             _, _, chain = _forward_chain(
-                part, self.weights, x[segment.rows], segment.states, dropout, self.reverse, None
+                part, self.weights, part_of(x, segment.rows, axes), segment.states, dropout, self.reverse, None
             )
-            its_dy = None if dy is None else dy[segment.rows]
-            its_dx = None if dx is None else dx[segment.rows]
+            its_dy = None if dy is None else part_of(dy, segment.rows)
+            its_dx = None if dx is None else part_of(dx, segment.rows)
             its_dextra = [d[segment.rows] for d in dextra]
             _, dstates_0, _ = chain.backward(its_dy, dstates_0, its_dx, dweights, rows, of_x=of_x, dextra=its_dextra)
         return dx, dstates_0, list(dweights)
@@ -425,13 +436,13 @@ def _segmented(every: int) -> Run:
         y: Array | None = None,
     ) -> tuple[Array, list[State], _Chain | _Segments]:
         batch_sizes = setting.batch_sizes
-        counts = [states[0][0].shape[0]] * len(x) if batch_sizes is None else batch_sizes.tolist()
+        axes = int(x.dtype.kind == "f")
+        counts = batch_sizes.tolist() if batch_sizes is not None else [states[0][0].shape[-2]] * x.shape[-2 - axes]
         steps = len(counts)
         if steps == 0:
             return _forward_chain(setting, weights, x, states, dropout, reverse, y)
         if y is None:
-            leading = x.shape[:2] if batch_sizes is None else x.shape[:1]
-            y = setting.empty((*leading, states[-1][0].shape[1]), weights[-1].ih.dtype)
+            y = setting.empty(setting.y_shape(x, states[-1][0]), weights[-1].ih.dtype)
         segments = []
         for first, last in cuts(counts[::-1] if reverse else counts, every):
             first, last = (steps - last, steps - first) if reverse else (first, last)
@@ -442,7 +453,8 @@ def _segmented(every: int) -> Run:
             random = [] if dropout is None else dropout.now()
             segments.append(_Segment(rows, its_sizes, states, random))
             part = setting._replace(batch_sizes=its_sizes, extra=[its.of(rows) for its in setting.extra])
-            _, states, _ = _forward_chain(part, weights, x[rows], states, dropout, reverse, y[rows])
+            its_x, its_y = setting.part(x, rows, axes), setting.part(y, rows)
+            _, states, _ = _forward_chain(part, weights, its_x, states, dropout, reverse, its_y)
         return y, states, _Segments(setting, weights, x, y.shape, reverse, segments, dropout)
 
     return run

@@ -91,9 +91,8 @@ class Stream:
     ) -> None:
         self._cell = cell
         self._layers = layers
-        ready = [layer.ready(cell) for layer in layers]
-        weights = [its for its, _ in ready]
-        self._sizes = [(*sizes, its.ih.dtype) for its, sizes in ready]
+        weights = self._arrays()
+        self._sizes = [(*check_weights(cell, its), its.ih.dtype) for its in weights]
         (*_, P, dtype) = self._sizes[-1]
         validate = partial(_validate, batch_size, weights[0].ih.shape[1], P, dtype)
         make: Any = getattr(backend, "Stepper", None) or partial(_Stepper, backend)
@@ -103,6 +102,13 @@ class Stream:
         if extra:
             run = {"step": partial(self._step_with, extra), "steps": partial(self._steps_with, extra)}
         self.__dict__ |= {"batch_size": batch_size, **run}
+
+    def _arrays(self) -> list[Weights]:
+        """Each layer's weights."""
+        arrays = [
+            layer.arrays() if layer.precision == "float32" else layer.ready(self._cell)[0] for layer in self._layers
+        ]
+        return [its.alone(self._cell) if isinstance(its, ops.Several) else its for its in arrays]
 
     def _step_with(self, names: tuple[str, ...], x: Any, out: Any = None, *, extra: Any = None) -> Array:
         """`step` of a cell that is given values beside x."""
@@ -208,10 +214,11 @@ class Stream:
 
     def refresh(self) -> None:
         """Take the module's parameters as they are now; the state stays."""
-        ready = [layer.ready(self._cell) for layer in self._layers]
-        if [(*sizes, its.ih.dtype) for its, sizes in ready] != self._sizes:
-            raise ValueError("the parameters have other shapes or dtypes than when the stream was made")
-        self._stepper.load([its for its, _ in ready])
+        weights = self._arrays()
+        for its, sizes in zip(weights, self._sizes, strict=True):
+            if (*check_weights(self._cell, its), its.ih.dtype) != sizes:
+                raise ValueError("the parameters have other shapes or dtypes than when the stream was made")
+        self._stepper.load(weights)
 
 
 def _validate(

@@ -68,6 +68,7 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_BF16
         FASTRNN_I8
         FASTRNN_LEFT_ROWS
+        FASTRNN_ROWS_IN_TURNS
         FASTRNN_ROW_VECTORS
         FASTRNN_CHUNKS_TO_LOOK
         FASTRNN_FEW_ROWS
@@ -172,6 +173,7 @@ cdef extern from "kernels.h" nogil:
         void (*project)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*steps_of_row)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*steps_of_rows)(const fastrnn_layer *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_take)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_middle)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_phases)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil

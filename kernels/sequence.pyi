@@ -8,6 +8,7 @@ from fastrnn.parameters import Array
 
 LEAVES_DX: bool
 LOOKS_ITSELF: bool
+RUNS_GROUPS: bool
 TAKES_KEPT: bool
 RUN_PREPARED: Any
 
@@ -19,7 +20,7 @@ class Tape: ...
 
 def why_not_runnable() -> str | None: ...
 def describe() -> str: ...
-def pack(cell: Cell, weights: Weights, *, num_threads: int = 1) -> Packed: ...
+def pack(cell: Cell, weights: Weights, *, num_threads: int = 1, members: int = 0) -> Packed: ...
 def forward(
     cell: Cell,
     x: Array,
@@ -34,6 +35,8 @@ def forward(
     y: Array | None = None,
     extra: tuple[Array, ...] = (),
     kept: tuple[Array, ...] = (),
+    members: int = 0,
+    shared: bool = False,
 ) -> tuple[Array, State, Tape | None]: ...
 def prepare(cell: Cell, x: Array, state: State, weights: Weights) -> Brief | None: ...
 def backward(

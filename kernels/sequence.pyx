@@ -42,7 +42,7 @@ from c_kernels cimport (
     FASTRNN_AT_SUM,
     FASTRNN_AT_TAKEN,
     FASTRNN_AT_UNIT,
-    FASTRNN_CHUNKS_TO_LOOK, FASTRNN_ROW_VECTORS,
+    FASTRNN_CHUNKS_TO_LOOK, FASTRNN_ROWS_IN_TURNS, FASTRNN_ROW_VECTORS,
     FASTRNN_BF16,
     FASTRNN_CONSTANTS,
     FASTRNN_EXTRAS,
@@ -113,6 +113,7 @@ from fastrnn.fits import check_call, check_product, check_weights
 LEAVES_DX = True  # whether backward may do without the gradient of x
 TAKES_KEPT = True  # whether forward puts its tape into arrays that it is given
 PRECISIONS = ("bfloat16", "int8")  # of weights, besides their dtypes, that forward and steppers take without a tape
+RUNS_GROUPS = True  # whether forward and pack take several layers of one shape
 LOOKS_ITSELF = True  # whether arrays fit one another, sooner than fastrnn.ops would
 
 cdef extern from *:
@@ -181,6 +182,8 @@ def why_not_runnable():
     """Why this backend cannot run here, or None."""
     if WANTED and WANTED not in ISAS:
         return f"FASTRNN_ISA is {WANTED!r}; expected one of {', '.join(ISAS)}"
+    if WHY_NOT_TUNED is not None:
+        return WHY_NOT_TUNED
     return why_no_flops()
 
 
@@ -591,12 +594,16 @@ cdef Compiled compile_program(cell, int typenum, ptrdiff_t hidden):
 
 # ---- the plan of a call
 
+cdef struct Group
+
+
 cdef struct Job:
     fastrnn_layer layer
     int precision       # of the weights: FASTRNN_F32, ...
     const fastrnn_cell *cell
     const fastrnn_kernels *kernels
     fastrnn_product projection  # y := u weight_hr^T in forward, du := dh weight_hr in backward; rows of one step
+    fastrnn_product gradient_hr  # dweight_hr += dh^T u, of a chunk of rows
     int typenum
     ptrdiff_t gates     # that are shown
     ptrdiff_t x_gates, h_gates  # that the products feed
@@ -606,7 +613,8 @@ cdef struct Job:
     ptrdiff_t others    # states besides h
     ptrdiff_t lanes
     int itemsize
-    int threads         # that the pool gave
+    int threads         # that share the layer
+    int pool            # that the pool gave
     int packs_as_it_goes  # each step packs what it needs into L1
     int by_hidden       # threads split the hidden units, with a barrier per step; else the batch
     bint apart          # threads that do so need no barrier
@@ -618,6 +626,32 @@ cdef struct Job:
     bint brief               # so that other Python threads can wait for it: some 10 us
     ptrdiff_t steps_to_look  # after which a task asks whether to stop
     ptrdiff_t pieces         # that a step is done in, to ask between them
+    Group *group             # whose first member this is, or NULL
+
+
+# What is done, one after the other, by all threads.
+cdef struct Plan:
+    int count
+    fastrnn_task *tasks[6]
+    bint together[6]
+
+
+# A pointer of a job that lies elsewhere for each member of a group, or for each of those that are run at a time.
+cdef struct Moved:
+    size_t at  # in the job
+    ptrdiff_t by_member, by_slot  # bytes
+
+
+# Several layers of one shape in one call: the job is the first one's, and the others have pointers of their own.
+cdef struct Group:
+    Job *first
+    const Plan *plan
+    ptrdiff_t members
+    ptrdiff_t at_once  # members whose steps one thread takes in turns
+    ptrdiff_t slots    # members that are run at a time
+    bint across        # each member has one thread; or all threads have one member after the other
+    int count
+    Moved moved[48]
 
 
 cdef enum:
@@ -669,8 +703,17 @@ cdef:
     ptrdiff_t PAIRS = True
     # Up to this many unit vectors the steps of a single row are taken at once: see layer_row.inc.h.
     ptrdiff_t ROW_VECTORS = 8
-    # From this many columns on x is projected ahead there, too.
-    ptrdiff_t ROW_INPUTS = 32
+    # Up to this many columns, or where all weights are no more bytes than these and stay in L1, x is taken in there with h
+    # (0.88 to 0.99 of the time); else it is projected ahead: with H = 64, I = 8 to 40 the rest would be 1.14 to 1.3.
+    ptrdiff_t ROW_INPUTS = 3
+    ptrdiff_t ROW_BYTES = 30 * 1024
+    # So many members of a group take the steps of their single rows in turns, so that one has work while another waits:
+    # 0.7 to 0.95 of the time, if the weights of all are no more bytes than these and stay in L1. Else, with H = I = 25, it
+    # would be 1.36. Three or four bring no more.
+    ptrdiff_t ROWS_IN_TURNS = 2
+    ptrdiff_t BYTES_IN_TURNS = 26 * 1024
+    # Whether the members of a group are shared out among the threads, rather than each member's work.
+    ptrdiff_t MEMBERS_APART = True
 
 cdef dict ADDRESSES = {
     "FLOPS_WORTH_A_THREAD": <size_t> &FLOPS_WORTH_A_THREAD,
@@ -685,6 +728,10 @@ cdef dict ADDRESSES = {
     "PAIRS": <size_t> &PAIRS,
     "ROW_VECTORS": <size_t> &ROW_VECTORS,
     "ROW_INPUTS": <size_t> &ROW_INPUTS,
+    "ROW_BYTES": <size_t> &ROW_BYTES,
+    "ROWS_IN_TURNS": <size_t> &ROWS_IN_TURNS,
+    "BYTES_IN_TURNS": <size_t> &BYTES_IN_TURNS,
+    "MEMBERS_APART": <size_t> &MEMBERS_APART,
 }
 
 
@@ -699,6 +746,18 @@ def _override(**values):
 
 cdef inline int precision_of(int typenum) noexcept:
     return FASTRNN_F32 if typenum == cnp.NPY_FLOAT32 else FASTRNN_F64
+
+
+def _tuned(text):
+    """Replace numbers as FASTRNN_TUNE says, NAME=NUMBER,..., and return what is wrong with it, or None."""
+    pairs = [pair.strip().partition("=") for pair in text.split(",") if pair.strip()]
+    for name, _, value in pairs:
+        if name not in ADDRESSES or not value.isdecimal() or int(value) > 1 << 62:
+            return f"FASTRNN_TUNE is {text!r}; expected NAME=NUMBER,... with names of {', '.join(ADDRESSES)}"
+    _override(**{name: int(value) for name, _, value in pairs})
+
+
+cdef object WHY_NOT_TUNED = _tuned(os.environ.get("FASTRNN_TUNE", ""))
 
 
 cdef inline const fastrnn_kernels *kernels_of(int typenum) noexcept:
@@ -848,14 +907,13 @@ cdef ptrdiff_t panels_of(const Job *job, const fastrnn_product *m) noexcept nogi
     return round_up(m.columns, 4 * job.lanes) // (4 * job.lanes)
 
 
-cdef Buffer panels_of_projection(Job *job):
+cdef Buffer panels_of_projection(Job *job, bint of_member=False):
     """Memory for the packed right factor of the projection; None without one."""
     if job.projection.b == NULL:
         return None
-    cdef Buffer panels = Buffer(
-        job.itemsize * panels_of(job, &job.projection) * job.projection.K * 4 * job.lanes)
-    job.projection.panels = panels.data
-    return panels
+    return room_for(
+        job, &job.projection.panels, job.itemsize * panels_of(job, &job.projection) * job.projection.K * 4 * job.lanes,
+        of_member)
 
 
 cdef Buffer describe_input(Job *job, cell, cnp.ndarray x, tuple state, batch_sizes, bint reverse):
@@ -944,11 +1002,11 @@ cdef ptrdiff_t row_stride(const Job *job, cnp.ndarray rows) noexcept:
     return rows.strides[axis] // job.itemsize
 
 
-cdef bint worth_threads(const Job *job) noexcept:
+cdef bint worth_threads(const Job *job, ptrdiff_t members=1) noexcept:
     """Whether there is enough to do for several threads."""
     cdef const fastrnn_layer *l = &job.layer
     cdef double weights = l.hidden * (job.h_gates * l.outputs + (0 if l.x == NULL else job.x_gates * l.inputs))
-    return weights * (2 * l.rows + FLOPS_OF_PACKING) >= FLOPS_WORTH_A_THREAD
+    return members * weights * (2 * l.rows + FLOPS_OF_PACKING) >= FLOPS_WORTH_A_THREAD
 
 
 cdef void split_over(Job *job, int threads) noexcept:
@@ -964,7 +1022,7 @@ cdef void split_over(Job *job, int threads) noexcept:
 cdef int share(Job *job, num_threads) except -1:
     """Begin a call, and take the pool for as many threads as are worth it and may be used."""
     begin(&job.watch)
-    take_pool(job, usable_threads(num_threads) if worth_threads(job) else 1)
+    take_pool(job, usable_threads(num_threads) if worth_threads(job, members_of(job)) else 1)
     return 0
 
 
@@ -974,19 +1032,51 @@ cdef void take_pool(Job *job, int threads) noexcept:
     cdef double flops = 2.0 * l.batch * l.hidden * (job.h_gates * l.outputs + job.x_gates * l.inputs)  # of a step
     job.steps_to_look = 1 + <ptrdiff_t> (FLOPS_TO_LOOK / max(flops, FLOPS_TO_LOOK / 1024))
     job.pieces = 1 + <ptrdiff_t> (flops / FLOPS_OF_A_PIECE)
-    job.brief = flops * (l.steps + FLOPS_OF_PACKING) < FLOPS_TO_LOOK
+    job.brief = members_of(job) * flops * (l.steps + FLOPS_OF_PACKING) < FLOPS_TO_LOOK
     l.watch = &job.watch
-    split_over(job, fastrnn_pool_acquire(threads))
+    job.pool = fastrnn_pool_acquire(threads)
+    if job.group == NULL:
+        split_over(job, job.pool)
+    else:
+        split_members(job)
 
 
 cdef int run(fastrnn_task *task, Job *job, bint together=False) except -1:
     """Have a task done; raise what has stopped it, if anything."""
     if job.brief:  # letting others run, and keeping them from what is in use, would take as long again
-        fastrnn_pool_run(task, job, job.threads, together, &job.watch)
+        fastrnn_pool_run(task, job, job.threads, together, job.layer.watch)
     else:
         with nogil:
-            fastrnn_pool_run(task, job, job.threads, together, &job.watch)
-    return check(&job.watch)
+            fastrnn_pool_run(task, job, job.threads, together, job.layer.watch)
+    return check(job.layer.watch)
+
+
+cdef inline void add(Plan *plan, fastrnn_task *task, bint together=False) noexcept:
+    plan.tasks[plan.count], plan.together[plan.count] = task, together
+    plan.count += 1
+
+
+cdef int run_plan(const Plan *plan, Job *job) except -1:
+    """Have all of a plan done, for a group's members all of it."""
+    cdef Job its
+    cdef int i
+    cdef ptrdiff_t k
+    if job.group == NULL:
+        for i in range(plan.count):
+            run(plan.tasks[i], job, plan.together[i])
+        return 0
+    job.group.first, job.group.plan = job, plan
+    if job.group.across:
+        if job.brief:
+            fastrnn_pool_run(members_task, job.group, job.pool, False, job.layer.watch)
+        else:
+            with nogil:
+                fastrnn_pool_run(members_task, job.group, job.pool, False, job.layer.watch)
+        return check(job.layer.watch)
+    for k in range(job.group.members):
+        member_of(&its, job, k)
+        run_plan(plan, &its)
+    return 0
 
 
 ctypedef void (*Part)(
@@ -1007,7 +1097,7 @@ cdef void in_pieces(
         function(l, s, c0, c1, n0, n1)
         return
     for i in range(columns * rows):
-        if fastrnn_stopped(&job.watch):
+        if fastrnn_stopped(job.layer.watch):
             return
         function(
             l, s, c0 + count * (i // rows) // columns * together, c0 + count * (i // rows + 1) // columns * together,
@@ -1020,7 +1110,7 @@ cdef void multiply_in_pieces(
     """The product's panels p0 .. p1 - 1 for rows row0 .. row1 - 1, as `in_pieces`."""
     cdef ptrdiff_t i, rows = row1 - row0
     for i in range(job.pieces):
-        if job.pieces > 1 and fastrnn_stopped(&job.watch):
+        if job.pieces > 1 and fastrnn_stopped(job.layer.watch):
             return
         job.kernels.multiply(m, p0, p1, row0 + rows * i // job.pieces, row0 + rows * (i + 1) // job.pieces)
 
@@ -1041,6 +1131,164 @@ def borrow_threads(size_t parallel, size_t team_size):
         fastrnn_pool_borrow(<fastrnn_parallel *> parallel, <int (*)() noexcept nogil> team_size)
 
 
+# ---- groups
+
+cdef inline ptrdiff_t members_of(const Job *job) noexcept nogil:
+    """How many layers a call runs."""
+    return 1 if job.group == NULL else job.group.members
+
+
+cdef void start_group(Job *job, Group *group, ptrdiff_t members) noexcept:
+    """Make a job that of the first of so many layers of one shape."""
+    memset(group, 0, sizeof(Group))
+    group.members, group.at_once, group.slots, job.group = members, 1, 1, group
+
+
+cdef void split_members(Job *job) noexcept:
+    """Choose what threads share: a group's members, or each one's work, if they cannot have as many of these each."""
+    cdef Group *group = job.group
+    cdef bint uneven = group.members % job.pool and group.members < 4 * job.pool and worth_threads(job)
+    group.across = MEMBERS_APART and group.members >= job.pool and not uneven
+    split_over(job, 1 if group.across else job.pool)
+    group.slots = job.pool if group.across else 1
+
+
+cdef void choose_turns(Job *job) noexcept:
+    """Choose how many members of a group take the steps of their single rows in turns."""
+    cdef fastrnn_layer *l = &job.layer
+    cdef ptrdiff_t columns = l.outputs if l.projected else l.inputs + l.outputs
+    cdef ptrdiff_t size = job.itemsize * job.blocks * l.panel_stride // (l.inputs + l.outputs) * columns
+    if ROWS_IN_TURNS * size <= BYTES_IN_TURNS:
+        job.group.at_once = max(1, min(ROWS_IN_TURNS, FASTRNN_ROWS_IN_TURNS))
+        job.group.slots *= job.group.at_once
+
+
+cdef int move(Job *job, const void *field, ptrdiff_t by_member, ptrdiff_t by_slot) except -1:
+    """Note how a pointer of the job moves from member to member."""
+    cdef Group *group = job.group
+    cdef size_t at = <const char *> field - <const char *> job
+    cdef int i = 0
+    while i < group.count and group.moved[i].at != at:
+        i += 1
+    if i == group.count:
+        if i == sizeof(group.moved) // sizeof(Moved):
+            raise RuntimeError("a job has more pointers than a group has room for")
+        group.count += 1
+    group.moved[i].at, group.moved[i].by_member, group.moved[i].by_slot = at, by_member, by_slot
+    return 0
+
+
+cdef Buffer room_for(Job *job, void **field, size_t size, bint of_member=False, list room=None):
+    """Memory that a pointer of the job points to: of a group each member's own, or of each that is run at a time."""
+    cdef Buffer buffer
+    if job.group == NULL:
+        buffer = Buffer(size, room)
+    else:
+        size = round_up(size, 64)
+        buffer = Buffer(size * (job.group.members if of_member else job.group.slots), room)
+        move(job, field, size if of_member else 0, 0 if of_member else size)
+    field[0] = buffer.data
+    return buffer
+
+
+cdef void member_of(Job *its, const Job *job, ptrdiff_t k, ptrdiff_t slot=0) noexcept nogil:
+    """its := the job of a group's member k, with the memory of a slot; a job without a group is its only member."""
+    cdef const Group *group = job.group
+    cdef void **field
+    cdef int i
+    its[0] = job[0]
+    its.group = NULL
+    if group == NULL:
+        return
+    for i in range(group.count):
+        field = <void **> (<char *> its + group.moved[i].at)
+        if field[0] != NULL:
+            field[0] = <char *> field[0] + k * group.moved[i].by_member + slot * group.moved[i].by_slot
+
+
+cdef inline Job *member_at(Job *its, Job *job, ptrdiff_t m) noexcept nogil:
+    """The job of a group's member m, which `its` may become; of a layer alone the job itself."""
+    if job.group == NULL:
+        return job
+    member_of(its, job, m)
+    return its
+
+
+cdef void members_task(void *context, int part) noexcept nogil:
+    """Some members of a group, each from the first to the last task of the plan, on one thread."""
+    cdef const Group *group = <const Group *> context
+    cdef const Job *job = group.first
+    cdef const Plan *plan = group.plan
+    cdef Job jobs[FASTRNN_ROWS_IN_TURNS]
+    cdef ptrdiff_t k = start(group.members, job.pool, part), end = start(group.members, job.pool, part + 1), count, i
+    cdef int task
+    while k < end and not fastrnn_stopped(job.layer.watch):
+        count = min(group.at_once, end - k)
+        for i in range(count):
+            member_of(&jobs[i], job, k + i, part * group.at_once + i)
+        for task in range(plan.count):
+            if count > 1 and plan.tasks[task] == forward_task:
+                rows_in_turns(jobs, count)
+                continue
+            for i in range(count):
+                plan.tasks[task](&jobs[i], 0)
+        k += count
+
+
+cdef object first_of(object array, ptrdiff_t members):
+    """The first member's part of an array of all; None of None."""
+    if array is None:
+        return None
+    if not cnp.PyArray_Check(array) or (<cnp.ndarray> array).ndim == 0 or (<cnp.ndarray> array).shape[0] != members:
+        raise ValueError(f"an array has no axis of the {members} members of a group before the others")
+    return array[0]
+
+
+cdef tuple first_of_all(arrays, ptrdiff_t members):
+    return tuple([first_of(array, members) for array in arrays])
+
+
+cdef inline ptrdiff_t stride_of(object array) noexcept:
+    """Bytes from member to member of an array of all; 0 of None."""
+    return 0 if array is None else (<cnp.ndarray> array).strides[0]
+
+
+cdef int move_weights(Job *job, weights) except -1:
+    """Note where the weights of a group's members lie, in arrays of all."""
+    cdef fastrnn_layer *l = &job.layer
+    cdef const void **fields = [
+        &l.weight_ih, &l.weight_hh, &l.bias_ih, &l.bias_hh, &job.projection.b, &l.unit]
+    for i in range(6):
+        move(job, fields[i], stride_of(weights[i]), 0)
+    return 0
+
+
+cdef int move_input(Job *job, x, state, y, bint shared) except -1:
+    """Note where the input, h_0 and y of a group's members lie, in arrays of all, but for x if that is `shared`."""
+    cdef fastrnn_layer *l = &job.layer
+    move(job, &l.x, 0 if shared else stride_of(x), 0)
+    move(job, &l.tokens, 0 if shared else stride_of(x), 0)
+    move(job, &l.h_0, stride_of(state), 0)
+    move(job, &l.y, stride_of(y), 0)
+    return 0
+
+
+cdef Buffer describe_extras_of_all(Job *job, cell, tuple extra):
+    """`describe_extras` for each member of a group: each array is of all members, or has an axis of them before the others."""
+    cdef ptrdiff_t k, size = len(extra) * sizeof(fastrnn_extra)
+    cdef Buffer memory, its
+    if not extra:
+        return describe_extras(&job.layer, job.typenum, cell, extra)
+    memory = room_for(job, <void **> &job.layer.extras, size, True)
+    for k in range(job.group.members):
+        its = describe_extras(
+            &job.layer, job.typenum, cell,
+            tuple([first_of(each[k:], job.group.members - k) if each.ndim == 3 else each for each in extra]))
+        memcpy(<char *> memory.data + k * round_up(size, 64), its.data, size)
+    job.layer.extras = <fastrnn_extra *> memory.data
+    return memory
+
+
 # ---- packed weights
 
 cdef class Packed:
@@ -1049,6 +1297,7 @@ cdef class Packed:
     cdef Job job
     cdef object unit  # a copy: the layer reads the cell's own parameters as they are
     cdef Buffer panels, bias, scales, split, projection, units
+    cdef Buffer group  # a Group, where it is one of several layers
 
 
 cdef void pack_task(void *context, int part) noexcept nogil:
@@ -1065,38 +1314,61 @@ cdef void pack_projection_task(void *context, int part) noexcept nogil:
             &job.projection, start(panels, job.threads, part), start(panels, job.threads, part + 1))
 
 
-cdef Packed run_pack(Job *job):
+cdef Packed room_for_panels(Job *job, bint of_member=False):
+    """Memory for packed weights, which the layer points to."""
     cdef Packed packed = Packed()
-    packed.panels = Buffer(job.itemsize * job.blocks * job.layer.panel_stride)
-    packed.bias = Buffer(job.itemsize * job.blocks * 4 * job.lanes)
-    job.layer.panels, job.layer.bias = packed.panels.data, packed.bias.data
+    cdef fastrnn_layer *l = &job.layer
+    packed.panels = room_for(job, &l.panels, job.itemsize * job.blocks * l.panel_stride, of_member)
+    packed.bias = room_for(job, &l.bias, job.itemsize * job.blocks * 4 * job.lanes, of_member)
     if job.sizes.scales:
-        packed.scales = Buffer(job.itemsize * job.blocks * job.sizes.scales)
-        job.layer.scales = packed.scales.data
-    if job.layer.split_x and job.layer.tokens == NULL:
-        packed.split = Buffer(job.itemsize * job.blocks * job.sizes.split_forward)
-        job.layer.split_panels = packed.split.data
-    packed.projection = panels_of_projection(job)
+        packed.scales = room_for(job, &l.scales, job.itemsize * job.blocks * job.sizes.scales, of_member)
+    if l.split_x and l.tokens == NULL:
+        packed.split = room_for(job, &l.split_panels, job.itemsize * job.blocks * job.sizes.split_forward, of_member)
+    packed.projection = panels_of_projection(job, of_member)
+    return packed
+
+
+cdef Packed run_pack(Job *job):
+    cdef Packed packed = room_for_panels(job)
     run(pack_task, job)
     return packed
 
 
-def pack(cell, weights, *, num_threads=1):
-    """Pack a layer's weights once for many calls of `forward`; the caller sees to it that they have not changed."""
+def pack(cell, weights, *, num_threads=1, ptrdiff_t members=0):
+    """Pack a layer's weights once for many calls of `forward`; the caller sees to it that they have not changed.
+
+    Where there are `members`, the weights of all layers of a group, whose arrays have that axis before the others.
+    """
     cdef Job job
+    cdef Group group
+    cdef Plan plan
     cdef Packed packed
+    all_weights, plan.count = weights, 0
+    if members:
+        weights = first_of_all(weights, members)
     describe_layer(&job, cell, weights, False)
+    if members:
+        start_group(&job, &group, members)
+        move_weights(&job, all_weights)
     share(&job, num_threads)
     try:
-        packed = run_pack(&job)
+        packed = room_for_panels(&job, True)
+        add(&plan, pack_task)
+        run_plan(&plan, &job)
     finally:
-        if job.threads > 1:
+        if job.pool > 1:
             fastrnn_pool_release()
     job.layer.weight_ih = job.layer.weight_hh = job.layer.bias_ih = job.layer.bias_hh = NULL  # they may go away
     job.layer.scale_ih = job.layer.scale_hh = NULL
-    packed.unit = None if weights[5] is None else weights[5].copy()
+    packed.unit = None if weights[5] is None else all_weights[5].copy()
     job.layer.unit = pointer(packed.unit)
+    if members:
+        move(&job, &job.layer.unit, stride_of(packed.unit), 0)
     packed.units = whole_units_of(&job)
+    if members:
+        packed.group = Buffer(sizeof(Group))
+        (<Group *> packed.group.data)[0] = group
+    job.group = NULL
     packed.job = job
     return packed
 
@@ -1129,9 +1401,12 @@ cdef Buffer whole_units_of(Job *job):
     if not has_phases(l) or l.unit == NULL:
         return None
     cdef size_t row = l.hidden * job.itemsize, units_row = round_up(l.hidden, job.lanes) * job.itemsize
-    cdef Buffer units = Buffer(l.program.parameters * units_row)
-    copy_rows(units.data, units_row, l.unit, row, l.program.parameters, row, units_row)
-    l.units = units.data
+    cdef Buffer units = room_for(job, <void **> &l.units, l.program.parameters * units_row, True)
+    cdef Job its
+    cdef Job *one
+    for k in range(members_of(job)):
+        one = member_at(&its, job, k)
+        copy_rows(<void *> one.layer.units, units_row, one.layer.unit, row, l.program.parameters, row, units_row)
     return units
 
 
@@ -1156,7 +1431,8 @@ cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
         and l.hidden <= min(ROW_VECTORS, FASTRNN_ROW_VECTORS) * job.lanes)
     l.projected = l.x != NULL and (
         l.split_x or (l.steps > 1 and (job.packs_as_it_goes or l.batch < ROWS_WORTH_FUSING or is_scan(l))))
-    if job.of_row and l.inputs < ROW_INPUTS:
+    cdef ptrdiff_t weights = job.itemsize * job.x_gates * round_up(l.hidden, job.lanes) * (l.inputs + l.outputs)
+    if job.of_row and (l.inputs <= ROW_INPUTS or weights <= ROW_BYTES):
         l.projected = False
     if l.projected:
         job.steps = max(1, PROJECTION_BYTES // max(1, of_a_step))
@@ -1199,7 +1475,7 @@ cdef bint project_step(Job *job, fastrnn_layer *l, ptrdiff_t s, int part, ptrdif
     cdef fastrnn_product m = job.projection
     cdef ptrdiff_t p0 = 0, p1 = panels_of(job, &m), row = fastrnn_step_row(l, s)
     if job.by_hidden:
-        if fastrnn_pool_barrier(job.threads, &job.watch):  # u is of all threads
+        if fastrnn_pool_barrier(job.threads, job.layer.watch):  # u is of all threads
             return True
         p0, p1 = start(p1, job.threads, part), start(p1, job.threads, part + 1)
     m.a = <char *> l.u + (row * l.hidden * job.itemsize if l.keep else 0)
@@ -1214,7 +1490,7 @@ cdef void project_rows(
     """Z := bias + x weight_ih^T, as `in_pieces`."""
     cdef ptrdiff_t i, rows = row1 - row0
     for i in range(job.pieces):
-        if job.pieces > 1 and fastrnn_stopped(&job.watch):
+        if job.pieces > 1 and fastrnn_stopped(job.layer.watch):
             return
         job.cell.project(l, b0, b1, row0 + rows * i // job.pieces, row0 + rows * (i + 1) // job.pieces)
 
@@ -1224,10 +1500,38 @@ cdef inline ptrdiff_t first_row(const Job *job, int part, ptrdiff_t n) noexcept 
     return start(job.layer.batch, job.threads, part) if job.by_hidden else n
 
 
+cdef inline ptrdiff_t rows_ahead(const Job *job, fastrnn_layer *layer, ptrdiff_t s, ptrdiff_t *first) noexcept nogil:
+    """How many rows are projected ahead from step s on; first := the first of them."""
+    cdef ptrdiff_t last = min(s + job.steps, layer.steps), lowest, highest
+    lowest, highest = (last - 1, s) if layer.reverse else (s, last - 1)
+    first[0] = fastrnn_step_row(layer, lowest)
+    if not layer.keep:
+        layer.z_row = first[0]
+    return fastrnn_step_row(layer, highest) + fastrnn_step_count(layer, highest) - first[0]
+
+
+cdef void rows_in_turns(Job *jobs, ptrdiff_t count) noexcept nogil:
+    """`forward_task` of some members of a group whose steps of a single row are taken at once."""
+    cdef fastrnn_layer *layers[FASTRNN_ROWS_IN_TURNS]
+    cdef Job *job = jobs
+    cdef ptrdiff_t s = 0, due, row, rows, i
+    for i in range(count):
+        layers[i] = &jobs[i].layer
+    while s < job.layer.steps and not fastrnn_stopped(job.layer.watch):
+        due = min(s + job.steps_to_look, job.layer.steps)
+        if job.layer.projected:
+            due = min(due, (s // job.steps + 1) * job.steps)
+            for i in range(count if s % job.steps == 0 else 0):
+                rows = rows_ahead(job, layers[i], s, &row)
+                project_rows(job, layers[i], 0, job.blocks, row, row + rows)
+        job.cell.steps_of_rows(<const fastrnn_layer *const *> layers, count, s, due)
+        s = due
+
+
 cdef void forward_task(void *context, int part) noexcept nogil:
     cdef Job *job = <Job *> context
     cdef fastrnn_layer layer = job.layer
-    cdef ptrdiff_t s, last, lowest, highest, row, rows, b0 = 0, b1 = job.blocks, n0 = 0, n1 = layer.batch, due = 0
+    cdef ptrdiff_t s, last, row, rows, b0 = 0, b1 = job.blocks, n0 = 0, n1 = layer.batch, due = 0
     cdef ptrdiff_t to_look = job.steps_to_look
     cdef bint by_step = job.by_hidden and not job.apart  # whether there is a barrier
     # Where others wait, it may not leave alone.
@@ -1241,19 +1545,15 @@ cdef void forward_task(void *context, int part) noexcept nogil:
     for s in range(layer.steps):
         if layer.projected and s % job.steps == 0:
             last = min(s + job.steps, layer.steps)
-            lowest, highest = (last - 1, s) if layer.reverse else (s, last - 1)
-            row = fastrnn_step_row(&layer, lowest)
-            rows = fastrnn_step_row(&layer, highest) + fastrnn_step_count(&layer, highest) - row
-            if not layer.keep:
-                layer.z_row = row
+            rows = rows_ahead(job, &layer, s, &row)
             if job.by_hidden:
                 project_rows(job, &layer, b0, b1, row, row + rows)
             else:
-                if s and fastrnn_pool_barrier(job.threads, &job.watch):  # Z may be read still
+                if s and fastrnn_pool_barrier(job.threads, job.layer.watch):  # Z may be read still
                     return
                 project_rows(
                     job, &layer, b0, b1, row + start(rows, job.threads, part), row + start(rows, job.threads, part + 1))
-                if fastrnn_pool_barrier(job.threads, &job.watch):
+                if fastrnn_pool_barrier(job.threads, job.layer.watch):
                     return
                 n0 = batch_start(job, part, s, last)
                 n1 = batch_start(job, part + 1, s, last)
@@ -1268,25 +1568,25 @@ cdef void forward_task(void *context, int part) noexcept nogil:
                 layer.z_row = fastrnn_step_row(&layer, s)
             if layer.taken != NULL:
                 in_pieces(job, job.cell.step_take, &layer, s, b0, b1, n0, n1, job.strands)
-                if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # what is taken is of all threads
+                if job.by_hidden and fastrnn_pool_barrier(job.threads, job.layer.watch):  # what is taken is of all threads
                     return
             in_pieces(job, job.cell.step, &layer, s, b0, b1, n0, n1, job.strands)
             if layer.m != NULL:
-                if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # m is of all threads
+                if job.by_hidden and fastrnn_pool_barrier(job.threads, job.layer.watch):  # m is of all threads
                     return
                 in_pieces(job, job.cell.step_middle, &layer, s, b0, b1, n0, n1, job.strands)
             if has_phases(&layer):
-                if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # the sums are of all threads
+                if job.by_hidden and fastrnn_pool_barrier(job.threads, job.layer.watch):  # the sums are of all threads
                     return
                 job.cell.step_phases(&layer, s, first_row(job, part, n0), first_row(job, part + 1, n1))
             if layer.u != NULL and project_step(job, &layer, s, part, n0, n1):
                 return
         to_look -= 1
         if to_look == 0:
-            to_look, stopped = job.steps_to_look, fastrnn_stopped(&job.watch)
+            to_look, stopped = job.steps_to_look, fastrnn_stopped(job.layer.watch)
             if stopped and not meets:
                 return
-        if by_step and fastrnn_pool_barrier(job.threads, &job.watch):
+        if by_step and fastrnn_pool_barrier(job.threads, job.layer.watch):
             return
 
 
@@ -1300,6 +1600,8 @@ cdef class Tape:
     cdef object arrays  # that own z, c and u, if `recall` has made the tape
     cdef tuple extra  # which nobody else writes to
     cdef Buffer z, c, u, taken, offsets, extras
+    cdef Buffer group  # a Group, where it is of several layers, whose arrays those above are
+    cdef bint shared  # by these: x
 
 
 cdef cnp.ndarray new_y(Job *job, cnp.ndarray x, y):
@@ -1320,6 +1622,19 @@ cdef cnp.ndarray new_y(Job *job, cnp.ndarray x, y):
     return out
 
 
+cdef cnp.ndarray new_y_of_all(Job *job, cnp.ndarray x):
+    """A new array for y of all members of a group."""
+    cdef cnp.npy_intp *shape = [job.group.members, x.shape[0], job.layer.batch, job.layer.outputs]
+    if job.layer.offsets != NULL:
+        shape[2] = job.layer.outputs
+    return empty(4 if job.layer.offsets == NULL else 3, shape, job.typenum)
+
+
+cdef inline char *member(object array, ptrdiff_t m, ptrdiff_t members) noexcept:
+    """Where member m's part of an array of all members begins, if there are members; NULL of None."""
+    return NULL if array is None else <char *> pointer(array) + (m * stride_of(array) if members else 0)
+
+
 cdef void copy_final(
     const fastrnn_layer *l, char *out, size_t out_row, const char *state_0, size_t row_0, const char *rows, size_t row
 ) noexcept:
@@ -1336,36 +1651,68 @@ cdef void copy_final(
 
 def forward(
     cell, x, tuple state, weights, *, bint tape=True, num_threads=1, Packed packed=None, batch_sizes=None,
-    bint reverse=False, y=None, tuple extra=(), tuple kept=()
+    bint reverse=False, y=None, tuple extra=(), tuple kept=(), ptrdiff_t members=0, bint shared=False
 ):
     """`fastrnn.reference.forward` on the C kernels; without a tape, `packed`, made of the weights, may replace them.
 
     The tape is put into the contiguous arrays `kept`, in the order of `keep`, that are aligned and large enough for it.
+    Where there are `members`, all of a group are run: arrays, but for an x that is `shared`, have an axis of them before
+    the others; those in `extra` may.
     """
-    cdef Job job
+    cdef Job job, its
+    cdef Job *one
+    cdef Group group
+    cdef Plan plan
     cdef list room = list(kept) if tape else None
+    all_x, all_state, all_weights, all_y = x, state, weights, y
+    plan.count = 0
     if tape:
         packed = None  # backward reads the weights themselves
+    if members:
+        if (packed is None) != (weights is not None) or packed is not None and packed.group is None:
+            raise ValueError("the weights are not packed for a group")
+        x = x if shared else first_of(x, members)
+        state, weights = first_of_all(state, members), None if packed else first_of_all(weights, members)
+    elif packed is not None and packed.group is not None:
+        raise ValueError("the weights are packed for a group")
     if packed is None:
         describe_layer(&job, cell, weights, tape)
+        if members:
+            start_group(&job, &group, members)
+            move_weights(&job, all_weights)
     else:
         job = packed.job
+        if members:
+            group = (<Group *> packed.group.data)[0]
+            job.group = &group
+            if group.members != members:
+                raise ValueError(f"the weights are packed for {group.members} members; expected {members}")
     cdef fastrnn_layer *l = &job.layer
     cdef cnp.ndarray h_0 = state[0]
-    cdef ptrdiff_t k, others = job.others
+    cdef ptrdiff_t k, m, others = job.others
     cdef bint ragged = batch_sizes is not None
     cdef Buffer offsets = describe_input(&job, cell, x, state, batch_sizes, reverse)
-    cdef Buffer extras = describe_extras(l, job.typenum, cell, extra)
-    cdef cnp.ndarray y_array = new_y(&job, x, y)
+    cdef Buffer extras = describe_extras_of_all(&job, cell, extra) if members else describe_extras(
+        l, job.typenum, cell, extra)
+    cdef cnp.npy_intp *h_shape = [members, l.batch, l.outputs]
+    cdef cnp.npy_intp *c_shape = [members, l.batch, l.hidden]
+    cdef int axis = 0 if members else 1, axes = 3 if members else 2
+    if members and y is None:
+        all_y = new_y_of_all(&job, x)
+    cdef cnp.ndarray y_array = new_y(&job, x, first_of(all_y, members) if members else y)
     if l.batch == 0 and not ragged:
         l.steps = 0  # there may be any number, and nothing to do in each
-    cdef cnp.npy_intp *c_shape = [l.batch, l.hidden]
-    cdef cnp.ndarray h_n = empty(2, h_0.shape, job.typenum)
-    cdef tuple state_n = (h_n,) if others == 0 else (h_n, *[empty(2, c_shape, job.typenum) for k in range(others)])
+    cdef cnp.ndarray h_n = empty(axes, h_shape + axis, job.typenum)
+    cdef tuple state_n = (h_n,) if others == 0 else (
+        h_n, *[empty(axes, c_shape + axis, job.typenum) for k in range(others)])
+    if members:
+        move_input(&job, all_x, all_state[0], all_y, shared)
 
     share(&job, num_threads)
-    held = None if job.brief and not tape else (hold(x), [hold(each) for each in state])
+    held = None if job.brief and not tape else (hold(all_x), [hold(each) for each in all_state])
     plan_forward(&job, tape, packed is not None)
+    if members and job.of_row and group.across:
+        choose_turns(&job)
     cdef size_t row = l.hidden * job.itemsize, c_row = c_width(&job) * job.itemsize, c_size = 0
     if others:
         c_size = c_row // others
@@ -1376,58 +1723,72 @@ def forward(
         if packed is None:
             units = whole_units_of(&job)
         if l.z_stride:
-            z = Buffer(job.itemsize * size_of_z(&job, l.z_stride, l.rows if tape else 0), room)
-            l.z = z.data
+            z = room_for(&job, &l.z, job.itemsize * size_of_z(&job, l.z_stride, l.rows if tape else 0), tape, room)
         if others:
             if tape or c_row != row or l.program != NULL:  # programs want whole vectors that are aligned
-                c = Buffer(c_row * (l.batch + (l.rows if tape else 0)), room)
-                l.c = c.data
+                c = room_for(&job, &l.c, c_row * (l.batch + (l.rows if tape else 0)), True, room)
             else:
                 l.c = pointer(state_n[1])
-            for k in range(others):
-                copy_rows(<char *> l.c + k * c_size, c_row, pointer(state[1 + k]), row, l.batch, row, c_size)
+                if members:
+                    move(&job, &l.c, stride_of(state_n[1]), 0)
+            for m in range(members_of(&job)):
+                one = member_at(&its, &job, m)
+                for k in range(others):
+                    copy_rows(
+                        <char *> one.layer.c + k * c_size, c_row, member(all_state[1 + k], m, members), row, l.batch, row,
+                        c_size)
         if job.projection.b != NULL:
-            u = Buffer(row * (l.rows if tape else l.batch), room)
-            l.u = u.data
+            u = room_for(&job, &l.u, row * (l.rows if tape else l.batch), tape, room)
         elif has_middle(l):
-            u = Buffer(row * (l.rows if tape else l.batch), room)
-            l.m = u.data
+            u = room_for(&job, &l.m, row * (l.rows if tape else l.batch), tape, room)
         if takes_other(l):
-            taken = Buffer(row * (l.rows if tape else l.batch), room)
-            l.taken = taken.data
+            taken = room_for(&job, &l.taken, row * (l.rows if tape else l.batch), tape, room)
         if packed is None and not job.packs_as_it_goes:
-            packed = run_pack(&job)
+            packed = room_for_panels(&job)
+            add(&plan, pack_task)
         elif packed is None and l.u != NULL:
             projection = panels_of_projection(&job)
-            run(pack_projection_task, &job)
-        if job.sizes.left_row or l.projected:
-            scratch = scratch_of_forward(&job, job.threads)
-        run(forward_task, &job, job.by_hidden or l.projected)
+            add(&plan, pack_projection_task)
+        if job.sizes.left_row or l.split_x and l.projected:
+            scratch = room_for(&job, &l.scratch, job.itemsize * job.sizes.forward_scratch * job.threads)
+        add(&plan, forward_task, job.by_hidden or l.projected)
+        run_plan(&plan, &job)
     finally:
-        if job.threads > 1:
+        if job.pool > 1:
             fastrnn_pool_release()
 
-    if l.offsets == NULL and l.steps:
-        copy_rows(
-            cnp.PyArray_DATA(h_n), h_row, <char *> l.y + fastrnn_step_row(l, l.steps - 1) * y_row, y_row, l.batch, h_row)
-    else:
-        copy_final(l, <char *> pointer(h_n), h_row, <const char *> l.h_0, h_row, <char *> l.y, y_row)
-    for k in range(others if c is not None else 0):
-        at = <char *> l.c + k * c_size
-        if tape:
-            copy_final(l, <char *> pointer(state_n[1 + k]), row, at, c_row, at + l.batch * c_row, c_row)
+    for m in range(members_of(&job)):
+        one = member_at(&its, &job, m)
+        if l.offsets == NULL and l.steps:
+            copy_rows(
+                member(h_n, m, members), h_row, <char *> one.layer.y + fastrnn_step_row(l, l.steps - 1) * y_row, y_row,
+                l.batch, h_row)
         else:
-            copy_rows(pointer(state_n[1 + k]), row, at, c_row, l.batch, row)
+            copy_final(
+                l, member(h_n, m, members), h_row, <const char *> one.layer.h_0, h_row, <char *> one.layer.y, y_row)
+        for k in range(others if c is not None else 0):
+            at = <char *> one.layer.c + k * c_size
+            if tape:
+                copy_final(l, member(state_n[1 + k], m, members), row, at, c_row, at + l.batch * c_row, c_row)
+            else:
+                copy_rows(member(state_n[1 + k], m, members), row, at, c_row, l.batch, row)
+    if members:
+        y_array = all_y
     if not tape:
         return y_array, state_n, None
-    cdef Tape its = Tape()
-    its.job = job
-    its.job.layer.panels = its.job.layer.bias = its.job.layer.split_panels = NULL
-    its.job.layer.units = NULL
-    its.x, its.y, its.h_0, its.weights, its.cell = x, y_array, h_0, weights, cell
-    its.held = held, hold(y_array)
-    its.z, its.c, its.u, its.taken, its.offsets, its.extras, its.extra = z, c, u, taken, offsets, extras, extra
-    return y_array, state_n, its
+    cdef Tape made = Tape()
+    made.job = job
+    made.job.layer.panels = made.job.layer.bias = made.job.layer.split_panels = NULL
+    made.job.layer.units = NULL
+    made.job.group = NULL
+    if members:
+        made.group = Buffer(sizeof(Group))
+        (<Group *> made.group.data)[0] = group
+    made.shared = shared
+    made.x, made.y, made.h_0, made.weights, made.cell = all_x, y_array, all_state[0], all_weights, cell
+    made.held = held, hold(y_array)
+    made.z, made.c, made.u, made.taken, made.offsets, made.extras, made.extra = z, c, u, taken, offsets, extras, extra
+    return y_array, state_n, made
 
 
 # ---- brief calls on memory that a runtime names
@@ -1752,23 +2113,35 @@ cdef void read_task(void *context, int part) noexcept nogil:
 
 
 def gates(cell, Tape tape, *, num_threads=1, rows=None, cnp.ndarray to=None):
-    """`fastrnn.reference.gates` of a tape that backward has not used."""
-    cdef Job job = tape.job
+    """`fastrnn.reference.gates` of a tape that backward has not used; of a group's with an axis of members after the first."""
+    cdef Job job = tape.job, its
+    cdef Group group
     cdef Reading reading
+    cdef ptrdiff_t m, members = 0
+    if tape.group is not None:
+        group = (<Group *> tape.group.data)[0]
+        job.group, members = &group, group.members
     reading.rows = job.layer.rows if rows is None else rows
     reading.to = <const intptr_t *> pointer(to)
-    cdef cnp.npy_intp *shape = [job.gates, reading.rows, job.layer.hidden]
-    cdef cnp.ndarray found = empty(3, shape, job.typenum)
-    cdef cnp.npy_intp *c_shape = [job.others, reading.rows, job.layer.hidden]
-    cdef cnp.ndarray c = empty(3, c_shape, job.typenum)
+    cdef cnp.npy_intp *shape = [max(1, members), job.gates, reading.rows, job.layer.hidden]
+    cdef cnp.ndarray found = empty(4, shape, job.typenum)
+    cdef cnp.npy_intp *c_shape = [max(1, members), job.others, reading.rows, job.layer.hidden]
+    cdef cnp.ndarray c = empty(4, c_shape, job.typenum)
     share(&job, num_threads)
-    reading.job, reading.gates, reading.c = &job, cnp.PyArray_DATA(found), cnp.PyArray_DATA(c)
     with nogil:
-        fastrnn_pool_run(read_task, &reading, job.threads, False, &job.watch)
-        if job.threads > 1:
+        for m in range(members_of(&job)):
+            member_of(&its, &job, m)
+            its.threads = job.pool
+            reading.job = &its
+            reading.gates = <char *> cnp.PyArray_DATA(found) + m * found.strides[0]
+            reading.c = <char *> cnp.PyArray_DATA(c) + m * c.strides[0]
+            fastrnn_pool_run(read_task, &reading, job.pool, False, &job.watch)
+        if job.pool > 1:
             fastrnn_pool_release()
     check(&job.watch)
-    return (*found, *c)
+    if members:
+        return (*found.swapaxes(0, 1), *c.swapaxes(0, 1))
+    return (*found[0], *c[0])
 
 
 cdef cnp.ndarray array_of(Buffer buffer, int typenum):
@@ -1885,14 +2258,14 @@ cdef bint unproject_step(Job *job, fastrnn_layer *l, ptrdiff_t s, int part, ptrd
     cdef fastrnn_product m = job.projection
     cdef ptrdiff_t p0 = 0, p1 = panels_of(job, &m), b0 = 0, b1 = job.blocks
     if job.by_hidden:
-        if fastrnn_pool_barrier(job.threads, &job.watch):  # dh is of all threads
+        if fastrnn_pool_barrier(job.threads, job.layer.watch):  # dh is of all threads
             return True
         p0, p1 = start(p1, job.threads, part), start(p1, job.threads, part + 1)
         b0, b1 = first_block(job, part), first_block(job, part + 1)
     m.a = <char *> l.dh + fastrnn_step_row(l, s) * l.outputs * job.itemsize
     m.out, m.out_row = <void *> l.du, l.hidden
     multiply_in_pieces(job, &m, p0, p1, n0, max(n0, min(n1, fastrnn_step_count(l, s))))
-    if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # du is of all threads
+    if job.by_hidden and fastrnn_pool_barrier(job.threads, job.layer.watch):  # du is of all threads
         return True
     if not has_phases(l):
         job.cell.step_back_gates(l, s, b0, b1, n0, n1)
@@ -1905,10 +2278,10 @@ cdef bint sum_own(Job *job, fastrnn_layer *l, int part) noexcept nogil:
     Returns whether to leave.
     """
     cdef ptrdiff_t units = round_up(l.hidden, job.lanes) // job.lanes
-    if fastrnn_pool_barrier(job.threads, &job.watch):
+    if fastrnn_pool_barrier(job.threads, job.layer.watch):
         return True
     job.cell.own_gradients(l, start(units, job.threads, part), start(units, job.threads, part + 1))
-    return fastrnn_pool_barrier(job.threads, &job.watch)
+    return fastrnn_pool_barrier(job.threads, job.layer.watch)
 
 
 cdef void sum_chunks(Job *job, fastrnn_layer *layer, ptrdiff_t row0, ptrdiff_t row1) noexcept nogil:
@@ -1942,11 +2315,11 @@ cdef void backward_task(void *context, int part) noexcept nogil:
         if layer.u != NULL and s >= 0 and unproject_step(job, &layer, s, part, n0, n1):
             return
         if layer.m != NULL and s >= 0:
-            if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # what m feeds is of all threads
+            if job.by_hidden and fastrnn_pool_barrier(job.threads, job.layer.watch):  # what m feeds is of all threads
                 return
             in_pieces(job, job.cell.step_back_middle, &layer, s, p0, p1, n0, n1)
         if has_phases(&layer) and s >= 0:
-            if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # dh is of all threads
+            if job.by_hidden and fastrnn_pool_barrier(job.threads, job.layer.watch):  # dh is of all threads
                 return
             job.cell.step_back_phases(&layer, s, first_row(job, part, n0), first_row(job, part + 1, n1))
             group += fastrnn_step_count(&layer, s)
@@ -1968,9 +2341,9 @@ cdef void backward_task(void *context, int part) noexcept nogil:
         to_look -= 1
         if to_look == 0:
             to_look = job.steps_to_look
-            if fastrnn_stopped(&job.watch) and not by_step and layer.own == NULL:
+            if fastrnn_stopped(job.layer.watch) and not by_step and layer.own == NULL:
                 return
-        if by_step and fastrnn_pool_barrier(job.threads, &job.watch):
+        if by_step and fastrnn_pool_barrier(job.threads, job.layer.watch):
             return
 
 
@@ -1978,18 +2351,28 @@ cdef void projection_gradient_task(void *context, int part) noexcept nogil:
     """dweight_hr += dh^T u, chunk by chunk: some panels of columns."""
     cdef Job *job = <Job *> context
     cdef fastrnn_layer *l = &job.layer
-    cdef fastrnn_product m = job.projection
+    cdef fastrnn_product m = job.gradient_hr
     cdef ptrdiff_t i, row, p0, p1 = panels_of(job, &m)
     m.panels = <char *> m.panels + part * p1 * FASTRNN_GRADIENT_ROWS * 4 * job.lanes * job.itemsize
     p0, p1 = start(p1, job.threads, part), start(p1, job.threads, part + 1)
     for i in range(l.chunk_count):
-        if i % FASTRNN_CHUNKS_TO_LOOK == 0 and fastrnn_stopped(&job.watch):
+        if i % FASTRNN_CHUNKS_TO_LOOK == 0 and fastrnn_stopped(job.layer.watch):
             return
         row, m.K = l.chunks[2 * i], l.chunks[2 * i + 1]
         m.a = <char *> l.dh + row * l.outputs * job.itemsize
         m.b = <char *> l.u + row * l.hidden * job.itemsize
         job.kernels.pack_right(&m, p0, p1)
         job.kernels.multiply(&m, p0, p1, 0, l.outputs)
+
+
+cdef Buffer describe_projection_gradient(Job *job):
+    """Make the product for the gradient of the projection's weights, whose `out` is known, from that which made du."""
+    cdef fastrnn_product *m = &job.gradient_hr
+    cdef void *out = m.out
+    m[0] = job.projection
+    m.a_row, m.a_k, m.out, m.out_row, m.add = 1, job.layer.outputs, out, job.layer.hidden, True
+    return room_for(
+        job, &m.panels, job.itemsize * job.threads * panels_of(job, m) * FASTRNN_GRADIENT_ROWS * 4 * job.lanes)
 
 
 cdef void weight_task(void *context, int part) noexcept nogil:
@@ -2027,17 +2410,17 @@ cdef Buffer cut_chunks(fastrnn_layer *l):
     return memory
 
 
-cdef int look_again(Job *job, cell, Tape tape) except -1:
+cdef int look_again(Job *job, cell, weights, cnp.ndarray x, cnp.ndarray y, h_0) except -1:
     """Make a tape's layer read its arrays where they are by now; ValueError unless they are as forward left them."""
     cdef fastrnn_layer *l = &job.layer
     cdef bint ragged = l.offsets != NULL
-    refuse_misfits(cell, tape.weights)
-    cdef cnp.ndarray ih = tape.weights[0], x = tape.x, y = tape.y
-    cdef object hh = tape.weights[1]
+    refuse_misfits(cell, weights)
+    cdef cnp.ndarray ih = weights[0]
+    cdef object hh = weights[1]
     if not (
             cnp.PyArray_TYPE(ih) == job.typenum and ih.shape[1] == l.inputs and ih.shape[0] == job.x_gates * l.hidden
             and (hh is None or (<cnp.ndarray> hh).shape[1] == l.outputs)
-            and (l.bias_ih == NULL) == (tape.weights[2] is None)):
+            and (l.bias_ih == NULL) == (weights[2] is None)):
         raise ValueError("the parameters have other shapes or dtypes than in forward; expected those they had")
     cdef ptrdiff_t T = l.rows if ragged else l.steps if l.batch else x.shape[0]
     if x.ndim == 0 or x.shape[0] != T or not (
@@ -2046,13 +2429,13 @@ cdef int look_again(Job *job, cell, Tape tape) except -1:
         raise ValueError("x has another shape or dtype than in forward; expected it as it was")
     if not are_rows(y, job, ragged, T) or row_stride(job, y) != l.y_row and l.rows > 1:
         raise ValueError("y has another shape or dtype than forward gave it; expected it as it was")
-    if not is_array(tape.h_0, job.typenum, 2, l.batch, l.outputs):
+    if not is_array(h_0, job.typenum, 2, l.batch, l.outputs):
         raise ValueError("the initial state has another shape or dtype than in forward; expected it as it was")
     l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh, l.unit = (
-        pointer(ih), pointer(hh), pointer(tape.weights[2]), pointer(tape.weights[3]), pointer(tape.weights[5]))
+        pointer(ih), pointer(hh), pointer(weights[2]), pointer(weights[3]), pointer(weights[5]))
     if l.u != NULL:
-        job.projection.b = pointer(tape.weights[4])
-    point_to_input(l, job.typenum, x, tape.h_0)
+        job.projection.b = pointer(weights[4])
+    point_to_input(l, job.typenum, x, h_0)
     l.y = pointer(y)
     return 0
 
@@ -2082,23 +2465,25 @@ cdef Buffer describe_into_extras(Job *job, tuple dextra):
     """Where backward writes the gradients of what the cell is given beside x; None if nobody wants them."""
     cdef fastrnn_layer *l = &job.layer
     cdef ptrdiff_t wanted = 0 if l.program == NULL else l.program.into_extras
-    cdef Buffer memory
     if len(dextra) != wanted or not all([is_array(d, job.typenum, 2, l.rows, l.hidden) for d in dextra]):
         raise ValueError("the gradients of what the cell is given beside x do not fit the layer")
     if wanted == 0:
         return None
-    memory = Buffer(wanted * l.rows * round_up(l.hidden, job.lanes) * job.itemsize)
-    l.into_extras = memory.data
-    return memory
+    return room_for(
+        job, &l.into_extras, wanted * l.rows * round_up(l.hidden, job.lanes) * job.itemsize, True)
 
 
 cdef int add_into_extras(const Job *job, Buffer memory, tuple dextra) except -1:
-    """dextra += what backward has written."""
+    """dextra += what backward has written; of a group each has an axis of the members before the others."""
     cdef const fastrnn_layer *l = &job.layer
-    cdef ptrdiff_t row = round_up(l.hidden, job.lanes)
+    cdef ptrdiff_t row = round_up(l.hidden, job.lanes), m, members = members_of(job), size
     if memory is not None:
-        for found, d in zip(array_of(memory, job.typenum).reshape(len(dextra), l.rows, row), dextra):
-            d += found[:, :l.hidden]
+        size = memory.size // job.itemsize // members
+        for m, of_member in enumerate(array_of(memory, job.typenum).reshape(members, size)):
+            found = of_member[:len(dextra) * l.rows * row].reshape(len(dextra), l.rows, row)
+            for its, d in zip(found, dextra):
+                d = d if job.group == NULL else d[m]
+                d += its[:, :l.hidden]
     return 0
 
 
@@ -2106,49 +2491,67 @@ def backward(
     cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweights=None, rows=None, bint of_x=True,
     tuple dextra=()
 ):
-    """`fastrnn.reference.backward` on the C kernels; dx is None unless `of_x`. Overwrites the tape: it serves once."""
-    cdef Job job = tape.job
+    """`fastrnn.reference.backward` on the C kernels; dx is None unless `of_x`. Overwrites the tape: it serves once.
+
+    Of a group's tape all arrays, also dx of an x that its members share, have an axis of the members before the others.
+    """
+    cdef Job job = tape.job, its
+    cdef Job *one
+    cdef Group group
+    cdef Plan plan
     cdef fastrnn_layer *l = &job.layer
-    cdef cnp.ndarray weight_ih = tape.weights[0], h_0 = tape.h_0, x = tape.x
-    look_again(&job, cell, tape)
-    gradients_fit(&job, x, tape.weights, dy, dstate, dx, dweights)
+    cdef ptrdiff_t members = 0
+    cdef object all_dx = dx, all_dweights = dweights, all_dy = dy, weights = tape.weights
+    cdef tuple all_dstate = dstate
+    cdef object its_y = tape.y, its_h_0 = tape.h_0
+    cdef cnp.ndarray x = tape.x
+    plan.count = 0
+    if tape.group is not None:
+        group = (<Group *> tape.group.data)[0]
+        job.group, members, group.at_once = &group, group.members, 1
+        weights, its_y, its_h_0 = (
+            first_of_all(weights, members), first_of(its_y, members), first_of(its_h_0, members))
+        x = x if tape.shared else first_of(x, members)
+        dy, dx, dstate = first_of(dy, members), first_of(dx, members), first_of_all(dstate, members)
+        dweights = None if dweights is None else first_of_all(dweights, members)
+    cdef cnp.ndarray h_0 = its_h_0
+    look_again(&job, cell, weights, x, its_y, h_0)
+    if members:
+        move_weights(&job, tape.weights)
+        move_input(&job, tape.x, tape.h_0, tape.y, tape.shared)
+    gradients_fit(&job, x, weights, dy, dstate, dx, dweights)
     cdef int typenum = job.typenum
-    cdef ptrdiff_t k, others = job.others
-    cdef Buffer into_extras = describe_into_extras(&job, dextra)
+    cdef ptrdiff_t k, m, others = job.others
+    cdef Buffer into_extras = describe_into_extras(&job, first_of_all(dextra, members) if members else dextra)
     l.dy = pointer(dy)
     l.dy_row = 0 if dy is None else row_stride(&job, dy)
     l.dh_n = pointer(dstate[0])
 
     l.dx_add, l.dweight_add = dx is not None, dweights is not None
     if dx is None and l.x != NULL and of_x:
-        dx = empty(x.ndim, x.shape, typenum)
-    cdef cnp.npy_intp *hr_shape = [l.outputs, l.hidden]
-    dweight_hh = dbias_ih = dbias_hh = dweight_hr = dunit = None
-    if dweights is not None:
-        dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr, dunit = dweights
-    else:
-        dweight_ih = empty(2, weight_ih.shape, typenum)
-        if l.weight_hh != NULL:
-            dweight_hh = empty(2, (<cnp.ndarray> tape.weights[1]).shape, typenum)
-        if l.bias_ih != NULL:
-            dbias_ih = empty(1, weight_ih.shape, typenum)
-        if l.bias_hh != NULL:
-            dbias_hh = empty(1, (<cnp.ndarray> tape.weights[3]).shape, typenum)
-        if l.unit != NULL and has_phases(l):
-            dunit = cnp.PyArray_ZEROS(2, (<cnp.ndarray> tape.weights[5]).shape, typenum, 0)
-        elif l.unit != NULL:
-            dunit = empty(2, (<cnp.ndarray> tape.weights[5]).shape, typenum)
-        if l.u != NULL:
-            dweight_hr = cnp.PyArray_ZEROS(2, hr_shape, typenum, 0)
-    cdef cnp.npy_intp *c_shape = [l.batch, l.hidden]
-    dh_0 = empty(2, h_0.shape, typenum)
-    cdef tuple dstate_0 = (dh_0,) if others == 0 else (dh_0, *[empty(2, c_shape, typenum) for k in range(others)])
-    l.dx, l.dh_0 = pointer(dx), pointer(dh_0)
-    l.dweight_ih, l.dweight_hh, l.dbias_ih, l.dbias_hh, l.dunit = (
-        pointer(dweight_ih), pointer(dweight_hh), pointer(dbias_ih), pointer(dbias_hh), pointer(dunit))
+        all_dx = new_like(x, members)
+    if dweights is None:
+        ih, hh, bias_ih, bias_hh, hr, unit = weights
+        all_dweights = (
+            new_like(ih, members), new_like(hh, members), new_like(bias_ih, members), new_like(bias_hh, members),
+            new_like(hr, members, True), new_like(unit, members, has_phases(l)))
+    dh_0 = new_of_rows(typenum, members, l.batch, l.outputs)
+    cdef tuple dstate_0 = (dh_0,) if others == 0 else (
+        dh_0, *[new_of_rows(typenum, members, l.batch, l.hidden) for k in range(others)])
+    cdef void ***fields = [&l.dweight_ih, &l.dweight_hh, &l.dbias_ih, &l.dbias_hh, &job.gradient_hr.out, &l.dunit]
+    l.dx, l.dh_0 = pointer(all_dx), pointer(dstate_0[0])
+    for k in range(6):
+        fields[k][0] = pointer(all_dweights[k])
+    if members:
+        for k in range(6):
+            move(&job, fields[k], stride_of(all_dweights[k]), 0)
+        move(&job, &l.dx, stride_of(all_dx), 0)
+        move(&job, &l.dh_0, stride_of(dstate_0[0]), 0)
+        move(&job, &l.dy, stride_of(all_dy), 0)
+        move(&job, &l.dh_n, stride_of(all_dstate[0]), 0)
 
     share(&job, num_threads)
-    held = None if job.brief else (hold(dy), [hold(d) for d in dstate])
+    held = None if job.brief else (hold(all_dy), [hold(d) for d in all_dstate])
     cdef size_t row = round_up(l.hidden, job.lanes) * job.itemsize, packed_row = l.hidden * job.itemsize
     # of carry: the part of dh that goes around the product, and the gradients of the other states; a built-in cell has one
     cdef size_t carry_row = row * (1 if l.program == NULL else 1 + others), first = 0 if l.program == NULL else row
@@ -2156,43 +2559,46 @@ def backward(
     cdef ptrdiff_t begun = fastrnn_step_count(l, l.steps - 1 if l.reverse else 0)  # sequences of a step or more
     cdef bint piece_by_piece
     cdef Buffer carry, panels, split, scratch, panels_m, own, units, chunks = None, projection = None, dh = None, du = None
+    cdef Buffer panels_hr = None
     try:
         units = whole_units_of(&job)
-        carry = Buffer(l.batch * carry_row)
-        l.carry = carry.data
-        memset(l.carry, 0, l.batch * carry_row)
-        for k in range(others):
-            if dstate[1 + k] is not None:
-                copy_rows(
-                    <char *> l.carry + first + k * row, carry_row, pointer(dstate[1 + k]), packed_row, l.batch, packed_row)
-        if l.dh_n == NULL:
-            memset(<char *> l.dh_0 + begun * h_row, 0, (l.batch - begun) * h_row)
-        else:
-            memcpy(<char *> l.dh_0 + begun * h_row, <char *> l.dh_n + begun * h_row, (l.batch - begun) * h_row)
+        carry = room_for(&job, &l.carry, l.batch * carry_row, True)
+        if has_phases(l) and l.unit != NULL:
+            own = room_for(&job, &l.own, l.batch * l.program.parameters * row, True)
+            memset(own.data, 0, own.size)
+        memset(carry.data, 0, carry.size)
+        for m in range(members_of(&job)):
+            one = member_at(&its, &job, m)
+            for k in range(others):
+                if dstate[1 + k] is not None:
+                    copy_rows(
+                        <char *> one.layer.carry + first + k * row, carry_row, member(all_dstate[1 + k], m, members),
+                        packed_row, l.batch, packed_row)
+            if l.dh_n == NULL:
+                memset(<char *> one.layer.dh_0 + begun * h_row, 0, (l.batch - begun) * h_row)
+            else:
+                memcpy(
+                    <char *> one.layer.dh_0 + begun * h_row, <char *> one.layer.dh_n + begun * h_row,
+                    (l.batch - begun) * h_row)
         choose_weight_split(&job, l.rows if rows is None else rows)
         if not l.few_rows or l.u != NULL:
             chunks = cut_chunks(l)
         job.cell.measure(l, &job.sizes)
-        panels = Buffer(
+        panels = room_for(
+            &job, &l.panels_hh,
             job.itemsize * job.sizes.backward_panel * max(job.sizes.hidden_panels, job.sizes.input_panels))
-        l.panels_hh = l.panels_ih = panels.data  # one after the other
+        l.panels_ih = l.panels_hh  # one after the other
+        if members:
+            move(&job, &l.panels_ih, 0, round_up(panels.size // group.slots, 64))
         if l.m != NULL:
-            panels_m = Buffer(job.itemsize * job.sizes.backward_panel * job.sizes.hidden_panels)
-            l.panels_m = panels_m.data
-        if has_phases(l) and l.unit != NULL:
-            own = Buffer(l.batch * l.program.parameters * row)
-            memset(own.data, 0, own.size)
-            l.own = own.data
-        split = Buffer(job.itemsize * job.sizes.input_panels * job.sizes.split_backward)
-        l.split_panels = split.data
-        scratch = Buffer(job.itemsize * job.sizes.backward_scratch * job.threads)
-        l.scratch = scratch.data
+            panels_m = room_for(&job, &l.panels_m, job.itemsize * job.sizes.backward_panel * job.sizes.hidden_panels)
+        split = room_for(&job, &l.split_panels, job.itemsize * job.sizes.input_panels * job.sizes.split_backward)
+        scratch = room_for(&job, &l.scratch, job.itemsize * job.sizes.backward_scratch * job.threads)
         if l.u != NULL:
             describe_projection(&job, l.outputs, l.hidden, l.hidden, 1)
             projection = panels_of_projection(&job)
-            dh, du = Buffer(l.rows * h_row), Buffer(l.batch * packed_row)
-            l.dh, l.du = dh.data, du.data
-        run(pack_hidden_task, &job)
+            dh, du = room_for(&job, &l.dh, l.rows * h_row), room_for(&job, <void **> &l.du, l.batch * packed_row)
+        add(&plan, pack_hidden_task)
         piece_by_piece = (
             is_scan(l) and job.threads == 1
             and job.blocks * stride_of_blocks(&job, l.rows) * job.itemsize > PROJECTION_BYTES)
@@ -2201,31 +2607,53 @@ def backward(
             piece_by_piece and not (l.few_rows or l.split_w or l.split_x) and l.chunk_count > 0
             and job.blocks <= job.sizes.gradient_blocks)
         if job.makes_dx:
-            run(pack_input_task, &job)  # there is no recurrent product that has panels
+            add(&plan, pack_input_task)  # there is no recurrent product that has panels
         if job.makes_dweights:
             l.chunk_end = 0  # none is summed yet
-        run(backward_task, &job, job.by_hidden or l.own != NULL)
+        add(&plan, backward_task, job.by_hidden or l.own != NULL)
         if not job.makes_dweights:
-            run(weight_task, &job)
+            add(&plan, weight_task)
         if l.dx != NULL and not job.makes_dx:
-            run(pack_input_task, &job)
-            run(input_task, &job)
+            add(&plan, pack_input_task)
+            add(&plan, input_task)
         if l.u != NULL:
-            job.projection.a_row, job.projection.a_k = 1, l.outputs
-            job.projection.out, job.projection.out_row, job.projection.add = pointer(dweight_hr), l.hidden, True
-            projection = Buffer(
-                job.itemsize * job.threads * panels_of(&job, &job.projection) * FASTRNN_GRADIENT_ROWS * 4 * job.lanes)
-            job.projection.panels = projection.data
-            run(projection_gradient_task, &job)
+            panels_hr = describe_projection_gradient(&job)
+            add(&plan, projection_gradient_task)
+        run_plan(&plan, &job)
     finally:
-        if job.threads > 1:
+        if job.pool > 1:
             fastrnn_pool_release()
 
-    for k in range(others):
-        copy_rows(
-            pointer(dstate_0[1 + k]), packed_row, <char *> l.carry + first + k * row, carry_row, l.batch, packed_row)
+    for m in range(members_of(&job)):
+        one = member_at(&its, &job, m)
+        for k in range(others):
+            copy_rows(
+                member(dstate_0[1 + k], m, members), packed_row, <char *> one.layer.carry + first + k * row, carry_row,
+                l.batch, packed_row)
     add_into_extras(&job, into_extras, dextra)
-    return dx, dstate_0, (dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr, dunit)
+    return all_dx, dstate_0, tuple(all_dweights)
+
+
+cdef object new_like(object array, ptrdiff_t members, bint zero=False):
+    """A new array of an array's shape and dtype, with an axis of members before the others if there are any; None of None."""
+    cdef cnp.npy_intp sizes[4]
+    cdef cnp.ndarray made, given
+    cdef int i, axes = 1 if members else 0
+    if array is None:
+        return None
+    given, sizes[0] = array, members
+    for i in range(given.ndim):
+        sizes[axes + i] = given.shape[i]
+    made = empty(axes + given.ndim, sizes, cnp.PyArray_TYPE(given))
+    if zero:
+        memset(cnp.PyArray_DATA(made), 0, cnp.PyArray_NBYTES(made))
+    return made
+
+
+cdef cnp.ndarray new_of_rows(int typenum, ptrdiff_t members, ptrdiff_t rows, ptrdiff_t columns):
+    """A new array (N, K) for a state's gradient, with an axis of members before the others if there are any."""
+    cdef cnp.npy_intp *shape = [members, rows, columns]
+    return empty(3, shape, typenum) if members else empty(2, shape + 1, typenum)
 
 
 # ---- explanation

@@ -42,6 +42,8 @@ SUITES = {
     "modules": "test_modules.py test_same_bits.py test_trace.py test_dropout.py -k 'not numba'",
     "masks": "test_masks.py -k 'not numba'",
     "written": "test_recurrent.py -k 'not numba'",
+    "ensembles": "test_ensembles.py -k 'not numba'",
+    "heads": "test_heads.py -k 'not numba'",
     "language": "test_language.py",
     "extra": "test_extra.py -k 'not torch'",
     "extra_torch": "test_extra.py -k 'loop_in_torch'",

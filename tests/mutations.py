@@ -336,6 +336,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("whole_vectors_of_a_last_row", "&& row * H + vectors * LANES <= l->rows * H", ""),
         Mutant("whole_vectors_beside_another_direction", "l->y_row == H && ", ""),
         Mutant("rows_of_odd_steps_miss_a_block", "groups - 1 - i : i", "groups - 2 - i : i"),
+        Mutant("more_than_half_a_vector_is_half_of_one", "<= HALF_BYTES / REAL_BYTES", "<= HALF_BYTES"),
+        Mutant("half_a_block_is_of_the_one_before", "const ptrdiff_t q = b + whole;", "const ptrdiff_t q = b;"),
     ],
     ("kernels/c/layer_program.inc.h", "written"): [
         Mutant(
@@ -603,7 +605,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ("kernels/sequence.pyx", "kernels"): [
         Mutant(
             "no_barrier_before_a_projection",
-            "if fastrnn_pool_barrier(job.threads, &job.watch):  # u is of all threads",
+            "if fastrnn_pool_barrier(job.threads, job.layer.watch):  # u is of all threads",
             "if False:",
             "threads kernels switches",
         ),
@@ -622,36 +624,36 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("last_piece_of_dx_is_missing", "if rows >= ROWS_BACK or s == 0:", "if rows >= ROWS_BACK:", "written"),
         Mutant(
             "no_barrier_before_dh_is_projected",
-            "if fastrnn_pool_barrier(job.threads, &job.watch):  # dh is of all threads",
+            "if fastrnn_pool_barrier(job.threads, job.layer.watch):  # dh is of all threads",
             "if False:",
             "threads kernels switches",
         ),
         Mutant(
             "no_barrier_before_the_gates_of_a_projection",
-            "if job.by_hidden and fastrnn_pool_barrier(job.threads, &job.watch):  # du is of all threads",
+            "if job.by_hidden and fastrnn_pool_barrier(job.threads, job.layer.watch):  # du is of all threads",
             "if False:",
             "threads kernels switches",
         ),
         Mutant(
             "no_barrier_after_a_step",
-            "fastrnn_pool_barrier(job.threads, &job.watch):\n            return\n\n\ncdef class Tape",
+            "fastrnn_pool_barrier(job.threads, job.layer.watch):\n            return\n\n\ncdef class Tape",
             "False:\n            return\n\n\ncdef class Tape",
             "kernels threads",
         ),
         Mutant(
             "no_barrier_after_a_step_back",
-            "fastrnn_pool_barrier(job.threads, &job.watch):\n            return\n\n\ncdef void projection_gradient",
-            "False:\n            return\n\n\ncdef void projection_gradient",
+            "fastrnn_pool_barrier(job.threads, job.layer.watch):\n            return\n\n\ncdef void projection_",
+            "False:\n            return\n\n\ncdef void projection_",
             "kernels threads",
         ),
-        Mutant("last_step_is_not_projected", "fastrnn_step_count(&layer, highest) - row", "0 - row"),
+        Mutant("last_step_is_not_projected", "fastrnn_step_count(layer, highest) - first[0]", "0 - first[0]"),
         Mutant(
             "reverse_projects_from_the_wrong_end", "(last - 1, s) if layer.reverse else (s, last - 1)", "(s, last - 1)"
         ),
         Mutant(
             "kept_tape_starts_at_a_chunk",
-            "if not layer.keep:\n                layer.z_row = row",
-            "if True:\n                layer.z_row = row",
+            "if not layer.keep:\n        layer.z_row = first[0]",
+            "if True:\n        layer.z_row = first[0]",
         ),
         Mutant(
             "final_state_is_of_a_step_too_early",
@@ -665,8 +667,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "dh_n_of_sequences_without_steps_is_the_first's",
-            "<char *> l.dh_n + begun * h_row, (l.batch",
-            "<char *> l.dh_n, (l.batch",
+            "<char *> one.layer.dh_n + begun * h_row,",
+            "<char *> one.layer.dh_n,",
             "kernels modules",
         ),
         Mutant(
@@ -842,7 +844,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("out_may_be_read_only", "if not out.flags.carray:", "if not out.flags.c_contiguous:", "stream input"),
         Mutant(
             "refresh_does_nothing",
-            "self._stepper.load([its for its, _ in ready])\n\n\n",
+            "self._stepper.load(weights)\n\n\n",
             "pass\n\n\n",
             "stream stateful",
         ),
@@ -1058,6 +1060,55 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ],
     ("fastrnn/training/layers.py", "layers"): [
         Mutant("padding_learns", "dweight[self.padding_idx] = 0", "dweight[self.padding_idx] += 0"),
+    ],
+    ("kernels/sequence.pyx", "ensembles"): [
+        Mutant("members_are_all_the_first", "k * group.moved[i].by_member +", "0 * group.moved[i].by_member +"),
+        Mutant("members_in_turns_share_memory", "slot * group.moved[i].by_slot", "0 * group.moved[i].by_slot"),
+        Mutant("the_last_member_of_a_thread_is_left_out", "part + 1), count, i", "part + 1) - 1, count, i"),
+        Mutant(
+            "x_of_members_is_always_shared",
+            "move(job, &l.x, 0 if shared else stride_of(x), 0)",
+            "move(job, &l.x, 0, 0)",
+        ),
+        Mutant(
+            "what_the_rows_of_members_are_projected_to_is_the_first's",
+            "rows_ahead(job, layers[i], s, &row)",
+            "rows_ahead(job, layers[0], s, &row)",
+        ),
+        Mutant(
+            "members_one_after_the_other_are_the_first",
+            "member_of(&its, job, k)\n        run_plan",
+            "member_of(&its, job, 0)\n        run_plan",
+        ),
+        Mutant(
+            "packed_units_are_the_first_member's",
+            "move(&job, &job.layer.unit, stride_of(packed.unit), 0)",
+            "move(&job, &job.layer.unit, 0, 0)",
+        ),
+    ],
+    ("kernels/c/layer_row.inc.h", "ensembles"): [
+        Mutant("turns_begin_with_the_first_layer's_state", ": layers[m]->h_0;", ": l->h_0;"),
+        Mutant("turns_all_keep_one_c", "vec_store((REAL *)layers[m]->c", "vec_store((REAL *)l->c"),
+    ],
+    ("fastrnn/groups.py", "ensembles heads"): [
+        Mutant(
+            "a_shared_x_has_the_first_member's_gradient",
+            "return np.add.reduce(found, 0), dstate_0",
+            "return found[0], dstate_0",
+        ),
+        Mutant("dx_is_not_added_to", "dx += np.add.reduce(found, 0)", "dx[...] = np.add.reduce(found, 0)"),
+        Mutant(
+            "members_draw_each_other's_dropout",
+            "found = [dropout(its, layer) for dropout, its in",
+            "found = [self.members[0](its, layer) for _, its in",
+        ),
+        Mutant("heads_lie_on_the_first_columns", "whole[:, k, :, k] =", "whole[:, k, :, 0] ="),
+        Mutant(
+            "values_of_units_are_the_first_head's",
+            "each if each.shape[1] == 1 else _by_columns(each, K)",
+            "each if each.shape[1] == 1 else _by_columns(each, K)[:1].repeat(K, 0)",
+        ),
+        Mutant("weights_of_heads_are_packed_once", "if by is not backend or under != stamp:", "if by is not backend:"),
     ],
     ("kernels/sequence.pyx", "layers"): [
         Mutant("embedding_counts_a_token_once", "row[e] += rows[r * E + e]", "row[e] = rows[r * E + e]"),

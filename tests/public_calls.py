@@ -57,7 +57,7 @@ def of_module(cls: Any) -> dict[str, Row]:
     def options() -> dict[str, Any]:
         special = {"proj_size": 2} if lstm else {"nonlinearity": "relu"} if cls is fastrnn.RNN else {}
         if cls is fastrnn.Recurrent:
-            special = {"cell": reset_before_gru, "proj_size": 0}
+            special = {"cell": reset_before_gru, "proj_size": 0, "heads": 2}
         else:
             special |= {"precision": "float32", "quantized": False}
         return {"input_size": I, "hidden_size": H, **STACK, **special, **RUN}
@@ -134,6 +134,42 @@ def of_cell(cls: Any) -> dict[str, Row]:
     }
 
 
+def of_ensemble() -> dict[str, Row]:
+    name, K = "fastrnn.Ensemble", 2
+
+    def make() -> Any:
+        return fastrnn.stack_modules([fastrnn.LSTM(I, H, 2, seed=seed) for seed in range(K)])
+
+    def state() -> Any:
+        return real(K, 2, N, H), real(K, 2, N, H)
+
+    def inputs(**more: Any) -> dict[str, Any]:
+        flags = {"mask": rng().random((T, N)) > 0.3, "resets": rng().random((T, N)) > 0.5, "reset_state": state()}
+        return {"x": real(T, N, I), "state": state(), "lengths": [T, 2], **flags, **more}
+
+    def backward() -> Call:
+        ensemble = make()
+        _, _, tape = ensemble.forward(real(T, N, I), state())
+        return ensemble.backward, {"tape": tape, "dy": real(K, T, N, H), "dstate": state()}
+
+    return {
+        "fastrnn.stack_modules": lambda: (fastrnn.stack_modules, {"modules": [fastrnn.GRU(I, H), fastrnn.GRU(I, H)]}),
+        name: lambda: (
+            fastrnn.Ensemble,
+            {"module": fastrnn.GRU(I, H), "members": K, "seed": 0, "backend": None, "num_threads": 1},
+        ),
+        f"{name}.__call__": lambda: (make(), inputs(masked="last")),
+        f"{name}.__getitem__": lambda: (make().__getitem__, {"k": 1}),
+        f"{name}.forward": lambda: (make().forward, inputs(masked="last", checkpoint_every=2)),
+        f"{name}.backward": backward,
+        f"{name}.trace": lambda: (make().trace, inputs()),
+        f"{name}.explain": lambda: (make().explain, {"shape": (T, N, I), "tokens": False, "training": True}),
+        f"{name}.state_dict": lambda: (make().state_dict, {}),
+        f"{name}.load_state_dict": lambda: (make().load_state_dict, {"state_dict": make().state_dict()}),
+        f"{name}.freeze": lambda: (make().freeze, {}),
+    }
+
+
 def top() -> dict[str, Row]:
     rows: dict[str, Row] = {
         "fastrnn.info": lambda: (fastrnn.info, {}),
@@ -157,6 +193,7 @@ def top() -> dict[str, Row]:
     }
     for module in (fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU, fastrnn.Recurrent):
         rows |= of_module(module)
+    rows |= of_ensemble()
     for cell in (fastrnn.RNNCell, fastrnn.LSTMCell, fastrnn.GRUCell):
         rows |= of_cell(cell)
     return rows

@@ -179,6 +179,8 @@ def test_what_is_no_precision_is_refused() -> None:
     written = fastrnn.Recurrent(fastrnn.cells.min_gru, I, H)
     with pytest.raises(ValueError, match=r"^precision is 'int8', but min_gru is a written cell; expected 'float32'"):
         written.precision = "int8"
+    with pytest.raises(ValueError, match=r"^the modules have precision='int8'; expected precision='float32'"):
+        fastrnn.stack_modules([fastrnn.LSTM(I, H, precision="int8")] * 2)
     module = fastrnn.LSTM(I, H)
     with pytest.raises(ValueError, match=r"^precision is"):
         module.precision = "int4"

@@ -38,7 +38,7 @@ SWITCHES = {
     "gradients of a few rows as of many": {"FEW_ROWS": 0},
     "rows without pairs of blocks": {"PAIRS": False, "ROW_VECTORS": 0},
     "rows step by step": {"ROW_VECTORS": 0},
-    "rows at once, input projected": {"ROW_INPUTS": 0},
+    "rows at once, input projected": {"ROW_INPUTS": 0, "ROW_BYTES": 0},
     "rows at once, of many units, input taken in": {"ROW_VECTORS": ALWAYS, "ROW_INPUTS": ALWAYS},
 }
 SHAPES = [(5, 1, 3, 130), (2, 53, 5, 17), (9, 37, 33, 65), (1, 7, 4, 33), (7, 2, 16, 200), (6, 1, 40, 21)]
@@ -99,14 +99,22 @@ def test_same_bits_with_a_choice_forced(
 
 
 @cython
-@pytest.mark.parametrize("H", [7, 16, 21])
-def test_rows_at_once_write_the_columns_of_their_direction(backend: str, H: int) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("H", [3, 7, 8, 12, 16, 17, 20, 24, 36, 40, 45, 56])
+def test_rows_at_once_are_those_step_by_step(backend: str, H: int, dtype: str) -> None:
+    """Also in the columns of their direction, and where the last units fill half a vector or less."""
+    rng = np.random.default_rng(0)
+    tokens, x = rng.integers(0, 3, (9, 1)), rng.standard_normal((9, 1, 3)).astype(dtype)
     for kind in (fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN):
-        module = kind(3, H, num_layers=2, bidirectional=True, backend=backend, seed=0)
-        x = np.random.default_rng(0).standard_normal((9, 1, 3)).astype(np.float32)
-        with overridden(ROW_VECTORS=0):
-            want = module(x)[0]
-        assert_same_bits("y", module(x)[0], want)
+        module = kind(3, H, num_layers=2, bidirectional=True, dtype=dtype, backend=backend, seed=0)
+        state = rng.standard_normal((4, 1, H)).astype(dtype)
+        for given in (x, tokens):
+            for start in (None, (state, state[::-1].copy()) if kind is fastrnn.LSTM else state):
+                with overridden(ROW_VECTORS=0):
+                    want, want_n = module(given, start)
+                got, got_n = module(given, start)
+                assert_same_bits("y", got, want)
+                assert_same_bits("state_n", np.array(got_n), np.array(want_n))
 
 
 # What memory held before

@@ -11,6 +11,7 @@ from onnx import helper
 from fastrnn.cells import lstm_with
 from fastrnn.cells.graph import Across, Node, reachable
 from fastrnn.cells.program import Kind, Op, Operand
+from fastrnn.groups import dense
 from fastrnn.modules import LSTM
 from fastrnn.onnx.graph import Graph
 
@@ -130,7 +131,9 @@ def _direction(
             f"the cell {cell.name} is given {', '.join(cell._equations.extra)} beside x; expected one without"
         )
     program, equations, H = cell._program, cell._equations, rnn.hidden_size
-    parameters, dtype = rnn.parameters, rnn.dtype
+    parameters, dtype = dict(rnn.parameters), rnn.dtype
+    if rnn.heads > 1:
+        parameters[f"weight_hh{suffix}"] = dense(parameters[f"weight_hh{suffix}"], H)
 
     def rows(name: str, gates: Sequence[int], of: Sequence[str]) -> Any:
         """The blocks of some gates of a weight or bias."""

@@ -33,6 +33,7 @@ from fastrnn.cells import CELLS, Cell, State, Weights, WrittenCell
 from fastrnn.checks import shown
 from fastrnn.extra import into_width
 from fastrnn.fits import check_call, check_weights
+from fastrnn.groups import Heads
 from fastrnn.parameters import Array
 
 __all__ = ["DTYPES", "Written", "is_traced", "layer", "run_uncompiled", "skip_code", "why_no_tapes"]
@@ -55,6 +56,7 @@ class Written(NamedTuple):
     fields: tuple[str, ...]  # those of `Weights` that a direction has
     extra: Sequence[tuple[Array, ...]] = ()  # by direction, what its layer is given beside x in a call, if anything
     tensors: Sequence[Tensor] = ()  # the first of these, (R, W) in all directions, if one of them wants a gradient
+    heads: int = 1  # into how many the recurrent product is cut
 
 
 def layer(
@@ -168,6 +170,8 @@ class _Problem:
             _check(self.cell, self.x, self.batch_sizes, states, self.weights)
         else:
             self.weights = [_weights_of_fields(its, cell.fields) for its in parts]
+            if cell.heads > 1:
+                self.weights = [Heads._make(its) for its in self.weights]
             _check_written(self.cell, self.x, self.batch_sizes, states, self.weights, self.extra)
         self.states = [tuple([s[direction] for s in states]) for direction in range(self.directions)]
 
@@ -458,7 +462,7 @@ def _check_written(
         raise TypeError(f"x has dtype {x.dtype} and {x.ndim} axes; expected {weights[0].ih.dtype}, and two or three")
     _check_rows(x, batch_sizes, N)
     for direction, its in enumerate(weights):
-        sizes = check_weights(cell, its)
+        sizes = its.sizes(cell) if isinstance(its, Heads) else check_weights(cell, its)
         state = tuple([s[direction] for s in states])
         check_call(cell, x, state, sizes, its.ih.dtype, batch_sizes, extra[direction])
 

@@ -56,6 +56,8 @@ class Recurrent(Layers):
     noise
         As of `fastrnn.Recurrent`: of a cell with dropout or zoneout of its own, how often that strikes in training
         mode. torch.manual_seed settles what is drawn.
+    heads
+        As of `fastrnn.Recurrent`: into how many blocks the recurrent product is cut.
     device, dtype
         Of the parameters: torch.float32 or torch.float64.
 
@@ -64,7 +66,7 @@ class Recurrent(Layers):
     TypeError
         If `cell` is none, or another argument of a wrong type.
     ValueError
-        If a size is wrong, or the cell cannot have a projection.
+        If a size is wrong, or the cell cannot have a projection, or heads.
 
     Examples
     --------
@@ -94,21 +96,21 @@ class Recurrent(Layers):
         device: Any = None,
         dtype: Any = None,
         noise: Any = None,
+        heads: int = 1,
     ) -> None:
         super().__init__()
         dtype = torch.get_default_dtype() if dtype is None else dtype
         if dtype not in DTYPES:
             raise TypeError(f"dtype is {shown(dtype)}; expected torch.float32 or torch.float64")
-        plan = _Plan(
-            cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, noise=noise
-        )
+        sizes = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size)
+        plan = _Plan(cell, *sizes, heads=heads, noise=noise)
         self.noise, self._rates = plan.noise, plan._rates
         self.cell = cell
         self.input_size, self.hidden_size, self.num_layers = plan.input_size, plan.hidden_size, plan.num_layers
         self.bias, self.batch_first, self.dropout = plan.bias, plan.batch_first, plan.dropout
-        self.bidirectional, self.proj_size = plan.bidirectional, plan.proj_size
+        self.bidirectional, self.proj_size, self.heads = plan.bidirectional, plan.proj_size, plan.heads
         self._names = list(plan.shapes)
-        self._written = Written(cell, tuple(plan._names(0, 0)))
+        self._written = Written(cell, tuple(plan._names(0, 0)), heads=plan.heads)
         for name, shape in plan.shapes.items():
             self.register_parameter(name, torch.nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self.reset_parameters()
@@ -128,7 +130,7 @@ class Recurrent(Layers):
         """What is shown between the parentheses."""
         options = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
         shown = [self.cell.name, str(self.input_size), str(self.hidden_size)]
-        for name, default in (options | {"proj_size": 0, "noise": None}).items():
+        for name, default in (options | {"proj_size": 0, "noise": None, "heads": 1}).items():
             if getattr(self, name) != default:
                 shown.append(f"{name}={getattr(self, name)!r}")
         return ", ".join(shown)
@@ -241,12 +243,13 @@ class Recurrent(Layers):
             draws, _ = random.draw((*leading, self.hidden_size), N, dtype, sequence, None)
             extra = [its.add(more) for its, more in zip(extra, draws, strict=True)]
         if not cell._program.extras:
-            return [Written(cell, self._written.fields)] * L
+            return [self._written._replace(cell=cell)] * L
         arrays = [its.arrays() for its in extra]
         tensors: list[Tensor] = []
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
             cell, tensors = cell.into_extra, [tensor.flatten(0, -2) for tensor in given]
-        return [Written(cell, self._written.fields, arrays[at * D : (at + 1) * D], tensors) for at in range(L)]
+        its = self._written._replace(cell=cell, tensors=tensors)
+        return [its._replace(extra=arrays[at * D : (at + 1) * D]) for at in range(L)]
 
     def _check(self, x: Any, hx: Any) -> Sequence[Tensor] | None:
         """The states as a sequence; TypeError or ValueError unless x and they are right."""

@@ -19,7 +19,7 @@ __all__ = ["KINDS", "Layer", "arguments", "describe", "restore", "written_as"]
 
 #: What can be described, by package: whatever one is made with is an attribute of the same name.
 KINDS: Mapping[str, tuple[str, ...]] = {
-    "fastrnn": ("RNN", "LSTM", "GRU", "Recurrent", "RNNCell", "LSTMCell", "GRUCell"),
+    "fastrnn": ("RNN", "LSTM", "GRU", "Recurrent", "RNNCell", "LSTMCell", "GRUCell", "Ensemble"),
     "fastrnn.training": (
         "AdaptiveSoftmax",
         "AttentionPool",
@@ -44,7 +44,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 # Of arguments those that say of what size arrays are.
 SIZES = {"input_size", "hidden_size", "proj_size", "num_layers", "num_embeddings", "embedding_dim", "in_features"}
 SIZES |= {"out_features", "num_classes", "vocabulary_size", "normalized_shape", "units", "in_channels", "out_channels"}
-SIZES |= {"kernel_size"}
+SIZES |= {"kernel_size", "members", "heads"}
 
 NOT_SHOWN = ("seed", "backend", "num_threads")  # which say how something is drawn or run, and not what it is
 

@@ -26,6 +26,7 @@
 
 enum { FASTRNN_RNN_TANH, FASTRNN_RNN_RELU, FASTRNN_LSTM, FASTRNN_GRU, FASTRNN_PROGRAM, FASTRNN_CELLS };
 enum { FASTRNN_FEW_ROWS = 16, FASTRNN_GRADIENT_ROWS = 128 };
+enum { FASTRNN_ROWS_IN_TURNS = 4 };  /* layers of a group whose single rows are run in turns, at the most */
 enum { FASTRNN_ROW_VECTORS = 16 };   /* unit vectors of a layer that takes the steps of a single row at once, at the most */
 enum { FASTRNN_CHUNKS_TO_LOOK = 8 }; /* after so many of these rows the gradients of weights ask whether to stop */
 enum { FASTRNN_LEFT_ROWS = 48 };     /* of x that are projected at once where weights have fewer bits */
@@ -238,6 +239,8 @@ typedef struct {
     /* y, c := steps s0 .. s1 - 1 of a single row, one after the other, where nothing is kept nor projected, weights are packed
      * and there are at most FASTRNN_ROW_VECTORS; NULL of programs */
     void (*steps_of_row)(const fastrnn_layer *, ptrdiff_t s0, ptrdiff_t s1);
+    /* the same of `count` layers of one shape, up to FASTRNN_ROWS_IN_TURNS, in turns */
+    void (*steps_of_rows)(const fastrnn_layer *const *, ptrdiff_t count, ptrdiff_t s0, ptrdiff_t s1);
 
     /* taken := what the recurrent product of step s takes, made before step, of all units of its rows; NULL where cells
      * take h */

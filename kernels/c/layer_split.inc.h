@@ -312,6 +312,7 @@ static void FN(split_input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptr
         .block_units = NAME(cell##_units) * LANES, .measure = NAME(cell##_split_measure),                               \
         .pack = NAME(cell##_split_pack), .project = NAME(cell##_split_project), .step = NAME(cell##_step),              \
         .steps_of_row = cell##_OF_ROW(steps_of_row),                                                                    \
+        .steps_of_rows = cell##_OF_ROW(steps_of_rows),                                                                  \
         .step_take = cell##_MIDDLE(step_take), .step_middle = cell##_MIDDLE(step_middle),                               \
         .step_back_middle = cell##_MIDDLE(step_back_middle), .step_phases = cell##_MIDDLE(step_phases),                 \
         .step_back_phases = cell##_MIDDLE(step_back_phases), .own_gradients = cell##_MIDDLE(own_gradients),             \

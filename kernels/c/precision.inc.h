@@ -2,50 +2,27 @@
 #define NAME(name) PASTE(name, PRECISION)
 #define LANES (VECTOR_BYTES / REAL_BYTES)
 
-typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES), may_alias));
-typedef REAL_INT NAME(vint) __attribute__((vector_size(VECTOR_BYTES), may_alias));
-typedef REAL NAME(loose) __attribute__((vector_size(VECTOR_BYTES), may_alias, aligned(REAL_BYTES)));
 #define vec NAME(vec)
 #define vint NAME(vint)
 #define vec_fma NAME(fma)
 #define vec_max NAME(max)
 #define vec_min NAME(min)
 #define vec_sqrt NAME(sqrt)
-
-INLINE vec NAME(splat)(REAL a) { return a - (vec){0}; }
-INLINE vec NAME(load)(const REAL *p) { return *(const NAME(loose) *)p; }
-INLINE void NAME(store)(REAL *p, vec a) { *(NAME(loose) *)p = a; }
 #define vec_splat NAME(splat)
 #define vec_load NAME(load)
 #define vec_store NAME(store)
-
-/* The first `count` lanes, the others zero; count may be beyond either end. Nothing past them is touched. */
-INLINE vec NAME(load_part)(const REAL *p, ptrdiff_t count) {
-    if (count >= LANES) return vec_load(p);
-    vec a = {0};
-    if (count > 0) memcpy(&a, p, (size_t)count * sizeof(REAL));
-    return a;
-}
-INLINE void NAME(store_part)(REAL *p, vec a, ptrdiff_t count) {
-    if (count >= LANES)
-        vec_store(p, a);
-    else if (count > 0)
-        memcpy(p, &a, (size_t)count * sizeof(REAL));
-}
 #define vec_load_part NAME(load_part)
 #define vec_store_part NAME(store_part)
-
-INLINE ptrdiff_t NAME(ceil_div)(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
-INLINE ptrdiff_t NAME(least)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
-INLINE ptrdiff_t NAME(most)(ptrdiff_t a, ptrdiff_t b) { return a < b ? b : a; }
 #define ceil_div NAME(ceil_div)
 #define least NAME(least)
 #define most NAME(most)
 
+#include "vector.inc.h"
 #include "vmath.inc.h"
 #include "program.inc.h"
 #include "gemm.inc.h"
 #include "cells.inc.h"
+#include "half.inc.h"
 #ifdef SPLIT
 #include "split.inc.h"
 #endif
@@ -119,6 +96,10 @@ KERNELS(kernels_i8, NARROW_CELL_ROW, {0});
 #undef most
 #undef vec_load_part
 #undef vec_store_part
+#undef half_vec
+#undef half_load
+#undef half_fma
+#undef low_half
 #undef vec_splat
 #undef vec_load
 #undef vec_store

@@ -3,6 +3,7 @@
 
 #define ISA avx2
 #define VECTOR_BYTES 32
+#define HALF_BYTES 0 /* halves would save nothing: see half.inc.h */
 #define TILE_ROWS 3
 
 #define fma_f32 _mm256_fmadd_ps

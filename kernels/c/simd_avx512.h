@@ -28,3 +28,16 @@
                          (__m512i)(right), _mm512_movepi8_mask((__m512i)(left)), _mm512_setzero_si512(),        \
                          (__m512i)(right))),                                                                    \
                  _mm512_set1_epi16(1)))
+
+/* Half a vector, and the lower one of a whole: see half.inc.h */
+#define HALF_BYTES 32
+#define low_half_f32 _mm512_castps512_ps256
+#define half_fma_f32 _mm256_fmadd_ps
+#define half_max_f32 _mm256_max_ps
+#define half_min_f32 _mm256_min_ps
+#define half_sqrt_f32 _mm256_sqrt_ps
+#define low_half_f64 _mm512_castpd512_pd256
+#define half_fma_f64 _mm256_fmadd_pd
+#define half_max_f64 _mm256_max_pd
+#define half_min_f64 _mm256_min_pd
+#define half_sqrt_f64 _mm256_sqrt_pd

@@ -3,6 +3,7 @@
 
 #define ISA baseline
 #define VECTOR_BYTES 16
+#define HALF_BYTES 0 /* halves would save nothing: see half.inc.h */
 #define TILE_ROWS 3
 
 #define fma_f32(a, b, c) ((a) * (b) + (c))

@@ -3,6 +3,7 @@
 
 #define ISA neon
 #define VECTOR_BYTES 16
+#define HALF_BYTES 0 /* halves would save nothing: see half.inc.h */
 #define TILE_ROWS 6
 
 #define fma_f32(a, b, c) vfmaq_f32(c, a, b)

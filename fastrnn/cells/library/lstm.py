@@ -54,7 +54,9 @@ def ran(a: Any, prev: Any) -> Any:
 
 @cell(gates="i f g o", states="h c n m")
 def slstm(a: Any, prev: Any) -> Any:
-    """The scalar LSTM of xLSTM (Beck et al., 2024): exponential gates, a normalizer n, and a stabilizer m, one head.
+    """The scalar LSTM of xLSTM (Beck et al., 2024): exponential gates, a normalizer n, and a stabilizer m.
+
+    The paper cuts its recurrent product into heads: `heads=4` of `fastrnn.Recurrent`.
 
     The gates are exp(a_i) and sigmoid(a_f), both divided by exp(m): the output does not depend on m but in rounding.
     Where n is zero it begins, with c of zero too, and m is a_i, as in the authors' code: any other m may be so large
