@@ -23,7 +23,9 @@ X86 = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
-X86["amx"] = [*X86["avx512"], "-Wno-unused-function"]  # its few instructions beyond are inline assembly
+LESS = [*X86["avx512"], "-Wno-unused-function"]  # of what these have only a part goes on them
+X86 |= {"avx512_vnni": [*LESS, "-mavx512vnni"], "avx512_bf16": [*LESS, "-mavx512bf16"]}
+X86["amx"] = LESS  # its few instructions beyond are inline assembly
 ARM = {"neon": []}
 
 # On macOS one compilation may be for both: each flag then says for which, and the other half of an object is empty.

@@ -38,6 +38,7 @@ class Case:
     bidirectional: bool = False
     ragged: bool = False  # sequences of different lengths
     proj_size: int = 0  # of lstm; 0 is none
+    precision: Literal["float32", "bfloat16", "int8"] = "float32"  # of the weights in inference; the first is the dtype
 
     @property
     def name(self) -> str:
@@ -48,7 +49,18 @@ class Case:
         parts += ["bidirectional"] if self.bidirectional else []
         parts += ["ragged"] if self.ragged else []
         parts += [f"projection{self.proj_size}"] if self.proj_size else []
+        parts += [self.precision] if self.narrow else []
         return "-".join(parts)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether weights have fewer bits than their dtype."""
+        return self.precision != "float32"
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of each weight."""
+        return {"float32": np.dtype(self.dtype).itemsize, "bfloat16": 2, "int8": 1}[self.precision]
 
     @property
     def directions(self) -> int:
@@ -129,7 +141,7 @@ class Case:
 
     def reread_bytes(self) -> int:
         """Bytes of one layer's and direction's recurrent weights, which every time step needs again."""
-        return self.recurrent_weights() * np.dtype(self.dtype).itemsize
+        return self.recurrent_weights() * self.weight_bytes
 
     def rereads(self, kind: str) -> int:
         """How often recurrent weights are read: once per step, layer and direction, in training also backwards."""
@@ -140,10 +152,10 @@ class Case:
 
         The tape is not counted: what has to be on it is an implementation's choice.
         """
-        elements = sum(self.input_weights()) + self.real_rows() * (self.I + self.outputs * self.directions)
+        elements = self.real_rows() * (self.I + self.outputs * self.directions)
         if kind == "training":
-            elements += elements + self.weights()  # the weights' gradients
-        return elements * np.dtype(self.dtype).itemsize
+            elements += elements + sum(self.input_weights()) + self.weights()  # the weights' gradients
+        return elements * np.dtype(self.dtype).itemsize + sum(self.input_weights()) * self.weight_bytes
 
 
 # (T, N, I, H): single steps, single sequences, and batches from small to large.
@@ -163,6 +175,10 @@ GRID = (
     (50, 128, 1024, 1024),
 )
 QUICK = ((1, 1, 64, 64), (50, 1, 64, 64), (50, 64, 32, 32), (100, 32, 128, 128), (100, 64, 256, 256))
+NARROW = (
+    *((1, 1, 128, 128), (1, 1, 512, 512), (100, 1, 128, 128), (100, 1, 256, 256), (100, 1, 512, 512)),
+    *((50, 16, 256, 256), (100, 32, 128, 128), (50, 64, 512, 512), (20, 64, 1024, 1024)),
+)
 SMALLER = ((50, 1, 64, 64), (50, 64, 32, 32), (100, 32, 128, 128), (50, 64, 512, 512))
 VARIANT = ((50, 1, 64, 64), (100, 32, 64, 64), (100, 32, 256, 256))
 STEPS = ((1, 1, 64, 64), (1, 1, 256, 256), (1, 16, 128, 128))
@@ -199,6 +215,8 @@ SETS: dict[str, tuple[Case, ...]] = {
     "bidirectional": _every_cell(VARIANT, bidirectional=True),
     "ragged": _every_cell(VARIANT[1:], ragged=True),
     "projection": tuple(Case("lstm", *shape, proj_size=shape[-1] // 2) for shape in VARIANT),
+    "int8": _every_cell(NARROW, precision="int8"),
+    "bfloat16": _every_cell(NARROW, precision="bfloat16"),
     "step": _every_cell(STEPS),
     "long": _every_cell(LONG),
     "cells": _every_cell(QUICK, LIBRARY),

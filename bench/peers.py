@@ -8,13 +8,16 @@ function and a row of `PEERS`.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,6 +92,8 @@ def _module(problem: Problem, threads: int, backend: str) -> Any:
     why_not = getattr(load(backend), "why_not_program", None)
     if case.written and why_not and (reason := why_not(case.definition)):
         raise UnsupportedError(reason)
+    if case.narrow and case.precision not in getattr(load(backend), "PRECISIONS", ()):
+        raise UnsupportedError(f"has no {case.precision} weights")
     module = made(
         case.I,
         case.H,
@@ -98,6 +103,7 @@ def _module(problem: Problem, threads: int, backend: str) -> Any:
         backend=backend,
         num_threads=threads,
         **_projection(case),
+        **({"precision": case.precision} if case.narrow else {}),
     )
     module.load_state_dict(problem.parameters)
     return module
@@ -120,6 +126,8 @@ def _as_tuple(state: Any) -> tuple[Any, ...]:
 def prepare_fastrnn(problem: Problem, kind: str, threads: int, *, backend: str) -> Prepared:
     """A fastrnn module on one backend."""
     case = problem.case
+    if case.narrow:
+        _refuse_training(kind)
     options: dict[str, Any] = {} if problem.lengths is None else {"lengths": problem.lengths}
     state, dstate = _as_given(problem.state), _as_given(problem.dstate)
     module = _module(problem, threads, backend)
@@ -140,6 +148,11 @@ def prepare_fastrnn(problem: Problem, kind: str, threads: int, *, backend: str) 
     return Prepared(train if kind == "training" else infer, outcome)
 
 
+def _refuse_training(kind: str) -> None:
+    if kind == "training":
+        raise UnsupportedError("does inference only")
+
+
 def can_stream(case: Case) -> bool:
     """Whether the case is a step of a stream."""
     return case.T == 1 and not case.bidirectional and not case.ragged
@@ -148,8 +161,7 @@ def can_stream(case: Case) -> bool:
 def prepare_stream(problem: Problem, kind: str, threads: int) -> Prepared:
     """A stream of a fastrnn module: every call is the step after the one before, into the same y."""
     case = problem.case
-    if kind == "training":
-        raise UnsupportedError("does inference only")
+    _refuse_training(kind)
     stream = _module(problem, threads, "cython").stream(case.N)
     stream.state = _as_given(problem.state)
     out = np.empty((case.N, case.outputs), case.dtype)
@@ -198,6 +210,18 @@ def prepare_products(problem: Problem, kind: str, threads: int) -> Prepared:
     return Prepared(train if kind == "training" else infer, None)
 
 
+def is_narrow(case: Case) -> bool:
+    """Whether the case's weights have fewer bits than its dtype."""
+    return case.narrow
+
+
+def prepare_float32(problem: Problem, kind: str, threads: int) -> Prepared:
+    """The same module with weights of float32."""
+    _refuse_training(kind)
+    wide = replace(problem, case=replace(problem.case, precision="float32"))
+    return prepare_fastrnn(wide, kind, threads, backend="cython")
+
+
 # --- PyTorch
 
 
@@ -207,6 +231,10 @@ def prepare_torch(problem: Problem, kind: str, threads: int, *, library: str = "
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
     case = problem.case
+    if case.narrow:
+        _refuse_training(kind)
+        if library != "torch.nn":
+            raise UnsupportedError(f"has no {case.precision} weights")
     modules = importlib.import_module(library)
     made = partial(modules.Recurrent, case.definition) if case.written else getattr(modules, case.cell.upper())
     module = made(
@@ -235,7 +263,8 @@ def is_built_in(case: Case) -> bool:
 
 def is_single_step(case: Case) -> bool:
     """Whether a cell can do the case."""
-    return not case.written and (case.T, case.num_layers, case.directions, case.proj_size) == (1, 1, 1, 0)
+    single = (case.T, case.num_layers, case.directions, case.proj_size) == (1, 1, 1, 0)
+    return single and not (case.written or case.narrow)
 
 
 def is_written(case: Case) -> bool:
@@ -268,6 +297,8 @@ def _torch(
     ends = {name: name if axis is None else name.removesuffix("_l0") for name in problem.parameters}
     module.load_state_dict({ends[name]: torch.from_numpy(value) for name, value in problem.parameters.items()})
     parameters = dict(module.named_parameters())
+    if case.narrow:
+        return _torch_narrow(problem, module)
 
     def tensor(array: Array) -> Any:
         return torch.from_numpy(array if axis is None else array[0])
@@ -306,6 +337,34 @@ def _torch(
         return named(case, array(y), [array(s) for s in _as_tuple(state_n)], *gradients)
 
     return Prepared(train if training else infer, outcome, nullcontext if training else torch.inference_mode)
+
+
+def _torch_narrow(problem: Problem, module: Any) -> Prepared:
+    """What torch has for weights of fewer bits: quantize_dynamic for int8, modules and arrays of bfloat16."""
+    import torch
+
+    dtype = torch.float32
+    if problem.case.precision == "int8":
+        if problem.case.cell == "rnn":
+            raise UnsupportedError("has no int8 RNN")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is to go away, and says so
+            from torch.ao.quantization import quantize_dynamic
+
+            quantized: Any = quantize_dynamic
+            whole = quantized(torch.nn.Sequential(module), {type(module)}, dtype=torch.qint8)
+        module = whole[0]
+    else:
+        dtype = torch.bfloat16
+        module = module.to(dtype)
+    x, states = torch.from_numpy(problem.x).to(dtype), [torch.from_numpy(s).to(dtype) for s in problem.state]
+    state = _as_given(tuple(states))
+
+    def outcome(result: Any) -> Outcome:
+        y, state_n = result
+        return named(problem.case, y.float().numpy(), [s.float().numpy() for s in _as_tuple(state_n)])
+
+    return Prepared(lambda: module(x, state), outcome, torch.inference_mode)
 
 
 UNROLLED = 10  # steps that are compiled as one
@@ -386,10 +445,13 @@ def prepare_onnxruntime(problem: Problem, kind: str, threads: int) -> Prepared:
         raise UnsupportedError(f"has no LSTM, GRU or RNN in {case.dtype}")
     if case.proj_size:
         raise UnsupportedError("has no projection")
+    if case.narrow and (case.cell, case.precision) != ("lstm", "int8"):
+        raise UnsupportedError(f"has no {case.cell} of {case.precision}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(_onnx_model(problem), options, providers=["CPUExecutionProvider"])
+    model = _onnx_quantized(_onnx_model(problem)) if case.narrow else _onnx_model(problem)
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     feed = {"x": problem.x}
     if problem.lengths is not None:
         feed["lengths"] = problem.lengths.astype(np.int32)
@@ -404,6 +466,21 @@ def prepare_onnxruntime(problem: Problem, kind: str, threads: int) -> Prepared:
         return named(case, y, parts)
 
     return Prepared(lambda: session.run(None, feed), outcome)
+
+
+def _onnx_quantized(model: bytes) -> bytes:
+    """The model with DynamicQuantizeLSTM in place of LSTM, whose weights are int8 by output channel."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
+        before.write_bytes(model)
+        logging.disable(logging.WARNING)  # it advises to prepare the model, which changes nothing here
+        try:
+            quantize_dynamic(before, after, per_channel=True, weight_type=QuantType.QInt8)
+        finally:
+            logging.disable(logging.NOTSET)
+        return after.read_bytes()
 
 
 def _onnx_model(problem: Problem) -> bytes:
@@ -466,6 +543,8 @@ def prepare_jax(problem: Problem, kind: str, threads: int) -> Prepared:
     import jax
     import jax.numpy as jnp
 
+    if problem.case.narrow:
+        raise UnsupportedError(f"has no {problem.case.precision} weights in this loop")
     if not hasattr(os, "sched_getaffinity") and threads != os.cpu_count():
         raise UnsupportedError("uses every CPU where a process cannot be pinned to some")
     jax.config.update("jax_enable_x64", True)
@@ -549,6 +628,7 @@ PEERS: dict[str, Peer] = {
         Peer("stream", prepare_stream, backend="cython", applies=can_stream),
         Peer("built-in", prepare_built_in, backend="cython", applies=is_variant),
         Peer("products", prepare_products, applies=is_scan),
+        Peer("float32", prepare_float32, backend="cython", applies=is_narrow),
         Peer("fastrnn.torch", partial(prepare_torch, library="fastrnn.torch"), ("torch",), backend="cython"),
         Peer("torch", prepare_torch, ("torch",), applies=is_built_in),
         Peer("torch-cell", prepare_torch_cell, ("torch",), applies=is_single_step),

@@ -9,6 +9,7 @@ from fastrnn.cells import cell
 from fastrnn.cells.checking import check_cell
 from fastrnn.ensembles import Ensemble, stack_modules
 from fastrnn.modules import GRU, LSTM, RNN, Recurrent
+from fastrnn.quantized import quantize
 from fastrnn.saving import load, save
 from fastrnn.threads import get_num_threads, set_num_threads
 
@@ -27,6 +28,7 @@ __all__ = [
     "get_num_threads",
     "info",
     "load",
+    "quantize",
     "save",
     "set_num_threads",
     "stack_modules",

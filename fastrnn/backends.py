@@ -10,6 +10,8 @@ Arrays given to it are validated, C-contiguous (y and dy perhaps only in their l
 written unless they are to be; arrays it returns are new. It says what it is in `describe()` and, where it may be unfit,
 why in `why_not_runnable()`. Functions it may have besides, that `fastrnn` does without otherwise:
 
+- `PRECISIONS`, the names of those of `fastrnn.narrow` whose weights `forward(..., tape=False)` takes, and `pack` and
+  `Stepper`, if there are any;
 - `pack(cell, weights)`, whose result `forward(..., tape=False, packed=...)` takes in place of the weights, then None;
 - `keep(tape)`, `recall(...)` and `kept_sizes(...)`, which take a tape apart into arrays and put it together again;
 - `TAKES_KEPT`, if `forward(..., kept=arrays)` puts into the first part of these what `keep` returns of the tape;

@@ -152,6 +152,8 @@ class Ensemble(Parametrized):
     def _take(self, modules: Sequence[Any]) -> None:
         """Become an ensemble of these modules, which are alike."""
         like = modules[0]
+        if like.precision != "float32":
+            raise ValueError(f"the modules have precision={like.precision!r}; expected precision='float32'")
         if like.heads > 1:
             raise ValueError(f"the modules have heads={like.heads}; expected modules of one head")
         self._members = len(modules)

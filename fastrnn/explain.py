@@ -43,22 +43,21 @@ def explain_layer(
     weight_ih, size = weights.ih, weights.ih.dtype.itemsize
     columns, hidden, outputs = check_weights(cell, weights)
     rows = hidden * len(cell.gates)
-    recurrent = sum(weight.size for weight in (weights.hh, weights.hr) if weight is not None)
+    of_h = [weight for weight in (weights.hh, weights.hr) if weight is not None]
+    recurrent, of_weights = sum(weight.size for weight in of_h), sum(weight.nbytes for weight in of_h)
     flops = 2 * steps * batch * (recurrent + (0 if tokens else weight_ih.size))
     of_x = np.intp().itemsize if tokens else size * columns
     lines = {"products": f"{_count(flops)}flop forward"}
     if training:
         lines["products"] += f", {_count(2 * flops)}flop backward"
     in_and_out = steps * batch * (of_x + size * outputs)
-    lines["memory"] = f"x and y {_count(in_and_out)}B, weights {_count(size * (weight_ih.size + recurrent))}B"
+    lines["memory"] = f"x and y {_count(in_and_out)}B, weights {_count(weight_ih.nbytes + of_weights)}B"
     if training:
         lines["memory"] += f", tape {_count(size * steps * batch * (rows + hidden))}B"
     if flops < SHORT_CALL:
         bound = "the call itself: checks and allocation"
     elif batch < FEW_ROWS:
-        bound = (
-            "the scan" if not recurrent else f"reading the recurrent weights, {_count(size * recurrent)}B at every step"
-        )
+        bound = "the scan" if not recurrent else f"reading the recurrent weights, {_count(of_weights)}B at every step"
     elif hidden < FEW_UNITS:
         bound = "the activations"
     else:

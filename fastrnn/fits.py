@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn.cells import Cell, State, Weights
+from fastrnn.narrow import NarrowWeight
 from fastrnn.parameters import Array
 
 __all__ = ["check_call", "check_gradients", "check_product", "check_weights", "layout"]
@@ -37,6 +38,12 @@ def _check(
     remedy: str = "",
     apart: bool = False,
 ) -> None:
+    if isinstance(array, NarrowWeight):
+        if array.scale is not None:
+            _check(
+                f"the scale of {name}", array.scale, dtype, shape[:1], letters[: letters.index(",") + 1] + ")", remedy
+            )
+        array, dtype = array.values, np.dtype(np.uint16 if array.scale is None else np.int8)
     if not isinstance(array, np.ndarray):
         raise ValueError(
             f"{name} is a {type(array).__name__}; expected an array {letters} = {shape} of {dtype}{remedy}"
@@ -60,7 +67,7 @@ def check_weights(cell: Cell, weights: Weights, *, prepared: bool = False) -> tu
         if weight is None and G == 0:
             continue
         if (
-            not isinstance(weight, np.ndarray)
+            not isinstance(weight, (np.ndarray, NarrowWeight))
             or weight.ndim != 2
             or weight.dtype not in (np.float32, np.float64)
             or weight.shape[0] % G

@@ -26,6 +26,7 @@ from fastrnn.checks import (
 )
 from fastrnn.extra import Beside, Given, Masks, Random, as_rates, into_width
 from fastrnn.groups import GroupWeights, Heads
+from fastrnn.narrow import LONGEST_ROW, PRECISIONS
 from fastrnn.parameters import Array, Parametrized, uniform
 from fastrnn.rows import Entrance, Rows
 from fastrnn.stream import Stream
@@ -121,6 +122,8 @@ class Runnable(Parametrized):
 
     _cell: Cell
     _DEFAULTS: Mapping[str, Any]  # by name, of the arguments that `repr` shows where they differ
+    precision = "float32"  # of what was pickled before there were others, and of cells
+    quantized = False
     _CACHES: tuple[str, ...]  # attributes that `_start_caches` sets
     _FIXED: frozenset[str] = frozenset({"input_size", "hidden_size", "bias", "dtype", "nonlinearity", "parameters"})
 
@@ -151,8 +154,9 @@ class Runnable(Parametrized):
         self.num_threads = num_threads
 
     def _draw(self, shapes: Mapping[str, tuple[int, ...]], seed: Any) -> np.random.Generator:
-        """Draw the parameters from torch.nn's distribution and return the generator."""
-        rng = self._declare(shapes, uniform(1 / math.sqrt(self.hidden_size)), seed)
+        """Draw the parameters from torch.nn's distribution and return the generator; those of int8 become zero."""
+        integers = [name for name in shapes if self.quantized and name.startswith(("weight_ih", "weight_hh"))]
+        rng = self._declare(shapes, uniform(1 / math.sqrt(self.hidden_size)), seed, integers)
         self._start_caches()
         return rng
 
@@ -194,7 +198,7 @@ class _Recurrent(Runnable):
     _quiet: Cell  # its cell in inference, without noise
     _extra_names: tuple[str, ...]  # what its cell is given beside x
     heads = 1  # into how many the recurrent product is cut
-    _FIXED = Runnable._FIXED | {"num_layers", "dropout", "bidirectional", "directions", "proj_size"}
+    _FIXED = Runnable._FIXED | {"num_layers", "dropout", "bidirectional", "directions", "proj_size", "quantized"}
     _DEFAULTS: Mapping[str, Any] = {
         "num_layers": 1,
         "bias": True,
@@ -203,6 +207,8 @@ class _Recurrent(Runnable):
         "bidirectional": False,
         "proj_size": 0,
         "dtype": "float32",
+        "precision": "float32",
+        "quantized": False,
         "backend": None,
         "num_threads": None,
     }
@@ -219,6 +225,8 @@ class _Recurrent(Runnable):
         proj_size: int = 0,
         *,
         dtype: Any = "float32",
+        precision: str = "float32",
+        quantized: bool = False,
         seed: Any = None,
         backend: str | None = None,
         num_threads: int | None = None,
@@ -235,6 +243,8 @@ class _Recurrent(Runnable):
         self.directions = 2 if self.bidirectional else 1
         self.proj_size = _check_projection(proj_size, self.hidden_size)
         self._output_size = self.proj_size or self.hidden_size  # P
+        self.quantized = check_flag("quantized", quantized)
+        self.precision = precision
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.num_layers):
             for reverse in range(self.directions):
@@ -242,6 +252,32 @@ class _Recurrent(Runnable):
                 shapes |= {name: of_weights[field] for field, name in self._names(layer, reverse).items()}
         self._dropout: stack.Dropout | None = None
         self.seed_dropout(self._draw(shapes, seed))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "precision":
+            value = self._check_precision(value)
+        super().__setattr__(name, value)
+        if name == "precision" and "_weights" in self.__dict__:
+            self._start_caches()
+
+    def _check_precision(self, precision: str) -> str:
+        """Return it; TypeError or ValueError unless it is one that the module can have."""
+        precision = str(check_choice("precision", precision, PRECISIONS))
+        if self.quantized and precision != "int8":
+            raise ValueError(f"precision is {precision!r} of a quantized module; expected 'int8', as its weights are")
+        if precision == "float32":
+            return precision
+        if self._cell.program is not None:
+            raise ValueError(
+                f"precision is {precision!r}, but {self._cell.name} is a written cell; expected 'float32': LSTM, GRU "
+                "and RNN have weights of fewer bits"
+            )
+        if self.dtype != np.float32:
+            raise ValueError(f"precision is {precision!r} with dtype {self.dtype}; expected dtype='float32' for it")
+        longest = max(self.input_size, self.directions * self._output_size)
+        if precision == "int8" and longest > LONGEST_ROW:
+            raise ValueError(f"precision is 'int8' with {longest} columns of a weight; expected at most {LONGEST_ROW}")
+        return precision
 
     def seed_dropout(self, seed: Any) -> None:
         """Have dropout, and a cell's noise, draw from `seed` on, anything `numpy.random.default_rng` takes."""
@@ -263,6 +299,8 @@ class _Recurrent(Runnable):
             "bias_hh": (of_h,),
             "hr": (size, H),
             "unit": (0 if cell.program is None else cell.program.units, H),
+            "scale_ih": (of_x,),
+            "scale_hh": (of_h,),
         }
 
     def _names(self, layer: int, reverse: int) -> dict[str, str]:
@@ -277,13 +315,15 @@ class _Recurrent(Runnable):
             names = {field: name for field, name in names.items() if field not in ("hh", "bias_hh")}
         if program is not None and program.units:
             names["unit"] = "unit"
+        if self.quantized:
+            names |= {"scale_ih": "scale_ih", "scale_hh": "scale_hh"}
         return {field: f"{name}{_suffix(layer, reverse)}" for field, name in names.items()}
 
     def _layer_weights(self, names: Mapping[str, str]) -> ops.LayerWeights:
         """Those of a layer and direction, whose names these are."""
         if self.heads > 1:
             return GroupWeights(self._parameters, names, Heads)
-        return ops.LayerWeights(self._parameters, names)
+        return ops.LayerWeights(self._parameters, names, self.precision)
 
     def _start_caches(self) -> None:
         self._weights = [
@@ -447,6 +487,8 @@ class _Recurrent(Runnable):
 
     def _setting(self, x: Array, rows: Rows, extra: Any, *, training: bool) -> stack.Setting:
         """What all layers of a call without noise share."""
+        if training:
+            self._refuse_training()
         backend, num_threads = self._choose()
         if explain.WANTED and rows.batch_sizes is None:
             explain.say_once(self._explanation(x.shape[0], x.shape[1], tokens=x.dtype.kind != "f", training=training))
@@ -456,6 +498,13 @@ class _Recurrent(Runnable):
             return setting
         given = self._entrance.take_extra(names, extra, x, rows, self.hidden_size)
         return setting._replace(extra=[Beside([*map(Given, given)])] * self.num_layers * self.directions)
+
+    def _refuse_training(self) -> None:
+        """ValueError unless the precision is one that `forward` with a tape has."""
+        if self.precision != "float32":
+            remedy = "the module that it was made of" if self.quantized else "module.precision = 'float32' for it"
+            wanted = f"expected 'float32' to train or trace: {remedy}"
+            raise ValueError(f"precision is {self.precision!r}, which is for inference; {wanted}")
 
     def _draw_noise(
         self, random: Random, setting: stack.Setting, x: Array, rows: Rows, masks: Any
@@ -617,7 +666,8 @@ class _Recurrent(Runnable):
             If no x can have this shape.
         """
         check_sequence("shape", shape, "a tuple of sizes")
-        check_flag("training", training)
+        if check_flag("training", training):
+            self._refuse_training()
         if len(shape) <= 3:
             shape = tuple([check_integer(f"shape[{axis}]", size) for axis, size in enumerate(shape)])
         sizes = list(shape)[: len(shape) if check_flag("tokens", tokens) else -1]
@@ -629,6 +679,8 @@ class _Recurrent(Runnable):
 
     def _choose(self) -> tuple[ModuleType, int]:
         """What a call runs on: the backend and the number of threads."""
+        if self.precision != "float32":
+            return ops.choose_for_precision(self.precision, self.backend, self.num_threads)
         return ops.choose(self.backend, self.num_threads)
 
     def _explanation(self, steps: int, batch: int, *, tokens: bool, training: bool) -> str:
@@ -639,7 +691,8 @@ class _Recurrent(Runnable):
         packed = self._stamp() is not None
         for layer, directions in enumerate(self._weights):
             lines += [f"layer {layer}"] if self.num_layers > 1 else []
-            weights = directions[0].arrays()
+            its = directions[0]
+            weights = its.arrays() if self.precision == "float32" else its.ready(self._cell)[0]
             if isinstance(weights, ops.Several):
                 lines.append(f"{weights.count(self._cell)} at once, each so:")
                 weights = weights.first(self._cell)
@@ -870,6 +923,11 @@ class RNN(_BuiltIn):
         Whether each layer has a second direction, from the last step to the first; y holds both side by side.
     dtype
         float32 or float64, of the parameters and of everything that goes in and out.
+    precision
+        In which inference multiplies: "float32", "bfloat16" or "int8", as docs/precision.md says; it may be set at any
+        time. All but "float32", which stands for the dtype, are for inference.
+    quantized
+        Whether the parameters are int8 weights with their scales, as `fastrnn.quantize` makes them of another module's.
     seed
         Of the initial parameters and of dropout, anything `numpy.random.default_rng` takes; the parameters are drawn
         from torch.nn's distribution, U(-1/sqrt(H), 1/sqrt(H)).
@@ -901,6 +959,8 @@ class RNN(_BuiltIn):
         bidirectional: bool = False,
         *,
         dtype: Any = "float32",
+        precision: str = "float32",
+        quantized: bool = False,
         seed: Any = None,
         backend: str | None = None,
         num_threads: int | None = None,
@@ -916,6 +976,8 @@ class RNN(_BuiltIn):
             dropout,
             bidirectional,
             dtype=dtype,
+            precision=precision,
+            quantized=quantized,
             seed=seed,
             backend=backend,
             num_threads=num_threads,
@@ -973,6 +1035,11 @@ class LSTM(_BuiltIn):
         P, less than H: h is projected to so many columns by weight_hr. 0 means no projection.
     dtype
         float32 or float64, of the parameters and of everything that goes in and out.
+    precision
+        In which inference multiplies: "float32", "bfloat16" or "int8", as docs/precision.md says; it may be set at any
+        time. All but "float32", which stands for the dtype, are for inference.
+    quantized
+        Whether the parameters are int8 weights with their scales, as `fastrnn.quantize` makes them of another module's.
     seed
         Of the initial parameters and of dropout, anything `numpy.random.default_rng` takes; the parameters are drawn
         from torch.nn's distribution, U(-1/sqrt(H), 1/sqrt(H)).
@@ -1006,6 +1073,8 @@ class LSTM(_BuiltIn):
         proj_size: int = 0,
         *,
         dtype: Any = "float32",
+        precision: str = "float32",
+        quantized: bool = False,
         seed: Any = None,
         backend: str | None = None,
         num_threads: int | None = None,
@@ -1020,6 +1089,8 @@ class LSTM(_BuiltIn):
             bidirectional,
             proj_size,
             dtype=dtype,
+            precision=precision,
+            quantized=quantized,
             seed=seed,
             backend=backend,
             num_threads=num_threads,
@@ -1070,6 +1141,11 @@ class GRU(_BuiltIn):
         Whether each layer has a second direction, from the last step to the first; y holds both side by side.
     dtype
         float32 or float64, of the parameters and of everything that goes in and out.
+    precision
+        In which inference multiplies: "float32", "bfloat16" or "int8", as docs/precision.md says; it may be set at any
+        time. All but "float32", which stands for the dtype, are for inference.
+    quantized
+        Whether the parameters are int8 weights with their scales, as `fastrnn.quantize` makes them of another module's.
     seed
         Of the initial parameters and of dropout, anything `numpy.random.default_rng` takes; the parameters are drawn
         from torch.nn's distribution, U(-1/sqrt(H), 1/sqrt(H)).
@@ -1100,6 +1176,8 @@ class GRU(_BuiltIn):
         bidirectional: bool = False,
         *,
         dtype: Any = "float32",
+        precision: str = "float32",
+        quantized: bool = False,
         seed: Any = None,
         backend: str | None = None,
         num_threads: int | None = None,
@@ -1113,6 +1191,8 @@ class GRU(_BuiltIn):
             dropout,
             bidirectional,
             dtype=dtype,
+            precision=precision,
+            quantized=quantized,
             seed=seed,
             backend=backend,
             num_threads=num_threads,

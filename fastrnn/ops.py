@@ -15,6 +15,7 @@ from fastrnn.cells import Cell, State, Weights, WrittenCell
 from fastrnn.checks import Array, take_array, to_dtype
 from fastrnn.errors import BackendError
 from fastrnn.fits import check_call, check_gradients, check_weights, layout
+from fastrnn.narrow import NarrowWeight, narrow
 from fastrnn.threads import allowed_threads
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "begin_gradients",
     "choose",
     "choose_for_cell",
+    "choose_for_precision",
     "empty",
     "end_gradients",
     "forward",
@@ -287,6 +289,26 @@ def choose_for_cell(cell: Cell, backend: str | None, num_threads: int | None) ->
     return module, threads
 
 
+def choose_for_precision(precision: str, backend: str | None, num_threads: int | None) -> tuple[ModuleType, int]:
+    """As `choose`, for weights of fewer bits: NumPy where a backend that nobody asked for has none.
+
+    Raises
+    ------
+    BackendError
+        If the one that was asked for has none.
+    """
+    module, threads = choose(backend, num_threads)
+    if precision not in getattr(module, "PRECISIONS", ()):
+        wanted = backend or asked_for()
+        if wanted:
+            raise BackendError(
+                f"the {wanted} backend has no precision {precision!r}; expected another for it: backend='cython', or "
+                "None to let fastrnn choose"
+            )
+        module = load("numpy")
+    return module, threads
+
+
 @dataclass(slots=True)
 class Tape:
     """The tape of one layer in one direction, with the backend that can read it. Backward overwrites it in place."""
@@ -409,9 +431,14 @@ class LayerWeights:
     What was packed is kept as long as the stamp it was packed under is the same; see `Parametrized._stamp`.
     """
 
-    def __init__(self, parameters: Mapping[str, Array], names: Mapping[str, str]) -> None:
-        """Take the names of parameters by the fields of Weights that there are."""
+    def __init__(self, parameters: Mapping[str, Array], names: Mapping[str, str], precision: str = "float32") -> None:
+        """Take the names of parameters by the fields of Weights that there are; of int8 ones the scales' besides.
+
+        `precision` is that of inference.
+        """
         self.names = [names.get(field, "") for field in Weights._fields]
+        self.precision = precision
+        self._scales = [names[field] for field in ("scale_ih", "scale_hh") if field in names]
         self._parameters = parameters  # not the arrays: a reference to one would count as held
         # backend, stamp, packed weights, their I, H and P
         self._kept: tuple[ModuleType | None, int | None, Any, tuple[int, int, int]] = (None, None, None, (0, 0, 0))
@@ -421,18 +448,33 @@ class LayerWeights:
         parameters = self._parameters
         return Weights(*[parameters[name] if name else None for name in self.names])  # type: ignore[arg-type]
 
+    def ready(self, cell: Cell) -> tuple[Weights, tuple[int, int, int]]:
+        """The weights as inference takes them, views or narrowed, and their I, H and P; ValueError if they misfit."""
+        weights = Weights._make(_views(self.arrays()))  # as in `_fitting`
+        if self._scales:
+            scales = _views([self._parameters[name] for name in self._scales])
+            integers: list[Any] = [weights.ih, weights.hh]
+            narrowed: Any = [NarrowWeight(*its) for its in zip(integers, scales, strict=True)]
+            weights = weights._replace(ih=narrowed[0], hh=narrowed[1])
+        sizes = check_weights(cell, weights)
+        if self.precision != "float32" and not self._scales:
+            weights = narrow(weights, self.precision)
+        return weights, sizes
+
     def named(self, gradients: Sequence[Array | None]) -> dict[str, Array]:
         """The gradients, in the order of the fields of Weights, by their parameters' names."""
         return {name: gradient for name, gradient in zip(self.names, gradients, strict=True) if gradient is not None}
 
-    def packed(self, backend: ModuleType, cell: Cell, stamp: int, num_threads: int) -> tuple[Any, tuple[int, int, int]]:
+    def packed(
+        self, backend: ModuleType, cell: Cell, stamp: int | None, num_threads: int
+    ) -> tuple[Any, tuple[int, int, int]]:
         """The weights as a backend that has `pack` packed them, packed anew if need be, and their I, H and P."""
         by, under, packed, sizes = self._kept  # read, and below written, at once: other threads do so too
         if by is not backend or under != stamp:
-            weights = Weights._make(_views(self.arrays()))  # as in `_fitting`
-            sizes = check_weights(cell, weights)
+            weights, sizes = self.ready(cell)
             packed = backend.pack(cell, prepared(backend, cell, weights), num_threads=num_threads)
-            self._kept = backend, stamp, packed, sizes
+            if stamp is not None:
+                self._kept = backend, stamp, packed, sizes
         return packed, sizes
 
     def infer(
@@ -471,8 +513,11 @@ def infer(
     """
     if type(weights) is not LayerWeights:
         return weights.infer(backend, cell, x, state, stamp, num_threads, batch_sizes, reverse, y, extra)
-    if stamp is None or not hasattr(backend, "pack"):
+    packs = hasattr(backend, "pack")
+    if (stamp is None or not packs) and weights.precision == "float32":
         return run(backend, cell, x, state, weights.arrays(), num_threads, batch_sizes, reverse, y, extra)
+    if not packs:
+        return run(backend, cell, x, state, weights.ready(cell)[0], num_threads, batch_sizes, reverse, y, extra)
     packed, sizes = weights.packed(backend, cell, stamp, num_threads)
     if not hasattr(backend, "LOOKS_ITSELF"):
         x, state = x.view(), tuple([s.view() for s in state])  # as in `_fitting`
@@ -544,8 +589,9 @@ def _fitting(
     return x, state, weights
 
 
-def _views(arrays: Sequence[Array | None]) -> list[Any]:
-    return [None if array is None else array.view() for array in arrays]
+def _views(arrays: Sequence[Any]) -> list[Any]:
+    """Views of arrays; a weight of fewer bits is not changed by anybody else."""
+    return [None if array is None else array if isinstance(array, NarrowWeight) else array.view() for array in arrays]
 
 
 def forward(

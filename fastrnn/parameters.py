@@ -36,6 +36,11 @@ def fill(parameters: Mapping[str, Array], state_dict: Mapping[str, Any], of: str
             raise ValueError(f"{of}[{name!r}] has shape {value.shape}; expected {expected}")
         if value.dtype.kind not in "fiu":
             raise TypeError(f"{of}[{name!r}] has dtype {value.dtype}; expected real numbers")
+        if parameters[name].dtype == np.int8 and value.dtype != np.int8:
+            raise TypeError(
+                f"{of}[{name!r}] has dtype {value.dtype}; expected int8: load it into a module of float32 and "
+                "fastrnn.quantize that"
+            )
     for name in values:
         if not parameters[name].flags.writeable:
             remedy = "a module that is not frozen, as copy.deepcopy(module) is"
@@ -182,19 +187,21 @@ Module = TypeVar("Module", bound="Parametrized")
 
 
 class Parametrized:
-    """Something with named parameters, all of one dtype.
+    """Something with named parameters, all of one dtype but for int8 weights.
 
     Subclasses call `_declare` once, with every parameter's shape in the order in which the values are drawn.
     """
 
     dtype: np.dtype[Any]
 
-    def _declare(self, shapes: Mapping[str, tuple[int, ...]], draw: Draw, seed: Any) -> np.random.Generator:
-        """Draw every parameter, in the order of `shapes`, and return the generator."""
+    def _declare(
+        self, shapes: Mapping[str, tuple[int, ...]], draw: Draw, seed: Any, integers: Collection[str] = ()
+    ) -> np.random.Generator:
+        """Draw every parameter, in the order of `shapes`, and return the generator; those in `integers` are int8."""
         rng = make_generator(seed)
         self._parameters = _Store()
         for name, shape in shapes.items():
-            self._parameters[name] = draw(rng, shape).astype(self.dtype)
+            self._parameters[name] = draw(rng, shape).astype(np.int8 if name in integers else self.dtype)
         return rng
 
     @property

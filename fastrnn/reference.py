@@ -28,6 +28,9 @@ def describe() -> str:
     return "the reference, plain NumPy"
 
 
+PRECISIONS = ("bfloat16", "int8")  # of weights, besides their dtypes, that `forward` takes without a tape
+
+
 Gates = tuple[Array, ...]  # what a step's backward needs besides the states, (N, H) each
 
 
@@ -314,7 +317,7 @@ def forward(
     state
         The initial states, h (N, P) and c (N, H), in the order of `cell.states`.
     weights
-        The layer's parameters.
+        The layer's parameters; without a tape weight_ih and weight_hh may be of fewer bits, as `fastrnn.narrow` says.
     tape
         Whether to keep what `backward` needs.
     num_threads

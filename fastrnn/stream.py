@@ -107,7 +107,9 @@ class Stream:
 
     def _arrays(self) -> list[Weights]:
         """Each layer's weights."""
-        arrays = [layer.arrays() for layer in self._layers]
+        arrays = [
+            layer.arrays() if layer.precision == "float32" else layer.ready(self._cell)[0] for layer in self._layers
+        ]
         return [its.alone(self._cell) if isinstance(its, ops.Several) else its for its in arrays]
 
     def _step_with(self, names: tuple[str, ...], x: Any, out: Any = None, *, extra: Any = None) -> Array:

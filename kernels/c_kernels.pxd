@@ -65,6 +65,9 @@ cdef extern from "kernels.h" nogil:
         FASTRNN_ADDED_FNMA
         FASTRNN_F32
         FASTRNN_F64
+        FASTRNN_BF16
+        FASTRNN_I8
+        FASTRNN_LEFT_ROWS
         FASTRNN_ROWS_IN_TURNS
         FASTRNN_ROW_VECTORS
         FASTRNN_CHUNKS_TO_LOOK
@@ -119,6 +122,8 @@ cdef extern from "kernels.h" nogil:
         const fastrnn_program *program
         const void *weight_ih
         const void *weight_hh
+        const float *scale_ih
+        const float *scale_hh
         const void *unit
         const void *units
         const void *bias_ih
@@ -126,6 +131,7 @@ cdef extern from "kernels.h" nogil:
         const fastrnn_extra *extras
         void *panels
         void *bias
+        void *scales
         ptrdiff_t y_row, z_stride, z_row, panel_stride
         int keep, projected, pairs, turned
         void *dx
@@ -159,6 +165,7 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct fastrnn_sizes:
         ptrdiff_t panel, hidden_panels, input_panels, backward_panel
         ptrdiff_t split_forward, split_backward, forward_scratch, backward_scratch, gradient_blocks
+        ptrdiff_t scales, left_row
 
     ctypedef struct fastrnn_cell:
         ptrdiff_t block_units
@@ -206,6 +213,7 @@ cdef extern from "kernels.h" nogil:
 
     const char *const fastrnn_isa_names[]
     int fastrnn_isa_runs(int isa)
+    int fastrnn_isa_of(int isa, int precision)
     const fastrnn_kernels *fastrnn_kernel_table(int isa, int precision)
 
 cdef extern from "steps.h" nogil:

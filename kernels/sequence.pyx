@@ -9,6 +9,7 @@ import threading
 import weakref
 
 from fastrnn.cells.program import Kind, Op
+from fastrnn.narrow import NarrowWeight
 from fastrnn.threads import flops_worth_a_thread, usable_threads, why_no_flops
 
 cimport cython
@@ -42,6 +43,7 @@ from c_kernels cimport (
     FASTRNN_AT_TAKEN,
     FASTRNN_AT_UNIT,
     FASTRNN_CHUNKS_TO_LOOK, FASTRNN_ROWS_IN_TURNS, FASTRNN_ROW_VECTORS,
+    FASTRNN_BF16,
     FASTRNN_CONSTANTS,
     FASTRNN_EXTRAS,
     FASTRNN_F32,
@@ -53,6 +55,8 @@ from c_kernels cimport (
     FASTRNN_GRADIENT_ROWS,
     FASTRNN_GROUP_UNITS,
     FASTRNN_GRU,
+    FASTRNN_I8,
+    FASTRNN_LEFT_ROWS,
     FASTRNN_LSTM,
     FASTRNN_MUL_FMA,
     FASTRNN_MUL_FNMA,
@@ -77,6 +81,7 @@ from c_kernels cimport (
     fastrnn_instruction,
     fastrnn_is_scan,
     fastrnn_isa_names,
+    fastrnn_isa_of,
     fastrnn_isa_runs,
     fastrnn_kernel_table,
     fastrnn_kernels,
@@ -108,6 +113,7 @@ from fastrnn.fits import check_call, check_product, check_weights
 LEAVES_DX = True  # whether backward may do without the gradient of x
 TAKES_PREPARED = True  # in place of a cell's own parameters what its programs see
 TAKES_KEPT = True  # whether forward puts its tape into arrays that it is given
+PRECISIONS = ("bfloat16", "int8")  # of weights, besides their dtypes, that forward and steppers take without a tape
 RUNS_GROUPS = True  # whether forward and pack take several layers of one shape
 LOOKS_ITSELF = True  # whether arrays fit one another, sooner than fastrnn.ops would
 
@@ -189,7 +195,8 @@ def describe():
         for isa, name in enumerate(ISAS)
     ]
     lowered = f"; FASTRNN_ISA={WANTED}" if WANTED else ""
-    return f"C kernels, instruction sets {', '.join(states)}{lowered}"
+    narrow = f"bfloat16 weights on {ISAS[fastrnn_isa_of(ISA, FASTRNN_BF16)]}, int8 on {ISAS[fastrnn_isa_of(ISA, FASTRNN_I8)]}"
+    return f"C kernels, instruction sets {', '.join(states)}{lowered}; {narrow}"
 
 
 # ---- signals
@@ -612,6 +619,7 @@ cdef struct Group
 
 cdef struct Job:
     fastrnn_layer layer
+    int precision       # of the weights: FASTRNN_F32, ...
     const fastrnn_cell *cell
     const fastrnn_kernels *kernels
     fastrnn_product projection  # y := u weight_hr^T in forward, du := dh weight_hr in backward; rows of one step
@@ -756,6 +764,10 @@ def _override(**values):
     return before
 
 
+cdef inline int precision_of(int typenum) noexcept:
+    return FASTRNN_F32 if typenum == cnp.NPY_FLOAT32 else FASTRNN_F64
+
+
 def _tuned(text):
     """Replace numbers as FASTRNN_TUNE says, NAME=NUMBER,..., and return what is wrong with it, or None."""
     pairs = [pair.strip().partition("=") for pair in text.split(",") if pair.strip()]
@@ -769,7 +781,7 @@ cdef object WHY_NOT_TUNED = _tuned(os.environ.get("FASTRNN_TUNE", ""))
 
 
 cdef inline const fastrnn_kernels *kernels_of(int typenum) noexcept:
-    return fastrnn_kernel_table(ISA, FASTRNN_F32 if typenum == cnp.NPY_FLOAT32 else FASTRNN_F64)
+    return fastrnn_kernel_table(ISA, precision_of(typenum))
 
 
 cdef void choose_splits(Job *job, bint tape) noexcept:
@@ -780,7 +792,7 @@ cdef void choose_splits(Job *job, bint tape) noexcept:
     """
     cdef fastrnn_layer *l = &job.layer
     cdef ptrdiff_t weight = job.itemsize * job.x_gates * l.hidden
-    if not SPLITS or job.typenum != cnp.NPY_FLOAT32:
+    if not SPLITS or job.precision != FASTRNN_F32:
         return
     l.split_x = SPLITS_ALL or (tape and l.inputs >= SPLIT_INPUTS and (
         weight * l.inputs >= (SPLIT_BYTES_OF_SCAN if is_scan(l) else SPLIT_BYTES)))
@@ -802,7 +814,7 @@ cdef inline int itemsize_of(int typenum) noexcept:
 cdef int choose_cell(Job *job, object cell, ptrdiff_t hidden) except -1:
     """Fill in what follows from the cell, the dtype and the number of hidden units."""
     cdef Compiled compiled
-    job.itemsize, job.kernels = itemsize_of(job.typenum), kernels_of(job.typenum)
+    job.itemsize, job.kernels = itemsize_of(job.typenum), fastrnn_kernel_table(ISA, job.precision)
     job.gates = job.x_gates = job.h_gates = len(cell.gates)
     job.others, job.strands = len(cell.states) - 1, 1
     if cell.program is None:
@@ -831,13 +843,19 @@ cdef inline ptrdiff_t c_width(const Job *job) noexcept:
 
 cdef int describe_layer(Job *job, object cell, weights, bint tape) except -1:
     """Fill in what a job knows before it has input: the layer's weights and the sizes that follow from them."""
-    refuse_misfits(cell, weights)
     cdef fastrnn_layer *l = &job.layer
-    cdef cnp.ndarray weight_ih = weights[0]
+    cdef cnp.ndarray weight_ih
     memset(job, 0, sizeof(Job))
+    if type(weights[0]) is NarrowWeight:
+        weights = take_narrow(job, cell, weights, tape)
+        weight_ih = weights[0]
+    else:
+        refuse_misfits(cell, weights)
+        weight_ih = weights[0]
+        job.typenum = cnp.PyArray_TYPE(weight_ih)
+        job.precision = precision_of(job.typenum)
     l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh, l.unit = (
         pointer(weight_ih), pointer(weights[1]), pointer(weights[2]), pointer(weights[3]), pointer(weights[5]))
-    job.typenum = cnp.PyArray_TYPE(weight_ih)
     l.inputs = weight_ih.shape[1]
     l.hidden = weight_ih.shape[0] // len(cell.gates if cell.program is None else cell.program.x_gates)
     choose_cell(job, cell, l.hidden)
@@ -855,6 +873,47 @@ cdef int describe_layer(Job *job, object cell, weights, bint tape) except -1:
         job.projection.b = pointer(weights[4])
         describe_projection(job, l.hidden, l.outputs, 1, l.hidden)
     return 0
+
+
+cdef tuple take_narrow(Job *job, cell, weights, bint tape):
+    """Fill in what is a layer's own whose weights have fewer bits; its weights, with the bits of those in their place."""
+    cdef ptrdiff_t gates = len(cell.gates), I, P, H
+    cdef int bits
+    if type(weights[1]) is not NarrowWeight:
+        raise ValueError("only one of weight_ih and weight_hh has fewer bits")
+    ih, hh, bias_ih, bias_hh, hr, unit = weights
+    job.typenum, job.precision = cnp.NPY_FLOAT32, FASTRNN_BF16 if ih.scale is None else FASTRNN_I8
+    bits = cnp.NPY_UINT16 if ih.scale is None else cnp.NPY_INT8
+    H, I, P = len(ih) // gates, ih.shape[1], hh.shape[1]
+    if tape or cell.program is not None or not (
+            is_array(ih.values, bits, 2, gates * H, I) and is_array(hh.values, bits, 2, gates * H, P)
+            and I > 0 and P > 0 and H > 0
+            and (bits == cnp.NPY_UINT16 or are_of_rows(job.typenum, gates * H, ih.scale, hh.scale))
+            and (bias_ih is None and bias_hh is None or are_of_rows(job.typenum, gates * H, bias_ih, bias_hh))
+            and (P == H if hr is None else is_array(hr, job.typenum, 2, P, H))):
+        raise ValueError("the weights do not fit one another, or are not for a tape or a written cell")
+    job.layer.scale_ih, job.layer.scale_hh = <const float *> pointer(ih.scale), <const float *> pointer(hh.scale)
+    return ih.values, hh.values, bias_ih, bias_hh, hr, unit
+
+
+cdef bint are_of_rows(int typenum, ptrdiff_t rows, of_ih, of_hh) noexcept:
+    """Whether both are arrays of a number for each row of a weight."""
+    return is_array(of_ih, typenum, 1, rows) and is_array(of_hh, typenum, 1, rows)
+
+
+cdef void size_scratch(Job *job) noexcept:
+    """Note how much scratch memory a thread of forward needs where left factors have fewer bits; the batch is known."""
+    if job.sizes.left_row:
+        job.sizes.forward_scratch = job.sizes.left_row * max(job.layer.batch, <ptrdiff_t> FASTRNN_LEFT_ROWS)
+
+
+cdef Buffer scratch_of_forward(Job *job, int threads):
+    """This memory, or that of split products, which the layer points to; None if there is nothing for it."""
+    if not (job.sizes.left_row or job.layer.split_x):
+        return None
+    cdef Buffer scratch = Buffer(job.itemsize * job.sizes.forward_scratch * threads)
+    job.layer.scratch = scratch.data
+    return scratch
 
 
 cdef void describe_projection(Job *job, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t b_k, ptrdiff_t b_column) noexcept:
@@ -905,6 +964,7 @@ cdef Buffer describe_input(Job *job, cell, cnp.ndarray x, tuple state, batch_siz
         check_call(cell, x, state, sizes, cnp.PyArray_DescrFromType(job.typenum), batch_sizes)
         raise ValueError("x, the state and the weights do not fit one another")
     point_to_input(l, job.typenum, x, h_0)
+    size_scratch(job)
     return offsets
 
 
@@ -1255,7 +1315,7 @@ cdef class Packed:
 
     cdef Job job
     cdef object unit  # a copy: the layer reads the cell's own parameters as they are
-    cdef Buffer panels, bias, split, projection, units
+    cdef Buffer panels, bias, scales, split, projection, units
     cdef Buffer group  # a Group, where it is one of several layers
 
 
@@ -1279,6 +1339,8 @@ cdef Packed room_for_panels(Job *job, bint of_member=False):
     cdef fastrnn_layer *l = &job.layer
     packed.panels = room_for(job, &l.panels, job.itemsize * job.blocks * l.panel_stride, of_member)
     packed.bias = room_for(job, &l.bias, job.itemsize * job.blocks * 4 * job.lanes, of_member)
+    if job.sizes.scales:
+        packed.scales = room_for(job, &l.scales, job.itemsize * job.blocks * job.sizes.scales, of_member)
     if l.split_x and l.tokens == NULL:
         packed.split = room_for(job, &l.split_panels, job.itemsize * job.blocks * job.sizes.split_forward, of_member)
     packed.projection = panels_of_projection(job, of_member)
@@ -1316,6 +1378,7 @@ def pack(cell, weights, *, num_threads=1, ptrdiff_t members=0):
         if job.pool > 1:
             fastrnn_pool_release()
     job.layer.weight_ih = job.layer.weight_hh = job.layer.bias_ih = job.layer.bias_hh = NULL  # they may go away
+    job.layer.scale_ih = job.layer.scale_hh = NULL
     packed.unit = None if weights[5] is None else all_weights[5].copy()
     job.layer.unit = pointer(packed.unit)
     if members:
@@ -1376,7 +1439,7 @@ cdef void plan_forward(Job *job, bint tape, bint packed) noexcept:
     cdef fastrnn_layer *l = &job.layer
     cdef ptrdiff_t of_a_step = l.batch * job.blocks * 4 * job.lanes * job.itemsize  # bytes of Z
     cdef ptrdiff_t large = job.itemsize * job.blocks * l.panel_stride > LARGE_BYTES
-    job.packs_as_it_goes = not packed and not l.split_x and (
+    job.packs_as_it_goes = not packed and not l.split_x and not job.sizes.left_row and (
         l.steps <= (STEPS_NOT_WORTH_PACKING_LARGE if large else STEPS_NOT_WORTH_PACKING))
     if job.packs_as_it_goes:
         job.by_hidden = True  # so that each block is packed by one thread only
@@ -1705,7 +1768,7 @@ def forward(
         elif packed is None and l.u != NULL:
             projection = panels_of_projection(&job)
             add(&plan, pack_projection_task)
-        if l.split_x and l.projected:
+        if job.sizes.left_row or l.split_x and l.projected:
             scratch = room_for(&job, &l.scratch, job.itemsize * job.sizes.forward_scratch * job.threads)
         add(&plan, forward_task, job.by_hidden or l.projected)
         run_plan(&plan, &job)
@@ -1862,8 +1925,7 @@ cdef class Stepper:
                 l.m = self.take(l.hidden * job.itemsize)
             if takes_other(l):
                 l.taken = self.take(l.hidden * job.itemsize)
-            if l.split_x:
-                l.scratch = self.take(self.threads * job.sizes.forward_scratch * job.itemsize)
+            self.memory.append(scratch_of_forward(job, self.threads))
             if l.split_x or has_middle(l) or has_phases(l):
                 l.x = l.h_0  # anything but NULL: a step of tokens needs no more
                 plan_forward(job, False, True)
@@ -1904,6 +1966,7 @@ cdef class Stepper:
             job[0] = packed.job
             job.layer.steps, job.layer.batch, job.layer.rows = 1, self.batch, self.batch
             job.layer.y_row = job.layer.outputs
+            size_scratch(job)
             take_pool(job, 1)
             self.brief &= job.brief
             if self.states:
@@ -2646,8 +2709,11 @@ def explain(cell, weights, ptrdiff_t steps, ptrdiff_t batch, *, bint tokens, bin
     split_over(&job, usable_threads(num_threads) if worth_threads(&job) else 1)
     plan_forward(&job, tape, packed and not tape)
     choose_weight_split(&job, l.rows)
-    rows = kernels_of(job.typenum).tile_rows
-    chains = f"{ISAS[ISA - SPLITS]} multiply-adds, tiles of {rows} rows by 4 vectors of {job.lanes}"
+    rows = job.kernels.tile_rows
+    level, kind = ISAS[fastrnn_isa_of(ISA - SPLITS, job.precision)], "multiply-adds"
+    if job.sizes.left_row:
+        kind = "products of int8, summed in int32" if l.scale_ih != NULL else "products of bfloat16, summed in float32"
+    chains = f"{level} {kind}, tiles of {rows} rows by 4 vectors of {job.lanes}"
     products = (chains, "split floats on the matrix unit (amx), tiles of 16 by 16")
     chosen = {
         "threads": f"{job.threads}, sharing the {'hidden units' if job.by_hidden else 'batch'}" if job.threads > 1 else "1",

@@ -5,18 +5,28 @@
 prints the largest error of every output and gradient over the shapes of the benchmarks' grid, in some minutes. The
 problems are those of the tests: weights of O(1), nonzero states, gradients into every output. tests/test_accuracy.py
 does the same with the smaller shapes.
+
+    python tests/accuracy.py narrow
+
+prints the errors of y in inference with weights of fewer bits, and those of others that have such, on the problems of
+the benchmarks: the table of docs/precision.md.
 """
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from math import exp, fsum, log
 
 import numpy as np
 from problems import PARAMETERS, Problem, run, solved
 from tolerances import Outcome
 
-from fastrnn.bench.cases import GRID
+from fastrnn.bench import problems as bench_problems
+from fastrnn.bench.cases import GRID, Case
+from fastrnn.bench.peers import PEERS, UnsupportedError
 
 CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN"}  # and torch.nn's names
 Errors = dict[str, tuple[float, float]]  # per output and gradient: max |got - want| of the kernels, of PyTorch
@@ -61,7 +71,39 @@ def geometric_mean(values: Sequence[float]) -> float:
     return exp(fsum(log(value) for value in values) / len(values))
 
 
-if __name__ == "__main__":
+def narrow_errors(case: Case) -> dict[str, tuple[float, float]]:
+    """The largest error of y and its root mean square, by precision and who computes."""
+    problem, found = bench_problems.make(case), {}
+    want = bench_problems.solve(problem, "inference")["y"]
+    for precision in ("float32", "bfloat16", "int8"):
+        its = replace(problem, case=replace(case, precision=precision))
+        for name in ("cython", "torch", "onnxruntime"):
+            with contextlib.suppress(UnsupportedError):
+                prepared = PEERS[name].prepare(its, "inference", 1)
+                with prepared.context():
+                    errors = np.abs(prepared.outcome(prepared.call())["y"] - want)
+                found[f"{precision} {name}"] = float(errors.max()), float((errors**2).mean() ** 0.5)
+    return found
+
+
+def print_narrow() -> None:
+    for cell in ("lstm", "gru", "rnn"):
+        every: dict[str, list[tuple[float, float]]] = {}
+        for shape in GRID[:-1]:
+            for name, errors in narrow_errors(Case(cell, *shape)).items():
+                every.setdefault(name, []).append(errors)
+        for name, errors in every.items():
+            tops, means = zip(*errors, strict=True)
+            print(
+                f"{cell} {name}: largest {geometric_mean(tops):.2g} ({max(tops):.2g}), root mean square "
+                f"{geometric_mean(means):.2g} ({max(means):.2g})",
+                flush=True,
+            )
+
+
+if __name__ == "__main__" and sys.argv[1:] == ["narrow"]:
+    print_narrow()
+elif __name__ == "__main__":
     for cell in CELLS:
         print(f"{cell}: 1e-7 * largest error of cython / numba / PyTorch")
         every: dict[str, list[float]] = {"cython": [], "numba": []}

@@ -33,6 +33,8 @@ QUIET = 300  # seconds, which `Watch` counts, after which a test hangs; the slow
 # in its order until one fails.
 SUITES = {
     "kernels": "test_kernels.py -k 'cython and not again'",
+    "narrow": "test_narrow.py -k 'not again'",
+    "precision": "test_precision.py -k 'not numba'",
     "checked": "test_kernels.py -k 'cython and checked_memory'",
     "switches": "test_switches.py -k 'not numba'",
     "activations": "test_activations.py -k 'not numba'",
@@ -115,7 +117,8 @@ class Copy:
             raise RuntimeError(f"the tests would run {origin} instead of the copy in {folder}, and notice no fault")
         used = self.python("-c", "import fastrnn.kernels.sequence as s; print(s.describe())").stdout
         isa = re.search(r"(\w+): used", used)[1]
-        self.isas = [isa, "avx512"] if isa == "amx" else [isa]  # what runs here of float and of double
+        on_top = ("avx512", "avx512_vnni", "avx512_bf16", "amx")  # each with a part of the kernels
+        self.isas = list(on_top[: on_top.index(isa) + 1]) if isa in on_top else [isa]
         self.clean = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in self.files()}
 
     def files(self) -> list[Path]:

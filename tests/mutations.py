@@ -23,18 +23,57 @@ class Mutant(NamedTuple):
 
 
 GROUPS: dict[tuple[str, str], list[Mutant]] = {
-    ("kernels/c/gemm.inc.h", "kernels"): [
+    ("kernels/c/tile.inc.h", "kernels"): [
         Mutant("segments_start_alike", "m->a + r * a_row + s * m->a_segment;", "m->a + r * a_row;"),
+        Mutant("tile_reads_first_rows", "height, acc + r, m, r, tile);", "height, acc + r, m, 0, tile);"),
+        Mutant(
+            "pair_reads_one_block_twice",
+            "DOT(left, LOAD(p + j * p_block + v * LANES), sum[j][v]);",
+            "DOT(left, LOAD(p + v * LANES), sum[j][v]);",
+        ),
+    ],
+    ("kernels/c/narrow.inc.h", "narrow"): [
+        Mutant("narrow_row_takes_no_absolute_values", "K - k) & INT32_MAX, above", "K - k), above"),
+        Mutant("narrow_row_begins_no_lower", "(shift_bits - I8_OFFSET);", "shift_bits;"),
+        Mutant("narrow_row_lets_infinity_pass", "if (top >= 0x7f800000 ||", "if (top > 0x7f800000 ||"),
+        Mutant("bfloat16_is_cut", "number + 0x7fff + (number >> 16 & 1);", "number;"),
+        Mutant("bfloat16_ties_go_up", "number + 0x7fff + (number >> 16 & 1);", "number + 0x8000;"),
+        Mutant("bfloat16_loses_nan", "((bits | 0x400000) & nan)", "(bits & nan)"),
+        Mutant("sums_begin_with_zero", "= -I8_OFFSET * sum;", "= 0;"),
+        Mutant("left_scale_is_forgotten", "convertvector(sum, vec) * vec_splat(left_scale)", "convertvector(sum, vec)"),
+        Mutant("column_of_another_token", "(24 - 8 * (int)(k % 4)) >> 24", "(24 - 8 * (int)((k + 1) % 4)) >> 24"),
+        Mutant("bfloat16_column_of_another_token", "(k % 2 ? 0 : 16)", "(k % 2 ? 16 : 0)"),
+    ],
+    ("kernels/c/layer_narrow.inc.h", "narrow"): [
+        Mutant("panel_of_h_is_that_of_x", "(of_h ? NARROWED(elements)", "(0 ? NARROWED(elements)"),
+        Mutant("pack_forgets_a_last_part", "(size_t)(columns - k) * sizeof(*from));", "0);"),
+        Mutant("pair_has_one_scale", "scales[count > 1 ? 2 * i : 0].scale[slot],", "scales[0].scale[slot],"),
+        Mutant("pair_begins_alike", "scales[count > 1 ? 2 * i : 0].start[slot];", "scales[0].start[slot];"),
+        Mutant("rows_share_a_scale", "left->scales[count > 1 ? r : r + i]", "left->scales[r]"),
+        Mutant(
+            "projection_reads_first_rows",
+            "(l, z, b, 0, 1, &x, r, rows, tile, NULL)",
+            "(l, z, b, 0, 1, &x, 0, rows, tile, NULL)",
+        ),
+        Mutant(
+            "x_of_other_rows",
+            "(const REAL *)l->x + (piece->row + n) * I, I, I, rows);",
+            "(const REAL *)l->x + piece->row * I, I, I, rows);",
+        ),
+    ],
+    ("fastrnn/narrow.py", "narrow"): [
+        Mutant("scales_of_128", "top / np.float32(127)", "top / np.float32(128)"),
+        Mutant("product_forgets_the_row", "astype(np.float32) * scales[:, None] * scale", "astype(np.float32) * scale"),
+    ],
+    ("fastrnn/quantized.py", "precision"): [
+        Mutant("calibration_takes_the_worst", "better = squares < least", "better = squares > -least"),
+        Mutant("calibration_of_a_layer_is_that_of_the_first", "below = np.concatenate(outputs, axis=-1)", "pass"),
+    ],
+    ("kernels/c/gemm.inc.h", "kernels"): [
         Mutant(
             "last_row_of_tiles_left_out",
             "return count * tile / NAME(tile_count)(count);",
             "return (count - 1) * tile / NAME(tile_count)(count);",
-        ),
-        Mutant("tile_reads_first_rows", "height, acc + r, m, r, tile);", "height, acc + r, m, 0, tile);"),
-        Mutant(
-            "pair_reads_one_block_twice",
-            "vec_fma(left, vec_load(p + j * p_block + v * LANES), sum[j][v]);",
-            "vec_fma(left, vec_load(p + v * LANES), sum[j][v]);",
         ),
         Mutant(
             "pack_left_one_column_short",
@@ -724,8 +763,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("packed_cache_ignores_the_stamp", "if by is not backend or under != stamp:", "if by is not backend:"),
         Mutant(
             "held_weights_are_packed",
-            'if stamp is None or not hasattr(backend, "pack"):',
-            'if not hasattr(backend, "pack"):',
+            'if (stamp is None or not packs) and weights.precision == "float32":',
+            'if not packs and weights.precision == "float32":',
         ),
         Mutant(
             "shapes_are_those_that_others_set",

@@ -58,6 +58,8 @@ def of_module(cls: Any) -> dict[str, Row]:
         special = {"proj_size": 2} if lstm else {"nonlinearity": "relu"} if cls is fastrnn.RNN else {}
         if cls is fastrnn.Recurrent:
             special = {"cell": reset_before_gru, "proj_size": 0, "heads": 2}
+        else:
+            special |= {"precision": "float32", "quantized": False}
         return {"input_size": I, "hidden_size": H, **STACK, **special, **RUN}
 
     def make() -> Any:
@@ -186,6 +188,10 @@ def top() -> dict[str, Row]:
         "fastrnn.get_num_threads": lambda: (fastrnn.get_num_threads, {}),
         "fastrnn.set_num_threads": lambda: (fastrnn.set_num_threads, {"num_threads": 1}),
         "fastrnn.use_backend": lambda: (fastrnn.use_backend, {"name": None}),
+        "fastrnn.quantize": lambda: (
+            fastrnn.quantize,
+            {"module": fastrnn.LSTM(I, H, seed=0), "calibration": real(T, N, I)},
+        ),
         "fastrnn.save": lambda: (fastrnn.save, {"model": layer(), "path": "model.safetensors"}),
         "fastrnn.load": lambda: (fastrnn.load, {"path": model_file(), "cells": [reset_before_gru]}),
         "fastrnn.cell": lambda: (

@@ -127,6 +127,33 @@ def test_peers_agree(cell, variant, require):
     assert agreed
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize("cell", BUILT_IN)
+def test_peers_of_fewer_bits_agree(cell, precision, require):
+    """They round as they do; nobody trains, and who has none of it says so."""
+    for options in ({}, {"T": 1}, {"num_layers": 2, "bidirectional": True}):
+        case = replace(SMALL, cell=cell, precision=precision, **options)
+        assert case.name.endswith(precision)
+        ready, absent = measure.prepare(make(case), "inference", 1, peers.PEERS)
+        assert not [why for why in absent.values() if why.startswith("wrong")], absent
+        for name in ("cython", "numpy", "float32", *(["stream"] if case.T == 1 else [])):
+            require(name in ready, f"{name}: {absent.get(name)}")
+        assert absent["numba"] == f"has no {precision} weights" or "numba is not installed" in absent["numba"]
+        if importlib.util.find_spec("torch") is not None:
+            assert ("torch" in ready) == ((cell, precision) != ("rnn", "int8"))
+        assert not measure.prepare(make(case), "training", 1, peers.PEERS)[0]
+
+
+def test_fewer_bits_are_fewer_bytes():
+    wide = Case("lstm", 10, 1, 8, 64)
+    bytes_of = [replace(wide, precision=precision).reread_bytes() for precision in ("float32", "bfloat16", "int8")]
+    assert bytes_of == [4 * 4 * 64 * 64, 2 * 4 * 64 * 64, 4 * 64 * 64]
+    problem = make(replace(wide, precision="int8"))
+    want = solve(problem, "inference")
+    assert difference(problem.case, want | {"y": want["y"] + 0.2}, want) is None
+    assert "y is off by" in difference(problem.case, want | {"y": want["y"] + 0.4}, want)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_wrong_numbers_are_found(kind):
     problem = make(SMALL)

@@ -545,7 +545,8 @@ def test_again_on_every_instruction_set_of_cython(backend: str, level: str, tmp_
 @pytest.mark.parametrize("backend", ["cython"], indirect=True)
 def test_unknown_instruction_set_is_refused(backend: str, tmp_path: Path) -> None:
     environ = {"FASTRNN_ISA": "sse9"}
-    text = r"cannot run here: FASTRNN_ISA is 'sse9'; expected one of (baseline, avx2, avx512, amx|neon)\n$"
+    levels = "baseline, avx2, avx512, avx512_vnni, avx512_bf16, amx|neon"
+    text = rf"cannot run here: FASTRNN_ISA is 'sse9'; expected one of ({levels})\n$"
     chosen = run_python("import fastrnn; fastrnn.use_backend('cython')", tmp_path, **environ)
     assert re.search(text, chosen.stderr)
     automatic = run_python("import fastrnn; print(fastrnn.info().used)", tmp_path, **environ)

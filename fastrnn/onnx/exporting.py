@@ -239,6 +239,10 @@ def _rnn_of(layer: Any) -> Any:
     rnn = layer.rnn if isinstance(layer, Last) else layer
     if not isinstance(rnn, (LSTM, GRU, RNN, Recurrent)):
         raise TypeError(f"model is {shown(rnn)}; expected {_LAYERS}")
+    if rnn.quantized:
+        raise TypeError(
+            f"model has a quantized {type(rnn).__name__}; expected float32 weights: export what it was made of"
+        )
     return rnn
 
 

@@ -29,4 +29,14 @@ static inline int fastrnn_cpu_runs(unsigned features) {
     return (saved & wanted) == wanted;
 }
 
+/* What there may be besides AVX-512, whose registers it uses. */
+static inline int fastrnn_cpu_has_vnni(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & 1u << 11);
+}
+static inline int fastrnn_cpu_has_bf16(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+}
+
 #endif

@@ -11,11 +11,13 @@ typedef const fastrnn_kernels *const table[FASTRNN_PRECISIONS];
 #include <unistd.h>
 #endif
 
-extern table fastrnn_table_baseline, fastrnn_table_avx2, fastrnn_table_avx512, fastrnn_table_amx;
+extern table fastrnn_table_baseline, fastrnn_table_avx2, fastrnn_table_avx512, fastrnn_table_avx512_vnni,
+    fastrnn_table_avx512_bf16, fastrnn_table_amx;
 
-const char *const fastrnn_isa_names[] = {"baseline", "avx2", "avx512", "amx", NULL};
+const char *const fastrnn_isa_names[] = {"baseline", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx", NULL};
 static table *const tables[] = {
-    &fastrnn_table_baseline, &fastrnn_table_avx2, &fastrnn_table_avx512, &fastrnn_table_amx};
+    &fastrnn_table_baseline,    &fastrnn_table_avx2,        &fastrnn_table_avx512,
+    &fastrnn_table_avx512_vnni, &fastrnn_table_avx512_bf16, &fastrnn_table_amx};
 
 /* The matrix unit's registers are large, so that Linux wants to be asked before a process uses them. */
 static int may_use_tiles(void) {
@@ -41,6 +43,10 @@ int fastrnn_isa_runs(int isa) {
     case 2:
         return fastrnn_cpu_runs(CPU_AVX512F | CPU_AVX512DQ | CPU_AVX512BW | CPU_AVX512VL);
     case 3:
+        return fastrnn_isa_runs(2) && fastrnn_cpu_has_vnni();
+    case 4:
+        return fastrnn_isa_runs(2) && fastrnn_cpu_has_bf16();
+    case 5:
         return fastrnn_isa_runs(2) && may_use_tiles();
     default:
         return 0;
@@ -55,8 +61,19 @@ static table *const tables[] = {&fastrnn_table_neon};
 int fastrnn_isa_runs(int isa) { return isa == 0; }
 #endif
 
-/* An instruction set that adds nothing to a precision has no table for it. */
+/* An instruction set that adds nothing to a precision has no table for it. Not all that are lower need run here: AMX may be
+ * emulated, and a CPU may have BF16 without VNNI. */
+int fastrnn_isa_of(int isa, int precision) {
+    static signed char runs[sizeof(tables) / sizeof(*tables)]; /* 1 or -1 once it is known: asking takes microseconds */
+    for (;; isa--) {
+        if (!(*tables[isa])[precision]) continue;
+        const signed char known = __atomic_load_n(&runs[isa], __ATOMIC_RELAXED);
+        const signed char its = known ? known : fastrnn_isa_runs(isa) ? 1 : -1;
+        __atomic_store_n(&runs[isa], its, __ATOMIC_RELAXED);
+        if (its > 0) return isa;
+    }
+}
+
 const fastrnn_kernels *fastrnn_kernel_table(int isa, int precision) {
-    while (!(*tables[isa])[precision]) isa--;
-    return (*tables[isa])[precision];
+    return (*tables[fastrnn_isa_of(isa, precision)])[precision];
 }

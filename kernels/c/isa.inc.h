@@ -11,6 +11,19 @@
 #define PASTE(a, b) PASTE2(a, b)
 #define INLINE static inline __attribute__((always_inline))
 
+/* Which weights of fewer bits there are kernels for. */
+#if defined(SPLIT)
+#define NARROW_I8 0
+#define NARROW_BF16 0
+#elif defined(NARROW_ONLY)
+#define NARROW_I8 (NARROW_ONLY == 8)
+#define NARROW_BF16 (NARROW_ONLY == 16)
+#else
+#define NARROW_I8 1
+#define NARROW_BF16 1
+#endif
+#define NARROWED(name) PASTE(name, NARROW)
+
 #define PRECISION f32
 #define REAL float
 #define REAL_INT int32_t
@@ -21,7 +34,7 @@
 #undef REAL_INT
 #undef REAL_BYTES
 
-#ifdef SPLIT /* only float can be split */
+#if defined(SPLIT) || defined(NARROW_ONLY) /* only float can be split or narrowed */
 #define DOUBLE NULL
 #else
 #define PRECISION f64
@@ -32,5 +45,21 @@
 #define DOUBLE &kernels_f64
 #endif
 
+#ifdef NARROW_ONLY
+#define FLOAT NULL
+#else
+#define FLOAT &kernels_f32
+#endif
+#if NARROW_BF16
+#define BFLOAT16 &kernels_bf16
+#else
+#define BFLOAT16 NULL
+#endif
+#if NARROW_I8
+#define INT8 &kernels_i8
+#else
+#define INT8 NULL
+#endif
+
 /* The one name this object exports. */
-const fastrnn_kernels *const PASTE(fastrnn_table, ISA)[FASTRNN_PRECISIONS] = {&kernels_f32, DOUBLE};
+const fastrnn_kernels *const PASTE(fastrnn_table, ISA)[FASTRNN_PRECISIONS] = {FLOAT, DOUBLE, BFLOAT16, INT8};

@@ -29,7 +29,9 @@ enum { FASTRNN_FEW_ROWS = 16, FASTRNN_GRADIENT_ROWS = 128 };
 enum { FASTRNN_ROWS_IN_TURNS = 4 };  /* layers of a group whose single rows are run in turns, at the most */
 enum { FASTRNN_ROW_VECTORS = 16 };   /* unit vectors of a layer that takes the steps of a single row at once, at the most */
 enum { FASTRNN_CHUNKS_TO_LOOK = 8 }; /* after so many of these rows the gradients of weights ask whether to stop */
-enum { FASTRNN_F32, FASTRNN_F64, FASTRNN_PRECISIONS };
+enum { FASTRNN_LEFT_ROWS = 48 };     /* of x that are projected at once where weights have fewer bits */
+/* The last two are of weights; all else is float then. They have what inference needs, and no programs. */
+enum { FASTRNN_F32, FASTRNN_F64, FASTRNN_BF16, FASTRNN_I8, FASTRNN_PRECISIONS };
 
 /* The operations of a cell's program, by the numbers of fastrnn.cells.program.Op, which says what each of them does. */
 enum {
@@ -145,8 +147,9 @@ typedef struct {
     const intptr_t *tokens;        /* IN    (R) */
     const void *h_0;               /* IN    (N, P) */
     const fastrnn_program *program; /* IN   or NULL */
-    const void *weight_ih;         /* IN    (G*H, I) */
+    const void *weight_ih;         /* IN    (G*H, I), perhaps of fewer bits: by the table that the functions are of */
     const void *weight_hh;         /* IN    (G*H, P) */
+    const float *scale_ih, *scale_hh; /* IN (G*H), of weights that are int8 */
     const void *unit;              /* IN    (M, H), of a program */
     const void *units;             /* IN    the same in phases, (M, H rounded up to L), aligned to 64 bytes */
     const void *bias_ih, *bias_hh; /* IN    (G*H), or both NULL */
@@ -154,6 +157,7 @@ typedef struct {
     void *panels;                  /* INOUT [block][I + P][panel slots][L], made by pack; NULL: step packs as it goes;
                                       with m [block][I + P + H][panel slots][L] */
     void *bias;                    /* INOUT [block][4][L], made by pack */
+    void *scales;                  /* INOUT of weights of fewer bits, made by pack: see narrow.inc.h, as of their panels */
     ptrdiff_t y_row;               /* from row to row of y */
     ptrdiff_t z_stride;            /* from block to block of Z */
     ptrdiff_t z_row;               /* the row at which Z starts */
@@ -217,6 +221,8 @@ typedef struct {
     ptrdiff_t split_backward;              /* of a panel of panels_ih there */
     ptrdiff_t forward_scratch, backward_scratch;
     ptrdiff_t gradient_blocks; /* whose weight gradients are summed together */
+    ptrdiff_t scales;          /* of a block, in scales */
+    ptrdiff_t left_row;        /* scratch for each row of a step, or FASTRNN_LEFT_ROWS if these are more */
 } fastrnn_sizes;
 
 typedef struct {
@@ -299,7 +305,9 @@ typedef struct {
 extern const char *const fastrnn_isa_names[];
 /* Whether this CPU and operating system run instruction set `isa`. */
 int fastrnn_isa_runs(int isa);
-/* The kernels of an instruction set. */
+/* The instruction set that has the kernels of a precision: `isa`, or the next lower one that has them and runs here. */
+int fastrnn_isa_of(int isa, int precision);
+/* These kernels. */
 const fastrnn_kernels *fastrnn_kernel_table(int isa, int precision);
 
 #endif

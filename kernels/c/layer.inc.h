@@ -1038,6 +1038,24 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
 #include "layer_row.inc.h"
 #endif
 
+#if !IS_PROGRAM && REAL_BYTES == 4 && NARROW_BF16
+#define NARROW bf16
+#include "layer_narrow.inc.h"
+#undef NARROW
+#endif
+#if !IS_PROGRAM && REAL_BYTES == 4 && NARROW_I8
+#define NARROW i8
+#include "layer_narrow.inc.h"
+#undef NARROW
+#endif
+/* Of weights of fewer bits: what inference needs */
+#define NARROW_ROW(cell, narrow)                                                                  \
+    {                                                                                             \
+        .block_units = NAME(cell##_units) * LANES, .measure = PASTE(cell##_measure, narrow),      \
+        .pack = PASTE(cell##_pack, narrow), .project = PASTE(cell##_project, narrow),             \
+        .step = PASTE(cell##_step, narrow),                                                       \
+    }
+
 #ifdef SPLIT
 #include "layer_split.inc.h"
 #define CELL_ROW SPLIT_CELL_ROW

@@ -26,6 +26,20 @@
 #ifdef SPLIT
 #include "split.inc.h"
 #endif
+#if REAL_BYTES == 4 && NARROW_BF16
+#define NARROW bf16
+#define NARROW_BITS 16
+#include "narrow.inc.h"
+#undef NARROW
+#undef NARROW_BITS
+#endif
+#if REAL_BYTES == 4 && NARROW_I8
+#define NARROW i8
+#define NARROW_BITS 8
+#include "narrow.inc.h"
+#undef NARROW
+#undef NARROW_BITS
+#endif
 
 #define CELL rnn_tanh
 #include "layer.inc.h"
@@ -43,22 +57,39 @@
 #include "layer.inc.h"
 #undef CELL
 
-static const fastrnn_kernels NAME(kernels) = {
-    .lanes = LANES,
-    .tile_rows = TILE_ROWS,
-    .cells = {
-        [FASTRNN_RNN_TANH] = CELL_ROW(rnn_tanh),
-        [FASTRNN_RNN_RELU] = CELL_ROW(rnn_relu),
-        [FASTRNN_LSTM] = CELL_ROW(lstm),
-        [FASTRNN_GRU] = CELL_ROW(gru),
-        [FASTRNN_PROGRAM] = CELL_ROW(program),
-    },
-    .pack_right = NAME(pack_right),
-    .multiply = NAME(multiply),
-    .apply = NAME(apply),
-    .softmax = NAME(softmax),
-};
+#define KERNELS(name, row, programs)              \
+    static const fastrnn_kernels name = {         \
+        .lanes = LANES,                           \
+        .tile_rows = TILE_ROWS,                   \
+        .cells = {                                \
+            [FASTRNN_RNN_TANH] = row(rnn_tanh),   \
+            [FASTRNN_RNN_RELU] = row(rnn_relu),   \
+            [FASTRNN_LSTM] = row(lstm),           \
+            [FASTRNN_GRU] = row(gru),             \
+            [FASTRNN_PROGRAM] = programs,         \
+        },                                        \
+        .pack_right = NAME(pack_right),           \
+        .multiply = NAME(multiply),               \
+        .apply = NAME(apply),                     \
+        .softmax = NAME(softmax),                 \
+    }
 
+#ifndef NARROW_ONLY
+KERNELS(NAME(kernels), CELL_ROW, CELL_ROW(program));
+#endif
+#if REAL_BYTES == 4 && NARROW_BF16
+#define NARROW_CELL_ROW(cell) NARROW_ROW(cell, bf16)
+KERNELS(kernels_bf16, NARROW_CELL_ROW, {0});
+#undef NARROW_CELL_ROW
+#endif
+#if REAL_BYTES == 4 && NARROW_I8
+#define NARROW_CELL_ROW(cell) NARROW_ROW(cell, i8)
+KERNELS(kernels_i8, NARROW_CELL_ROW, {0});
+#undef NARROW_CELL_ROW
+#endif
+
+#undef KERNELS
+#undef NARROW_ROW
 #undef CELL_ROW
 #undef ceil_div
 #undef least

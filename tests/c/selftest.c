@@ -230,13 +230,56 @@ static void test_product(const fastrnn_kernels *kernels, int precision, const ch
     check(right, "a product", isa);
 }
 
+/* Integers up to 127, which weights of fewer bits and rows of x hold exactly: so are their sums, which relu shows. */
+static void test_narrow(const fastrnn_kernels *kernels, int precision, const char *isa) {
+    const fastrnn_cell *its = &kernels->cells[FASTRNN_RNN_RELU];
+    const ptrdiff_t blocks = (H + its->block_units - 1) / its->block_units;
+    float *x = fastrnn_take(N * I * sizeof *x), *scales = fastrnn_take(H * sizeof *scales), *h_0 = fastrnn_take(N * H * sizeof *h_0);
+    int8_t *ih = fastrnn_take(H * I), *hh = fastrnn_take(H * H);
+    uint16_t *halves = fastrnn_take(H * I * sizeof *halves), *zeros = fastrnn_take(H * H * sizeof *zeros);
+    memset(h_0, 0, N * H * sizeof *h_0);
+    memset(hh, 0, H * H);
+    memset(zeros, 0, H * H * sizeof *zeros);
+    for (int i = 0; i < N * I; i++) x[i] = i % I ? (float)(int)(127 * random_number()) : 127;
+    for (int i = 0; i < H * I; i++) {
+        ih[i] = i % I ? (int8_t)(127 * random_number()) : -127;
+        const float value = ih[i];
+        uint32_t bits;
+        memcpy(&bits, &value, sizeof bits);
+        halves[i] = (uint16_t)(bits >> 16);
+    }
+    for (int u = 0; u < H; u++) scales[u] = 1;
+    fastrnn_layer l = {.steps = 1, .batch = N, .inputs = I, .hidden = H, .outputs = H, .rows = N, .y_row = H, .pairs = 1,
+                       .x = x, .h_0 = h_0, .scale_ih = scales, .scale_hh = scales};
+    l.weight_ih = precision == FASTRNN_I8 ? (const void *)ih : halves;
+    l.weight_hh = precision == FASTRNN_I8 ? (const void *)hh : zeros;
+    fastrnn_sizes sizes;
+    its->measure(&l, &sizes);
+    l.panel_stride = sizes.panel;
+    l.panels = fastrnn_take(sizeof(float) * (size_t)(blocks * sizes.panel));
+    l.bias = fastrnn_take(sizeof(float) * (size_t)(blocks * 4 * kernels->lanes));
+    l.scales = fastrnn_take(sizeof(float) * (size_t)(blocks * sizes.scales));
+    l.scratch = fastrnn_take(sizeof(float) * (size_t)(N * sizes.left_row));
+    float *y = l.y = fastrnn_take(N * H * sizeof *y);
+    its->pack(&l, 0, blocks);
+    its->step(&l, 0, 0, blocks, 0, N);
+    int right = 1;
+    for (int n = 0; n < N; n++)
+        for (int u = 0; u < H; u++) {
+            float sum = 0;
+            for (int i = 0; i < I; i++) sum += x[n * I + i] * ih[u * I + i];
+            right &= y[n * H + u] == fmaxf(sum, 0);
+        }
+    check(right, precision == FASTRNN_I8 ? "int8 weights" : "bfloat16 weights", isa);
+}
+
 int main(void) {
     test_threads();
     test_memory();
     int tested = 0;
     for (int isa = 0; fastrnn_isa_names[isa]; isa++) {
         if (!fastrnn_isa_runs(isa)) continue;
-        for (int precision = 0; precision < FASTRNN_PRECISIONS; precision++) {
+        for (int precision = FASTRNN_F32; precision <= FASTRNN_F64; precision++) {
             const fastrnn_kernels *kernels = fastrnn_kernel_table(isa, precision);
             for (int cell = 0; cell < FASTRNN_CELLS; cell++) test_layer(kernels, precision, cell, fastrnn_isa_names[isa]);
             test_product(kernels, precision, fastrnn_isa_names[isa]);
@@ -244,6 +287,9 @@ int main(void) {
         printf("%s tested\n", fastrnn_isa_names[isa]);
         tested++;
     }
+    for (int isa = 0; fastrnn_isa_names[isa]; isa++)
+        for (int precision = FASTRNN_BF16; fastrnn_isa_runs(isa) && precision <= FASTRNN_I8; precision++)
+            test_narrow(fastrnn_kernel_table(isa, precision), precision, fastrnn_isa_names[isa]);
     printf("%d instruction sets, %d failures\n", tested, failures);
     return failures || !tested;
 }
