@@ -193,7 +193,7 @@ class Ensemble(Parametrized):
 
     @property
     def module(self) -> Any:
-        """A copy of the first member: what each of them is like."""
+        """A copy of the first member, which is what each of them is like."""
         return self[0]
 
     @property
