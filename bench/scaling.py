@@ -67,6 +67,7 @@ def call_of(shape: tuple[int, int, int, int], kind: str) -> Callable[[], Sequenc
     def train() -> Sequence[Array]:
         y, _, tape = lstm.forward(x)
         dx, _, grads = lstm.backward(tape, dy)
+        assert dx is not None
         return (y, dx, *grads.values())
 
     return infer if kind == "inference" else train

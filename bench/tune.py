@@ -26,6 +26,7 @@ from rich.table import Table
 import fastrnn
 from fastrnn import backends
 from fastrnn.cells import LIBRARY
+from fastrnn.errors import BackendError
 from fastrnn.threads import available_cpus
 
 __all__ = ["RULES", "Found", "Rule", "main", "measure", "show"]
@@ -185,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"there is no choice {unknown[0]!r}; expected some of {', '.join(map(repr, names))}")
     try:
         backends.load("cython")
-    except fastrnn.BackendError as error:
+    except BackendError as error:
         parser.error(str(error))
     rules = [rule for rule in RULES if not given.names or rule.name in given.names]
     rows = [measure(r, shape, given.seconds) for r in rules if r.threads <= available_cpus() for shape in r.shapes]

@@ -116,23 +116,22 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant("series_has_a_wrong_digit", "0.333332516f, -0.0221340937f}", "0.333332516f, -0.0231340937f}"),
         Mutant("tanh_saturates_early", "vec_min(vec_splat(32 * LN2),", "vec_min(vec_splat(8 * LN2),"),
+    ],
+    ("kernels/c/softmax.inc.h", "dense"): [
         Mutant(
             "softmax_skips_the_first_vector",
             "c = 0; c < body; c += LANES) highest",
             "c = LANES; c < body; c += LANES) highest",
-            "dense",
         ),
         Mutant(
             "softmax_sums_its_padding",
             "(vec)((vint)NAME(exp_below_0)(last - origin) & inside);",
             "NAME(exp_below_0)(last - origin);",
-            "dense",
         ),
         Mutant(
             "softmax_sums_half_of_the_lanes",
             "for (int half = LANES / 2; half; half /= 2)\n        for (int i = 0; i < half; i++) lanes[i] += lanes",
             "for (int half = LANES / 4; half; half /= 2)\n        for (int i = 0; i < half; i++) lanes[i] += lanes",
-            "dense",
         ),
     ],
     ("kernels/c/cells.inc.h", "kernels"): [

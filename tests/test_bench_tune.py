@@ -8,8 +8,10 @@ import sys
 
 import pytest
 
+from fastrnn import backends
 from fastrnn.backends import load
 from fastrnn.bench import tune
+from fastrnn.errors import BackendError
 
 SHAPE = (3, 2, 4, 5)
 
@@ -58,6 +60,13 @@ def test_an_unknown_choice_is_refused(capsys):
     with pytest.raises(SystemExit, match=r"^2$"):
         tune.main(["all"])
     assert "there is no choice 'all'; expected some of 'input product', 'packing'" in capsys.readouterr().err
+
+
+def test_without_the_c_kernels_it_says_why(monkeypatch, capsys):
+    monkeypatch.setitem(backends._loaded, "cython", BackendError("backend 'cython' is not built: no compiler"))
+    with pytest.raises(SystemExit, match=r"^2$"):
+        tune.main([])
+    assert "backend 'cython' is not built: no compiler" in capsys.readouterr().err
 
 
 def with_tune(text, code):

@@ -18,7 +18,6 @@ import fastrnn
 from fastrnn import ops, stack
 from fastrnn.backends import BACKENDS, load
 from fastrnn.cells import CELLS
-from fastrnn.parameters import Array
 
 cython = pytest.mark.parametrize("backend", ["cython"], indirect=True)
 kernels = pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "numpy"], indirect=True)
@@ -177,9 +176,9 @@ def test_every_segment_of_a_checkpoint_is_told_how_many_rows_there_are(
     """Which products of a gradient are split is a matter of all rows: by its own a segment would choose otherwise."""
     told: list[Any] = []
 
-    def backward(tape: Any, dy: Array | None, dstate: Any, dx: Any, dweights: Any, rows: int | None) -> Any:
+    def backward(tape: Any, dy: Any, dstate: Any, dx: Any, dweights: Any, rows: int | None, *others: Any) -> Any:
         told.append(rows)
-        return differentiate(tape, dy, dstate, dx, dweights, rows)
+        return differentiate(tape, dy, dstate, dx, dweights, rows, *others)
 
     differentiate = ops.backward
     monkeypatch.setattr(stack.ops, "backward", backward)

@@ -32,8 +32,8 @@ INLINE void FN(row_of_blocks)(
     const int fed) {
     const ptrdiff_t I = l->inputs, P = l->outputs, stride = l->panel_stride;
     const REAL *p = (const REAL *)l->panels + b * stride, *left = (const REAL *)h;
-    vec sum[2][4];
-    half_vec half_sum[4];
+    vec sum[3][4]; /* one more than there are, as the compiler does not know that a product ends with slot 3 */
+    half_vec half_sum[8]; /* likewise */
 #pragma GCC unroll 3
     for (int j = 0; j < whole + halves; j++)
 #pragma GCC unroll 4

@@ -19,6 +19,7 @@
 
 #include "vector.inc.h"
 #include "vmath.inc.h"
+#include "softmax.inc.h"
 #include "program.inc.h"
 #include "gemm.inc.h"
 #include "cells.inc.h"
