@@ -551,10 +551,9 @@ class _Layer(torch.autograd.Function):
             except RuntimeError:
                 if not _are_batched(dy, *dstate_n):
                     raise
-                if written:
-                    raise NotImplementedError(f"the kernels of the cell {ctx.cell.cell.name} {BATCHED}") from None
-                ctx.warn(BATCHED)
-                gradients = _torchs_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
+                from fastrnn.torch.transforms import backward_of_batches  # which rests on this module
+
+                gradients = backward_of_batches(x, batch_sizes, state, weights, (dy, *dstate_n), ctx.cell, ctx.warn)
         dx, dstate_0, dweights = gradients
         into = [torch.from_numpy(into_width(d, t.shape[1])) for d, t in zip(dextra, beside, strict=True)]
         return None, None, None, dx, None, None, *dstate_0, *dweights, *into
@@ -562,7 +561,6 @@ class _Layer(torch.autograd.Function):
 
 run_uncompiled(layer, _Layer.backward)
 CREATE_GRAPH = "have no second derivative (create_graph=True)"
-BATCHED = "take one gradient at a time (is_grads_batched=True, vectorize=True)"
 
 
 def _are_batched(*gradients: Tensor | None) -> bool:
@@ -695,16 +693,22 @@ def _backward_of_operator(ctx: Any, dy: Tensor | None, dstate_n: Sequence[Tensor
     x, batch_sizes, y, *others = ctx.saved_tensors
     tensors, tape = others[: ctx.tensors], others[ctx.tensors :]
     state, weights = tensors[: ctx.states], tensors[ctx.states :]
-    recorded = torch.is_grad_enabled()
-    if recorded or _are_batched(dy, *dstate_n):
-        reason = CREATE_GRAPH if recorded else BATCHED
-        warnings.warn(f"torch.ops.fastrnn.layer leaves this to torch.nn: fastrnn's kernels {reason}", stacklevel=2)
+    if torch.is_grad_enabled():
+        _warn(CREATE_GRAPH)
         dx, dstate_0, dweights = _torchs_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
+    elif _are_batched(dy, *dstate_n):
+        from fastrnn.torch.transforms import backward_of_batches  # which rests on this module
+
+        dx, dstate_0, dweights = backward_of_batches(x, batch_sizes, state, weights, (dy, *dstate_n), ctx.cell, _warn)
     else:
         dx, dstate_0, dweights = torch.ops.fastrnn.layer_backward(
             x, batch_sizes, state, weights, y, tape, dy, dstate_n, ctx.cell
         )
     return dx, None, dstate_0, dweights, None, None
+
+
+def _warn(reason: str) -> None:
+    warnings.warn(f"torch.ops.fastrnn.layer leaves this to torch.nn: fastrnn's kernels {reason}", stacklevel=3)
 
 
 torch.library.register_autograd("fastrnn::layer", _backward_of_operator, setup_context=_setup_context)
