@@ -14,7 +14,7 @@ why in `why_not_runnable()`. Functions it may have besides, that `fastrnn` does 
 - `keep(tape)`, `recall(...)` and `kept_sizes(...)`, which take a tape apart into arrays and put it together again;
 - `TAKES_KEPT`, if `forward(..., kept=arrays)` puts into the first part of these what `keep` returns of the tape;
 - `LEAVES_DX`, if `backward(..., of_x=False)` does not compute the gradient of x;
-- `LEAVES_DWEIGHTS`, if `backward(..., of_weights=False)` does not compute those of the weights, where it can do without;
+- `LEAVES_DWEIGHTS`, if `backward(..., of_weights=False)` does not compute those of the weights, where it need not;
 - `LOOKS_ITSELF`, if it makes sure that arrays fit one another, as `fastrnn.fits` does for the others. It then has for
   XLA `prepare(cell, x, state, weights)`, which chooses once what brief calls of the sizes of these arrays need, or
   returns None, and `RUN_PREPARED`, a capsule of the C function that runs one;

@@ -45,16 +45,18 @@ class Cell(torch.nn.RNNCellBase):
         if transformed:
             state_n = _step_of_layer(self._name(), self._warn, input, states, weights)
         elif taped:
-            state_n = _Step.apply(self._name(), self._warn, len(states), input, *states, *weights)
+            state_n = _Step.apply(  # type: ignore[no-untyped-call]
+                self._name(), self._warn, len(states), input, *states, *weights
+            )
         else:
             state_n, _ = _step(self._name(), input, states, weights, False)
         return state_n if lstm else state_n[0]
 
-    def _fits(self, x: Tensor, states: Any, weights: Sequence[Tensor], taped: bool) -> bool:
+    def _fits(self, x: Any, states: Any, weights: Sequence[Tensor], taped: bool) -> bool:
         """Whether the kernels take a step like this."""
-        if not isinstance(states, (tuple, list)) or x.dtype not in DTYPES:
+        if not isinstance(states, (tuple, list)) or (dtype := x.dtype) not in DTYPES:
             return False
-        dtype, axes, dense = x.dtype, x.dim(), torch.strided
+        axes, dense = x.dim(), torch.strided
         for t in (x, *states, *weights):
             if t.__class__ not in PLAIN or t.dtype is not dtype or not t.is_cpu or t.layout is not dense:
                 return False

@@ -236,7 +236,8 @@ class _Recurrent(Layers, torch.nn.RNNBase):
             rounded = rounded_to(self.mode, self.proj_size > 0, packed, x, tensors[1:], self._flat_weights)
             reason = _why_not_now() or _why_not_these([*tensors, *self._flat_weights], rounded is not None)
         if rounded and not reason:
-            batch = int(batch_sizes[0]) if packed else 1 if x.dim() == 2 else x.shape[0 if self.batch_first else 1]
+            batch = x.shape[0 if self.batch_first else 1] if batch_sizes is None else int(batch_sizes[0])
+            batch = batch if packed or x.dim() == 3 else 1
             if is_left_to_torch(self.mode, self.proj_size > 0, packed, x, batch, self.hidden_size):
                 reason = BFLOAT16
         if reason:

@@ -54,6 +54,11 @@ def layer(
     """`fastrnn.torch.operator.layer`, under transforms too."""
     if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
         return operator.layer(x, batch_sizes, state, weights, cell, warn)
+    if isinstance(cell, Written) and cell.extra:
+        raise NotImplementedError(
+            f"the cell {cell.cell.name} is given values beside x, or draws noise; expected one that is not under "
+            "torch.func's transforms"
+        )
     tensors = [x, *state, *weights]
     batch_sizes = None if batch_sizes is None else _unwrapped("batch_sizes", batch_sizes)
     call = _Call(cell, warn, batch_sizes, len(state), len(weights), any(map(_wants_gradient, tensors)))
@@ -136,9 +141,10 @@ def _leave(kind: str, tensor: Any, count: int, members: bool) -> tuple[Any, int 
     if not isinstance(tensor, Tensor):
         return tensor, None
     if members:
-        return tensor.unflatten(0, (count, tensor.shape[0] // count)), 0
+        return tensor.reshape(count, tensor.shape[0] // count, *tensor.shape[1:]), 0
     axis = 1 if kind == GROUPS else tensor.dim() - 2
-    return tensor.unflatten(axis, (tensor.shape[axis] // count, count)), axis + 1
+    shape = (*tensor.shape[:axis], tensor.shape[axis] // count, count, *tensor.shape[axis + 1 :])
+    return tensor.reshape(shape), axis + 1
 
 
 class _Function(torch.autograd.Function):
@@ -160,7 +166,8 @@ class _Function(torch.autograd.Function):
             call = replace(call, groups=call.groups * count, batch_sizes=None if sizes is None else sizes * count)
         entered = [_enter(*each, count, members) for each in zip(given, tensors, axes, strict=True)]
         results = [
-            _leave(kind, result, count, members) for kind, result in zip(found, cls.apply(call, *entered), strict=True)
+            _leave(kind, result, count, members)
+            for kind, result in zip(found, cls.apply(call, *entered), strict=True)  # type: ignore[no-untyped-call]
         ]
         return tuple(result for result, _ in results), tuple(at for _, at in results)
 
@@ -253,19 +260,15 @@ class _Backward(_Function):
         projected = call.weights // state[0].shape[1] % 2 == 1
         if call.groups > 1 and call.of_weights and (projected or isinstance(call.cell, Written)):
             return _group_by_group(call, _gradients_anew, tensors, _Backward.kinds(call))
-        fresh = call.kept.take(len(x), state[0].shape[2])
+        fresh: list[tuple[Any, Array, list[ops.Tape]]] = call.kept.take(len(x), state[0].shape[2])
         if not fresh:
             for problem in _problems(call, x, state, weights):
                 y, _, tapes = problem.run(True)
                 fresh.append((problem, y, tapes))
-        return tuple(
-            _together(
-                [
-                    _gradients(call, *its, [None if d is None else d[m] for d in gradients])
-                    for m, its in enumerate(fresh)
-                ]
-            )
-        )
+        found = []
+        for m, (problem, y, tapes) in enumerate(fresh):
+            found.append(_gradients(call, problem, y, tapes, [None if d is None else d[m] for d in gradients]))
+        return tuple(_together(found))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -305,7 +308,8 @@ def backward_of_batches(
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
     batched = [d is not None and functorch.is_legacy_batchedtensor(d) for d in gradients]
-    raw = [torch._remove_batch_dim(d, level, 1, 0) if its else d for d, its in zip(gradients, batched, strict=True)]
+    pairs: list[Any] = list(zip(gradients, batched, strict=True))
+    raw: list[Any] = [torch._remove_batch_dim(d, level, 1, 0) if its else d for d, its in pairs]
     given = [None if t is None else t.unsqueeze(int(its)) for t, its in zip(raw, batched, strict=True)]  # the axis M
     tensors = [*[t[None] for t in (x, *state, *weights)], *given]
     if any(batched):
@@ -448,7 +452,8 @@ def _second(call: _Call, *tensors: Any) -> list[Tensor | None]:
     leaves = [None if t is None else t.detach().requires_grad_() for t in given]
     x, state, weights, (dy, *dstate_n) = _split(call, leaves)
     with torch.enable_grad():
-        dx, dstate_0, dweights = operator._torchs_backward(x, call.batch_sizes, state, weights, dy, dstate_n, call.cell)
+        cell: Any = call.cell  # a name: others have no second derivative
+        dx, dstate_0, dweights = operator._torchs_backward(x, call.batch_sizes, state, weights, dy, dstate_n, cell)
     pairs = [
         (out, d)
         for out, d in zip((dx, *dstate_0, *dweights), incoming, strict=True)
