@@ -58,7 +58,7 @@ class Cell(torch.nn.RNNCellBase):
             return False
         axes, dense = x.dim(), torch.strided
         for t in (x, *states, *weights):
-            if t.__class__ not in PLAIN or t.dtype is not dtype or not t.is_cpu or t.layout is not dense:
+            if type(t) not in PLAIN or t.dtype is not dtype or not t.is_cpu or t.layout is not dense:
                 return False
         if axes not in (1, 2) or x.shape[-1] != self.input_size or len(weights) != (4 if self.bias else 2):
             return False
