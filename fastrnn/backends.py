@@ -18,6 +18,7 @@ why in `why_not_runnable()`. Functions it may have besides, that `fastrnn` does 
 - `TAKES_PREPARED`, if in place of a cell's own parameters it takes what programs see, (M, H): see
   `fastrnn.cells.prepared`;
 - `LEAVES_DX`, if `backward(..., of_x=False)` does not compute the gradient of x;
+- `LEAVES_DWEIGHTS`, if `backward(..., of_weights=False)` does not compute those of the weights, where it need not;
 - `LOOKS_ITSELF`, if it makes sure that arrays fit one another, as `fastrnn.fits` does for the others. It then has for
   XLA `prepare(cell, x, state, weights)`, which chooses once what brief calls of the sizes of these arrays need, or
   returns None, and `RUN_PREPARED`, a capsule of the C function that runs one;

@@ -53,6 +53,7 @@ __all__ = [
     "sample",
     "scatter_add",
     "softmax",
+    "sums_backward",
 ]
 
 
@@ -648,11 +649,12 @@ def backward(
     of_x: bool = True,
     dextra: tuple[Array, ...] = (),
     dextra_add: bool = True,
+    of_weights: bool = True,
 ) -> tuple[Array | None, State, Sequence[Array | None]]:
     """Differentiate one layer: `fastrnn.reference.backward` on the backend that ran its forward.
 
-    The gradients of the weights come in the order of the fields of Weights. That of x need not be there unless `of_x`.
-    `dweights` is of `begin_gradients`.
+    The gradients of the weights come in the order of the fields of Weights. That of x need not be there unless `of_x`;
+    those of the weights may be any numbers unless `of_weights`. `dweights` is of `begin_gradients`.
     """
     if isinstance(tape, SeveralTape):
         return tape.backward(dy, dstate, dx, dweights, rows, of_x, dextra)
@@ -663,6 +665,8 @@ def backward(
         check_gradients(dy, dstate, tape.layout[0], tape.layout[2:])
     kept, tape.kept = tape.kept, None
     options: dict[str, Any] = {} if of_x or not hasattr(tape.backend, "LEAVES_DX") else {"of_x": False}
+    if not of_weights and hasattr(tape.backend, "LEAVES_DWEIGHTS"):
+        options["of_weights"] = False
     if dextra:
         options |= {"dextra": dextra, "dextra_add": dextra_add}
     dx, dstate_0, gradients = tape.backend.backward(
@@ -741,6 +745,25 @@ def forward_group(
         shared=shared,
     )
     return y, state_n, Tape(cell, backend, tape, num_threads, weights=None if taken is weights else weights)
+
+
+def sums_backward(
+    tape: Tape, dy: Array | None, dstate: tuple[Array | None, ...], dx: Array | None = None, of_x: bool = True
+) -> tuple[Array | None, State, Array, Array]:
+    """Differentiate one layer of a cell in `CELLS` up to its sums: dx, dstate_0, da_x and da_h.
+
+    da_x and da_h (R, G*H) are the gradients of the products of x and of the state before, one array where these are
+    added. The gradients of weight_ih and weight_hh are products of them, the biases' their sums over rows: of any rows
+    that one wants them of. The backend is one that `keeps` its tapes, where they are in place of the gates afterwards.
+    """
+    cell, kept = tape.cell, tape.kept
+    r = None if cell.additive else gates(tape)["r"]
+    dx, dstate_0, _ = backward(tape, dy, dstate, dx, of_x=of_x, of_weights=False)
+    parts = tape.backend.gates(cell, kept, num_threads=tape.num_threads)[: len(cell.gates)]
+    da_x = np.concatenate(parts, axis=1)
+    if r is None:
+        return dx, dstate_0, da_x, da_x
+    return dx, dstate_0, da_x, np.concatenate([*parts[:2], parts[2] * r], axis=1)  # a_n = a_x.n + r * a_h.n
 
 
 def keeps(backend: ModuleType) -> bool:

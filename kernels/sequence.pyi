@@ -7,6 +7,7 @@ from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
 
 LEAVES_DX: bool
+LEAVES_DWEIGHTS: bool
 LOOKS_ITSELF: bool
 RUNS_GROUPS: bool
 TAKES_KEPT: bool
@@ -53,6 +54,7 @@ def backward(
     of_x: bool = True,
     dextra: tuple[Array, ...] = (),
     dextra_add: bool = True,
+    of_weights: bool = True,
 ) -> tuple[Array | None, State, tuple[Array, Array, Array | None, Array | None, Array | None]]: ...
 def gates(
     cell: Cell, tape: Tape, *, num_threads: int = 1, rows: int | None = None, to: Array | None = None

@@ -111,6 +111,7 @@ from c_kernels cimport (
 from fastrnn.fits import check_call, check_product, check_weights
 
 LEAVES_DX = True  # whether backward may do without the gradient of x
+LEAVES_DWEIGHTS = True  # whether it may do without those of the weights
 TAKES_PREPARED = True  # in place of a cell's own parameters what its programs see
 TAKES_KEPT = True  # whether forward puts its tape into arrays that it is given
 PRECISIONS = ("bfloat16", "int8")  # of weights, besides their dtypes, that forward and steppers take without a tape
@@ -2529,11 +2530,13 @@ cdef int add_into_extras(const Job *job, Buffer memory, tuple dextra) except -1:
 
 def backward(
     cell, Tape tape, dy, tuple dstate, *, num_threads=1, dx=None, dweights=None, rows=None, bint of_x=True,
-    tuple dextra=(), bint dextra_add=True
+    tuple dextra=(), bint dextra_add=True, bint of_weights=True
 ):
     """`fastrnn.reference.backward` on the C kernels; dx is None unless `of_x`. Overwrites the tape: it serves once.
 
     Of a group's tape all arrays, also dx of an x that its members share, have an axis of the members before the others.
+    Unless `of_weights`, the gradients of the weights of a built-in cell without a projection are left out: they hold
+    anything.
     """
     cdef Job job = tape.job, its
     cdef Job *one
@@ -2651,7 +2654,7 @@ def backward(
         if job.makes_dweights:
             l.chunk_end = 0  # none is summed yet
         add(&plan, backward_task, job.by_hidden or l.own != NULL)
-        if not job.makes_dweights:
+        if not job.makes_dweights and (of_weights or l.program != NULL or l.u != NULL):
             add(&plan, weight_task)
         if l.dx != NULL and not job.makes_dx:
             add(&plan, pack_input_task)

@@ -395,15 +395,15 @@ def test_what_are_no_subclasses(subclasses: Any, error: type[Exception], message
 
 
 def test_report_says_what_runs_where(capsys: pytest.CaptureFixture[str]) -> None:
-    half = ours.GRU(I, H).half()
-    model = nn.ModuleDict({"a": nn.LSTM(I, H), "cell": nn.GRUCell(I, H), "bits": half, "out": nn.Linear(H, H)})
+    model = nn.ModuleDict(
+        {"a": nn.LSTM(I, H), "cell": nn.GRUCell(I, H), "far": ours.GRU(I, H, device="meta"), "out": nn.Linear(H, H)}
+    )
     assert ours.report(model)[0] == ("a", "LSTM", False, "it is torch's own: accelerate it")
     ours.accelerate(model, verbose=True)
     assert capsys.readouterr().out.splitlines() == [
         "a: LSTM, on fastrnn's kernels",
         "cell: GRUCell, not on fastrnn's kernels: it computes single steps; a torch.nn.GRU takes whole sequences",
-        "bits: GRU, not on fastrnn's kernels: fastrnn's kernels take dense tensors, all float32 or all float64, not "
-        "torch.float16",
+        "far: GRU, not on fastrnn's kernels: fastrnn's kernels take tensors on the CPU, not on meta",
     ]
     assert [each.on_kernels for each in ours.report(model)] == [True, False, False]
 
@@ -636,15 +636,6 @@ def test_second_derivative_where_the_state_is_made_of_the_input(kind: str) -> No
 # ---- what the kernels cannot do
 
 
-def call_transformed(module: Any, x: Tensor) -> Tensor:
-    return torch.func.grad(lambda one: module(one)[0].sum())(x)
-
-
-def call_autocast(module: Any, x: Tensor) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
-        return module.float()(x.float())[0]
-
-
 def call_on_numpy(module: Any, x: Tensor) -> Tensor:
     with fastrnn.use_backend("numpy"):
         return module(x)[0]
@@ -655,17 +646,11 @@ class Marked(Tensor):
 
 
 FALLBACKS: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
-    "bfloat16": (
-        lambda m, x: m.bfloat16()(x.bfloat16())[0],
-        "take dense tensors, all float32 or all float64, not torch.bfloat16",
-    ),
-    "float16": (
-        lambda m, x: m.half()(x.half())[0],
-        "take dense tensors, all float32 or all float64, not torch.float16",
-    ),
     "meta": (lambda m, x: m.to("meta")(x.to("meta"))[0], "take tensors on the CPU, not on meta"),
-    "autocast": (call_autocast, "do not run under autocast"),
-    "grad": (call_transformed, "know none of torch.func's transforms"),
+    "functionalize": (
+        lambda m, x: torch.func.functionalize(lambda x: m(x)[0])(x),
+        "do not know torch.func.functionalize",
+    ),
     "numpy": (call_on_numpy, "are not compiled here: the backend is the reference, plain NumPy"),
     "subclass": (lambda m, x: m(x.as_subclass(Marked))[0], "do not know what a Marked does"),
 }

@@ -348,11 +348,6 @@ def test_what_the_kernels_do_not_do_is_said() -> None:
     x = torch.randn(T, N, I, requires_grad=True)
     with pytest.raises(NotImplementedError, match="the cell janet has no derivative of its derivative"):
         torch.autograd.grad(module(x)[0].sum(), x, create_graph=True)
-    y = module(x)[0]
-    with pytest.raises(NotImplementedError, match="take one gradient at a time"):
-        torch.autograd.grad(y, x, torch.ones(2, *y.shape), is_grads_batched=True)
-    with pytest.raises(NotImplementedError, match=r"torch\.func's transforms"):
-        torch.func.vmap(lambda x: module(x)[0])(torch.randn(2, T, N, I))
     with pytest.raises(NotImplementedError, match="forward-mode"), torch.autograd.forward_ad.dual_level():
         module(x)
     with pytest.raises(NotImplementedError, match="cannot be traced"), torch._subclasses.FakeTensorMode():

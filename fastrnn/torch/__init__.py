@@ -8,10 +8,24 @@ except ModuleNotFoundError as _error:
     raise ImportError("fastrnn.torch needs PyTorch: pip install torch", name="torch") from _error
 
 from fastrnn.torch.accelerate import Placement, accelerate, report, restore, restored
+from fastrnn.torch.cells import GRUCell, LSTMCell, RNNCell
 from fastrnn.torch.modules import GRU, LSTM, RNN
 from fastrnn.torch.recurrent import Recurrent
 from fastrnn.torch.threads import share_threads
 
-__all__ = ["GRU", "LSTM", "RNN", "Placement", "Recurrent", "accelerate", "report", "restore", "restored"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "Placement",
+    "RNNCell",
+    "Recurrent",
+    "accelerate",
+    "report",
+    "restore",
+    "restored",
+]
 
 share_threads()

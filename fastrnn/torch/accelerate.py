@@ -11,7 +11,9 @@ import torch
 from torch.nn.utils.parametrize import is_parametrized
 
 from fastrnn.checks import check_flag
+from fastrnn.torch.cells import Cell, GRUCell, LSTMCell, RNNCell
 from fastrnn.torch.modules import GRU, LSTM, RNN, Layers, why_never
+from fastrnn.torch.operator import why_no_tapes
 
 __all__ = ["Placement", "accelerate", "report", "restore", "restored"]
 
@@ -22,6 +24,9 @@ OURS: dict[Kind, Kind] = {
     torch.nn.RNN: RNN,
     torch.nn.LSTM: LSTM,
     torch.nn.GRU: GRU,
+    torch.nn.RNNCell: RNNCell,
+    torch.nn.LSTMCell: LSTMCell,
+    torch.nn.GRUCell: GRUCell,
 }
 THEIRS = {ours: theirs for theirs, ours in OURS.items()}
 SCRIPTED = {kind.__name__ for kind in OURS}
@@ -37,19 +42,19 @@ class Placement(NamedTuple):
 
 
 def accelerate(model: Model, *, subclasses: Collection[str | Kind] = (), verbose: bool = False) -> Model:
-    """Run every torch.nn.RNN, LSTM and GRU in a model on fastrnn's kernels.
+    """Run every torch.nn.RNN, LSTM and GRU in a model on fastrnn's kernels, and their cells of one step.
 
     The modules stay the objects they are, with their parameters, hooks and settings: only their class changes, to
     fastrnn.torch's of the same name. So optimisers built before still work, and so does whatever else refers to them.
     Parametrized modules are taken too. Subclasses, which may compute anything, stay as they are unless they are named;
-    so do those of torch.jit, and cells of one step. `report` lists what runs where.
+    so do those of torch.jit. `report` lists what runs where.
 
     Parameters
     ----------
     model
         Any module; itself or those in it are changed in place.
     subclasses
-        Subclasses of torch.nn.RNN, LSTM and GRU, or their names, to be taken as well: where they call
+        Subclasses of these classes, or their names, to be taken as well: where they call
         ``super().forward``, the kernels run it. They stay instances of their class.
     verbose
         Print `report` of the model, a line for each recurrent module.
@@ -94,7 +99,7 @@ def accelerate(model: Model, *, subclasses: Collection[str | Kind] = (), verbose
         for name, kind, on_kernels, reason in found:
             print(f"{name or 'the model'}: {kind}, {'on' if on_kernels else 'not on'} fastrnn's kernels", end="")
             print(f": {reason}" if reason else "")
-    if not any(isinstance(module, Layers) for module in model.modules()):
+    if not any(isinstance(module, (Layers, Cell)) for module in model.modules()):
         why = "; ".join(f"{name or 'the model'}: {reason}" for name, _, _, reason in found)
         what = why or "it has no torch.nn.RNN, LSTM or GRU"
         warnings.warn(f"nothing in this {type(model).__name__} runs on fastrnn's kernels: {what}", stacklevel=2)
@@ -168,9 +173,9 @@ def report(model: torch.nn.Module) -> list[Placement]:
     Returns
     -------
     list
-        A `Placement` (module, kind, on_kernels, reason) of each: those of fastrnn.torch, torch.nn.RNN, LSTM and GRU and
-        their subclasses, cells of one step, and what torch.jit has made of them. What depends on the call alone, such
-        as autocast or an input on another device, is no reason here.
+        A `Placement` (module, kind, on_kernels, reason) of each: those of fastrnn.torch, torch.nn.RNN, LSTM and GRU,
+        their cells and subclasses, and what torch.jit has made of them. What depends on the call alone, such as an
+        input on another device, is no reason here.
 
     Raises
     ------
@@ -180,8 +185,8 @@ def report(model: torch.nn.Module) -> list[Placement]:
     Examples
     --------
     >>> import torch, fastrnn.torch
-    >>> fastrnn.torch.report(fastrnn.torch.accelerate(torch.nn.GRU(3, 4).bfloat16()))[0].reason
-    "fastrnn's kernels take dense tensors, all float32 or all float64, not torch.bfloat16"
+    >>> fastrnn.torch.report(fastrnn.torch.accelerate(torch.nn.GRU(3, 4, device="meta")))[0].reason
+    "fastrnn's kernels take tensors on the CPU, not on meta"
     """
     _check(model)
     found = []
@@ -190,6 +195,9 @@ def report(model: torch.nn.Module) -> list[Placement]:
         if isinstance(module, Layers):
             reason = why_never(module)
             reason = reason and f"fastrnn's kernels {reason}"
+        elif isinstance(module, Cell):
+            reason = why_no_tapes()
+            reason = reason and f"fastrnn's kernels {reason}"
         elif isinstance(module, torch.jit.ScriptModule):
             kind = str(module.original_name)
             if kind not in SCRIPTED:
@@ -197,10 +205,8 @@ def report(model: torch.nn.Module) -> list[Placement]:
             reason = "torch.jit has compiled it"
         elif _kind(module) in OURS:
             reason = "it is torch's own: accelerate it"
-        elif isinstance(module, torch.nn.RNNBase):
+        elif isinstance(module, (torch.nn.RNNBase, torch.nn.RNNCellBase)):
             reason = f"it is a subclass, which may compute anything: accelerate(model, subclasses=[{kind!r}]) takes it"
-        elif isinstance(module, torch.nn.RNNCellBase):
-            reason = f"it computes single steps; a torch.nn.{kind.removesuffix('Cell')} takes whole sequences"
         else:
             continue
         found.append(Placement(name, kind, not reason, reason or ""))
@@ -233,7 +239,7 @@ def _subclasses(model: torch.nn.Module, given: Any) -> set[Kind]:
         if not of_name:
             names = ", ".join(sorted(kind.__name__ for kind in there if issubclass(kind, tuple(OURS)))) or "none"
             raise ValueError(f"subclasses has {each!r}, which no module in the model is; recurrent ones are: {names}")
-        wanted |= {kind for kind in of_name if not issubclass(kind, Layers)}
+        wanted |= {kind for kind in of_name if not issubclass(kind, (Layers, Cell))}
     return wanted - set(OURS)
 
 

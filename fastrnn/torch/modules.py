@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 import warnings
 import weakref
 from collections.abc import Collection, Sequence
@@ -19,9 +20,21 @@ from fastrnn.checks import check_choice, shown
 from fastrnn.rows import as_flags
 from fastrnn.steps import Ragged
 from fastrnn.torch import second
-from fastrnn.torch.operator import DTYPES, Written, is_traced, layer, run_uncompiled, skip_code, why_no_tapes
+from fastrnn.torch.operator import DTYPES, Written, is_traced, run_uncompiled, skip_code, why_no_tapes
+from fastrnn.torch.precision import is_left_to_torch, rounded_to
+from fastrnn.torch.transforms import array_of, layer, why_not_under
 
-__all__ = ["GRU", "LSTM", "RNN", "Layers", "why_never", "why_not_here", "why_not_transformed"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Layers",
+    "may_be_freed",
+    "prepare_scriptable",
+    "why_never",
+    "why_not_here",
+    "why_not_transformed",
+]
 
 
 PLAIN = {Tensor, torch.nn.Parameter}
@@ -50,9 +63,16 @@ class Layers(torch.nn.Module):
         raise NotImplementedError
 
     def _run_input(
-        self, input: Any, states: Sequence[Tensor] | None, cells: Sequence[str | Written] | None = None
+        self,
+        input: Any,
+        states: Sequence[Tensor] | None,
+        cells: Sequence[str | Written] | None = None,
+        weights: Sequence[Tensor] | None = None,
     ) -> tuple[Any, Sequence[Tensor]]:
-        """All layers, on what `forward` takes; the states in sequence; the cells by layer if they are a call's own."""
+        """All layers, on what `forward` takes; the states in sequence.
+
+        The cells by layer, and the weights in place of the parameters, if they are a call's own.
+        """
         packed = isinstance(input, PackedSequence)
         x, batch_sizes, sorted_indices, unsorted_indices = input if packed else (input, None, None, None)
         batched = packed or x.dim() == 3
@@ -63,7 +83,7 @@ class Layers(torch.nn.Module):
             x = x.transpose(0, 1)
         if sorted_indices is not None:
             states = states and [state.index_select(1, sorted_indices) for state in states]
-        y, states_n = self._run(x.contiguous(), batch_sizes, states, cells)
+        y, states_n = self._run(x.contiguous(), batch_sizes, states, cells, weights)
         if packed:
             y = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
         elif not batched:
@@ -81,6 +101,7 @@ class Layers(torch.nn.Module):
         batch_sizes: Tensor | None,
         states: Sequence[Tensor] | None,
         cells: Sequence[str | Written] | None,
+        weights: Sequence[Tensor] | None,
     ) -> tuple[Any, Sequence[Tensor]]:
         """All layers, on (T, N, I) or the rows of a packed sequence; states are (L*D, N, K) each, or zero if None."""
         L, D = self.num_layers, 2 if self.bidirectional else 1
@@ -93,7 +114,7 @@ class Layers(torch.nn.Module):
             of_layers = [states]
         else:
             of_layers = zip(*[state.chunk(L) for state in states], strict=True)
-        weights: list[Any] = self._flat_weights
+        weights = self._flat_weights if weights is None else weights
         count = len(weights) // L
         states_n = []
         for at, state in enumerate(of_layers):
@@ -130,9 +151,9 @@ class Layers(torch.nn.Module):
         for name, value in (("mask", mask), ("resets", resets)):
             its = np.full((T, N), name == "mask")
             if value is not None:
-                array = as_flags(
-                    name, value.detach().cpu().numpy() if isinstance(value, Tensor) else value, axes, letters
-                )
+                if isinstance(value, Tensor):
+                    value = array_of(name, value)
+                array = as_flags(name, value, axes, letters)
                 its[...] = array.T if turned else array.reshape(T, N)
             flags.append(its)
         run, anew = flags
@@ -210,19 +231,38 @@ class _Recurrent(Layers, torch.nn.RNNBase):
         x, batch_sizes = input[:2] if packed else (input, None)
         lstm = self.mode == "LSTM"
         states = hx if lstm or hx is None else (hx,)
-        reason = (
-            self._why_not_this_call(x, states, batch_sizes)
-            or why_not_here()
-            or _why_not_these([x, *(states or ()), *self._flat_weights])
-        )
+        reason, rounded = self._why_not_this_call(x, states, batch_sizes), None
+        if not reason:
+            tensors = [x, *(states or ())]
+            rounded = rounded_to(self.mode, self.proj_size > 0, packed, x, tensors[1:], self._flat_weights)
+            reason = _why_not_now() or _why_not_these([*tensors, *self._flat_weights], rounded is not None)
+        if rounded and not reason:
+            batch = x.shape[0 if self.batch_first else 1] if batch_sizes is None else int(batch_sizes[0])
+            batch = batch if packed or x.dim() == 3 else 1
+            if is_left_to_torch(self.mode, self.proj_size > 0, packed, x, batch, self.hidden_size):
+                reason = BFLOAT16
         if reason:
             result = super().forward(input, hx)  # which says what is wrong, if anything is
-            if reason is not ONNX:
+            if reason not in (ONNX, BFLOAT16):
                 self._warn(reason)
             return result
 
-        y, states_n = self._run_input(input, states)
+        if rounded is None:
+            weights = [w.clone() for w in self._flat_weights] if may_be_freed() else None
+            y, states_n = self._run_input(input, states, weights=weights)
+        else:
+            y, states_n = self._run_rounded(input, states, rounded)
         return y, tuple(states_n) if lstm else states_n[0]
+
+    def _run_rounded(
+        self, input: Any, states: Sequence[Tensor] | None, rounded: Sequence[torch.dtype]
+    ) -> tuple[Any, Sequence[Tensor]]:
+        """`_run_input` in float32, the results rounded to these dtypes."""
+        states = states and [state.float() for state in states]
+        weights = [w.clone() if may_be_freed() else w for w in self._flat_weights]
+        with torch.autocast("cpu", enabled=False):
+            y, states_n = self._run_input(input.float(), states, weights=[w.float() for w in weights])
+        return y.to(rounded[0]), [state.to(dtype) for state, dtype in zip(states_n, rounded[1:], strict=False)]
 
     def _why_not_this_call(self, x: Any, states: Any, batch_sizes: Tensor | None) -> str | None:
         """Why the kernels do not take an input and states like these, or None; torch.nn refuses most of that too."""
@@ -256,14 +296,7 @@ class _Recurrent(Layers, torch.nn.RNNBase):
 
     def __prepare_scriptable__(self) -> Any:
         """What torch.jit.script compiles, and puts into the model: this very module, as torch's."""
-        name = type(self).__name__
-        self.__class__ = next(kind for kind in type(self).__mro__ if kind.__module__ == torch.nn.RNNBase.__module__)
-        warnings.warn(
-            f"torch.jit.script made torch.nn's of this fastrnn.torch.{name}: fastrnn.torch.accelerate puts it back, as "
-            "does to script within fastrnn.torch.restored",
-            stacklevel=2,
-        )
-        return self
+        return prepare_scriptable(self)
 
     def _warn(self, reason: str) -> None:
         """Say once that torch.nn's own kernels are used, and why: what ours do not do."""
@@ -273,6 +306,19 @@ class _Recurrent(Layers, torch.nn.RNNBase):
         elif self not in _warned:
             _warned.add(self)
             warnings.warn(message, stacklevel=5)  # at the call of the module
+
+
+def prepare_scriptable(module: Any) -> Any:
+    """Make torch's of a module of ours, for torch.jit.script, and say so."""
+    name = type(module).__name__
+    kinds = type(module).__mro__
+    module.__class__ = next(kind for kind in kinds if kind.__module__ == torch.nn.RNNBase.__module__)
+    warnings.warn(
+        f"torch.jit.script made torch.nn's of this fastrnn.torch.{name}: fastrnn.torch.accelerate puts it back, as "
+        "does to script within fastrnn.torch.restored",
+        stacklevel=3,
+    )
+    return module
 
 
 _warned: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
@@ -285,53 +331,76 @@ def _warn_while_tracing(message: str) -> None:
 _warn_while_tracing._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compiler.assume_constant_result
 
 
+def may_be_freed() -> bool:
+    """Whether torch may free a parameter's memory between forward and backward: FSDP does, in processes that use it.
+
+    Arrays on that memory must not be there then, so the kernels get copies.
+    """
+    return "torch.distributed.fsdp" in sys.modules and torch.distributed.is_initialized()
+
+
 def _are_same(values: Collection[Any], others: Collection[Any]) -> bool:
     return len(values) == len(others) and all(map(operator.is_, values, others))
 
 
 def why_never(module: Layers) -> str | None:
     """Why the kernels run none of a module's calls while it is as it is, or None."""
-    return why_no_tapes() or _why_not_these(module._flat_weights)
+    weights = module._flat_weights
+    return why_no_tapes() or _why_not_these(weights, rounded_to("", False, False, weights[0], (), weights) is not None)
 
 
 ONNX = "are no operators of ONNX"
+BFLOAT16 = "take longer in float32 than torch's in bfloat16 on this CPU"
 
 
 def why_not_here() -> str | None:
-    """Why the kernels do not work under what torch is in the middle of, or None."""
-    if torch.is_autocast_enabled("cpu"):
-        return "do not run under autocast"
+    """Why the kernels do not work under what torch is in the middle of, for callers that round nothing, or None."""
+    return "do not run under autocast" if torch.is_autocast_enabled("cpu") else _why_not_now()
+
+
+def _why_not_now() -> str | None:
+    """`why_not_here`, but for autocast."""
     compiling = torch.compiler.is_compiling()
     if (compiling or torch._C._get_tracing_state() is not None) and torch.onnx.is_in_onnx_export():
         return ONNX
-    return (None if compiling else second.why_not_forward()) or why_no_tapes()
+    return (None if compiling else why_not_transformed(forward_mode=True)) or why_no_tapes()
 
 
-def why_not_transformed() -> str | None:
-    """Why the kernels do not work under a transform that torch is in the middle of, or None."""
-    if torch._C._are_functorch_transforms_active():
-        return "know none of torch.func's transforms"
+def why_not_transformed(forward_mode: bool = False) -> str | None:
+    """Why the kernels do not work under a transform that torch is in the middle of, or None; who knows forward mode."""
+    if forward_mode and forward_ad._current_level >= 0:
+        return second.why_not_forward()
+    if torch._C._are_functorch_transforms_active() and (reason := why_not_under()):
+        return reason
     if forward_ad._current_level >= 0:
         return "have no forward-mode derivative"
     return None
 
 
-def _why_not_these(tensors: Sequence[Any]) -> str | None:
-    """Why the kernels cannot work on tensors like these, or None."""
+def _why_not_these(tensors: Sequence[Any], rounded: bool) -> str | None:
+    """Why the kernels cannot work on tensors like these, or None; if results are `rounded`, their dtypes are right."""
     dtype = tensors[0].dtype
-    known = dtype in DTYPES
+    known = rounded or dtype in DTYPES
     for t in tensors:
         if not t.is_cpu:
             return f"take tensors on the CPU, not on {t.device}"
-        if t.dtype is not dtype or not known or t.layout is not torch.strided:
-            return f"take dense tensors, all float32 or all float64, not {t.dtype}"
+        if not (rounded or t.dtype is dtype) or not known or t.layout is not torch.strided:
+            return f"take dense tensors, all of one floating dtype, or what autocast makes such, not {t.dtype}"
         if type(t) not in PLAIN and not is_traced():
             return f"do not know what a {type(t).__name__} does"
     return None
 
 
-run_uncompiled(_are_same, why_not_here, why_not_transformed, _why_not_these, Layers._forward_runs)
-for _method in (_Recurrent.forward, Layers._run_input, Layers._run, _Recurrent._why_not_this_call):
+run_uncompiled(
+    _are_same, why_not_here, _why_not_now, rounded_to, why_not_transformed, _why_not_these, Layers._forward_runs
+)
+for _method in (
+    _Recurrent.forward,
+    _Recurrent._run_rounded,
+    Layers._run_input,
+    Layers._run,
+    _Recurrent._why_not_this_call,
+):
     for _constant in _method.__code__.co_consts:
         if isinstance(_constant, CodeType):  # a comprehension
             skip_code(_constant)
@@ -341,10 +410,11 @@ class RNN(_Recurrent, torch.nn.RNN):
     """torch.nn.RNN on fastrnn's kernels.
 
     Parameters, input, output, state, parameter names and errors are those of torch.nn.RNN, which it is a subclass of.
-    float32 and float64 on the CPU run on the kernels, on up to `torch.get_num_threads()` threads, forward and backward.
-    So do a second backward (create_graph=True) and forward mode (torch.autograd.forward_ad, torch.func.jvp). All else
-    (other devices and dtypes, autocast, other transforms of torch.func, a third derivative, no compiled backend) runs
-    as torch.nn's, and a warning says why, once per module.
+    float32 and float64 on the CPU run on the kernels, on up to `torch.get_num_threads()` threads, forward and backward,
+    under torch.func's vmap, grad, vjp and jacrev too. So do a second backward (create_graph=True) and forward mode
+    (torch.autograd.forward_ad, torch.func.jvp), and bfloat16, float16 and autocast, in float32 and rounded once, but
+    for layers at which torch.nn's bfloat16 is faster on this CPU. All else (other devices, a third derivative, no
+    compiled backend) runs as torch.nn's, and a warning says why, once per module.
 
     Under torch.compile a module is a graph of its own, as torch.nn's are; with `torch._dynamo.config.allow_rnn = True`
     it is one operator per layer of the graph around it, as in torch.export.

@@ -560,10 +560,9 @@ class _Layer(torch.autograd.Function):
             except RuntimeError:
                 if not _are_batched(dy, *dstate_n):
                     raise
-                if written:
-                    raise NotImplementedError(f"the kernels of the cell {ctx.cell.cell.name} {BATCHED}") from None
-                ctx.warn(BATCHED)
-                gradients = _torchs_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
+                from fastrnn.torch.transforms import backward_of_batches  # which rests on this module
+
+                gradients = backward_of_batches(x, batch_sizes, state, weights, (dy, *dstate_n), ctx.cell, ctx.warn)
         dx, dstate_0, dweights = gradients
         into = [torch.from_numpy(into_width(d, t.shape[1])) for d, t in zip(dextra, beside, strict=True)]
         return None, None, None, dx, None, None, *dstate_0, *dweights, *into
@@ -571,7 +570,6 @@ class _Layer(torch.autograd.Function):
 
 run_uncompiled(layer, _Layer.backward)
 CREATE_GRAPH = "have no second derivative (create_graph=True)"
-BATCHED = "take one gradient at a time (is_grads_batched=True, vectorize=True)"
 
 
 def _are_batched(*gradients: Tensor | None) -> bool:
@@ -596,7 +594,7 @@ def _recorded_backward(
 ) -> Gradients:
     """`_backward`, to be differentiated in turn; `fresh` has the problem and its tapes, if they are there."""
     if is_traced() or _are_batched(dy, *dstate_n):
-        warn(CREATE_GRAPH if is_traced() else BATCHED)
+        warn(CREATE_GRAPH)
         return _torchs_backward(x, batch_sizes, state, weights, dy, dstate_n, cell)
     from fastrnn.torch import second  # which is made of what is here
 
@@ -724,27 +722,27 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
     ctx.states, ctx.tensors = len(state), len(state) + len(weights)
 
 
-def _warn_of_operator(reason: str) -> None:
-    warnings.warn(f"torch.ops.fastrnn.layer leaves this to torch.nn: fastrnn's kernels {reason}", stacklevel=2)
-
-
 def _backward_of_operator(ctx: Any, dy: Tensor | None, dstate_n: Sequence[Tensor | None], _: Any) -> tuple[Any, ...]:
     x, batch_sizes, y, *others = ctx.saved_tensors
     tensors, tape = others[: ctx.tensors], others[ctx.tensors :]
     state, weights = tensors[: ctx.states], tensors[ctx.states :]
-    recorded = torch.is_grad_enabled()
-    if recorded:
+    if torch.is_grad_enabled():
         dx, dstate_0, dweights = _recorded_backward(
-            [], x, batch_sizes, state, weights, dy, dstate_n, ctx.cell, _warn_of_operator, ctx.needs_input_grad[0]
+            [], x, batch_sizes, state, weights, dy, dstate_n, ctx.cell, _warn, ctx.needs_input_grad[0]
         )
     elif _are_batched(dy, *dstate_n):
-        _warn_of_operator(BATCHED)
-        dx, dstate_0, dweights = _torchs_backward(x, batch_sizes, state, weights, dy, dstate_n, ctx.cell)
+        from fastrnn.torch.transforms import backward_of_batches  # which rests on this module
+
+        dx, dstate_0, dweights = backward_of_batches(x, batch_sizes, state, weights, (dy, *dstate_n), ctx.cell, _warn)
     else:
         dx, dstate_0, dweights = torch.ops.fastrnn.layer_backward(
             x, batch_sizes, state, weights, y, tape, dy, dstate_n, ctx.cell
         )
     return dx, None, dstate_0, dweights, None, None
+
+
+def _warn(reason: str) -> None:
+    warnings.warn(f"torch.ops.fastrnn.layer leaves this to torch.nn: fastrnn's kernels {reason}", stacklevel=3)
 
 
 torch.library.register_autograd("fastrnn::layer", _backward_of_operator, setup_context=_setup_context)
