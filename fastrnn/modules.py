@@ -809,7 +809,10 @@ class _BuiltIn(_Recurrent):
             given if x_tangent is None else x_tangent, state_tangent, self.batch_first, lengths
         )
         of_weights: dict[str, Array] = {}
-        for name, value in ({} if parameter_tangents is None else parameter_tangents).items():
+        if parameter_tangents is not None and not isinstance(parameter_tangents, Mapping):
+            wanted = "a dict of arrays by names of parameters, or None"
+            raise TypeError(f"parameter_tangents is {shown(parameter_tangents)}; expected {wanted}")
+        for name, value in (parameter_tangents or {}).items():
             if name not in self._parameters:
                 raise ValueError(f"parameter_tangents has {shown(name)}; expected names of parameters")
             what, own = f"parameter_tangents[{name!r}]", self._parameters[name]
@@ -869,7 +872,9 @@ class _BuiltIn(_Recurrent):
         check_tape(tape, self, TangentTape)
         rows, entrance, shape = tape._rows, self._entrance, tape._y_shape
         dy, dstates, dstates_n = entrance.take_gradients(rows, shape, dy, dstate)
-        along, of_dstates, of_dstates_n = entrance.take_gradients(rows, shape, dy_tangent, dstate_tangent)
+        along, of_dstates, of_dstates_n = entrance.take_gradients(
+            rows, shape, dy_tangent, dstate_tangent, tangents=True
+        )
         found = []
         both = tape._take().backward(dy, dstates, along, of_dstates)
         for (dx, dstates_0, dweights), into in zip(both, (dstates_n, of_dstates_n), strict=True):

@@ -227,7 +227,7 @@ class Written(NamedTuple):
 
     @property
     def beside(self) -> list[Operand]:
-        """What has a gradient of each row and unit: the cell's own parameters, then extras, if those are asked for."""
+        """What has a gradient of each row and unit, the cell's own parameters and then extras, if asked for."""
         assert self.cell.program is not None
         units = [Operand(Kind.UNIT, m) for m in range(self.cell.program.units)]
         return units + [Operand(Kind.EXTRA, k) for k in range(self.cell.program.into_extras)]

@@ -340,20 +340,22 @@ class Entrance:
         return taken
 
     def take_gradients(
-        self, rows: Rows, y_shape: tuple[int, ...], dy: Any, dstate: Any
+        self, rows: Rows, y_shape: tuple[int, ...], dy: Any, dstate: Any, *, tangents: bool = False
     ) -> tuple[Array | None, Sequence[DState], Sequence[DState]]:
-        """Validate what `backward` is given, for a y of a shape.
+        """Validate what `backward` is given, for a y of a shape; or the `tangents` of these.
 
         Returns the gradients of y and of the final states as `rows.back` was given these, and for `gradients_back` the
         latter by layer and direction as they came.
         """
         if dy is not None:
-            dy = rows.take_dy(ops.as_real("dy", dy, self._dtype, y_shape, "y's shape"))
-        names = self._cell.dstates_n
+            dy = rows.take_dy(ops.as_real("dy_tangent" if tangents else "dy", dy, self._dtype, y_shape, "y's shape"))
+        names, what = self._cell.dstates_n, "the state"
+        if tangents:
+            names, what = _parts("dstate_tangent", len(names)), "dstate_tangent"
         per_layer: Sequence[DState] = [(None,) * len(names)] * self._layers
         if dstate is not None:
             N = y_shape[0 if rows.batch_first else 1] if rows.batched else 1
-            dstates = self._as_states(names, dstate, N, rows.batched, optional=True)
+            dstates = self._as_states(names, dstate, N, rows.batched, optional=True, what=what)
             per_layer = [tuple([None if d is None else d[layer] for d in dstates]) for layer in range(self._layers)]
         return dy, rows.take_dstates(per_layer), per_layer
 
@@ -372,8 +374,7 @@ class Entrance:
         """The given initial state, or with `reset` the one to begin anew with, by layer and direction."""
         names, what = self._cell.states_0, "the state"
         if reset:
-            what = "reset_state"
-            names = tuple([f"reset_state[{at}]" for at in range(len(names))]) if len(names) > 1 else (what,)
+            names, what = _parts("reset_state", len(names)), "reset_state"
         states = self._as_states(names, state, N, batched, what=what)
         if len(states[0]) > 1 or len(states) > 2:
             return [tuple([s[layer] for s in states]) for layer in range(self._layers)]
@@ -403,6 +404,11 @@ class Entrance:
         letters = [of_h] + [f"(L*D, {'N, ' * batched}H)"] * (count - 1)
         states = ops.as_states(names, values, self._dtype, shapes, letters, optional=optional, what=what)
         return states if batched else tuple([None if s is None else s[:, None] for s in states])
+
+
+def _parts(name: str, count: int) -> tuple[str, ...]:
+    """What messages call the parts of a state, which is a tuple unless it has one."""
+    return tuple([f"{name}[{at}]" for at in range(count)]) if count > 1 else (name,)
 
 
 def _look(x: Array, rows: Rows, steps: int, lengths: Any, mask: Any, resets: Any, always: bool) -> Ragged | None:

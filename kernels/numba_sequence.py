@@ -422,6 +422,7 @@ def backward(
     dweights: Weights | None = None,
     rows: int | None = None,
     dextra: tuple[Array, ...] = (),
+    dextra_add: bool = True,
 ) -> tuple[Array | None, State, Weights]:
     """Differentiate `forward`, which made `tape`: `fastrnn.reference.backward`. Sums are the same for any `rows`."""
     sizes, x, starts, (ih, hh, bias_ih, bias_hh, hr, unit), h_0, y, z, c, u, taken, values, extra = tape
@@ -466,7 +467,7 @@ def backward(
     )  # fmt: skip
     run(_compiled(backward_kernel, BackwardArrays, dtype), plan.sizes, arrays, plan.threads)
     for gradient, found in zip(dextra, into, strict=True):
-        gradient += found[:, : sizes.H]
+        np.add(gradient if dextra_add else 0, found[:, : sizes.H], out=gradient)
     return dx, (dh_0,) if c is None else (dh_0, *dc_0), dweights
 
 

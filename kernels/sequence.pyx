@@ -2183,7 +2183,7 @@ def kept_sizes(cell, ptrdiff_t steps, ptrdiff_t batch, ptrdiff_t rows, ptrdiff_t
     cdef Job job
     cdef int typenum = cnp.NPY_FLOAT32 if dtype.itemsize == 4 else cnp.NPY_FLOAT64
     memset(&job, 0, sizeof(Job))
-    job.typenum, job.layer.hidden = typenum, hidden
+    job.typenum, job.precision, job.layer.hidden = typenum, precision_of(typenum), hidden
     choose_cell(&job, cell, hidden)
     job.blocks = blocks_of(&job, hidden)
     sizes = [size_of_z(&job, stride_of_blocks(&job, rows), rows)]

@@ -23,7 +23,7 @@ def test_any_number_of_threads_has_the_same_bits(shape, kind):
 def test_other_bits_are_noticed(monkeypatch):
     counted = iter(range(100))
     monkeypatch.setattr(scaling, "call_of", lambda shape, kind: lambda: (np.full(3, next(counted) > 2),))
-    with pytest.raises(RuntimeError, match=r"^training of \\(1, 1, 1, 1\\) has other bits with 2 threads than with 1$"):
+    with pytest.raises(RuntimeError, match=r"^training of \(1, 1, 1, 1\) has other bits with 2 threads than with 1$"):
         scaling.measure((1, 1, 1, 1), "training", [1, 2], 0.0)
 
 
