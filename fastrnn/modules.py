@@ -755,7 +755,7 @@ class _BuiltIn(_Recurrent):
         lengths: Any = None,
         x_tangent: Any = None,
         state_tangent: Any = None,
-        parameter_tangents: Mapping[str, Any] | None = None,
+        parameter_tangents: Any = None,
     ) -> tuple[tuple[Array, Any], tuple[Array, Any], Tape]:
         """Run the sequence in forward mode: y, the final state, and their derivatives in a direction.
 

@@ -6,6 +6,7 @@ import numpy as np
 from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
 
+PRECISIONS: tuple[str, ...]
 LEAVES_DX: bool
 LEAVES_DWEIGHTS: bool
 LOOKS_ITSELF: bool
