@@ -525,4 +525,5 @@ def test_every_file_that_the_package_writes_is_written_through_one_function():
         ("files.py", '"wb"'),
         ("run.py", ', "w"'),  # the benchmark's log, in a temporary folder
         ("footprint.py", "write_text("),  # to /proc
+        ("peers.py", "write_bytes("),  # a model that is quantized, in a temporary folder
     }
