@@ -61,9 +61,10 @@ class Members(ops.Several):
                 for k, more in enumerate(_each(extra, len(self.ih)))
             ]
             return y, _stacked([state_n for _, state_n in ends])
-        return ops.run_group(
+        y, state_n, _ = ops.run_group(
             backend, cell, x, state, self, num_threads, len(self.ih), shared, batch_sizes, reverse, y, extra
         )
+        return y, state_n
 
     def forward(
         self,
@@ -88,9 +89,10 @@ class Members(ops.Several):
                 for k, more in enumerate(_each(extra, len(self.ih)))
             ]
             return y, _stacked([state_n for _, state_n, _ in made]), Tape([tape for *_, tape in made], shared, x)
-        y, state_n, tape = ops.forward_group(
-            backend, cell, x, state, self, num_threads, len(self.ih), shared, batch_sizes, reverse, y, extra
+        y, state_n, tape = ops.run_group(
+            backend, cell, x, state, self, num_threads, len(self.ih), shared, batch_sizes, reverse, y, extra, tape=True
         )
+        assert tape is not None
         return y, state_n, Tape(tape, shared, x)
 
 
@@ -398,12 +400,13 @@ class GroupWeights(ops.LayerWeights):
             self._packed = backend, stamp, packed, K
         if self._kind is Members:
             shared = _is_shared(x, batch_sizes)
-            return ops.run_group(
+            y, state_n, _ = ops.run_group(
                 backend, cell, x, state, None, num_threads, K, shared, batch_sizes, reverse, y, extra, packed
             )
+            return y, state_n
         y = _new_whole(x, state) if y is None else y
         states, its_y, its_extra = tuple([_by_columns(s, K) for s in state]), _parts(y, K), _extra_by_head(extra, K)
-        _, state_n = ops.run_group(
+        _, state_n, _ = ops.run_group(
             backend, cell, x, states, None, num_threads, K, True, batch_sizes, reverse, its_y, its_extra, packed
         )
         return y, _side_by_side(state_n)

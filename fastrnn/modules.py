@@ -28,7 +28,7 @@ from fastrnn.extra import Beside, Given, Masks, Random, as_rates, into_width
 from fastrnn.groups import GroupWeights, Heads
 from fastrnn.narrow import LONGEST_ROW, PRECISIONS
 from fastrnn.parameters import Array, Parametrized, uniform
-from fastrnn.rows import Entrance, Rows
+from fastrnn.rows import Entrance, Rows, parts_of
 from fastrnn.stream import Stream
 
 __all__ = ["GRU", "LSTM", "RNN", "Recurrent", "Tape"]
@@ -799,7 +799,7 @@ class _BuiltIn(_Recurrent):
         given = x
         x, states, rows = self._entrance.take(x, state, self.batch_first, lengths)
         if state_tangent is not None:
-            names = ("state_tangent",) if len(self._cell.states) == 1 else ("state_tangent[0]", "state_tangent[1]")
+            names = parts_of("state_tangent", len(self._cell.states))
             self._entrance._as_states(names, state_tangent, rows.steps_of(x)[1], rows.batched, what="state_tangent")
         if x_tangent is not None:
             if x.dtype.kind != "f":

@@ -38,7 +38,6 @@ __all__ = [
     "empty",
     "end_gradients",
     "forward",
-    "forward_group",
     "gates",
     "infer",
     "is_tokens",
@@ -691,17 +690,20 @@ def run_group(
     y: Array | None = None,
     extra: tuple[Array, ...] = (),
     packed: Any = None,
-) -> tuple[Array, State]:
-    """`run` for several layers of one shape, whose arrays have an axis of them first, on a backend that `RUNS_GROUPS`.
+    tape: bool = False,
+) -> tuple[Array, State, Tape | None]:
+    """`run`, or with a `tape` `forward`, of several layers of one shape, on a backend that `RUNS_GROUPS`.
 
-    All but an x that is `shared`; in `extra` those of three axes have it. `packed` may be there in place of `weights`.
+    Arrays have an axis of them first, all but an x that is `shared`; in `extra` those of three axes have it. `packed`
+    may be there in place of `weights`. `backward` takes the tape, and gives dx an axis of members too.
     """
-    y, state_n, _ = backend.forward(
+    taken = weights if weights is None else prepared(backend, cell, weights)
+    y, state_n, kept = backend.forward(
         cell,
         x,
         state,
-        weights if weights is None else prepared(backend, cell, weights),
-        tape=False,
+        taken,
+        tape=tape,
         num_threads=num_threads,
         packed=packed,
         batch_sizes=batch_sizes,
@@ -711,40 +713,9 @@ def run_group(
         members=members,
         shared=shared,
     )
-    return y, state_n
-
-
-def forward_group(
-    backend: ModuleType,
-    cell: Cell,
-    x: Array,
-    state: State,
-    weights: Weights,
-    num_threads: int,
-    members: int,
-    shared: bool,
-    batch_sizes: Array | None = None,
-    reverse: bool = False,
-    y: Array | None = None,
-    extra: tuple[Array, ...] = (),
-) -> tuple[Array, State, Tape]:
-    """`forward` likewise; `backward` takes the tape, and gives dx an axis of members too."""
-    taken = prepared(backend, cell, weights)
-    y, state_n, tape = backend.forward(
-        cell,
-        x,
-        state,
-        taken,
-        tape=True,
-        num_threads=num_threads,
-        batch_sizes=batch_sizes,
-        reverse=reverse,
-        y=y,
-        extra=extra,
-        members=members,
-        shared=shared,
-    )
-    return y, state_n, Tape(cell, backend, tape, num_threads, weights=None if taken is weights else weights)
+    if not tape:
+        return y, state_n, None
+    return y, state_n, Tape(cell, backend, kept, num_threads, weights=None if taken is weights else weights)
 
 
 def sums_backward(

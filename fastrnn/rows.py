@@ -19,7 +19,7 @@ from fastrnn.extra import named
 from fastrnn.parameters import Array
 from fastrnn.steps import Empty, Ragged
 
-__all__ = ["Entrance", "Rows", "as_flags"]
+__all__ = ["Entrance", "Rows", "as_flags", "parts_of"]
 
 MASKED = ("zero", "last")  # what y may have at masked steps
 
@@ -170,7 +170,7 @@ class _Runs(Rows):
     def back(self, y: Array, states_n: Sequence[State], empty: Empty) -> tuple[Array, Any]:
         y, end, D = self._ragged.unpack(y, empty), self._ragged.end, self._directions
         if self._last:
-            for reverse, part in enumerate(self._parts(y)):
+            for reverse, part in enumerate(self.parts_of(y)):
                 self._ragged.hold(part, reverse == 1)
         ended = [
             tuple([end(state, pool, at % D == 1) for state, pool in zip(its, pools, strict=True)])
@@ -182,11 +182,11 @@ class _Runs(Rows):
         dy = super().take_dy(dy)
         if self._last:
             dy = dy.copy()
-            for reverse, part in enumerate(self._parts(dy)):
+            for reverse, part in enumerate(self.parts_of(dy)):
                 self._ragged.release(part, reverse == 1)
         return self._ragged.pack(dy)
 
-    def _parts(self, y: Array) -> list[Array]:
+    def parts_of(self, y: Array) -> list[Array]:
         """The columns of y by direction."""
         P = y.shape[2] // self._directions
         return [y[..., at * P : (at + 1) * P] for at in range(self._directions)]
@@ -351,7 +351,7 @@ class Entrance:
             dy = rows.take_dy(ops.as_real("dy_tangent" if tangents else "dy", dy, self._dtype, y_shape, "y's shape"))
         names, what = self._cell.dstates_n, "the state"
         if tangents:
-            names, what = _parts("dstate_tangent", len(names)), "dstate_tangent"
+            names, what = parts_of("dstate_tangent", len(names)), "dstate_tangent"
         per_layer: Sequence[DState] = [(None,) * len(names)] * self._layers
         if dstate is not None:
             N = y_shape[0 if rows.batch_first else 1] if rows.batched else 1
@@ -374,7 +374,7 @@ class Entrance:
         """The given initial state, or with `reset` the one to begin anew with, by layer and direction."""
         names, what = self._cell.states_0, "the state"
         if reset:
-            names, what = _parts("reset_state", len(names)), "reset_state"
+            names, what = parts_of("reset_state", len(names)), "reset_state"
         states = self._as_states(names, state, N, batched, what=what)
         if len(states[0]) > 1 or len(states) > 2:
             return [tuple([s[layer] for s in states]) for layer in range(self._layers)]
@@ -406,7 +406,7 @@ class Entrance:
         return states if batched else tuple([None if s is None else s[:, None] for s in states])
 
 
-def _parts(name: str, count: int) -> tuple[str, ...]:
+def parts_of(name: str, count: int) -> tuple[str, ...]:
     """What messages call the parts of a state, which is a tuple unless it has one."""
     return tuple([f"{name}[{at}]" for at in range(count)]) if count > 1 else (name,)
 

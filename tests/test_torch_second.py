@@ -15,10 +15,12 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import Tensor, nn  # noqa: E402
 from torch.autograd import forward_ad  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E402
+from torch.testing import assert_close  # noqa: E402
 
 import fastrnn.torch as ours  # noqa: E402
 
 T, N, I, H, P = 5, 3, 3, 4, 2
+CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "lstm": ("LSTM", {}),
     "gru": ("GRU", {}),
@@ -79,14 +81,12 @@ class Pair:
         y, state_n = torch.func.functional_call(module, parameters, (given, tuple(state) if self.lstm else state[0]))
         return [y.data if isinstance(y, PackedSequence) else y, *(state_n if self.lstm else [state_n])]
 
-    def compare(
+    def both(
         self, function: Callable[[Callable[[Sequence[Tensor]], list[Tensor]]], Sequence[Tensor]], **more: Any
-    ) -> None:
-        """Assert that a function of the call has the same results with both modules."""
-        got, want = [function(lambda its, m=m: self.call(m, its, **more)) for m in (self.ours, self.theirs)]
-        assert len(got) == len(want)
-        for one, other in zip(got, want, strict=True):
-            torch.testing.assert_close(one.detach(), other.detach(), rtol=1e-9, atol=1e-10)
+    ) -> list[list[Tensor]]:
+        """What a function of the call gives with our module and with theirs."""
+        modules = (self.ours, self.theirs)
+        return [[t.detach() for t in function(lambda its, m=m: self.call(m, its, **more))] for m in modules]
 
     def leaves(self) -> list[Tensor]:
         return [t.clone().requires_grad_() for t in self.inputs]
@@ -123,7 +123,7 @@ def test_second_derivatives_are_torchs(kind: str, options: str, lengths: Any) ->
         again = torch.autograd.grad(squares(first), [*leaves, *incoming])
         return [*first, *second, *again]
 
-    pair.compare(everything, lengths=lengths)
+    assert_close(*pair.both(everything, lengths=lengths), **CLOSE)
 
 
 @pytest.mark.usefixtures("no_warning")
@@ -137,7 +137,7 @@ def test_gradient_penalty_of_each_output_alone(kind: str) -> None:
             (gradient,) = torch.autograd.grad(call([x, *others])[at].sum(), x, create_graph=True)
             return [gradient, *torch.autograd.grad((gradient.norm() - 1).square(), [x, *others])]
 
-        pair.compare(penalty)
+        assert_close(*pair.both(penalty), **CLOSE)
 
 
 @pytest.mark.usefixtures("no_warning")
@@ -152,7 +152,7 @@ def test_whoever_wants_a_gradient_gets_that_alone(kind: str) -> None:
             (first,) = torch.autograd.grad(weighted(call(inputs)), inputs[at], create_graph=True)
             return [first, *torch.autograd.grad(squares([first]), inputs[at])]
 
-        pair.compare(of_one)
+        assert_close(*pair.both(of_one), **CLOSE)
 
 
 @pytest.mark.usefixtures("no_warning")
@@ -185,7 +185,7 @@ def test_products_with_the_hessian_by_torch(kind: str, product: str) -> None:
         value, found = function(loss, tuple(pair.inputs), tuple(pair.direction))
         return [value, *found]
 
-    pair.compare(of_squares)
+    assert_close(*pair.both(of_squares), **CLOSE)
 
 
 @pytest.mark.usefixtures("no_warning")
@@ -201,7 +201,7 @@ def test_float32(kind: str) -> None:
         return torch.autograd.grad(squares([gradient]), leaves)
 
     for got, want in zip(penalty(pair.ours, pair), penalty(wide.theirs, wide), strict=True):
-        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
+        assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
 
 
 def test_what_was_written_to_is_found() -> None:
@@ -229,7 +229,7 @@ def test_y_may_be_written_to_before_both_backwards() -> None:
 
     want = penalty(lambda its: [t.clone() for t in pair.call(pair.ours, its)])
     for got, other in zip(penalty(lambda its: pair.call(pair.ours, its)), want, strict=True):
-        torch.testing.assert_close(got, other, rtol=0, atol=0)
+        assert_close(got, other, rtol=0, atol=0)
 
 
 def test_saved_tensor_hooks_and_checkpoints() -> None:
@@ -242,7 +242,7 @@ def test_saved_tensor_hooks_and_checkpoints() -> None:
         first = torch.autograd.grad(weighted(outputs), leaves, create_graph=True)
         return list(torch.autograd.grad(squares(first), leaves))
 
-    pair.compare(penalty)
+    assert_close(*pair.both(penalty), **CLOSE)
 
 
 def test_first_backward_keeps_nothing_for_a_second_that_nobody_asks_for() -> None:
@@ -275,8 +275,8 @@ def test_derivatives_as_often_as_one_likes(kind: str) -> None:
         third = torch.autograd.grad(squares([product]), [x, vector], create_graph=True)
         return [*third, *torch.autograd.grad(squares(third), [x, vector])]
 
-    pair.compare(four)
-    pair.compare(of_a_product)
+    assert_close(*pair.both(four), **CLOSE)
+    assert_close(*pair.both(of_a_product), **CLOSE)
 
 
 @kinds
@@ -290,7 +290,7 @@ def test_third_derivative_is_torchs(kind: str) -> None:
         return [*second, *torch.autograd.grad(squares(second), leaves)]
 
     with pytest.warns(UserWarning, match="leaves this to torch.nn: fastrnn's kernels have no third derivative"):
-        pair.compare(third)
+        assert_close(*pair.both(third), **CLOSE)
 
 
 # ---- forward mode
@@ -311,8 +311,8 @@ def test_forward_mode_is_torchs(kind: str, options: str) -> None:
         both = torch.func.jvp(lambda *its: tuple(call(its)), tuple(pair.inputs), tuple(pair.direction))
         return [*both[0], *both[1]]
 
-    pair.compare(eager)
-    pair.compare(transformed)
+    assert_close(*pair.both(eager), **CLOSE)
+    assert_close(*pair.both(transformed), **CLOSE)
 
 
 @pytest.mark.usefixtures("no_warning")
@@ -327,7 +327,7 @@ def test_forward_mode_of_one_input_alone(kind: str) -> None:
                 inputs[at] = forward_ad.make_dual(inputs[at], pair.direction[at])
                 return [forward_ad.unpack_dual(o).tangent for o in call(inputs)]
 
-        pair.compare(of_one)
+        assert_close(*pair.both(of_one), **CLOSE)
 
 
 @pytest.mark.usefixtures("no_warning")
@@ -344,7 +344,7 @@ def test_forward_mode_of_a_packed_sequence() -> None:
         got = forward_ad.unpack_dual(call(forward_ad.make_dual(rows, tangent))).tangent
     with torch.no_grad():
         want = (call(rows + 1e-6 * tangent) - call(rows - 1e-6 * tangent)) / 2e-6
-    torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-8)
+    assert_close(got, want, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.usefixtures("no_warning")
@@ -372,7 +372,7 @@ def test_either_mode_of_the_other(kind: str, options: str) -> None:
         return list(torch.func.grad(loss)(pair.inputs))
 
     for function in (reverse_of_forward, hessian_vector, gradient_of_jvp):
-        pair.compare(function)
+        assert_close(*pair.both(function), **CLOSE)
 
 
 def test_forward_mode_of_a_backward_and_what_follows_are_torchs() -> None:
@@ -387,7 +387,7 @@ def test_forward_mode_of_a_backward_and_what_follows_are_torchs() -> None:
             return [*first, *tangents, *torch.autograd.grad(squares(tangents), leaves)]
 
     with pytest.warns(UserWarning, match="have no third derivative"):
-        pair.compare(third)
+        assert_close(*pair.both(third), **CLOSE)
 
 
 @pytest.mark.parametrize("transform", ["jvp_of_jvp", "hessian"])
@@ -405,4 +405,4 @@ def test_other_transforms_are_torchs(transform: str) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pair.compare({"jvp_of_jvp": jvp_of_jvp, "hessian": hessian}[transform])
+        assert_close(*pair.both({"jvp_of_jvp": jvp_of_jvp, "hessian": hessian}[transform]), **CLOSE)

@@ -17,7 +17,6 @@ initial states and parameters must not be hidden from torch before backward, as 
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Callable, Sequence
 from types import CodeType
@@ -540,7 +539,9 @@ class _Layer(torch.autograd.Function):
                 else f"the backward of the cell {name} cannot be traced; expected it to run outside of torch's tracing"
             )
         if torch.is_grad_enabled():
-            gradients = _recorded_backward(
+            from fastrnn.torch import second  # which is made of what is here
+
+            gradients = second.backward(
                 ctx.fresh, x, batch_sizes, state, weights, dy, dstate_n, ctx.cell, ctx.warn, ctx.needs_input_grad[3]
             )
         elif is_traced():
@@ -578,30 +579,6 @@ def _are_batched(*gradients: Tensor | None) -> bool:
     return any(
         d is not None and (functorch.is_legacy_batchedtensor(d) or functorch.is_batchedtensor(d)) for d in gradients
     )
-
-
-def _recorded_backward(
-    fresh: list[Any],
-    x: Tensor,
-    batch_sizes: Tensor | None,
-    state: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    dy: Tensor | None,
-    dstate_n: Sequence[Tensor | None],
-    cell: str,
-    warn: Callable[[str], None],
-    of_x: bool,
-) -> Gradients:
-    """`_backward`, to be differentiated in turn; `fresh` has the problem and its tapes, if they are there."""
-    if is_traced() or _are_batched(dy, *dstate_n):
-        warn(CREATE_GRAPH)
-        return _torchs_backward(x, batch_sizes, state, weights, dy, dstate_n, cell)
-    from fastrnn.torch import second  # which is made of what is here
-
-    memory = second.Memory()
-    with contextlib.suppress(IndexError):
-        memory.fill(*fresh.pop())
-    return second.backward(memory, x, batch_sizes, state, weights, dy, dstate_n, cell, warn, of_x)
 
 
 def _torchs_backward(
@@ -727,7 +704,9 @@ def _backward_of_operator(ctx: Any, dy: Tensor | None, dstate_n: Sequence[Tensor
     tensors, tape = others[: ctx.tensors], others[ctx.tensors :]
     state, weights = tensors[: ctx.states], tensors[ctx.states :]
     if torch.is_grad_enabled():
-        dx, dstate_0, dweights = _recorded_backward(
+        from fastrnn.torch import second  # which is made of what is here
+
+        dx, dstate_0, dweights = second.backward(
             [], x, batch_sizes, state, weights, dy, dstate_n, ctx.cell, _warn, ctx.needs_input_grad[0]
         )
     elif _are_batched(dy, *dstate_n):

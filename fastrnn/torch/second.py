@@ -17,6 +17,7 @@ They are of torch's newer kind (`setup_context`), which transforms of torch.func
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -383,7 +384,7 @@ def _push(function: Callable[[Given], list[Any]], given: Given, tangents: Given)
 
 
 def backward(
-    memory: Memory,
+    fresh: list[Any],
     x: Tensor,
     batch_sizes: Tensor | None,
     state: Sequence[Tensor],
@@ -394,7 +395,16 @@ def backward(
     warn: Callable[[str], None],
     of_x: bool,
 ) -> operator.Gradients:
-    """The backward of a layer, to be differentiated in turn; without the gradient of x unless `of_x`."""
+    """The backward of a layer, to be differentiated in turn; without the gradient of x unless `of_x`.
+
+    `fresh` has the problem and its tapes, if they are there, and loses them.
+    """
+    if operator.is_traced() or operator._are_batched(dy, *dstate_n):
+        warn(operator.CREATE_GRAPH)
+        return operator._torchs_backward(x, batch_sizes, state, weights, dy, dstate_n, cell)
+    memory = Memory()
+    with contextlib.suppress(IndexError):
+        memory.fill(*fresh.pop())
     call = Call(cell, warn, len(state), len(weights), of_x)
     dx, *others = Backward.apply(call, memory, x, batch_sizes, *state, *weights, dy, *dstate_n)
     return dx, others[: len(state)], others[len(state) :]

@@ -12,6 +12,7 @@
 #include "cells.inc.h"
 #pragma pop_macro("NAME")
 #pragma pop_macro("VECTOR_BYTES")
+#define HALF(name) NAME(PASTE(half, OF_CELL(name))) /* a function of the cell that FN is of */
 #endif
 
 #define half_vec NAME(half_vec)
@@ -20,6 +21,7 @@
 #define low_half NAME(low_half)
 
 #if !HALF_BYTES /* whole ones stand in for them, and no block takes these */
+#define HALF FN
 typedef vec half_vec;
 INLINE vec half_load(const REAL *p) { return vec_load(p); }
 INLINE vec half_fma(vec a, vec b, vec c) { return vec_fma(a, b, c); }

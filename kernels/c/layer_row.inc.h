@@ -2,12 +2,6 @@
  * wait. From the bias to the gates sums stay in registers, h and c where one step after the other finds whole vectors of
  * them; y is written beside. Chains, and so bits, are those of FN(step). */
 
-#if HALF_BYTES
-#define HALF(name) NAME(PASTE(half, OF_CELL(name)))
-#else
-#define HALF FN
-#endif
-
 /* The sums of whole blocks, and of one that is half empty, += an element of x or h times its row of their panels. */
 INLINE void FN(add_k)(
     vec (*sum)[4], half_vec *half_sum, REAL left, const REAL *p, ptrdiff_t stride, const int whole, const int halves,
