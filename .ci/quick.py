@@ -1,4 +1,4 @@
-"""The tests of an installed fastrnn that need no more than NumPy, pytest and hypothesis, and take a minute or two.
+"""The tests of an installed fastrnn that need no more than NumPy, pytest and hypothesis, and take some minutes.
 
 `python .ci/quick.py [arguments of pytest]`. They run wherever the whole suite cannot: in the test of a wheel, on
 another processor or another Python, from an unpacked sdist. The C kernels must run; what else is not there is skipped.
@@ -17,8 +17,20 @@ os.environ.setdefault("FASTRNN_OVERSUBSCRIBE", "1")  # before the import, as tes
 import fastrnn
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
-NAMES = ["activations", "cells", "dropout", "explain", "kernels", "many_threads", "memory", "modules", "multiply"]
-NAMES += ["reference", "safety", "same_bits", "softmax", "stream", "switches", "threads", "trace"]
+NAMES = ["activations", "cells", "dropout", "ensembles", "explain", "extra", "heads", "kernels", "many_threads"]
+NAMES += ["masks", "memory", "modules", "multiply", "narrow", "normalized", "precision", "prepared", "recurrent"]
+NAMES += [
+    "reference",
+    "safety",
+    "same_bits",
+    "saturated",
+    "softmax",
+    "stream",
+    "switches",
+    "tangent",
+    "threads",
+    "trace",
+]
 
 if __name__ == "__main__":
     fastrnn.use_backend("cython")  # raises, and says why, where the kernels are missing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import pickle
 from pathlib import Path
 from typing import Any
@@ -190,8 +191,7 @@ def test_weights_are_packed_anew_when_they_have_changed() -> None:
     assert_close("y", module(x)[0], dense(x)[0], 1e-5)
 
 
-def test_in_torch() -> None:
-    torch = pytest.importorskip("torch")
+def test_in_torch(torch: Any) -> None:
     import fastrnn.torch as doors
 
     for options in ({}, {"num_layers": 2, "bidirectional": True}):
@@ -216,14 +216,17 @@ def test_in_torch() -> None:
         assert "heads=3" in repr(ours)
 
 
-def test_in_onnx(tmp_path: Path) -> None:
-    session = pytest.importorskip("onnxruntime").InferenceSession
+def test_in_onnx(tmp_path: Path, require: Any) -> None:
+    for name in ("onnx", "onnxruntime"):
+        require(importlib.util.find_spec(name) is not None, f"{name} is not installed")
+    from onnxruntime import InferenceSession
+
     from fastrnn.onnx import export
 
     module, _ = pair("slstm", 12, 3, "cython", "float32", num_layers=2, bidirectional=True)
     export(module, tmp_path / "heads.onnx")
     x = draw((T, N, I), "float32")
-    (y, *_) = session(tmp_path / "heads.onnx").run(None, {"x": x})
+    (y, *_) = InferenceSession(tmp_path / "heads.onnx").run(None, {"x": x})
     assert_close("y", y, module(x)[0], 1e-5)
 
 

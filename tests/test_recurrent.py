@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from calls import backends
 from closed_pages import close_inputs, needs_closed_pages
 from tolerances import assert_close, assert_same_bits
@@ -280,7 +279,7 @@ def test_built_in_cells_written_in_the_language_equal_them(backend, cell, built_
         assert_close(key, outcomes[0][key], value, 1e-12 * max(1.0, np.abs(value).max()))
 
 
-def reset_before(x, h, w_ih, w_hh, b_ih, b_hh):
+def reset_before(torch, x, h, w_ih, w_hh, b_ih, b_hh):
     H = h.shape[1]
     ys = []
     for x_t in x:
@@ -293,7 +292,7 @@ def reset_before(x, h, w_ih, w_hh, b_ih, b_hh):
 
 
 @backends
-def test_a_second_product_equals_torch(backend):
+def test_a_second_product_equals_torch(backend, torch):
     rnn = fastrnn.Recurrent(LIBRARY["reset_before_gru"], 5, 21, dtype="float64", seed=0, backend=backend)
     rng = np.random.default_rng(0)
     x, h_0 = draw(rng, 8, 4, 5), draw(rng, 1, 4, 21)
@@ -301,7 +300,7 @@ def test_a_second_product_equals_torch(backend):
     dy = draw(rng, *y.shape)
     dx, dh_0, grads = rnn.backward(tape, dy)
     leaves = [torch.tensor(v, requires_grad=True) for v in (x, h_0[0], *rnn.parameters.values())]
-    theirs = reset_before(*leaves)
+    theirs = reset_before(torch, *leaves)
     theirs.backward(torch.tensor(dy))
     assert_close("y", y, theirs.detach().numpy(), 1e-12)
     for key, mine, leaf in zip(["x", "h_0", *grads], [dx, dh_0[0], *grads.values()], leaves, strict=True):
