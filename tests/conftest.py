@@ -115,6 +115,12 @@ def sklearn(require: Require) -> ModuleType:
 
 
 @pytest.fixture
+def safetensors(require: Require) -> None:
+    """The format of files, which NumPy alone does not bring."""
+    require(importlib.util.find_spec("safetensors") is not None, "safetensors is not installed")
+
+
+@pytest.fixture
 def restored() -> Iterator[None]:
     """Put the global choices of backend and threads back afterwards."""
     import fastrnn

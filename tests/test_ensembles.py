@@ -273,6 +273,7 @@ def test_stacking_copies() -> None:
     assert_same(modules[0].forward(x)[0], want[0], "dropout as the module would have drawn it")
 
 
+@pytest.mark.usefixtures("safetensors")
 def test_as_a_file_pickle_and_copy(tmp_path: Path) -> None:
     ensemble, x = fastrnn.stack_modules(make_modules("lstm_projected", num_layers=2)), draw((T, N, I), "float32")
     fastrnn.save(ensemble, tmp_path / "ensemble.safetensors")

@@ -138,6 +138,7 @@ def test_trace_and_stream(backend: str, name: str) -> None:
     assert_close("steps", stream.steps(x, **its), y, tolerance(y, "float32", 1000))
 
 
+@pytest.mark.usefixtures("safetensors")
 def test_tokens_single_sequences_and_what_is_kept(tmp_path: Path) -> None:
     module, dense = pair("slstm", 12, 4, "cython", "float32", num_layers=2)
     tokens = np.random.default_rng(0).integers(0, I, (T, N))

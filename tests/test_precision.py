@@ -139,6 +139,7 @@ def test_info_says_what_would_run() -> None:
 
 
 @precisions
+@pytest.mark.usefixtures("safetensors")
 def test_repr_pickle_copy_and_file(precision: str, tmp_path: Path) -> None:
     module, x = fastrnn.GRU(I, H, 2, seed=0, precision=precision), real(T, N, I)
     want = outputs(module, x)
@@ -220,6 +221,7 @@ print(fastrnn.info().used, bool((module(np.ones((5, 2, 3), "f"))[0] == y).all())
 
 
 @kinds
+@pytest.mark.usefixtures("safetensors")
 def test_quantized_modules(cls: Any, options: dict[str, Any], tmp_path: Path) -> None:
     module = cls(I, H, seed=0, **options)
     x = real(*((N, T) if module.batch_first else (T, N)), I)
@@ -247,6 +249,7 @@ def test_quantized_modules(cls: Any, options: dict[str, Any], tmp_path: Path) ->
         assert_alike(outputs(small, x), want, 0.01)
 
 
+@pytest.mark.usefixtures("safetensors")
 def test_files_have_a_quarter_of_the_bytes(tmp_path: Path) -> None:
     module = fastrnn.LSTM(128, 256, seed=0)
     fastrnn.save(module, tmp_path / "large")
