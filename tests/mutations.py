@@ -512,7 +512,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("h_is_taken_where_others_take_h", "if set(taken) == all_of_h else ()", "", "extra_torch"),
     ],
     ("fastrnn/onnx/quantized.py", "onnx_quantized"): [
-        Mutant("scales_stay_in_onnx_order", 'gates_of("LSTM", "ifgo", its_scales)', "its_scales"),
+        Mutant("scales_stay_in_onnx_order", 'gates_of("LSTM", "ifgo", scales)', "scales"),
         Mutant("reverse_has_the_forward_weights", "of_integers(integers[key][d]", "of_integers(integers[key][0]"),
     ],
     ("fastrnn/onnx/node.py", "onnx"): [

@@ -35,46 +35,47 @@ def quantized_node(node: NodeProto, values: Mapping[str, Array | None], name: st
         As of `Node`, and if scales or zero points do not fit the weights.
     """
     integers: dict[str, Array] = {}
-    scales: dict[str, Array] = {}
-    zeros: dict[str, Array] = {}
+    of_rows: dict[str, Array] = {}  # (D, 4*H)
     for key in ("W", "R"):
-        weight, scale, zero = values[key], values[f"{key}_scale"], values[f"{key}_zero_point"]
+        weight = values[key]
         if weight is None or weight.ndim != 3 or weight.dtype not in (np.int8, np.uint8):
             found = "missing" if weight is None else f"of {weight.dtype} and shape {weight.shape}"
             raise ValueError(f"{node.op_type} {name}: {key} is {found}; expected int8 or uint8 with three axes")
         integers[key] = weight.swapaxes(1, 2)
-        zero = np.zeros(len(weight), weight.dtype) if zero is None else zero
-        shapes = (weight.shape[:1], (len(weight), weight.shape[2]))
-        for input_, value in ((f"{key}_scale", scale), (f"{key}_zero_point", zero)):
-            if value is None or value.shape not in shapes:
+        of_all, of_each = weight.shape[:1], (len(weight), weight.shape[2])
+        for what, otherwise in (("scale", None), ("zero_point", np.zeros(of_all, weight.dtype))):
+            value = values[f"{key}_{what}"]
+            value = otherwise if value is None else value
+            if value is None or value.shape not in (of_all, of_each):
                 found = "missing" if value is None else f"of shape {value.shape}"
-                raise ValueError(f"{node.op_type} {name}: {input_} is {found}; expected {shapes[0]} or {shapes[1]}")
-        rows = np.ones((1, weight.shape[2]))
-        scales[key] = (scale.reshape(len(weight), -1) * rows).astype(np.float32)
-        zeros[key] = (zero.reshape(len(weight), -1) * rows).astype(np.int32)
-    wide = {
-        key: (integers[key] - zeros[key][:, :, None]).astype(np.float32) * scales[key][:, :, None] for key in integers
-    }
+                raise ValueError(f"{node.op_type} {name}: {key}_{what} is {found}; expected {of_all} or {of_each}")
+            of_rows[f"{key}_{what}"] = np.broadcast_to(value.reshape(len(weight), -1), of_each)
+    wide = {key: _wide(rows, of_rows[f"{key}_scale"], of_rows[f"{key}_zero_point"]) for key, rows in integers.items()}
     plain = NodeProto()
     plain.CopyFrom(node)
     plain.op_type, plain.domain = "LSTM", ""
     made = Node(plain, **wide, B=values["B"], P=values["P"], name=name)
-    if type(made.module) is LSTM:
-        made.modules = (_narrowed(made.module, integers, scales, zeros),)
+    if [type(module) for module in made.modules] == [LSTM]:
+        made.modules = (_narrowed(made.module, integers, of_rows),)
     return made
 
 
-def _narrowed(
-    lstm: LSTM, integers: Mapping[str, Array], scales: Mapping[str, Array], zeros: Mapping[str, Array]
-) -> LSTM:
+def _wide(integers: Array, scale: Array, zero: Array) -> Array:
+    """What integers (D, 4*H, K) stand for."""
+    from_zero = integers.astype(np.float32) - zero.astype(np.float32)[:, :, None]
+    wide: Array = from_zero * scale.astype(np.float32)[:, :, None]
+    return wide
+
+
+def _narrowed(lstm: LSTM, integers: Mapping[str, Array], of_rows: Mapping[str, Array]) -> LSTM:
     """The module with the file's integers and scales in place of its weights."""
     options = {name: getattr(lstm, name) for name in ("bias", "batch_first", "bidirectional")}
     found = LSTM(lstm.input_size, lstm.hidden_size, **options, precision="int8", quantized=True)
     parameters = lstm.state_dict()
     for d, suffix in enumerate(("_l0", "_l0_reverse")[: lstm.directions]):
         for key, kind in (("W", "ih"), ("R", "hh")):
-            rows, its_scales = of_integers(integers[key][d], scales[key][d], zeros[key][d])
+            rows, scales = of_integers(integers[key][d], of_rows[f"{key}_scale"][d], of_rows[f"{key}_zero_point"][d])
             parameters[f"weight_{kind}{suffix}"] = gates_of("LSTM", "ifgo", rows)
-            parameters[f"scale_{kind}{suffix}"] = gates_of("LSTM", "ifgo", its_scales)
+            parameters[f"scale_{kind}{suffix}"] = gates_of("LSTM", "ifgo", scales)
     found.load_state_dict(parameters)
     return found

@@ -45,7 +45,7 @@ def from_quantized(module: torch.nn.Module) -> LSTM | GRU:
     """
     from torch.ao.nn.quantized import dynamic  # which torch says it will drop
 
-    kinds = {dynamic.LSTM: LSTM, dynamic.GRU: GRU}
+    kinds: dict[Any, type[LSTM] | type[GRU]] = {dynamic.LSTM: LSTM, dynamic.GRU: GRU}
     if type(module) not in kinds:
         raise TypeError(
             f"module is {shown(module)}; expected an LSTM or GRU of torch.ao.nn.quantized.dynamic, as "
