@@ -13,7 +13,7 @@ from fastrnn.modules import GRU, LSTM, RNN
 from fastrnn.narrow import as_int8
 from fastrnn.parameters import Array
 
-__all__ = ["quantize"]
+__all__ = ["of_integers", "quantize"]
 
 Module = TypeVar("Module", LSTM, GRU, RNN)
 
@@ -71,6 +71,27 @@ def quantize(module: Module, calibration: Any = None) -> Module:
             parameters[name], parameters[scale_name] = _round(parameters[name], moments.get(name))
     made.load_state_dict(parameters)
     return made
+
+
+def of_integers(integers: Array, scale: Any, zero: Any = 0) -> tuple[Array, Array]:
+    """int8 weights and their scales of what another library has quantized: (integers - zero) * scale.
+
+    They are the library's own where they are within 128 of its zero; -128, which the kernels do not have, becomes -127.
+    A row with others is rounded anew.
+
+    Parameters
+    ----------
+    integers
+        (G*H, K), int8 or uint8.
+    scale, zero
+        One for all, or (G*H,).
+    """
+    from_zero = integers.astype(np.int32) - np.reshape(np.asarray(zero, np.int32), (-1, 1))
+    scales = np.broadcast_to(np.asarray(scale, np.float32).reshape(-1), len(integers)).copy()
+    far = (from_zero < -128).any(axis=1) | (from_zero > 127).any(axis=1)
+    found = np.maximum(from_zero, -127).astype(np.int8)
+    found[far], scales[far] = as_int8(from_zero[far].astype(np.float32) * scales[far, None])
+    return found, scales
 
 
 def _round(weight: Array, moment: Array | None) -> tuple[Array, Array]:

@@ -52,6 +52,8 @@ SUITES = {
     "saturated": "test_saturated.py -k 'not numba'",
     "variants": "test_variants.py",
     "onnx": "test_onnx.py",
+    "onnx_quantized": "test_onnx_quantized.py",
+    "torch_quantized": "test_torch_quantized.py",
     "onnx_session": "test_onnx_session.py",
     "onnx_export": "test_onnx_export.py",
     "normalized": "test_normalized.py -k 'not numba'",

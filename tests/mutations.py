@@ -67,6 +67,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ],
     ("fastrnn/quantized.py", "precision"): [
         Mutant("calibration_takes_the_worst", "better = squares < least", "better = squares > -least"),
+        Mutant("integers_wrap_around", "np.maximum(from_zero, -127)", "from_zero", "torch_quantized"),
+        Mutant("zero_points_are_zero", "np.int32) - np.reshape(", "np.int32) - 0 * np.reshape(", "torch_quantized"),
         Mutant("calibration_of_a_layer_is_that_of_the_first", "below = np.concatenate(outputs, axis=-1)", "pass"),
     ],
     ("kernels/c/gemm.inc.h", "kernels"): [
@@ -509,6 +511,10 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant("h_is_taken_where_others_take_h", "if set(taken) == all_of_h else ()", "", "extra_torch"),
     ],
+    ("fastrnn/onnx/quantized.py", "onnx_quantized"): [
+        Mutant("scales_stay_in_onnx_order", 'gates_of("LSTM", "ifgo", scales)', "scales"),
+        Mutant("reverse_has_the_forward_weights", "of_integers(integers[key][d]", "of_integers(integers[key][0]"),
+    ],
     ("fastrnn/onnx/node.py", "onnx"): [
         Mutant("gates_stay_in_onnx_order", "by_gate[gate] for gate in order", "by_gate[gate] for gate in by_gate"),
         Mutant("padding_comes_first", "lengths - 1 - np.arange", "0 * lengths + x.shape[axis] - 1 - np.arange"),
@@ -529,7 +535,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("constants_are_missing", "found, left = set(here), list(here)", "found, left = set(here), []"),
         Mutant("names_around_a_branch_are_missing", "in graphs_of(node):\n        own", "in ():\n        own"),
         Mutant("branches_are_swapped", "then if values[0] else otherwise", "otherwise if values[0] else then"),
-        Mutant("values_around_a_branch_are_constants", "{**self.given, **here},", "self.given,"),
+        Mutant("values_around_a_branch_are_constants", "given = {**self.given, **here}", "given = self.given"),
         Mutant("a_branch_runs_too_soon", "at + (k in self.moved)", "at"),
     ],
     ("fastrnn/onnx/scan.py", "onnx_export"): [

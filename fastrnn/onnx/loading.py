@@ -8,14 +8,15 @@ from typing import Any
 from onnx import NodeProto
 
 from fastrnn.onnx.node import FURTHER, Node
-from fastrnn.onnx.scope import Scope, is_recurrent, opset_of, read_model
+from fastrnn.onnx.quantized import INPUTS, SCALES, quantized_node
+from fastrnn.onnx.scope import Scope, is_quantized, is_recurrent, opset_of, read_model
 from fastrnn.parameters import Array
 
 __all__ = ["load", "named", "take_node"]
 
 
 def load(path: Any) -> dict[str, Node]:
-    """Return the LSTM, GRU and RNN nodes of an ONNX file by name.
+    """Return the LSTM, GRU and RNN nodes of an ONNX file by name, onnxruntime's DynamicQuantizeLSTM among them.
 
     Nodes are found in the branches of If and in the bodies of Loop and Scan, too, and in the model's own functions.
     Their weights are initializers, also of files beside, or what other operators make of constants: Constant, Identity,
@@ -52,9 +53,10 @@ def load(path: Any) -> dict[str, Node]:
     model = read_model(path)
     found: dict[str, Node] = {}
     for scope in Scope(model.graph, opset_of(model)).all():
-        for node in filter(is_recurrent, scope.graph.node):
-            name = named(scope, node, found.keys())
-            found[name] = take_node(scope, node, name)
+        for node in scope.graph.node:
+            if is_recurrent(node) or is_quantized(node):
+                name = named(scope, node, found.keys())
+                found[name] = take_node(scope, node, name)
     return found
 
 
@@ -66,12 +68,13 @@ def named(scope: Scope, node: NodeProto, taken: Collection[str]) -> str:
 
 def take_node(scope: Scope, node: NodeProto, name: str) -> Node:
     """A node with its weights, which its scope knows; ValueError that names it if that does not."""
-    names = ("X", "W", "R", "B", "sequence_lens", "initial_h", *FURTHER[node.op_type])
+    quantized = is_quantized(node)
+    names = INPUTS if quantized else ("X", "W", "R", "B", "sequence_lens", "initial_h", *FURTHER[node.op_type])
     inputs = dict(zip(names, node.input, strict=False))
     weights: dict[str, Array | None] = {}
-    for key in ("W", "R", "B", "P"):
+    for key in ("W", "R", "B", "P", *(SCALES if quantized else ())):
         try:
             weights[key] = scope.value(inputs[key]) if inputs.get(key) else None
         except ValueError as error:
             raise ValueError(f"{node.op_type} {name}: its {key} {error}") from None
-    return Node(node, **weights, name=name)
+    return quantized_node(node, weights, name) if quantized else Node(node, **weights, name=name)

@@ -14,7 +14,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from fastrnn.onnx.loading import named, take_node
 from fastrnn.onnx.node import Node
-from fastrnn.onnx.scope import Scope, can_fold, graphs_of, has_recurrent, is_recurrent, opset_of
+from fastrnn.onnx.scope import Scope, can_fold, graphs_of, has_any, opset_of
 
 __all__ = ["Pieces", "cut"]
 
@@ -61,13 +61,16 @@ class _UnknownError(Exception):
     """The type of a value between pieces is not known."""
 
 
-def cut(model: ModelProto, start: Start) -> Pieces | None:
-    """The model in pieces; None if nothing is to be cut out, or the type of a value between pieces is not known."""
+def cut(model: ModelProto, start: Start, recurrent: Callable[[NodeProto], bool]) -> Pieces | None:
+    """The model in pieces, cut at recurrent nodes.
+
+    None if nothing is to be cut out, or the type of a value between pieces is not known.
+    """
     constants = {tensor.name for tensor in model.graph.initializer}
     given = {value.name: value for value in model.graph.input if value.name not in constants}
     inferred = onnx.shape_inference.infer_shapes(model).graph
     try:
-        pieces = _Cut(model, Scope(model.graph, opset_of(model)), inferred, given, start, set()).pieces()
+        pieces = _Cut(model, Scope(model.graph, opset_of(model)), inferred, given, start, recurrent, set()).pieces()
     except _UnknownError:
         return None
     return pieces if pieces.nodes else None
@@ -84,14 +87,24 @@ class _Cut:
         The same graph with what is known of its values' types.
     given
         What comes from outside at run time. Names that are neither given nor made in the graph are constants.
+    recurrent
+        Whether a node is one that is to be cut out.
     taken
         Names of recurrent nodes so far.
     """
 
     def __init__(
-        self, model: ModelProto, scope: Scope, inferred: GraphProto, given: Types, start: Start, taken: set[str]
+        self,
+        model: ModelProto,
+        scope: Scope,
+        inferred: GraphProto,
+        given: Types,
+        start: Start,
+        recurrent: Callable[[NodeProto], bool],
+        taken: set[str],
     ) -> None:
         self.model, self.scope, self.graph, self.start, self.taken = model, scope, scope.graph, start, taken
+        self.recurrent = recurrent
         self.outputs = [value.name for value in self.graph.output]
         self.given = given
         self.types: dict[str, ValueInfoProto | None] = dict(given)
@@ -112,7 +125,7 @@ class _Cut:
         """What does not stay in onnxruntime, by its place among the nodes."""
         moved = {}
         for k, node in enumerate(self.graph.node):
-            if is_recurrent(node):
+            if self.recurrent(node):
                 name = named(self.scope, node, self.taken)
                 try:
                     found = take_node(self.scope, node, name)
@@ -124,7 +137,7 @@ class _Cut:
                 moved[k] = Step([names[0], *names[4:7]], list(node.output), _run_node(found))
                 kind = helper.np_dtype_to_tensor_dtype(found.dtype)
                 self.types |= {name: helper.make_tensor_value_info(name, kind, None) for name in node.output}
-            elif node.op_type == "If" and any(map(has_recurrent, graphs_of(node))):
+            elif node.op_type == "If" and any(has_any(graph, self.recurrent) for graph in graphs_of(node)):
                 step = self._branch(node, inferred.node[k])
                 if step is not None:
                     moved[k] = step
@@ -136,7 +149,8 @@ class _Cut:
         typed = {attribute.name: attribute.g for attribute in inferred.attribute}
         branches = {}
         for attribute, scope in self.scope.inside(node):
-            inner = _Cut(self.model, scope, typed[attribute], {**self.given, **here}, self.start, self.taken)
+            given = {**self.given, **here}
+            inner = _Cut(self.model, scope, typed[attribute], given, self.start, self.recurrent, self.taken)
             branches[attribute] = inner.pieces()
         then, otherwise = branches["then_branch"], branches["else_branch"]
         nodes = then.nodes | otherwise.nodes

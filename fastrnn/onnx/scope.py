@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from onnx.reference import ReferenceEvaluator
 from fastrnn.checks import check_path, shown
 from fastrnn.parameters import Array
 
-__all__ = ["Scope", "can_fold", "graphs_of", "has_recurrent", "is_recurrent", "opset_of", "read_model"]
+__all__ = ["Scope", "can_fold", "graphs_of", "has_any", "is_quantized", "is_recurrent", "opset_of", "read_model"]
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+QUANTIZED = ("com.microsoft", "DynamicQuantizeLSTM")  # of onnxruntime's quantize_dynamic
 DRAWN = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
@@ -63,6 +64,11 @@ def is_recurrent(node: NodeProto) -> bool:
     return node.op_type in RECURRENT and node.domain in ("", "ai.onnx")
 
 
+def is_quantized(node: NodeProto) -> bool:
+    """Whether it is an LSTM whose weights are integers."""
+    return (node.domain, node.op_type) == QUANTIZED
+
+
 def graphs_of(node: NodeProto) -> Iterator[GraphProto]:
     """The branches or bodies of a node."""
     for attribute in node.attribute:
@@ -75,9 +81,9 @@ def can_fold(node: NodeProto) -> bool:
     return standard and node.op_type not in DRAWN and not any(True for _ in graphs_of(node))
 
 
-def has_recurrent(graph: GraphProto) -> bool:
-    """Whether one of the three operators is in it, or in the branches and bodies in it."""
-    return any(is_recurrent(node) or any(map(has_recurrent, graphs_of(node))) for node in graph.node)
+def has_any(graph: GraphProto, wanted: Callable[[NodeProto], bool]) -> bool:
+    """Whether a node that is wanted is in it, or in the branches and bodies in it."""
+    return any(wanted(node) or any(has_any(inner, wanted) for inner in graphs_of(node)) for node in graph.node)
 
 
 class Scope:

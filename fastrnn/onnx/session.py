@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from fastrnn.checks import check_flag, check_mapping, shown
 from fastrnn.onnx.node import Node
 from fastrnn.onnx.pieces import cut
-from fastrnn.onnx.scope import read_model
+from fastrnn.onnx.scope import is_quantized, is_recurrent, read_model
 
 __all__ = ["Argument", "InferenceSession"]
 
@@ -50,6 +50,9 @@ class InferenceSession:
         `intra_op_num_threads`, goes for fastrnn, too.
     measure
         False runs all recurrent nodes here that can be, without a look at the time: the same bits on every run.
+    quantized
+        True runs DynamicQuantizeLSTM nodes here, too. Both ways round x and h to 8 bits, onnxruntime all rows of a step
+        by one scale, fastrnn each by its own: numbers then differ by some thousandths.
 
     Attributes
     ----------
@@ -73,7 +76,13 @@ class InferenceSession:
     """
 
     def __init__(
-        self, path: Any, sess_options: Any = None, providers: Sequence[Any] | None = None, *, measure: bool = True
+        self,
+        path: Any,
+        sess_options: Any = None,
+        providers: Sequence[Any] | None = None,
+        *,
+        measure: bool = True,
+        quantized: bool = False,
     ) -> None:
         import onnxruntime
 
@@ -82,7 +91,7 @@ class InferenceSession:
         self._inputs = [_argument(value) for value in model.graph.input if value.name not in constants]
         self._outputs = [_argument(value) for value in model.graph.output]
         self._defaults = {value.name for value in model.graph.input} & constants  # which a caller may replace
-        self._measure = check_flag("measure", measure)
+        self._measure, quantized = check_flag("measure", measure), check_flag("quantized", quantized)
         providers = ["CPUExecutionProvider"] if providers is None else list(providers)
         self._chosen: dict[tuple[Any, ...], Any] = {}  # by sizes to a factor of two, how to run them
         self._ways: dict[tuple[Any, ...], Any] = {}  # by shapes
@@ -98,7 +107,10 @@ class InferenceSession:
                 options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             return start(piece.SerializeToString(), options)
 
-        self._pieces = cut(model, start_piece) if model.ByteSize() < _LARGEST else None
+        def taken(node: NodeProto) -> bool:
+            return is_recurrent(node) or (quantized and is_quantized(node))
+
+        self._pieces = cut(model, start_piece, taken) if model.ByteSize() < _LARGEST else None
         self.nodes: dict[str, Node] = {} if self._pieces is None else self._pieces.nodes
         threads = 0 if sess_options is None else sess_options.intra_op_num_threads
         # Of one thread its own time is known, whatever else the machine does.

@@ -10,6 +10,7 @@ except ModuleNotFoundError as _error:
 from fastrnn.torch.accelerate import Placement, accelerate, report, restore, restored
 from fastrnn.torch.cells import GRUCell, LSTMCell, RNNCell
 from fastrnn.torch.modules import GRU, LSTM, RNN
+from fastrnn.torch.quantized import from_quantized
 from fastrnn.torch.recurrent import Recurrent
 from fastrnn.torch.threads import share_threads
 
@@ -23,6 +24,7 @@ __all__ = [
     "RNNCell",
     "Recurrent",
     "accelerate",
+    "from_quantized",
     "report",
     "restore",
     "restored",
