@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+from numba.core import config as numba_config
+from numba.core.compiler import Compiler
+from numba.core.config import _OptLevel
 from numba.core.registry import cpu_target
 
 from fastrnn.cells.program import Kind, Op
@@ -69,11 +72,25 @@ def kernel(function: Callable[..., Any]) -> Any:
         return njit(nogil=True, error_model="numpy")(function)
 
 
+class _Linked(Compiler):
+    """Compiles a function without optimizing it: the kernel that it is linked into is optimized as a whole.
+
+    Numba would optimize a helper with all that it calls, and again all of it in each helper that calls it in turn.
+    """
+
+    def compile_extra(self, function: Callable[..., Any]) -> Any:
+        level, numba_config.OPT = numba_config.OPT, _OptLevel(0)
+        try:
+            return super().compile_extra(function)
+        finally:
+            numba_config.OPT = level
+
+
 def helper(function: Callable[..., Any]) -> Any:
     """Compile a function that kernels call, and nothing else: without what Python or C would need to call it."""
-    return njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    return njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_Linked)(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile a function of vectors, which must not be called through memory."""
-    return njit(error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    return njit(error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_Linked)(function)
