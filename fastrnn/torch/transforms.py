@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
 
 from fastrnn.parameters import Array
-from fastrnn.torch import members, operator, second
+from fastrnn.torch import levels, members, operator, second
 from fastrnn.torch.operator import Written, run_uncompiled
 
 __all__ = ["array_of", "backward_of_batches", "layer", "why_not_under"]
@@ -63,8 +63,8 @@ def layer(
     tensors = [x, *state, *weights]
     batch_sizes = None if batch_sizes is None else _unwrapped("batch_sizes", batch_sizes)
     call = _Call(cell, warn, batch_sizes, len(state), len(weights), any(map(_wants_gradient, tensors)))
-    y, *state_n, _ = _Forward.apply(call, *[t[None] for t in tensors])  # type: ignore[no-untyped-call]
-    return y[0], [s[0] for s in state_n]
+    y, *state_n, _ = _Forward.apply(call, *tensors)
+    return y, state_n
 
 
 def _unwrapped(name: str, tensor: Tensor) -> Tensor:
@@ -112,7 +112,8 @@ class _Call:
     states: int
     weights: int
     keep: bool  # whether for backward
-    groups: int = 1  # E
+    members: bool = False  # whether there is the axis M, for which a level has brought members
+    groups: int = 0  # E; 0 as long as there is no such axis
     of_x: bool = True  # whether backward is to give its gradient
     of_weights: bool = True  # and theirs
     kept: Any = None  # for backward, what forward kept
@@ -123,54 +124,89 @@ class _Call:
 ROWS, WEIGHTS, GROUPS = "rows", "weights", "groups"  # what the axes of a tensor are, as in the docstring above
 
 
-def _enter(kind: str, tensor: Tensor | None, at: int | None, count: int, of_members: bool) -> Tensor | None:
+def _place(call: _Call, kind: str, axes: int, of_members: bool) -> tuple[int, bool, int]:
+    """Which axis a level's becomes part of, whether that is there, and where the level's is put in before that."""
+    if of_members:
+        return 0, call.members, 0
+    axis, there = (int(call.members), call.groups > 0) if kind == GROUPS else (axes - 2, True)
+    return axis, there, axis + there
+
+
+def _enter(
+    call: _Call, kind: str, tensor: Tensor | None, at: int | None, count: int, of_members: bool
+) -> Tensor | None:
     """Make the axis that a level maps over, or a new one, a part of that of the members, rows or groups."""
     if tensor is None or (kind == WEIGHTS and not of_members):
         return tensor
-    if of_members:
-        return (tensor.expand(count, *tensor.shape) if at is None else tensor.movedim(at, 0)).flatten(0, 1)
-    axis = 1 if kind == GROUPS else tensor.dim() - 2 - (at is not None)
-    if at is None:
-        tensor = tensor.unsqueeze(axis + 1).expand(*tensor.shape[: axis + 1], count, *tensor.shape[axis + 1 :])
+    axis, there, put = _place(call, kind, tensor.dim() - (at is not None), of_members)
+    if at is not None:
+        tensor = tensor.movedim(at, put)
     else:
-        tensor = tensor.movedim(at, axis + 1)
-    return tensor.flatten(axis, axis + 1)
+        tensor = tensor.unsqueeze(put).expand(*tensor.shape[:put], count, *tensor.shape[put:])
+    return tensor.flatten(axis, axis + 1) if there else tensor
 
 
-def _leave(kind: str, tensor: Any, count: int, of_members: bool) -> tuple[Any, int | None]:
+def _leave(call: _Call, kind: str, tensor: Any, count: int, of_members: bool) -> tuple[Any, int | None]:
     """The inverse of `_enter`, with the axis that is mapped over."""
     if not isinstance(tensor, Tensor):
         return tensor, None
-    if of_members:
-        return tensor.reshape(count, tensor.shape[0] // count, *tensor.shape[1:]), 0
-    axis = 1 if kind == GROUPS else tensor.dim() - 2
-    shape = (*tensor.shape[:axis], tensor.shape[axis] // count, count, *tensor.shape[axis + 1 :])
-    return tensor.reshape(shape), axis + 1
+    axis, there, put = _place(call, kind, tensor.dim(), of_members)
+    if there:
+        rest = tensor.shape[axis] // count
+        tensor = tensor.unflatten(axis, (count, rest) if put == axis else (rest, count))
+    return tensor, put
 
 
-class _Function(torch.autograd.Function):
-    """What `_Forward`, `_Backward` and `_Second` share: a rule for vmap. The first argument is the `_Call`."""
+class _Function(levels.Function):
+    """What `_Forward`, `_Backward` and `_Second` share. The first argument is the `_Call`."""
 
     @staticmethod
     def kinds(call: _Call) -> tuple[list[str], list[str]]:
         """Of the tensors that it takes, and of what it returns."""
         raise NotImplementedError
 
+    @staticmethod
+    def run(call: _Call, *tensors: Any) -> Sequence[Any]:
+        """What it does below all levels, of tensors that have all axes."""
+        raise NotImplementedError
+
     @classmethod
-    def vmap(cls, info: Any, in_dims: Any, call: _Call, *tensors: Any) -> Any:
-        """One level of vmap."""
+    def whole(cls, call: _Call, *tensors: Any) -> tuple[Any, ...]:
+        """`run`, of tensors that have those axes that a level has brought; so has what it returns."""
         given, found = cls.kinds(call)
-        count, axes = info.batch_size, in_dims[1:]
-        of_members = any(at is not None for kind, at in zip(given, axes, strict=True) if kind == WEIGHTS)
+        entered = []
+        for kind, tensor in zip(given, tensors, strict=True):
+            if tensor is not None and not call.members:
+                tensor = tensor.unsqueeze(0)
+            if tensor is not None and kind == GROUPS and not call.groups:
+                tensor = tensor.unsqueeze(1)
+            entered.append(tensor)
+        results = []
+        for kind, result in zip(found, cls.run(call, *entered), strict=True):
+            if isinstance(result, Tensor) and kind == GROUPS and not call.groups:
+                result = result.squeeze(1)
+            if isinstance(result, Tensor) and not call.members:
+                result = result.squeeze(0)
+            results.append(result)
+        return tuple(results)
+
+    @classmethod
+    def batched(cls, count: int, axes: Sequence[int | None], *given: Any) -> tuple[Sequence[Any], Sequence[int | None]]:
+        """One level of vmap."""
+        call, *tensors = given
+        kinds, found = cls.kinds(call)
+        of_members = any(at is not None for kind, at in zip(kinds, axes[1:], strict=True) if kind == WEIGHTS)
         sizes = call.batch_sizes
-        if not of_members:
-            call = replace(call, groups=call.groups * count, batch_sizes=None if sizes is None else sizes * count)
-        entered = [_enter(*each, count, of_members) for each in zip(given, tensors, axes, strict=True)]
-        results = [
-            _leave(kind, result, count, of_members)
-            for kind, result in zip(found, cls.apply(call, *entered), strict=True)  # type: ignore[no-untyped-call]
-        ]
-        return tuple(result for result, _ in results), tuple(at for _, at in results)
+        if of_members:
+            inner = replace(call, members=True)
+        else:
+            inner = replace(
+                call, groups=max(call.groups, 1) * count, batch_sizes=None if sizes is None else sizes * count
+            )
+        entered = [_enter(call, *each, count, of_members) for each in zip(kinds, tensors, axes[1:], strict=True)]
+        results = cls.apply(inner, *entered)
+        left = [_leave(call, *each, count, of_members) for each in zip(found, results, strict=True)]
+        return [result for result, _ in left], [at for _, at in left]
 
 
 # ---- forward
@@ -199,8 +235,13 @@ class _Forward(_Function):
         return [ROWS] * (1 + call.states) + [WEIGHTS] * call.weights, [ROWS] * (2 + call.states)
 
     @staticmethod
-    def forward(call: _Call, x: Tensor, *tensors: Tensor) -> Any:
-        problem = members.Problem(x, call.batch_sizes, tensors[: call.states], tensors[call.states :], call.cell)
+    def forward(call: _Call, *tensors: Any) -> Any:
+        return _Forward.whole(call, *tensors)
+
+    @staticmethod
+    def run(call: _Call, *tensors: Any) -> Sequence[Any]:
+        x, state, weights, _ = _split(call, tensors)
+        problem = members.Problem(x, call.batch_sizes, state, weights, call.cell)
         y, states_n, tapes = problem.run(call.keep)
         outputs = members.tensors(states_n)
         if not call.keep:
@@ -220,10 +261,8 @@ class _Forward(_Function):
         if all(d is None for d in gradients):
             return None, *[None] * len(wanted)
         of_weights = any(wanted[-ctx.call.weights :])
-        call = replace(ctx.call, groups=1, of_x=wanted[0], of_weights=of_weights, kept=ctx.kept)
-        found = _Backward.apply(call, *ctx.saved_tensors, *gradients)  # type: ignore[no-untyped-call]
-        dweights = [None if d is None else d[:, 0] for d in found[1 + call.states :]]
-        return None, *found[: 1 + call.states], *dweights
+        call = replace(ctx.call, of_x=wanted[0], of_weights=of_weights, kept=ctx.kept)
+        return None, *_Backward.apply(call, *ctx.saved_tensors, *gradients)
 
 
 # ---- backward
@@ -239,10 +278,14 @@ class _Backward(_Function):
 
     @staticmethod
     def forward(call: _Call, *tensors: Any) -> Any:
+        return _Backward.whole(call, *tensors)
+
+    @staticmethod
+    def run(call: _Call, *tensors: Any) -> Sequence[Any]:
         x, state, weights, gradients = _split(call, tensors)
         projected = call.weights // state[0].shape[1] % 2 == 1
         if call.groups > 1 and call.of_weights and (projected or isinstance(call.cell, Written)):
-            return _as_members(call, _Backward.forward, tensors, _Backward.kinds(call))
+            return _as_members(_Backward, _Backward.run, call, tensors)
         fresh = call.kept and call.kept.take(len(x), state[0].shape[2])
         if not fresh:
             problem = members.Problem(x, call.batch_sizes, state, weights, call.cell)
@@ -263,10 +306,11 @@ class _Backward(_Function):
         call = ctx.call
         if not isinstance(call.cell, str):
             raise NotImplementedError(f"the cell {call.cell.cell.name} has no derivative of its derivative")
-        found = list(_Second.apply(replace(call, kept=None), *ctx.saved_tensors, *incoming))  # type: ignore[no-untyped-call]
+        found = list(_Second.apply(replace(call, kept=None), *ctx.saved_tensors, *incoming))
         first = 1 + call.states
         for at in range(first, first + call.weights):
-            found[at] = None if found[at] is None else found[at].sum(1)  # those of this level share the weights
+            if call.groups and found[at] is not None:  # those of this level share the weights
+                found[at] = found[at].sum(int(call.members))
         return None, *found
 
 
@@ -291,25 +335,18 @@ def backward_of_batches(
     batched = [d is not None and functorch.is_legacy_batchedtensor(d) for d in gradients]
     pairs: list[Any] = list(zip(gradients, batched, strict=True))
     raw: list[Any] = [torch._remove_batch_dim(d, level, 1, 0) if its else d for d, its in pairs]
-    given = [None if t is None else t.unsqueeze(int(its)) for t, its in zip(raw, batched, strict=True)]  # the axis M
-    tensors = [*[t[None] for t in (x, *state, *weights)], *given]
+    tensors = [x, *state, *weights, *raw]
     if any(batched):
         count = next(len(d) for d, its in zip(raw, batched, strict=True) if its)
         axes = [None, *[None] * (1 + len(state) + len(weights)), *[0 if its else None for its in batched]]
-        results, at = _Backward.vmap(_Info(count), axes, call, *tensors)
+        results, at = _Backward.batched(count, axes, call, *tensors)
         found = [
             r if axis is None else torch._add_batch_dim(r, axis, level) for r, axis in zip(results, at, strict=True)
         ]
     else:
-        found = _Backward.apply(call, *tensors)  # type: ignore[no-untyped-call]
-    dx, *others = [None if r is None else r[0] for r in found]
-    return dx, others[: len(state)], [None if d is None else d[0] for d in others[len(state) :]]
-
-
-class _Info(NamedTuple):
-    """What torch.func says of a level."""
-
-    batch_size: int
+        found = _Backward.apply(call, *tensors)
+    dx, *others = found
+    return dx, others[: len(state)], others[len(state) :]
 
 
 def _split(call: _Call, tensors: Sequence[Any]) -> tuple[Any, Sequence[Any], Sequence[Any], Sequence[Any]]:
@@ -319,24 +356,24 @@ def _split(call: _Call, tensors: Sequence[Any]) -> tuple[Any, Sequence[Any], Seq
 
 
 def _as_members(
-    call: _Call, function: Callable[..., Sequence[Any]], tensors: Sequence[Any], kinds: tuple[list[str], list[str]]
-) -> tuple[Any, ...]:
-    """Call a function that takes one group of rows with a member for each group of each member."""
-    E, sizes = call.groups, call.batch_sizes
-    call = replace(call, groups=1, batch_sizes=None if sizes is None else sizes // E, kept=None)
+    cls: type[_Function], function: Callable[..., Sequence[Any]], call: _Call, tensors: Sequence[Any]
+) -> Sequence[Any]:
+    """What `cls` does, by a function that takes one group of rows: each group of each member is a member."""
+    (given, found), E, sizes = cls.kinds(call), max(call.groups, 1), call.batch_sizes
+    call = replace(call, members=True, groups=1, batch_sizes=None if sizes is None else sizes // E, kept=None)
     entered = []
-    for kind, tensor in zip(kinds[0], tensors, strict=True):
+    for kind, tensor in zip(given, tensors, strict=True):
         if tensor is not None and kind == ROWS:
             tensor = tensor.unflatten(-2, (tensor.shape[-2] // E, E))
-        given = _enter(kind, tensor, {ROWS: -2, WEIGHTS: None, GROUPS: 1}[kind], E, True)
-        entered.append(given.unsqueeze(1) if given is not None and kind == GROUPS else given)
-    found: list[Any] = []
-    for kind, result in zip(kinds[1], function(call, *entered), strict=True):
-        its, _ = _leave(kind, result, E, True)
+        its = _enter(call, kind, tensor, {ROWS: -2, WEIGHTS: None, GROUPS: 1}[kind], E, True)
+        entered.append(its.unsqueeze(1) if its is not None and kind == GROUPS else its)
+    results = []
+    for kind, result in zip(found, function(call, *entered), strict=True):
+        its, _ = _leave(call, kind, result, E, True)
         if its is not None:  # (E, M, ...)
             its = its.movedim(0, -2).flatten(-3, -2) if kind == ROWS else its.transpose(0, 1).flatten(1, 2)
-        found.append(its)
-    return tuple(found)
+        results.append(its)
+    return results
 
 
 # ---- backward of backward
@@ -352,7 +389,11 @@ class _Second(_Function):
 
     @staticmethod
     def forward(call: _Call, *tensors: Any) -> Any:
-        return _as_members(call, _second, tensors, _Second.kinds(call))
+        return _Second.whole(call, *tensors)
+
+    @staticmethod
+    def run(call: _Call, *tensors: Any) -> Sequence[Any]:
+        return _as_members(_Second, _second, call, tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
