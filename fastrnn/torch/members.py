@@ -89,7 +89,10 @@ class Problem(operator._Problem):
         d_x = self._side_by_side(da_x, groups)
         d_h = d_x if da_h is da_x else self._side_by_side(da_h, groups)
         pairs = (d_x, x), (d_h, torch.from_numpy(h_before))
-        found = [torch.bmm(d.flatten(0, 1).mT, a.flatten(0, 1)).unflatten(0, (M, groups)) for d, a in pairs]
+        found = [
+            torch.bmm(d.flatten(0, 1).mT, a.flatten(0, 1)).reshape(M, groups, d.shape[-1], a.shape[-1])
+            for d, a in pairs
+        ]
         if self.weights[direction].bias_ih is None:
             return found
         of_bias = [torch.from_numpy(np.add.reduce(d.numpy(), 2)) for d in ((d_x,) if d_h is d_x else (d_x, d_h))]

@@ -32,7 +32,7 @@ from fastrnn.cells import State
 from fastrnn.parameters import Array
 from fastrnn.tangent import Point
 from fastrnn.tangent import Tangent as LayerTangent
-from fastrnn.torch import operator
+from fastrnn.torch import levels, operator
 
 __all__ = ["Memory", "backward", "layer", "why_not_forward"]
 
@@ -161,15 +161,8 @@ def _as_wanted(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
 # ---- functions of autograd; all begin with (call, memory, x, batch_sizes, *states, *weights)
 
 
-class _Function(torch.autograd.Function):
+class _Function(levels.Function):
     """What they share."""
-
-    @classmethod
-    def apply(cls, *args: Any, **kwargs: Any) -> Any:
-        if torch._C._are_functorch_transforms_active():
-            return super().apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        # At once: torch's own binds default arguments first, for some 20 us.
-        return super(torch.autograd.Function, cls).apply(*args, **kwargs)  # type: ignore[misc]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

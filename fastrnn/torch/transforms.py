@@ -153,7 +153,8 @@ def _leave(call: _Call, kind: str, tensor: Any, count: int, of_members: bool) ->
     axis, there, put = _place(call, kind, tensor.dim(), of_members)
     if there:
         rest = tensor.shape[axis] // count
-        tensor = tensor.unflatten(axis, (count, rest) if put == axis else (rest, count))
+        cut = (count, rest) if put == axis else (rest, count)
+        tensor = tensor.reshape(*tensor.shape[:axis], *cut, *tensor.shape[axis + 1 :])
     return tensor, put
 
 
@@ -406,18 +407,18 @@ class _Second(_Function):
         )
 
 
-def _second(call: _Call, *tensors: Any) -> list[Tensor | None]:
+def _second(call: _Call, *tensors: Any) -> list[Any]:
     """`_Second` of one group of each member, one after the other."""
     cell: Any = call.cell  # a name: others have no second derivative
     its_call, count = second.Call(cell, call.warn, call.states, call.weights), 2 + 2 * call.states + call.weights
     each = []
     for m in range(len(tensors[0])):
-        x, *others = [None if t is None else t[m] for t in tensors]
+        x, *others = list[Any](None if t is None else t[m] for t in tensors)
         for at in range(len(others) - call.weights, len(others)):
             others[at] = None if others[at] is None else others[at][0]  # the group
         found = second.Second.forward(its_call, second.Memory(), None, x, call.batch_sizes, *others)
         each.append([its if t is not None else None for its, t in zip(found, tensors[:count], strict=True)])
-    stacked = [None if its[0] is None else torch.stack(its) for its in zip(*each, strict=True)]
+    stacked: list[Any] = [None if its[0] is None else torch.stack(its) for its in zip(*each, strict=True)]
     for at in range(1 + call.states, 1 + call.states + call.weights):
         stacked[at] = stacked[at].unsqueeze(1)
     return stacked
