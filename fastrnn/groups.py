@@ -24,7 +24,7 @@ from fastrnn.fits import check_weights
 from fastrnn.parameters import Array
 from fastrnn.stack import Dropout
 
-__all__ = ["BesideMembers", "Dropouts", "GroupWeights", "Heads", "Members", "dense"]
+__all__ = ["BesideMembers", "Dropouts", "GroupWeights", "Heads", "Members", "MembersOfHeads", "dense"]
 
 
 class Members(ops.Several):
@@ -32,13 +32,21 @@ class Members(ops.Several):
 
     __slots__ = ()
 
+    def at(self, k: int) -> Weights:
+        """Those of member k."""
+        return Weights._make(None if weight is None else weight[k] for weight in self)
+
+    def are_run_by(self, backend: ModuleType) -> bool:
+        """Whether a backend runs all of them in one call."""
+        return hasattr(backend, "RUNS_GROUPS")
+
     def count(self, cell: Cell) -> int:
         """K."""
         return len(self.ih)
 
     def first(self, cell: Cell) -> Weights:
         """Those of the first member."""
-        return Weights._make(None if weight is None else weight[0] for weight in self)
+        return self.at(0)
 
     def run(
         self,
@@ -54,7 +62,7 @@ class Members(ops.Several):
     ) -> tuple[Array, State]:
         """As `ops.run`."""
         shared = _is_shared(x, batch_sizes)
-        if not hasattr(backend, "RUNS_GROUPS"):
+        if not self.are_run_by(backend):
             y = _new_y(x, state, shared) if y is None else y
             ends = [
                 ops.run(backend, cell, *_of(k, x, shared, state, self), num_threads, batch_sizes, reverse, y[k], more)
@@ -80,7 +88,7 @@ class Members(ops.Several):
     ) -> tuple[Array, State, Tape]:
         """As `ops.forward`."""
         shared = _is_shared(x, batch_sizes)
-        if not hasattr(backend, "RUNS_GROUPS"):
+        if not self.are_run_by(backend):
             y = _new_y(x, state, shared) if y is None else y
             made = [
                 ops.forward(
@@ -107,10 +115,9 @@ def _is_shared(x: Array, batch_sizes: Array | None) -> bool:
     return x.ndim == (2 if batch_sizes is None else 1) + (x.dtype.kind == "f")
 
 
-def _of(k: int, x: Array, shared: bool, state: State, weights: Weights) -> tuple[Array, State, Weights]:
+def _of(k: int, x: Array, shared: bool, state: State, weights: Members) -> tuple[Array, State, Weights]:
     """What member k is given."""
-    its_weights = Weights._make(None if weight is None else weight[k] for weight in weights)
-    return x if shared else x[k], tuple([s[k] for s in state]), its_weights
+    return x if shared else x[k], tuple([s[k] for s in state]), weights.at(k)
 
 
 def _each(extra: Sequence[Array], members: int) -> list[tuple[Array, ...]]:
@@ -118,7 +125,7 @@ def _each(extra: Sequence[Array], members: int) -> list[tuple[Array, ...]]:
     return [tuple([each[k] if each.ndim == 3 else each for each in extra]) for k in range(members)]
 
 
-def _stacked(states: Sequence[State]) -> State:
+def _stacked(states: Sequence[Sequence[Array]]) -> State:
     return tuple([np.stack(its) for its in zip(*states, strict=True)])
 
 
@@ -126,7 +133,7 @@ def _stacked(states: Sequence[State]) -> State:
 class Tape(ops.SeveralTape):
     """The tape of a group."""
 
-    tape: ops.Tape | list[ops.Tape]  # or one of each member
+    tape: ops.Tape | list[ops.Tape | ops.SeveralTape]  # or one of each member
     shared: bool
     x: Array
 
@@ -139,6 +146,7 @@ class Tape(ops.SeveralTape):
         rows: int | None = None,
         of_x: bool = True,
         dextra: tuple[Array, ...] = (),
+        of_weights: bool = True,
     ) -> tuple[Array | None, State, Sequence[Array | None]]:
         """As `ops.backward`; dx of an x that members share is the sum of theirs, from the first to the last.
 
@@ -146,7 +154,9 @@ class Tape(ops.SeveralTape):
         """
         given = None if self.shared else dx
         if isinstance(self.tape, ops.Tape):
-            found, dstate_0, gradients = ops.backward(self.tape, dy, dstate, given, dweights, rows, of_x, dextra)
+            found, dstate_0, gradients = ops.backward(
+                self.tape, dy, dstate, given, dweights, rows, of_x, dextra, of_weights=of_weights
+            )
         else:
             each = [
                 ops.backward(
@@ -158,6 +168,7 @@ class Tape(ops.SeveralTape):
                     rows,
                     of_x,
                     tuple([d[k] for d in dextra]),
+                    of_weights=of_weights,
                 )
                 for k, tape in enumerate(self.tape)
             ]
@@ -175,6 +186,26 @@ class Tape(ops.SeveralTape):
             return np.add.reduce(found, 0), dstate_0, gradients
         dx += np.add.reduce(found, 0)
         return dx, dstate_0, gradients
+
+    def sums_backward(
+        self, dy: Array | None, dstate: tuple[Array | None, ...], dx: Array | None = None, of_x: bool = True
+    ) -> tuple[Array | None, State, Sequence[Array], Sequence[Array]]:
+        """As `ops.sums_backward`, of members that do not share x; each with an axis of them."""
+        if isinstance(self.tape, ops.Tape):
+            return ops.sums_backward(self.tape, dy, dstate, dx, of_x)
+        each = [
+            ops.sums_backward(
+                tape,
+                None if dy is None else dy[k],
+                tuple([None if d is None else d[k] for d in dstate]),
+                None if dx is None else dx[k],
+                of_x,
+            )
+            for k, tape in enumerate(self.tape)
+        ]
+        dxs, dstates_0, da_x, da_h = zip(*each, strict=True)
+        dx = None if dxs[0] is None else np.stack(dxs) if dx is None else dx
+        return dx, _stacked(dstates_0), _stacked(da_x), _stacked(da_h)
 
     def gates(self, rows: int | None = None, to: Array | None = None) -> dict[str, Array]:
         """As `ops.gates`, each (K, R, H)."""
@@ -261,6 +292,20 @@ class Heads(ops.Several):
         return y, _side_by_side(state_n), HeadsTape(tape, K, members.ih.shape[1] * K // len(cell.gates_ih))
 
 
+class MembersOfHeads(Members):
+    """Members whose layers have heads: these are a group each, and the members run one after the other."""
+
+    __slots__ = ()
+
+    def at(self, k: int) -> Weights:
+        """Those of member k."""
+        return Heads._make(super().at(k))
+
+    def are_run_by(self, backend: ModuleType) -> bool:
+        """Never."""
+        return False
+
+
 def _new_whole(x: Array, state: State) -> Array:
     return np.empty((*(x.shape[:-1] if x.dtype.kind == "f" else x.shape), state[0].shape[1]), state[0].dtype)
 
@@ -325,6 +370,7 @@ class HeadsTape(ops.SeveralTape):
         rows: int | None = None,
         of_x: bool = True,
         dextra: tuple[Array, ...] = (),
+        of_weights: bool = True,
     ) -> tuple[Array | None, State, Sequence[Array | None]]:
         """As `ops.backward`."""
         K, H = self.heads, self.hidden

@@ -416,7 +416,14 @@ class SeveralTape:
         rows: int | None = None,
         of_x: bool = True,
         dextra: tuple[Array, ...] = (),
+        of_weights: bool = True,
     ) -> tuple[Array | None, State, Sequence[Array | None]]:
+        """As the function of that name."""
+        raise NotImplementedError
+
+    def sums_backward(
+        self, dy: Array | None, dstate: tuple[Array | None, ...], dx: Array | None = None, of_x: bool = True
+    ) -> tuple[Array | None, State, Sequence[Array], Sequence[Array]]:
         """As the function of that name."""
         raise NotImplementedError
 
@@ -656,7 +663,7 @@ def backward(
     those of the weights may be any numbers unless `of_weights`. `dweights` is of `begin_gradients`.
     """
     if isinstance(tape, SeveralTape):
-        return tape.backward(dy, dstate, dx, dweights, rows, of_x, dextra)
+        return tape.backward(dy, dstate, dx, dweights, rows, of_x, dextra, of_weights)
     if tape.given and layout(*tape.given) != tape.layout:
         raise ValueError("x, y or a parameter has been given other memory, or another shape or dtype, since forward")
     if tape.given:
@@ -719,22 +726,28 @@ def run_group(
 
 
 def sums_backward(
-    tape: Tape, dy: Array | None, dstate: tuple[Array | None, ...], dx: Array | None = None, of_x: bool = True
-) -> tuple[Array | None, State, Array, Array]:
+    tape: Tape | SeveralTape,
+    dy: Array | None,
+    dstate: tuple[Array | None, ...],
+    dx: Array | None = None,
+    of_x: bool = True,
+) -> tuple[Array | None, State, Sequence[Array], Sequence[Array]]:
     """Differentiate one layer of a cell in `CELLS` up to its sums: dx, dstate_0, da_x and da_h.
 
-    da_x and da_h (R, G*H) are the gradients of the products of x and of the state before, one array where these are
-    added. The gradients of weight_ih and weight_hh are products of them, the biases' their sums over rows: of any rows
-    that one wants them of. The backend is one that `keeps` its tapes, where they are in place of the gates afterwards.
+    da_x and da_h, (R, H) of each gate, are the gradients of the products of x and of the state before, the same where
+    these are added. The gradients of weight_ih and weight_hh are products of them, the biases' their sums over rows: of
+    any rows that one wants them of. The backend is one that `keeps` its tapes, where they are in place of the gates
+    afterwards.
     """
+    if isinstance(tape, SeveralTape):
+        return tape.sums_backward(dy, dstate, dx, of_x)
     cell, kept = tape.cell, tape.kept
     r = None if cell.additive else gates(tape)["r"]
     dx, dstate_0, _ = backward(tape, dy, dstate, dx, of_x=of_x, of_weights=False)
-    parts = tape.backend.gates(cell, kept, num_threads=tape.num_threads)[: len(cell.gates)]
-    da_x = np.concatenate(parts, axis=1)
+    da_x = tape.backend.gates(cell, kept, num_threads=tape.num_threads)[: len(cell.gates)]
     if r is None:
         return dx, dstate_0, da_x, da_x
-    return dx, dstate_0, da_x, np.concatenate([*parts[:2], parts[2] * r], axis=1)  # a_n = a_x.n + r * a_h.n
+    return dx, dstate_0, da_x, (*da_x[:2], np.multiply(da_x[2], r, out=r))  # a_n = a_x.n + r * a_h.n
 
 
 def keeps(backend: ModuleType) -> bool:

@@ -985,6 +985,32 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "dict(self._parameters)  # the state has",
         ),
     ],
+    ("fastrnn/torch/members.py", "torch_func"): [
+        Mutant(
+            "sequences_begin_with_nothing", "h_before[:, :, to] = initial[:, :, sequences]", "h_before[:, :, to] = 0"
+        ),
+        Mutant("members_begin_as_the_forward_direction", "s[:, direction] for s in states", "s[:, 0] for s in states"),
+        Mutant(
+            "groups_are_blocks_of_rows", "(M, R // groups, groups, K).swapaxes(1, 2)", "(M, groups, R // groups, K)"
+        ),
+    ],
+    ("fastrnn/torch/levels.py", "torch_func"): [
+        Mutant("dead_levels_stay", "functorch.unwrap_if_dead(each) if isinstance(each, Tensor) else each", "each"),
+        Mutant(
+            "nothing_is_recorded_below", "with torch.enable_grad(), _set_fwd_grad_enabled(True), level", "with level"
+        ),
+    ],
+    ("fastrnn/torch/transforms.py", "torch_func"): [
+        Mutant("a_level's_axis_is_the_slowest", "(count, rest) if put == axis else (rest, count)", "(count, rest)"),
+        Mutant(
+            "groups_of_a_level_share_no_weights",
+            "found[at].sum(int(call.members))",
+            "found[at].select(int(call.members), 0)",
+        ),
+        Mutant(
+            "kept_tapes_serve_any_backward", "if problem.states[0][0].shape[:2] == (members, sequences):", "if True:"
+        ),
+    ],
     ("fastrnn/torch/operator.py", "torch"): [
         Mutant("modified_y_goes_unnoticed", "problem, tapes = ctx.fresh.pop()", "problem, tapes = ctx.fresh[0]"),
         Mutant(

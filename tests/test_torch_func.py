@@ -158,6 +158,44 @@ def test_ensembles(kind: str) -> None:
     assert_equal(vmap(vmap(call, (0, None)), (None, 0))(stack, x), by_input)
 
 
+def written(name: str, heads: int = 1) -> Any:
+    return ours.Recurrent(LIBRARY[name], I, H, num_layers=2, bidirectional=True, heads=heads, dtype=torch.float64)
+
+
+ENSEMBLES: dict[str, Callable[[], Any]] = {
+    **{kind: lambda kind=kind: ours.accelerate(theirs(kind)) for kind in KINDS},  # type: ignore[misc]
+    "peephole_lstm": lambda: written("peephole_lstm"),
+    "heads": lambda: written("slstm", 2),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", list(ENSEMBLES))
+def test_members_are_what_they_are_alone_to_the_bit(kind: str, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One grouped call for each layer and direction; heads, which are groups themselves, run one after the other."""
+    members = [ENSEMBLES[kind]() for _ in range(3)]
+    for parameter in [p for member in members for p in member.parameters()]:
+        nn.init.uniform_(parameter, -0.8, 0.8)
+    stack = {name: value.detach() for name, value in stack_module_state(members)[0].items()}
+    rows = pack_padded_sequence(some(T, N, I), [4, 2, 1])
+
+    def loss(values: Any, x: Tensor) -> Tensor:
+        return loss_of(members[0])(values, rows._replace(data=x) if packed else x)
+
+    x = some(3, *rows.data.shape) if packed else some(3, T, N, I)
+    alone = stacked([grad(loss, (0, 1))(parameters(m), its) for m, its in zip(members, x, strict=True)])
+    shared = stacked([grad(loss, (0, 1))(parameters(m), x[0]) for m in members])
+    calls = []
+    run_group = ops.run_group
+    monkeypatch.setattr(ops, "run_group", lambda *given, **more: calls.append(given[6]) or run_group(*given, **more))
+    torch.testing.assert_close(vmap(grad(loss, (0, 1)))(stack, x), alone, rtol=0, atol=0)
+    backend, _ = ops.choose(None, None)
+    layers = 2 * 2 if kind not in KINDS else members[0].num_layers * (1 + members[0].bidirectional)
+    if hasattr(backend, "RUNS_GROUPS"):
+        assert calls == ([2] * layers * 3 if kind == "heads" else [3] * layers)
+    torch.testing.assert_close(vmap(grad(loss, (0, 1)), (0, None))(stack, x[0]), shared, rtol=0, atol=0)
+
+
 def test_masks_and_resets_are_those_of_all() -> None:
     module = ours.LSTM(I, H, dtype=torch.float64)
     x, mask = some(B, T, N, I), torch.rand(T, N) > 0.3
@@ -262,7 +300,6 @@ def test_float32_on_each_backend(backend: str, restored: None, require: Callable
 # ---- derivatives of derivatives
 
 
-@pytest.mark.filterwarnings("ignore:.*leaves this to torch.nn. fastrnn's kernels have no second derivative")
 @pytest.mark.parametrize("kind", ["lstm_layers", "gru", "lstm_projected"])
 def test_second_derivatives(kind: str) -> None:
     want, got = pair(kind)

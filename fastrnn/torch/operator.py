@@ -191,7 +191,7 @@ class _Problem:
         """y, and by direction the final states and, if they are to be kept, the tapes."""
         y: Array | None = None
         if self.directions == 2:
-            y = ops.empty(self.backend, (*self.x.shape[:-1], 2 * self.states[0][0].shape[1]), self.x.dtype)
+            y = ops.empty(self.backend, (*self.x.shape[:-1], 2 * self.states[0][0].shape[-1]), self.x.dtype)
         states_n, tapes = [], []
         for reverse, part in enumerate(self.parts(y)):
             state, weights = self.states[reverse], self.weights[reverse]

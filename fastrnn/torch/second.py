@@ -32,7 +32,7 @@ from fastrnn.cells import State
 from fastrnn.parameters import Array
 from fastrnn.tangent import Point
 from fastrnn.tangent import Tangent as LayerTangent
-from fastrnn.torch import operator
+from fastrnn.torch import levels, operator
 
 __all__ = ["Memory", "backward", "layer", "why_not_forward"]
 
@@ -161,15 +161,21 @@ def _as_wanted(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
 # ---- functions of autograd; all begin with (call, memory, x, batch_sizes, *states, *weights)
 
 
-class _Function(torch.autograd.Function):
+class _Function(levels.Function):
     """What they share."""
 
     @classmethod
-    def apply(cls, *args: Any, **kwargs: Any) -> Any:
-        if torch._C._are_functorch_transforms_active():
-            return super().apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        # At once: torch's own binds default arguments first, for some 20 us.
-        return super(torch.autograd.Function, cls).apply(*args, **kwargs)  # type: ignore[misc]
+    def batched(cls, count: int, axes: Sequence[int | None], *given: Any) -> tuple[Sequence[Any], Sequence[int | None]]:
+        """One after the other; what is kept of the layer serves all, unless x, states or weights are a batch too."""
+        call, memory, *rest = given
+        point = 2 + call.states + call.weights + (cls is Second)  # arguments that say where it is differentiated
+        own = any(axis is not None for axis in axes[2 : 2 + point])
+        each = []
+        for b in range(count):
+            its = [t if axis is None else t.select(axis, b) for t, axis in zip(rest, axes[2:], strict=True)]
+            each.append(cls.apply(call, Memory() if own else memory, *its))
+        found = [None if parts[0] is None else torch.stack(parts) for parts in zip(*each, strict=True)]
+        return found, [None if its is None else 0 for its in found]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -426,12 +432,15 @@ def layer(
 
 def why_not_forward() -> str | None:
     """Why not to work under transforms of torch.func, one of which is of forward mode; None without such, too."""
-    kinds = [level.key() for level in get_interpreter_stack() or ()]
+    levels_here = sorted(get_interpreter_stack() or (), key=lambda level: level.level())
+    kinds = [level.key() for level in levels_here]  # the outermost first
     duals = kinds.count(TransformType.Jvp) or int(forward_ad._current_level >= 0)
     if kinds and TransformType.Jvp not in kinds:
         return "know none of torch.func's transforms"
-    if any(kind not in (TransformType.Jvp, TransformType.Grad) for kind in kinds):
-        return "know none of torch.func's transforms beside jvp, grad and vjp"
+    if TransformType.Functionalize in kinds:
+        return "do not know torch.func.functionalize"
+    if TransformType.Vmap in kinds and TransformType.Grad in kinds[: kinds.index(TransformType.Jvp)]:
+        return "have no reverse mode of batches of forward mode"  # each of which would run on its own, in turn a batch
     if duals > 1:
         return TWICE_FORWARD
     if duals + kinds.count(TransformType.Grad) > 2:
