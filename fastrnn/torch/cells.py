@@ -57,7 +57,7 @@ class Cell(torch.nn.RNNCellBase):
         for h in hx if isinstance(hx, tuple) else (hx,):
             plain = plain and isinstance(h, Tensor) and h.dim() == 2
         if not plain or isinstance(hx, tuple) != (self._states == 2):
-            return super().forward(x, hx)  # type: ignore[misc]
+            return super().forward(x, hx)
         weights = [parameters[name] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
         return getattr(torch, f"{self._name()}_cell")(x, hx, *weights)
 

@@ -286,13 +286,13 @@ class _Recurrent(Layers, torch.nn.RNNBase):
         if states is None:
             rows, N = self.num_layers * (2 if self.bidirectional else 1), x.shape[0 if self.batch_first else 1]
             states = [x.new_zeros((rows, N, size)) for size in self._state_sizes()]
-        options = (
+        options: tuple[Any, ...] = (
             self._flat_weights, self.bias, self.num_layers, self.dropout, self.training, self.bidirectional,
             self.batch_first,
         )  # fmt: skip
         mode = self.mode
         if mode == "LSTM":
-            y, h_n, c_n = torch.lstm(x, states, *options)
+            y, h_n, c_n = torch.lstm(x, tuple(states), *options)
             return y, (h_n, c_n)
         run = torch.gru if mode == "GRU" else torch.rnn_tanh if mode == "RNN_TANH" else torch.rnn_relu
         return run(x, states[0], *options)
@@ -461,8 +461,9 @@ class RNN(_Recurrent, torch.nn.RNN):
     float32 and float64 on the CPU run on the kernels, on up to `torch.get_num_threads()` threads, forward and backward,
     under torch.func's vmap, grad, vjp and jacrev too. So do a second backward (create_graph=True) and forward mode
     (torch.autograd.forward_ad, torch.func.jvp), and bfloat16, float16 and autocast, in float32 and rounded once, but
-    for layers at which torch.nn's bfloat16 is faster on this CPU. All else (other devices, a third derivative, no
-    compiled backend) runs as torch.nn's, and a warning says why, once per module.
+    for layers at which torch.nn's bfloat16 is faster on this CPU. Brief calls run on torch.nn's operators where those
+    are faster: an RNN's of one step, and few rows in 16 bits. All else (other devices, a third derivative, no compiled
+    backend) runs as torch.nn's, and a warning says why, once per module.
 
     Under torch.compile a module is a graph of its own, as torch.nn's are; with `torch._dynamo.config.allow_rnn = True`
     it is one operator per layer of the graph around it, as in torch.export.

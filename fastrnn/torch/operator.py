@@ -505,7 +505,7 @@ def apply(function: Any, *args: Any, tensors: Sequence[Tensor]) -> Any:
     """
     if any(map(is_functorch_wrapped_tensor, tensors)):
         return function.apply(*args, *tensors)
-    return super(torch.autograd.Function, function).apply(*args, *tensors)  # type: ignore[misc]
+    return super(torch.autograd.Function, function).apply(*args, *tensors)
 
 
 class _Layer(torch.autograd.Function):
