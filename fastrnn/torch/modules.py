@@ -263,8 +263,9 @@ class _Recurrent(Layers, torch.nn.RNNBase):
         """Whether a call that torch.nn takes is so brief that its operators, without its module, take less time.
 
         Then what is around the kernels takes longer than they do. Torch's time over theirs, on Zen 3 with one thread:
-        RNN of one step 0.6 to 1.06, of three in inference 0.9, in training 1.2; in 16 bits, where weights are
-        converted, of one row 0.06 to 0.95, of 8 LSTM and GRU 1.05 to 1.4, RNN 0.65 to 0.75.
+        RNN of one step 0.6 to 1.06, of three in inference 0.9, in training 1.2; GRU of one row 0.96 and 1.1, but 0.91
+        of a whole training step with a loss and Adam, LSTM 1.1 of that; in 16 bits, where weights are converted, of one
+        row 0.06 to 0.95, of 8 LSTM and GRU 1.05 to 1.4, RNN 0.65 to 0.75.
         """
         if is_traced() or x.dim() != 3:  # a graph is for any number of steps
             return False
@@ -276,7 +277,8 @@ class _Recurrent(Layers, torch.nn.RNNBase):
         if dtype in LOW:
             brief = T * N <= 16 and (not recorded or (2 if rnn else 1) >= T)
         else:
-            brief = rnn and (T == 1 or (not recorded and T <= 3 and T * N <= 16))
+            brief = T == 1 if rnn else T * N == 1 and self.mode == "GRU"
+            brief = brief or (rnn and not recorded and T <= 3 and T * N <= 16)
         if not brief or dtype is not self._flat_weights[0].dtype or not x.is_cpu or type(x) not in PLAIN:
             return False
         return not (torch.is_autocast_enabled("cpu") or _is_transformed())
@@ -462,8 +464,8 @@ class RNN(_Recurrent, torch.nn.RNN):
     under torch.func's vmap, grad, vjp and jacrev too. So do a second backward (create_graph=True) and forward mode
     (torch.autograd.forward_ad, torch.func.jvp), and bfloat16, float16 and autocast, in float32 and rounded once, but
     for layers at which torch.nn's bfloat16 is faster on this CPU. Brief calls run on torch.nn's operators where those
-    are faster: an RNN's of one step, and few rows in 16 bits. All else (other devices, a third derivative, no compiled
-    backend) runs as torch.nn's, and a warning says why, once per module.
+    are faster: an RNN's of one step, a GRU's of one row, few rows in 16 bits. All else (other devices, a third
+    derivative, no compiled backend) runs as torch.nn's, and a warning says why, once per module.
 
     Under torch.compile a module is a graph of its own, as torch.nn's are; with `torch._dynamo.config.allow_rnn = True`
     it is one operator per layer of the graph around it, as in torch.export.
