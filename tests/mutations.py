@@ -1011,12 +1011,25 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "kept_tapes_serve_any_backward", "if problem.states[0][0].shape[:2] == (members, sequences):", "if True:"
         ),
     ],
+    ("fastrnn/torch/modules.py", "torch"): [
+        Mutant("one_step_is_transposed", "x.shape[:2] if self.batch_first else x.shape[1::-1]", "x.shape[:2]"),
+        Mutant(
+            "brief_calls_know_no_transforms",
+            'is_autocast_enabled("cpu") or _is_transformed()',
+            'is_autocast_enabled("cpu")',
+        ),
+    ],
     ("fastrnn/torch/operator.py", "torch"): [
         Mutant("modified_y_goes_unnoticed", "problem, tapes = ctx.fresh.pop()", "problem, tapes = ctx.fresh[0]"),
         Mutant(
             "users_get_the_tape's_y",
-            "return _copy(y), *_tensors(states_n)",
+            "return torch.from_numpy(y) if inner else _copy(y), *_tensors(states_n)",
             "return torch.from_numpy(y), *_tensors(states_n)",
+        ),
+        Mutant(
+            "y_between_layers_is_copied",
+            "return torch.from_numpy(y) if inner else _copy(y), *_tensors(states_n)",
+            "return _copy(y), *_tensors(states_n)",
         ),
         Mutant("hooked_y_is_the_tape's", "y = y.clone()", "pass", "torch_memory"),
         Mutant("freed_storages_are_read", "array.nbytes <= held", "True", "torch_memory"),
@@ -1047,7 +1060,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant(
             "hooks_do_not_see_the_tape", "[] if hooked else [(problem, tapes)]", "[(problem, tapes)]", "torch_recurrent"
         ),
-        Mutant("x_has_a_gradient_that_nobody_wants", "ctx.needs_input_grad[3], dextra)", "True, dextra)"),
+        Mutant("x_has_a_gradient_that_nobody_wants", "ctx.needs_input_grad[6], dextra)", "True, dextra)"),
         Mutant(
             "halves_of_y_are_swapped", "return array[..., :P], array[..., P:]", "return array[..., P:], array[..., :P]"
         ),

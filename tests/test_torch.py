@@ -32,6 +32,7 @@ from torch.nn.utils import parametrizations  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E402
 
 import fastrnn.torch as ours  # noqa: E402
+from fastrnn.torch import operator  # noqa: E402
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "rnn_tanh": ("RNN", {"nonlinearity": "tanh"}),
@@ -880,3 +881,38 @@ def test_doctests_of_the_public_api() -> None:
         result = doctest.testmod(importlib.import_module(f"fastrnn.torch.{name}"))
         assert result.attempted
         assert not result.failed
+
+
+# ---- brief calls, and copies
+
+
+@pytest.mark.parametrize("kind", ["rnn_tanh", "rnn_relu"])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_one_step_on_torchs_operator(kind: str, batch_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    want, got = pair(kind, num_layers=2, bidirectional=True, batch_first=batch_first)
+    x, h_0 = torch.randn(*((N, 1) if batch_first else (1, N)), I, dtype=torch.float64), torch.randn(4, N, H).double()
+    mapped = torch.func.vmap(got)(torch.stack([x, 2 * x]))[0]  # on the kernels: torch's module knows no vmap
+    torch.testing.assert_close(mapped[1], want(2 * x)[0])
+    monkeypatch.setattr(ours.RNN, "_run_input", None)
+    for hx in ((), (h_0,)):
+        assert_same_bits(train(got, x, *hx), train(want, x, *hx))
+    with pytest.raises(TypeError):
+        got(x.movedim(0, 1) if batch_first else x.expand(2, N, I))  # of more steps
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_only_what_users_get_is_copied(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a module of three layers y of the last one, as it was before users wrote to it."""
+    copies, copy_of = [], operator._copy
+    monkeypatch.setattr(operator, "_copy", lambda array: copies.append(array.shape) or copy_of(array))
+    want, got = pair("lstm", num_layers=3, bidirectional=True)
+    x = torch.randn(T, N, I, dtype=torch.float64)
+    if packed:
+        rows, gradients = pack_padded_sequence(x, [5, 3, 2]), []
+        for module in (want, got):
+            y = module(rows)[0].data
+            gradients.append(torch.autograd.grad(weighted_sum([y]), list(module.parameters())))
+        assert_equal(list(gradients[1]), list(gradients[0]))
+    else:
+        assert_equal(train(got, x), train(want, x))
+    assert copies == [(10, 2 * H) if packed else (T, N, 2 * H)]

@@ -188,3 +188,29 @@ def test_steps_that_torch_takes_faster_are_its_own(monkeypatch: pytest.MonkeyPat
     assert large(torch.zeros(2, 1)).shape == (2, 600)
     with torch.no_grad():
         assert ours.LSTMCell(I, H)(torch.zeros(I))[0].shape == (H,)
+
+
+@kinds
+def test_torchs_operator_is_called_as_its_cell_does(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    want, got = pair(kind)
+    monkeypatch.setattr(type(got), "_is_faster", lambda *_: False)
+    xs = torch.randn(T, N, I, dtype=torch.float64)
+    for state in (None, state_of(want, N)):
+        assert_equal(loop(got, xs, state), loop(want, xs, state))
+    hx = state_of(want)
+    assert_equal(loop(got, xs[:, 0], hx), loop(want, xs[:, 0], hx))
+    hx = state_of(want, N)
+    wide = tuple(h[:, :2] for h in hx) if isinstance(hx, tuple) else hx[:, :2]
+    for mistake in (
+        (xs[0, :, :2], hx),
+        (xs[0, 0], hx),
+        (xs, hx),
+        (xs[0].float(), hx),
+        (xs[0], (xs[0],)),
+        (xs[0], wide),
+    ):
+        with pytest.raises((RuntimeError, ValueError, TypeError, AttributeError, IndexError)) as expected:
+            want(*mistake)
+        with pytest.raises(expected.type) as raised:
+            got(*mistake)
+        assert str(raised.value) == str(expected.value)

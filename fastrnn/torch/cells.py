@@ -34,7 +34,7 @@ class Cell(torch.nn.RNNCellBase):
             return super().forward(input, hx)
         transformed = torch._C._are_functorch_transforms_active()
         if not transformed and not self._is_faster(input.shape[0] if input.dim() == 2 else 1, taped):
-            return super().forward(input, hx)
+            return self._run_torchs(input, hx)
         lstm, weights = self._states == 2, [p for p in self._parameters.values() if p is not None]
         if hx is None and input.dim() in (1, 2):
             zeros = input.new_zeros((*input.shape[:-1], self.hidden_size))
@@ -45,12 +45,21 @@ class Cell(torch.nn.RNNCellBase):
         if transformed:
             state_n = _step_of_layer(self._name(), self._warn, input, states, weights)
         elif taped:
-            state_n = _Step.apply(  # type: ignore[no-untyped-call]
-                self._name(), self._warn, len(states), input, *states, *weights
-            )
+            state_n = operator.apply(_Step, self._name(), self._warn, len(states), tensors=(input, *states, *weights))
         else:
             state_n, _ = _step(self._name(), input, states, weights, False)
         return state_n if lstm else state_n[0]
+
+    def _run_torchs(self, x: Tensor, hx: Any) -> Any:
+        """The step by torch.nn's operator, at once where everything is plain, which saves a fifth of a small step."""
+        parameters = self._parameters
+        plain = x.dim() == 2 and "weight_ih" in parameters and "weight_hh" in parameters and len(parameters) == 4
+        for h in hx if isinstance(hx, tuple) else (hx,):
+            plain = plain and isinstance(h, Tensor) and h.dim() == 2
+        if not plain or isinstance(hx, tuple) != (self._states == 2):
+            return super().forward(x, hx)
+        weights = [parameters[name] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        return getattr(torch, f"{self._name()}_cell")(x, hx, *weights)
 
     def _fits(self, x: Any, states: Any, weights: Sequence[Tensor], taped: bool) -> bool:
         """Whether the kernels take a step like this."""
@@ -71,7 +80,7 @@ class Cell(torch.nn.RNNCellBase):
         return not taped or torch._C._autograd._top_saved_tensors_default_hooks(True) is None
 
     def _is_faster(self, batch: int, taped: bool) -> bool:
-        """Whether a step takes no longer than torch's; figures are of float32 on Zen 4, one thread, torch's / ours."""
+        """Whether a step takes less time than torch's; figures are of float32 on Zen 3, one thread, torch's / ours."""
         raise NotImplementedError
 
     def _name(self) -> str:
@@ -89,8 +98,8 @@ class Cell(torch.nn.RNNCellBase):
 class LSTMCell(Cell, torch.nn.LSTMCell):
     """torch.nn.LSTMCell on fastrnn's kernels.
 
-    A step takes 0.71 to 0.97 of torch's time in inference, and with backward 0.8 to 1.0, from N = 1, H = 8 to N = 128,
-    H = 512 (float32, one thread). What the kernels do not do, or not faster, runs as torch.nn's.
+    A step runs there in inference of a batch, and with backward, where it takes less time than torch.nn's operator. All
+    else runs on that operator, which is called without the module's own looks.
 
     Examples
     --------
@@ -108,12 +117,13 @@ class LSTMCell(Cell, torch.nn.LSTMCell):
         return "lstm"
 
     def _is_faster(self, batch: int, taped: bool) -> bool:
-        # Of one row, a few units take Python longer than torch's operators, and many the memory as long
-        return taped or batch > 1 or 32 <= self.hidden_size < 256
+        if taped:
+            return batch > 1 or self.hidden_size < 128  # N 1: H 128 0.93, H 256 0.84; others 0.95 to 1.2
+        return batch * self.hidden_size >= 2048  # N 8, H 64: 0.84; N 32, H 128: 1.11
 
 
 class GRUCell(Cell, torch.nn.GRUCell):
-    """torch.nn.GRUCell on fastrnn's kernels; see `LSTMCell`. Large ones (H = 512) are trained on torch's.
+    """torch.nn.GRUCell on fastrnn's kernels; see `LSTMCell`. Large ones are trained on torch's.
 
     Examples
     --------
@@ -127,12 +137,13 @@ class GRUCell(Cell, torch.nn.GRUCell):
 
     def _is_faster(self, batch: int, taped: bool) -> bool:
         if taped:
-            return self.hidden_size * (self.input_size + self.hidden_size) <= 1 << 18  # N 32, H 512: 0.92
-        return batch > 1 or 32 <= self.hidden_size < 256
+            # N 1, H 256: 0.92; N 32, H 128: 0.9; smaller ones 1.02 to 1.24
+            return batch * self.hidden_size * (self.input_size + self.hidden_size) < 1 << 17
+        return batch * self.hidden_size >= 512  # N 1: 0.88 to 0.97; N 8, H 64: 1.1
 
 
 class RNNCell(Cell, torch.nn.RNNCell):
-    """torch.nn.RNNCell: on fastrnn's kernels in inference, from some hundred units in a batch on; else torch's own.
+    """torch.nn.RNNCell on torch's operator; on fastrnn's kernels under the transforms of torch.func.
 
     Examples
     --------
@@ -145,7 +156,7 @@ class RNNCell(Cell, torch.nn.RNNCell):
         return f"rnn_{self.nonlinearity}"
 
     def _is_faster(self, batch: int, taped: bool) -> bool:
-        return not taped and batch * self.hidden_size >= 256  # training: 0.77 to 1.03; N 1, H 8: 0.91, H 64: 1.05
+        return False  # inference 0.6 to 0.97, training 0.94 to 1.01
 
 
 def _step(

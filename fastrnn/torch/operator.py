@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd import forward_ad
 
 from fastrnn import ops
@@ -67,6 +68,7 @@ def layer(
     weights: Sequence[Tensor],
     cell: str | Written,
     warn: Callable[[str], None],
+    inner: bool = False,
 ) -> tuple[Tensor, Sequence[Tensor]]:
     """Run one layer.
 
@@ -85,6 +87,8 @@ def layer(
         A name in `fastrnn.cells.CELLS`, or a written cell, which is not to be traced.
     warn
         Called with the reason where a backward has to be left to torch.
+    inner
+        Whether y is but another layer's x: then nobody writes to it, and the tape may share it.
 
     Returns
     -------
@@ -95,8 +99,8 @@ def layer(
         from fastrnn.torch import second  # which is made of what is here
 
         return second.layer(x, batch_sizes, state, weights, cell, warn)
-    beside = () if isinstance(cell, str) else cell.tensors
-    taped = torch.is_grad_enabled() and any(t.requires_grad for t in (*weights, x, *state, *beside))
+    tensors = (x, *state, *weights) if isinstance(cell, str) else (x, *state, *weights, *cell.tensors)
+    taped = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     traced = is_traced()
     hooked = taped and not traced and torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
     if (traced or hooked) and isinstance(cell, str):
@@ -106,9 +110,7 @@ def layer(
         if hooked:
             y = y.clone()  # what is saved by hooks, torch does not watch
     elif taped:
-        y, *state_n = _Layer.apply(  # type: ignore[no-untyped-call]
-            cell, warn, hooked, x, batch_sizes, len(state), *state, *weights, *beside
-        )
+        y, *state_n = apply(_Layer, cell, warn, hooked, inner, batch_sizes, len(state), tensors=tensors)
     else:
         y, state_n, _ = _forward(x, batch_sizes, state, weights, cell, False)
     return y, state_n
@@ -496,6 +498,16 @@ def _check_rows(x: Array, batch_sizes: Array | None, N: int) -> None:
 # ---- its derivative
 
 
+def apply(function: Any, *args: Any, tensors: Sequence[Tensor]) -> Any:
+    """Call a function of autograd on all of this, outside of transforms; its own `apply` takes 4 us more.
+
+    That one looks at every argument for a wrapper that a transform has left behind.
+    """
+    if any(map(is_functorch_wrapped_tensor, tensors)):
+        return function.apply(*args, *tensors)
+    return super(torch.autograd.Function, function).apply(*args, *tensors)
+
+
 class _Layer(torch.autograd.Function):
     """The layer for autograd, without the dispatcher, and without taking its tapes apart."""
 
@@ -505,9 +517,10 @@ class _Layer(torch.autograd.Function):
         cell: str | Written,
         warn: Callable[[str], None],
         hooked: bool,
-        x: Tensor,
+        inner: bool,
         batch_sizes: Tensor | None,
         states: int,
+        x: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         ctx.beside = 0 if isinstance(cell, str) else len(cell.tensors)
@@ -518,7 +531,7 @@ class _Layer(torch.autograd.Function):
         # Hooks are to see all that is kept: then it is what went in, and backward runs forward again.
         ctx.fresh = [] if hooked else [(problem, tapes)]
         ctx.cell, ctx.warn, ctx.states = cell, warn, states
-        return _copy(y), *_tensors(states_n)
+        return torch.from_numpy(y) if inner else _copy(y), *_tensors(states_n)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *dstate_n: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -542,7 +555,7 @@ class _Layer(torch.autograd.Function):
             from fastrnn.torch import second  # which is made of what is here
 
             gradients = second.backward(
-                ctx.fresh, x, batch_sizes, state, weights, dy, dstate_n, ctx.cell, ctx.warn, ctx.needs_input_grad[3]
+                ctx.fresh, x, batch_sizes, state, weights, dy, dstate_n, ctx.cell, ctx.warn, ctx.needs_input_grad[6]
             )
         elif is_traced():
             gradients = torch.ops.fastrnn.layer_backward(
@@ -557,7 +570,7 @@ class _Layer(torch.autograd.Function):
                 problem = _Problem(x, batch_sizes, state, weights, ctx.cell)
                 _, _, tapes = problem.run(keep=True)
             try:
-                gradients = problem.gradients(tapes, dy, dstate_n, ctx.needs_input_grad[3], dextra)
+                gradients = problem.gradients(tapes, dy, dstate_n, ctx.needs_input_grad[6], dextra)
             except RuntimeError:
                 if not _are_batched(dy, *dstate_n):
                     raise
@@ -566,7 +579,7 @@ class _Layer(torch.autograd.Function):
                 gradients = backward_of_batches(x, batch_sizes, state, weights, (dy, *dstate_n), ctx.cell, ctx.warn)
         dx, dstate_0, dweights = gradients
         into = [torch.from_numpy(into_width(d, t.shape[1])) for d, t in zip(dextra, beside, strict=True)]
-        return None, None, None, dx, None, None, *dstate_0, *dweights, *into
+        return None, None, None, None, None, None, dx, *dstate_0, *dweights, *into
 
 
 run_uncompiled(layer, _Layer.backward)

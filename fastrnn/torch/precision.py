@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["is_left_to_torch", "rounded_to"]
+__all__ = ["LOW", "is_left_to_torch", "rounded_to"]
 
 LOW = (torch.bfloat16, torch.float16)
 MULTIPLIES_BFLOAT16 = torch.cpu._is_avx512_bf16_supported()
@@ -35,10 +35,10 @@ def rounded_to(
     is multiplied with a state or added to it is of the wider of both. oneDNN's LSTM, of sequences that are not packed,
     gives autocast's alone.
     """
-    given = {t.dtype for t in (x, *states)}
     if not torch.is_autocast_enabled("cpu"):
-        (dtype, *others) = given | {w.dtype for w in weights}
-        return [dtype] * 3 if dtype in LOW and not others else None
+        dtype = x.dtype
+        return [dtype] * 3 if dtype in LOW and all(t.dtype is dtype for t in (*states, *weights)) else None
+    given = {t.dtype for t in (x, *states)}
     low = torch.get_autocast_dtype("cpu")
     if not given <= {torch.float32, low} or len({s.dtype for s in states}) > 1:
         return None

@@ -50,11 +50,12 @@ def layer(
     weights: Sequence[Tensor],
     cell: str | Written,
     warn: Callable[[str], None],
+    inner: bool = False,
 ) -> tuple[Tensor, Sequence[Tensor]]:
     """`fastrnn.torch.operator.layer`, under transforms too."""
     forward_mode = forward_ad._current_level >= 0  # which `operator.layer` knows, with and without torch.func
     if forward_mode or torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
-        return operator.layer(x, batch_sizes, state, weights, cell, warn)
+        return operator.layer(x, batch_sizes, state, weights, cell, warn, inner)
     if isinstance(cell, Written) and cell.extra:
         raise NotImplementedError(
             f"the cell {cell.cell.name} is given values beside x, or draws noise; expected one that is not under "
