@@ -38,7 +38,7 @@ class Case:
     bidirectional: bool = False
     ragged: bool = False  # sequences of different lengths
     proj_size: int = 0  # of lstm; 0 is none
-    precision: Literal["float32", "bfloat16", "int8"] = "float32"  # of the weights in inference; the first is the dtype
+    precision: Literal["float32", "bfloat16", "int8"] = "float32"  # of the products; the first is the dtype
 
     @property
     def name(self) -> str:

@@ -126,8 +126,7 @@ def _as_tuple(state: Any) -> tuple[Any, ...]:
 def prepare_fastrnn(problem: Problem, kind: str, threads: int, *, backend: str) -> Prepared:
     """A fastrnn module on one backend."""
     case = problem.case
-    if case.narrow:
-        _refuse_training(kind)
+    _refuse_training_of_int8(case, kind)
     options: dict[str, Any] = {} if problem.lengths is None else {"lengths": problem.lengths}
     state, dstate = _as_given(problem.state), _as_given(problem.dstate)
     module = _module(problem, threads, backend)
@@ -151,6 +150,11 @@ def prepare_fastrnn(problem: Problem, kind: str, threads: int, *, backend: str) 
 def _refuse_training(kind: str) -> None:
     if kind == "training":
         raise UnsupportedError("does inference only")
+
+
+def _refuse_training_of_int8(case: Case, kind: str) -> None:
+    if case.precision == "int8":
+        _refuse_training(kind)
 
 
 def can_stream(case: Case) -> bool:
@@ -217,7 +221,7 @@ def is_narrow(case: Case) -> bool:
 
 def prepare_float32(problem: Problem, kind: str, threads: int) -> Prepared:
     """The same module with weights of float32."""
-    _refuse_training(kind)
+    _refuse_training_of_int8(problem.case, kind)
     wide = replace(problem, case=replace(problem.case, precision="float32"))
     return prepare_fastrnn(wide, kind, threads, backend="cython")
 
@@ -231,10 +235,9 @@ def prepare_torch(problem: Problem, kind: str, threads: int, *, library: str = "
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
     case = problem.case
-    if case.narrow:
-        _refuse_training(kind)
-        if library != "torch.nn":
-            raise UnsupportedError(f"has no {case.precision} weights")
+    _refuse_training_of_int8(case, kind)
+    if case.narrow and library != "torch.nn":
+        raise UnsupportedError(f"has no {case.precision} weights")
     modules = importlib.import_module(library)
     made = partial(modules.Recurrent, case.definition) if case.written else getattr(modules, case.cell.upper())
     module = made(
@@ -297,11 +300,13 @@ def _torch(
     ends = {name: name if axis is None else name.removesuffix("_l0") for name in problem.parameters}
     module.load_state_dict({ends[name]: torch.from_numpy(value) for name, value in problem.parameters.items()})
     parameters = dict(module.named_parameters())
-    if case.narrow:
-        return _torch_narrow(problem, module)
+    if case.precision == "int8":
+        return _torch_int8(problem, module)
+    dtype = torch.bfloat16 if case.narrow else getattr(torch, case.dtype)
+    module.to(dtype)
 
     def tensor(array: Array) -> Any:
-        return torch.from_numpy(array if axis is None else array[0])
+        return torch.from_numpy(array if axis is None else array[0]).to(dtype)
 
     x, dy = tensor(problem.x), tensor(problem.dy)
     states, dstates = [tensor(s) for s in problem.state], [tensor(d) for d in problem.dstate]
@@ -324,7 +329,7 @@ def _torch(
 
     def outcome(result: Any) -> Outcome:
         def array(value: Any) -> Array:
-            whole: Array = value.detach().numpy()
+            whole: Array = value.detach().to(getattr(torch, case.dtype)).numpy()
             return whole if axis is None else whole[None]
 
         y, state_n, *rest = result
@@ -332,37 +337,33 @@ def _torch(
         if rest:
             dx, *others = rest[0]
             n = len(states)
-            of_parameters = {name: others[n + list(parameters).index(end)].numpy() for name, end in ends.items()}
-            gradients = [array(dx), [array(d) for d in others[:n]], of_parameters]
+            of_parameters = {name: others[n + list(parameters).index(end)] for name, end in ends.items()}
+            wide = {name: d.to(getattr(torch, case.dtype)).numpy() for name, d in of_parameters.items()}
+            gradients = [array(dx), [array(d) for d in others[:n]], wide]
         return named(case, array(y), [array(s) for s in _as_tuple(state_n)], *gradients)
 
     return Prepared(train if training else infer, outcome, nullcontext if training else torch.inference_mode)
 
 
-def _torch_narrow(problem: Problem, module: Any) -> Prepared:
-    """What torch has for weights of fewer bits: quantize_dynamic for int8, modules and arrays of bfloat16."""
+def _torch_int8(problem: Problem, module: Any) -> Prepared:
+    """What torch has for int8 weights: quantize_dynamic."""
     import torch
 
-    dtype = torch.float32
-    if problem.case.precision == "int8":
-        if problem.case.cell == "rnn":
-            raise UnsupportedError("has no int8 RNN")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is to go away, and says so
-            from torch.ao.quantization import quantize_dynamic
+    if problem.case.cell == "rnn":
+        raise UnsupportedError("has no int8 RNN")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is to go away, and says so
+        from torch.ao.quantization import quantize_dynamic
 
-            quantized: Any = quantize_dynamic
-            whole = quantized(torch.nn.Sequential(module), {type(module)}, dtype=torch.qint8)
-        module = whole[0]
-    else:
-        dtype = torch.bfloat16
-        module = module.to(dtype)
-    x, states = torch.from_numpy(problem.x).to(dtype), [torch.from_numpy(s).to(dtype) for s in problem.state]
+        quantized: Any = quantize_dynamic
+        whole = quantized(torch.nn.Sequential(module), {type(module)}, dtype=torch.qint8)
+    module = whole[0]
+    x, states = torch.from_numpy(problem.x), [torch.from_numpy(s) for s in problem.state]
     state = _as_given(tuple(states))
 
     def outcome(result: Any) -> Outcome:
         y, state_n = result
-        return named(problem.case, y.float().numpy(), [s.float().numpy() for s in _as_tuple(state_n)])
+        return named(problem.case, y.numpy(), [s.numpy() for s in _as_tuple(state_n)])
 
     return Prepared(lambda: module(x, state), outcome, torch.inference_mode)
 

@@ -22,10 +22,11 @@ __all__ = ["check_call", "check_gradients", "check_product", "check_weights", "l
 _REMEDY = ": write into a parameter, but leave its shape and dtype as they are"
 
 
-def layout(*arrays: Array | None) -> tuple[Any, ...]:
+def layout(*arrays: Array | NarrowWeight | None) -> tuple[Any, ...]:
     """All that a backend must be able to rely on between two calls: where arrays lie, their shapes and dtypes."""
+    given = [array.values if isinstance(array, NarrowWeight) else array for array in arrays]
     return tuple(
-        [None if a is None else (a.__array_interface__["data"][0], a.shape, a.strides, a.dtype) for a in arrays]
+        [None if a is None else (a.__array_interface__["data"][0], a.shape, a.strides, a.dtype) for a in given]
     )
 
 
@@ -43,7 +44,7 @@ def _check(
             _check(
                 f"the scale of {name}", array.scale, dtype, shape[:1], letters[: letters.index(",") + 1] + ")", remedy
             )
-        array, dtype = array.values, np.dtype(np.uint16 if array.scale is None else np.int8)
+        array, dtype = array.values, dtype if array.scale is None else np.dtype(np.int8)
     if not isinstance(array, np.ndarray):
         raise ValueError(
             f"{name} is a {type(array).__name__}; expected an array {letters} = {shape} of {dtype}{remedy}"

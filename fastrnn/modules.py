@@ -501,9 +501,9 @@ class _Recurrent(Runnable):
 
     def _refuse_training(self) -> None:
         """ValueError unless the precision is one that `forward` with a tape has."""
-        if self.precision != "float32":
+        if self.precision == "int8":
             remedy = "the module that it was made of" if self.quantized else "module.precision = 'float32' for it"
-            wanted = f"expected 'float32' to train or trace: {remedy}"
+            wanted = f"expected 'float32' or 'bfloat16' to train or trace: {remedy}"
             raise ValueError(f"precision is {self.precision!r}, which is for inference; {wanted}")
 
     def _draw_noise(
@@ -817,6 +817,11 @@ class _BuiltIn(_Recurrent):
                 raise ValueError(f"parameter_tangents has {shown(name)}; expected names of parameters")
             what, own = f"parameter_tangents[{name!r}]", self._parameters[name]
             of_weights[name] = ops.as_real(what, value, self.dtype, own.shape, "the parameter's shape")
+        if self.precision == "bfloat16":
+            raise ValueError(
+                "precision is 'bfloat16', in which jvp does not run; expected 'float32' for it: module.precision = "
+                "'float32'"
+            )
         setting = self._setting(x, rows, None, training=True)
         tangents = (None if x_tangent is None else along, of_states, of_weights)
         states = [tuple(map(np.copy, its)) for its in states]  # the tape outlives the caller's arrays
@@ -929,8 +934,8 @@ class RNN(_BuiltIn):
     dtype
         float32 or float64, of the parameters and of everything that goes in and out.
     precision
-        In which inference multiplies: "float32", "bfloat16" or "int8", as docs/precision.md says; it may be set at any
-        time. All but "float32", which stands for the dtype, are for inference.
+        What products multiply: "float32", which stands for the dtype, "bfloat16", or in inference "int8", as
+        docs/precision.md says; it may be set at any time.
     quantized
         Whether the parameters are int8 weights with their scales, as `fastrnn.quantize` makes them of another module's.
     seed
@@ -1041,8 +1046,8 @@ class LSTM(_BuiltIn):
     dtype
         float32 or float64, of the parameters and of everything that goes in and out.
     precision
-        In which inference multiplies: "float32", "bfloat16" or "int8", as docs/precision.md says; it may be set at any
-        time. All but "float32", which stands for the dtype, are for inference.
+        What products multiply: "float32", which stands for the dtype, "bfloat16", or in inference "int8", as
+        docs/precision.md says; it may be set at any time.
     quantized
         Whether the parameters are int8 weights with their scales, as `fastrnn.quantize` makes them of another module's.
     seed
@@ -1147,8 +1152,8 @@ class GRU(_BuiltIn):
     dtype
         float32 or float64, of the parameters and of everything that goes in and out.
     precision
-        In which inference multiplies: "float32", "bfloat16" or "int8", as docs/precision.md says; it may be set at any
-        time. All but "float32", which stands for the dtype, are for inference.
+        What products multiply: "float32", which stands for the dtype, "bfloat16", or in inference "int8", as
+        docs/precision.md says; it may be set at any time.
     quantized
         Whether the parameters are int8 weights with their scales, as `fastrnn.quantize` makes them of another module's.
     seed

@@ -343,7 +343,7 @@ def _is_prepared(backend: ModuleType, cell: Cell) -> bool:
 def begin_gradients(backend: ModuleType, cell: Cell, weights: Weights) -> Weights:
     """Zeros to which `backward` adds the gradients of a layer's weights, piece by piece; then comes `end_gradients`."""
     taken = prepared(backend, cell, weights)
-    return Weights._make([None if w is None else np.zeros_like(w) for w in taken])
+    return Weights._make([None if w is None else np.zeros(w.shape, w.dtype) for w in taken])
 
 
 def end_gradients(backend: ModuleType, cell: Cell, weights: Weights, dweights: Weights) -> Weights:
@@ -441,7 +441,7 @@ class LayerWeights:
     def __init__(self, parameters: Mapping[str, Array], names: Mapping[str, str], precision: str = "float32") -> None:
         """Take the names of parameters by the fields of Weights that there are; of int8 ones the scales' besides.
 
-        `precision` is that of inference.
+        `precision` is one of `fastrnn.narrow.PRECISIONS`.
         """
         self.names = [names.get(field, "") for field in Weights._fields]
         self.precision = precision
@@ -454,6 +454,11 @@ class LayerWeights:
         """The live parameter arrays; they count as held for as long as the result is."""
         parameters = self._parameters
         return Weights(*[parameters[name] if name else None for name in self.names])  # type: ignore[arg-type]
+
+    def learning(self) -> Weights:
+        """The weights as a forward with a tape takes them: the live arrays, or what rounds these to bfloat16."""
+        weights = self.arrays()
+        return weights if self.precision == "float32" else narrow(weights, self.precision)
 
     def ready(self, cell: Cell) -> tuple[Weights, tuple[int, int, int]]:
         """The weights as inference takes them, views or narrowed, and their I, H and P; ValueError if they misfit."""
@@ -597,8 +602,7 @@ def _fitting(
 
 
 def _views(arrays: Sequence[Any]) -> list[Any]:
-    """Views of arrays; a weight of fewer bits is not changed by anybody else."""
-    return [None if array is None else array if isinstance(array, NarrowWeight) else array.view() for array in arrays]
+    return [None if array is None else array.view() for array in arrays]
 
 
 def forward(

@@ -17,6 +17,7 @@ from fastrnn.cells import Cell, State, Weights
 from fastrnn.cells.graph import sigmoid
 from fastrnn.cells.language import Equations, WrittenCell
 from fastrnn.cells.program import Kind, Operand
+from fastrnn.narrow import outer
 from fastrnn.parameters import Array
 from fastrnn.steps import gradient_groups
 
@@ -28,7 +29,7 @@ def describe() -> str:
     return "the reference, plain NumPy"
 
 
-PRECISIONS = ("bfloat16", "int8")  # of weights, besides their dtypes, that `forward` takes without a tape
+PRECISIONS = ("bfloat16", "int8")  # of weights, besides their dtypes; int8 is for inference, without a tape
 
 
 Gates = tuple[Array, ...]  # what a step's backward needs besides the states, (N, H) each
@@ -317,7 +318,7 @@ def forward(
     state
         The initial states, h (N, P) and c (N, H), in the order of `cell.states`.
     weights
-        The layer's parameters; without a tape weight_ih and weight_hh may be of fewer bits, as `fastrnn.narrow` says.
+        The layer's parameters; weight_ih and weight_hh may be of fewer bits, as `fastrnn.narrow` says.
     tape
         Whether to keep what `backward` needs.
     num_threads
@@ -463,7 +464,7 @@ def backward(
         for whole, part in zip(others, bypass[1:], strict=True):
             whole[...] = part
     if dweights is None:
-        dweights = Weights._make(None if w is None else np.zeros_like(w) for w in weights)
+        dweights = Weights._make(None if w is None else np.zeros(w.shape, w.dtype) for w in weights)
     if dx is None and tape.x.dtype.kind == "f":
         dx = np.zeros(tape.shape, weights.ih.dtype)
     h_prev = np.empty_like(dh_of_rows)  # as the recurrent product took it
@@ -480,9 +481,9 @@ def backward(
             np.add.at(dweights.ih.T, tape.x[group], da_x[group])  # a_x = ih[:, token]
         else:
             dx.reshape(-1, dx.shape[-1])[group] += da_x[group] @ weights.ih  # a_x = x @ ih.T
-            dweights.ih[...] += da_x[group].T @ tape.x[group]
+            dweights.ih[...] += outer(weights.ih, da_x[group], tape.x[group])
         if dweights.hh is not None:
-            dweights.hh[...] += da_h[group].T @ h_prev[group]  # a_h = h_prev @ hh.T
+            dweights.hh[...] += outer(weights.hh, da_h[group], h_prev[group])  # a_h = h_prev @ hh.T
         if dweights.hr is not None:
             dweights.hr[...] += dh_of_rows[group].T @ u[group]  # h = u @ hr.T
         if dweights.bias_ih is not None:

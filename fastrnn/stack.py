@@ -164,7 +164,7 @@ def trace(
                 cell,
                 x,
                 states[at],
-                weights.arrays(),
+                weights.learning(),
                 num_threads,
                 batch_sizes,
                 reverse == 1,
@@ -230,7 +230,7 @@ def forward(
     """
     run = _forward_chain if checkpoint_every is None else _segmented(checkpoint_every)
     if len(layers[0]) == 1:
-        return run(setting, [w.arrays() for (w,) in layers], x, states, dropout)
+        return run(setting, [w.learning() for (w,) in layers], x, states, dropout)
     pairs, states_n = [], []
     for layer, directions in enumerate(layers):
         kept = None
@@ -241,7 +241,7 @@ def forward(
         for reverse, weights in enumerate(directions):
             at = 2 * layer + reverse
             its = setting._replace(extra=setting.extra[at : at + 1])
-            _, (state_n,), chain = run(its, [weights.arrays()], x, [states[at]], None, reverse == 1, halves[reverse])
+            _, (state_n,), chain = run(its, [weights.learning()], x, [states[at]], None, reverse == 1, halves[reverse])
             states_n.append(state_n)
             chains.append(chain)
         pairs.append(_Pair(chains, kept))

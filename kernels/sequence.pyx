@@ -114,7 +114,7 @@ LEAVES_DX = True  # whether backward may do without the gradient of x
 LEAVES_DWEIGHTS = True  # whether it may do without those of the weights
 TAKES_PREPARED = True  # in place of a cell's own parameters what its programs see
 TAKES_KEPT = True  # whether forward puts its tape into arrays that it is given
-PRECISIONS = ("bfloat16", "int8")  # of weights, besides their dtypes, that forward and steppers take without a tape
+PRECISIONS = ("bfloat16", "int8")  # of weights, besides their dtypes; int8 is for inference, without a tape
 RUNS_GROUPS = True  # whether forward and pack take several layers of one shape
 LOOKS_ITSELF = True  # whether arrays fit one another, sooner than fastrnn.ops would
 
@@ -803,8 +803,8 @@ cdef void choose_weight_split(Job *job, ptrdiff_t rows) noexcept:
     """The same of the gradients of the weights. They are sums over all rows, whose bits are a matter of those anyhow."""
     cdef fastrnn_layer *l = &job.layer
     # Where weights are small, panels pay from 9 rows on: 16 rows of H = 64 train 1.26 times as fast, 12 of H = 256 0.90.
-    l.few_rows = rows <= min(FEW_ROWS, max(8, l.hidden // 20)) and not l.dweight_add
-    if SPLITS and not has_middle(l) and job.typenum == cnp.NPY_FLOAT32 and not l.few_rows:
+    l.few_rows = rows <= min(FEW_ROWS, max(8, l.hidden // 20)) and not l.dweight_add and not job.sizes.left_row
+    if SPLITS and not has_middle(l) and job.precision == FASTRNN_F32 and not l.few_rows:
         l.split_w = SPLITS_ALL or rows >= SPLIT_ROWS and l.hidden >= SPLIT_HIDDEN
 
 
@@ -884,17 +884,24 @@ cdef tuple take_narrow(Job *job, cell, weights, bint tape):
         raise ValueError("only one of weight_ih and weight_hh has fewer bits")
     ih, hh, bias_ih, bias_hh, hr, unit = weights
     job.typenum, job.precision = cnp.NPY_FLOAT32, FASTRNN_BF16 if ih.scale is None else FASTRNN_I8
-    bits = cnp.NPY_UINT16 if ih.scale is None else cnp.NPY_INT8
+    bits = job.typenum if ih.scale is None else cnp.NPY_INT8
     H, I, P = len(ih) // gates, ih.shape[1], hh.shape[1]
-    if tape or cell.program is not None or not (
+    if (tape and bits == cnp.NPY_INT8) or cell.program is not None or not (
             is_array(ih.values, bits, 2, gates * H, I) and is_array(hh.values, bits, 2, gates * H, P)
             and I > 0 and P > 0 and H > 0
-            and (bits == cnp.NPY_UINT16 or are_of_rows(job.typenum, gates * H, ih.scale, hh.scale))
+            and (bits == job.typenum or are_of_rows(job.typenum, gates * H, ih.scale, hh.scale))
             and (bias_ih is None and bias_hh is None or are_of_rows(job.typenum, gates * H, bias_ih, bias_hh))
             and (P == H if hr is None else is_array(hr, job.typenum, 2, P, H))):
-        raise ValueError("the weights do not fit one another, or are not for a tape or a written cell")
+        raise ValueError("the weights do not fit one another, or those of int8 are for a tape, or any for a written cell")
     job.layer.scale_ih, job.layer.scale_hh = <const float *> pointer(ih.scale), <const float *> pointer(hh.scale)
-    return ih.values, hh.values, bias_ih, bias_hh, hr, unit
+    return arrays_of(weights)
+
+
+cdef tuple arrays_of(weights):
+    """The weights with the arrays of those that have fewer bits."""
+    if type(weights[0]) is not NarrowWeight:
+        return tuple(weights)
+    return weights[0].values, weights[1].values, *weights[2:]
 
 
 cdef bint are_of_rows(int typenum, ptrdiff_t rows, of_ih, of_hh) noexcept:
@@ -1805,7 +1812,7 @@ def forward(
         made.group = Buffer(sizeof(Group))
         (<Group *> made.group.data)[0] = group
     made.shared = shared
-    made.x, made.y, made.h_0, made.weights, made.cell = all_x, y_array, all_state[0], all_weights, cell
+    made.x, made.y, made.h_0, made.weights, made.cell = all_x, y_array, all_state[0], arrays_of(all_weights), cell
     made.held = held, hold(y_array)
     made.z, made.c, made.u, made.taken, made.offsets, made.extras, made.extra = z, c, u, taken, offsets, extras, extra
     return y_array, state_n, made
@@ -2207,7 +2214,7 @@ def recall(cell, x, tuple state, weights, y, tuple kept, *, batch_sizes=None, bi
     tape.offsets = describe_input(&tape.job, cell, x, state, batch_sizes, reverse)
     tape.extras, tape.extra = describe_extras(l, tape.job.typenum, cell, extra), extra
     new_y(&tape.job, x, y)
-    tape.x, tape.y, tape.h_0, tape.weights, tape.cell = x, y, state[0], weights, cell
+    tape.x, tape.y, tape.h_0, tape.weights, tape.cell = x, y, state[0], arrays_of(weights), cell
     tape.held = hold(x), hold(state[0]), hold(y), [hold(array) for array in kept]
     l.keep = True
     l.z_stride = stride_of_blocks(&tape.job, l.rows)

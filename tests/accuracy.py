@@ -8,8 +8,8 @@ does the same with the smaller shapes.
 
     python tests/accuracy.py narrow
 
-prints the errors of y in inference with weights of fewer bits, and those of others that have such, on the problems of
-the benchmarks: the table of docs/precision.md.
+prints the errors of y in inference with weights of fewer bits, of gradients in training, and those of others that have
+such, on the problems of the benchmarks: the tables of docs/precision.md.
 """
 
 from __future__ import annotations
@@ -71,26 +71,34 @@ def geometric_mean(values: Sequence[float]) -> float:
     return exp(fsum(log(value) for value in values) / len(values))
 
 
-def narrow_errors(case: Case) -> dict[str, tuple[float, float]]:
-    """The largest error of y and its root mean square, by precision and who computes."""
+def narrow_errors(case: Case, kind: str) -> dict[str, tuple[float, float]]:
+    """The largest error and the root mean square, by precision, who computes, and what: y, or in training gradients.
+
+    Those of gradients are divided by their largest element and their root mean square.
+    """
     problem, found = bench_problems.make(case), {}
-    want = bench_problems.solve(problem, "inference")["y"]
+    want = bench_problems.solve(problem, kind)
+    names = ["y"] if kind == "inference" else ["dx", "dweight_ih_l0", "dweight_hh_l0"]
     for precision in ("float32", "bfloat16", "int8"):
         its = replace(problem, case=replace(case, precision=precision))
         for name in ("cython", "torch", "onnxruntime"):
             with contextlib.suppress(UnsupportedError):
-                prepared = PEERS[name].prepare(its, "inference", 1)
+                prepared = PEERS[name].prepare(its, kind, 1)
                 with prepared.context():
-                    errors = np.abs(prepared.outcome(prepared.call())["y"] - want)
-                found[f"{precision} {name}"] = float(errors.max()), float((errors**2).mean() ** 0.5)
+                    got = prepared.outcome(prepared.call())
+                for each in names:
+                    errors, right = np.abs(got[each] - want[each]), want[each] if kind == "training" else np.ones(1)
+                    top, mean = float(np.abs(right).max()), float((right**2).mean() ** 0.5)
+                    whole = f"{precision} {name} {each.removesuffix('_l0')}"
+                    found[whole] = float(errors.max()) / top, float((errors**2).mean() ** 0.5) / mean
     return found
 
 
-def print_narrow() -> None:
+def print_narrow(kind: str) -> None:
     for cell in ("lstm", "gru", "rnn"):
         every: dict[str, list[tuple[float, float]]] = {}
         for shape in GRID[:-1]:
-            for name, errors in narrow_errors(Case(cell, *shape)).items():
+            for name, errors in narrow_errors(Case(cell, *shape), kind).items():
                 every.setdefault(name, []).append(errors)
         for name, errors in every.items():
             tops, means = zip(*errors, strict=True)
@@ -102,7 +110,8 @@ def print_narrow() -> None:
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["narrow"]:
-    print_narrow()
+    print_narrow("inference")
+    print_narrow("training")
 elif __name__ == "__main__":
     for cell in CELLS:
         print(f"{cell}: 1e-7 * largest error of cython / numba / PyTorch")

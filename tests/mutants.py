@@ -33,7 +33,7 @@ QUIET = 300  # seconds, which `Watch` counts, after which a test hangs; the slow
 # in its order until one fails.
 SUITES = {
     "kernels": "test_kernels.py -k 'cython and not again'",
-    "narrow": "test_narrow.py -k 'not again'",
+    "narrow": "test_narrow.py test_narrow_training.py -k 'not again'",
     "precision": "test_precision.py -k 'not numba'",
     "checked": "test_kernels.py -k 'cython and checked_memory'",
     "switches": "test_switches.py -k 'not numba'",

@@ -39,6 +39,12 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("bfloat16_is_cut", "number + 0x7fff + (number >> 16 & 1);", "number;"),
         Mutant("bfloat16_ties_go_up", "number + 0x7fff + (number >> 16 & 1);", "number + 0x8000;"),
         Mutant("bfloat16_loses_nan", "((bits | 0x400000) & nan)", "(bits & nan)"),
+        Mutant("pack_forgets_a_last_part", "memcpy(to, w + k, (size_t)(K - k) * sizeof(*w));", ""),
+        Mutant(
+            "pack_reads_the_first_columns",
+            "NARROWED(narrow_row)(rows[lane], w + lane * K + k, count);",
+            "NARROWED(narrow_row)(rows[lane], w + lane * K, count);",
+        ),
         Mutant("sums_begin_with_zero", "= -I8_OFFSET * sum;", "= 0;"),
         Mutant("left_scale_is_forgotten", "convertvector(sum, vec) * vec_splat(left_scale)", "convertvector(sum, vec)"),
         Mutant("column_of_another_token", "(24 - 8 * (int)(k % 4)) >> 24", "(24 - 8 * (int)((k + 1) % 4)) >> 24"),
@@ -46,7 +52,6 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ],
     ("kernels/c/layer_narrow.inc.h", "narrow"): [
         Mutant("panel_of_h_is_that_of_x", "(of_h ? NARROWED(elements)", "(0 ? NARROWED(elements)"),
-        Mutant("pack_forgets_a_last_part", "(size_t)(columns - k) * sizeof(*from));", "0);"),
         Mutant("pair_has_one_scale", "scales[count > 1 ? 2 * i : 0].scale[slot],", "scales[0].scale[slot],"),
         Mutant("pair_begins_alike", "scales[count > 1 ? 2 * i : 0].start[slot];", "scales[0].start[slot];"),
         Mutant("rows_share_a_scale", "left->scales[count > 1 ? r : r + i]", "left->scales[r]"),
@@ -60,8 +65,37 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "(const REAL *)l->x + (piece->row + n) * I, I, I, rows);",
             "(const REAL *)l->x + piece->row * I, I, I, rows);",
         ),
+        Mutant(
+            "gradient_takes_a_row_of_z_twice",
+            "r + 1 < count ? vec_load(even + Z_WIDTH)",
+            "r + 1 < count ? vec_load(even)",
+        ),
+        Mutant(
+            "gradient_takes_a_row_of_x_twice",
+            "vec_load_part(rows[2 * r + 1] + k, columns - k)",
+            "vec_load_part(rows[2 * r] + k, columns - k)",
+        ),
+        Mutant(
+            "gradient_loses_a_last_odd_row",
+            ".p_k = Z_WIDTH, .K = ceil_div(count, 2),",
+            ".p_k = Z_WIDTH, .K = count / 2,",
+        ),
+        Mutant("rows_of_z_are_the_first", "(row - z->first) * NARROW_Z_WIDTH", "0 * NARROW_Z_WIDTH"),
+        Mutant("z_begins_at_the_slots_of_x", " + feed.first * (LANES / 2);", ";"),
+        Mutant(
+            "step_back_narrows_rows_of_others",
+            "fastrnn_step_row(l, s + 1) + n0, count);",
+            "fastrnn_step_row(l, s + 1), count);",
+        ),
+        Mutant("panel_has_a_row_beyond_a_gate", "lane + 1 < lanes ? left", "lane < lanes ? left"),
     ],
     ("fastrnn/narrow.py", "narrow"): [
+        Mutant("gradient_takes_dz_as_it_is", "dz, x = as_bfloat16(dz), as_bfloat16(x)", "x = as_bfloat16(x)"),
+        Mutant(
+            "backward_takes_dz_as_it_is",
+            "product: Array = as_bfloat16(a) @ self.wide()",
+            "product: Array = a @ self.wide()",
+        ),
         Mutant("scales_of_128", "top / np.float32(127)", "top / np.float32(128)"),
         Mutant("product_forgets_the_row", "astype(np.float32) * scales[:, None] * scale", "astype(np.float32) * scale"),
     ],
@@ -301,8 +335,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "h_products_take_the_slots_of_x",
-            "x_sums + I, P, h_left, b, FN(feed_of_h)(l, b), row, rows, from_zero);",
-            "x_sums + I, P, h_left, b, FN(feed_of_x)(l, b), row, rows, from_zero);",
+            "x_sums + I, P, h_left, z, FN(feed_of_h)(l, b), rows, from_zero);",
+            "x_sums + I, P, h_left, z, FN(feed_of_x)(l, b), rows, from_zero);",
         ),
         Mutant("dx_does_not_add", "if (l->dx_add) acc[r][v] +=", "if (l->dx_add > 1) acc[r][v] +="),
         Mutant(

@@ -130,7 +130,7 @@ def test_peers_agree(cell, variant, require):
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 @pytest.mark.parametrize("cell", BUILT_IN)
 def test_peers_of_fewer_bits_agree(cell, precision, require):
-    """They round as they do; nobody trains, and who has none of it says so."""
+    """They round as they do; nobody trains int8, and who has none of it says so."""
     for options in ({}, {"T": 1}, {"num_layers": 2, "bidirectional": True}):
         case = replace(SMALL, cell=cell, precision=precision, **options)
         assert case.name.endswith(precision)
@@ -141,7 +141,11 @@ def test_peers_of_fewer_bits_agree(cell, precision, require):
         assert absent["numba"] == f"has no {precision} weights" or "numba is not installed" in absent["numba"]
         if importlib.util.find_spec("torch") is not None:
             assert ("torch" in ready) == ((cell, precision) != ("rnn", "int8"))
-        assert not measure.prepare(make(case), "training", 1, peers.PEERS)[0]
+        ready, absent = measure.prepare(make(case), "training", 1, peers.PEERS)
+        assert not [why for why in absent.values() if why.startswith("wrong")], absent
+        wanted = {"cython", "numpy", "float32"} if precision == "bfloat16" else set()
+        assert ready.keys() - {"torch"} == wanted
+        assert ("torch" in ready) == (precision == "bfloat16" and importlib.util.find_spec("torch") is not None)
 
 
 def test_fewer_bits_are_fewer_bytes():

@@ -97,6 +97,21 @@ def test_train_on_the_corpus_that_ships(folder, command, cell):
     assert (folder / "fastrnn-run/loss.png").exists()
 
 
+def test_training_in_bfloat16_goes_on_in_every_bit(folder, command):
+    for arguments in (["--out", "whole", "--steps", 20], ["--out", "run", "--steps", 10]):
+        given = [*SMALL, "--schedule", "constant", "--warmup", 0, "--patience", 9, *arguments]
+        status, out, err = command("train", "text.txt", *given, "--precision", "bfloat16")
+        assert (status, err) == (0, "")
+        assert "precision='bfloat16'" in words(out)
+    assert command("train", "text.txt", *given[:-2], "--steps", 20, "--resume")[0] == 0
+    assert (folder / CHECKPOINT).read_bytes() == (folder / "whole/checkpoint.safetensors").read_bytes()
+    trainer = Trainer.resume(CHECKPOINT, TEXT)
+    assert (trainer.settings.precision, trainer.model.rnn.precision) == ("bfloat16", "bfloat16")
+    assert "rnn.weight_ih_l0" in trainer.model.parameters
+    assert {p.dtype.name for p in trainer.model.parameters.values()} == {"float32"}
+    assert command("sample", CHECKPOINT, "--length", 5)[0] == 0
+
+
 def test_epochs(folder, command):
     status, out, _ = command("train", "text.txt", *SMALL, "--epochs", 1)
     steps = Trainer.resume("fastrnn-run/checkpoint.safetensors", TEXT).steps_per_epoch
@@ -398,6 +413,10 @@ ERRORS = {
     "max words": (["train", "--level", "word", "--max-words", "0"], "Invalid value for '--max-words'"),
     "words of characters": (["train", "--max-words", "5"], "--max-words is for --level word"),
     "output of characters": (["train", "--output", "full"], "--output is for --level word"),
+    "precision of a written cell": (
+        ["train", "text.txt", *SMALL, "--cell", "min_gru", "--precision", "bfloat16", "--out", "new"],
+        "precision is 'bfloat16', but cell 'min_gru'; expected 'float32', or one of lstm, gru, rnn",
+    ),
     "words without vectors": (["train", "--level", "word", "--no-embedding"], "--no-embedding is for --level char"),
     "units of the adaptive output": (
         ["train", "text.txt", *SMALL, "--level", "word", "--output", "adaptive", "--out", "new"],

@@ -152,10 +152,9 @@ def test_repr_pickle_copy_and_file(precision: str, tmp_path: Path) -> None:
     assert_alike(outputs(copy.deepcopy(module).freeze(), x), want)
 
 
-@precisions
-def test_training_is_refused(precision: str) -> None:
-    module, x = fastrnn.LSTM(I, H, precision=precision), real(T, N, I)
-    wanted = rf"^precision is '{precision}', which is for inference; expected 'float32' .* module.precision = 'float32'"
+def test_training_is_refused() -> None:
+    module, x = fastrnn.LSTM(I, H, precision="int8"), real(T, N, I)
+    wanted = r"^precision is 'int8', which is for inference; expected 'float32' or 'bf.* module.precision = 'float32'"
     for call in (module.forward, module.trace):
         with pytest.raises(ValueError, match=wanted):
             call(x)

@@ -251,7 +251,7 @@ WORKFLOWS = [
     Workflow("`vmap(grad(...))`: per-sample gradients", KERNELS,
              lambda m: vmap(grad(lambda *given: loss_of(m, *given)), (None, 0))(parameters(m), numbers(3, T, N, I)),
              of_samples),
-    Workflow("ensembles of `stack_module_state`, in one call for each layer and direction", KERNELS, ensemble, of_members),
+    Workflow("ensembles of `stack_module_state`, all members at once", KERNELS, ensemble, of_members),
     Workflow("`torch.autocast(\"cpu\")`: in float32, rounded once", KERNELS, autocast, make=lambda: nn.GRU(I, H)),
     Workflow("`.bfloat16()`, `.half()`: in float32, rounded once", KERNELS,
              lambda m: copy.deepcopy(m).bfloat16()(numbers(T, N, I).bfloat16())[0].float(), make=lambda: nn.GRU(I, H)),

@@ -74,7 +74,7 @@ def bench(
     """Measure fastrnn against PyTorch, ONNX Runtime, JAX, NumPy, and the machine's limits.
 
     A CASE is a set (quick, the default; grid, float64, layers, bidirectional, ragged, projection, step, long; int8 and
-    bfloat16, which are precisions of inference; cells and
+    bfloat16, which are precisions, the former of inference; cells and
     yardsticks are of written cells), a case's name, or a pattern such as 'gru-*-64'. Every peer's numbers are compared
     with the reference before it is timed. With --compare, the status is 1 if a row has become slower.
     """

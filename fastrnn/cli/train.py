@@ -49,7 +49,7 @@ from fastrnn.training import (
 )
 from fastrnn.training.files import remove_temporaries
 from fastrnn.training.model import LanguageModel
-from fastrnn.training.settings import LEVELS, OPTIMIZERS, OUTPUTS, SCHEDULES, SPLITS, WINDOWS
+from fastrnn.training.settings import LEVELS, OPTIMIZERS, OUTPUTS, PRECISIONS, SCHEDULES, SPLITS, WINDOWS
 from fastrnn.training.text import Text
 from fastrnn.training.tokenizers import Tokenizer
 
@@ -101,6 +101,12 @@ OF_WORDS = ("max_words", "min_count", "output")  # settings that characters have
 )
 @click.option("--layers", "--num-layers", "num_layers", type=AT_LEAST_ONE, show_default=CHOSEN)
 @click.option("--dropout", type=DROPOUT, show_default=CHOSEN, help="The share of the outputs to drop.")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default=Settings.precision,
+    help="What products multiply: bfloat16 is faster where the CPU has it.",
+)
 @click.option(
     "--output", type=click.Choice(OUTPUTS), default=Settings.output, help="For words; adaptive is fast with many."
 )

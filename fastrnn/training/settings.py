@@ -18,9 +18,10 @@ from fastrnn.checks import (
     check_positive,
     check_positive_number,
     check_share,
+    shown,
 )
 from fastrnn.training.batches import Lines, Spans, Windows
-from fastrnn.training.cells import check_cell_name
+from fastrnn.training.cells import CELLS, check_cell_name
 from fastrnn.training.model import CharModel, LanguageModel, WordModel
 from fastrnn.training.optimizers import SGD, Adam, AdamW, Momentum, Optimizer, RMSProp
 from fastrnn.training.schedules import ConstantRate, CosineDecay, LinearDecay, LinearWarmup, Schedule
@@ -31,6 +32,7 @@ __all__ = [
     "LEVELS",
     "OPTIMIZERS",
     "OUTPUTS",
+    "PRECISIONS",
     "SCHEDULES",
     "SPLITS",
     "WINDOWS",
@@ -44,6 +46,7 @@ __all__ = [
 LEVELS = ("char", "word")
 WINDOWS = ("continuous", "lines")
 OUTPUTS = ("auto", "full", "adaptive")
+PRECISIONS = ("float32", "bfloat16")
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adam": Adam,
     "adamw": AdamW,
@@ -81,6 +84,8 @@ class Settings:
     cell, hidden_size, num_layers, dropout
         The model. The cell is "lstm", "gru", "rnn", the name of one of `fastrnn.cells`, or one that `fastrnn.cell` has
         made, which a checkpoint does not hold: `load_model` and `Trainer.resume` must be given it again.
+    precision
+        What the products of the layers multiply: "float32", or "bfloat16", which "lstm", "gru" and "rnn" have.
     output
         Of a `WordModel`: "full" for a linear one, "adaptive" for an `AdaptiveSoftmax`; "auto" takes that from some
         thousand words on.
@@ -125,6 +130,7 @@ class Settings:
     hidden_size: int = 128
     num_layers: int = 1
     dropout: float = 0.0
+    precision: str = "float32"
     output: str = "auto"
     seq_length: int = 64
     batch_size: int = 32
@@ -176,6 +182,7 @@ class Settings:
         choices: dict[str, Collection[str]] = {
             "level": LEVELS,
             "windows": WINDOWS,
+            "precision": PRECISIONS,
             "output": OUTPUTS,
             "optimizer": OPTIMIZERS,
             "schedule": SCHEDULES,
@@ -184,6 +191,11 @@ class Settings:
         for name, among in choices.items():
             check_choice(name, getattr(self, name), among)
         object.__setattr__(self, "cell", check_cell_name(self.cell))  # one of the library goes by its name
+        if self.precision != "float32" and self.cell not in CELLS:
+            raise ValueError(
+                f"precision is {self.precision!r}, but cell {shown(self.cell)}; expected 'float32', or one of "
+                f"{', '.join(CELLS)}"
+            )
         if self.level == "char" and self.output == "adaptive":
             raise ValueError("output is 'adaptive'; expected 'auto' or 'full' for characters: they are too few")
         if self.output == "adaptive" and self.hidden_size < ADAPTIVE_UNITS:
@@ -244,6 +256,13 @@ def build_model(
     settings: Settings, vocabulary_size: int, *, backend: str | None = None, num_threads: int | None = None
 ) -> LanguageModel:
     """Return the model with its initial parameters; TextError if the words are too few for the output."""
+    model = _build(settings, vocabulary_size, backend, num_threads)
+    model.rnn.precision = settings.precision
+    return model
+
+
+def _build(settings: Settings, vocabulary_size: int, backend: str | None, num_threads: int | None) -> LanguageModel:
+    """The same in float32."""
     shape = (vocabulary_size, settings.hidden_size, settings.num_layers, settings.cell)
     options: dict[str, Any] = {
         "dropout": settings.dropout,

@@ -30,7 +30,7 @@ enum { FASTRNN_ROWS_IN_TURNS = 4 };  /* layers of a group whose single rows are 
 enum { FASTRNN_ROW_VECTORS = 16 };   /* unit vectors of a layer that takes the steps of a single row at once, at the most */
 enum { FASTRNN_CHUNKS_TO_LOOK = 8 }; /* after so many of these rows the gradients of weights ask whether to stop */
 enum { FASTRNN_LEFT_ROWS = 48 };     /* of x that are projected at once where weights have fewer bits */
-/* The last two are of weights; all else is float then. They have what inference needs, and no programs. */
+/* The last two are of weights; all else is float then. They have no programs, and the last one only what inference needs. */
 enum { FASTRNN_F32, FASTRNN_F64, FASTRNN_BF16, FASTRNN_I8, FASTRNN_PRECISIONS };
 
 /* The operations of a cell's program, by the numbers of fastrnn.cells.program.Op, which says what each of them does. */
@@ -147,7 +147,7 @@ typedef struct {
     const intptr_t *tokens;        /* IN    (R) */
     const void *h_0;               /* IN    (N, P) */
     const fastrnn_program *program; /* IN   or NULL */
-    const void *weight_ih;         /* IN    (G*H, I), perhaps of fewer bits: by the table that the functions are of */
+    const void *weight_ih;         /* IN    (G*H, I), int8 if the functions are of FASTRNN_I8 */
     const void *weight_hh;         /* IN    (G*H, P) */
     const float *scale_ih, *scale_hh; /* IN (G*H), of weights that are int8 */
     const void *unit;              /* IN    (M, H), of a program */

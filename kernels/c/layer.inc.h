@@ -627,12 +627,20 @@ static void FN(pack_input)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
     FN(pack_columns)(l, l->panels_ih, l->weight_ih, FN(of_x), l->inputs, p0, p1);
 }
 
-/* acc += rows of Z, where x, h or m feeds them, times columns p * 4 * L and on of a weight (G*H, columns).
- * Whole panels may be read in place, one that reaches beyond `columns` is always packed: see FN(pack_columns). */
-INLINE void FN(z_product)(
-    const fastrnn_layer *l, int vectors, vec (*acc)[4], ptrdiff_t row, ptrdiff_t rows, const int of, const REAL *panels,
-    const REAL *w, ptrdiff_t columns, ptrdiff_t p) {
+/* acc += rows row .. row + rows - 1 of Z, where x, h or m feeds them, times columns p * 4 * L and on of a weight
+ * (G*H, columns); `left`: what is known of these rows besides, if anything. */
+typedef void FN(times)(
+    const fastrnn_layer *l, const void *left, int vectors, vec (*acc)[4], ptrdiff_t row, ptrdiff_t rows, int of, ptrdiff_t p);
+
+/* This on floats. Whole panels may be read in place, one that reaches beyond `columns` is always packed: see
+ * FN(pack_columns). */
+static void FN(z_product)(
+    const fastrnn_layer *l, const void *left, int vectors, vec (*acc)[4], ptrdiff_t row, ptrdiff_t rows, int of,
+    ptrdiff_t p) {
     const ptrdiff_t blocks = FN(blocks)(l), panel_size = FN(slots_of)(l, of) * LANES * Z_WIDTH;
+    const ptrdiff_t columns = of == FN(of_x) ? l->inputs : of == FN(of_h) ? l->outputs : l->hidden;
+    const REAL *panels = of == FN(of_x) ? l->panels_ih : of == FN(of_h) ? l->panels_hh : l->panels_m;
+    const REAL *w = of == FN(of_x) ? l->weight_ih : l->weight_hh;
     NAME(product) m = {.a_row = Z_WIDTH, .a_k = 1, .segments = 1};
     if (l->few_rows && (p + 1) * Z_WIDTH <= columns) {
         m.p_k = columns;
@@ -671,8 +679,9 @@ INLINE void FN(z_product)(
     }
 }
 
-static void FN(step_back)(
-    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1) {
+INLINE void FN(step_back_by)(
+    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1, FN(times) *times,
+    const void *left_of_z) {
     enum { at_once = 48 }; /* rows whose accumulators stay in L1 over the chunks of k */
     const ptrdiff_t P = l->outputs, C = FN(carry_width)(l);
     const ptrdiff_t here = fastrnn_step_count(l, s), after = fastrnn_step_count(l, s + 1);
@@ -687,7 +696,7 @@ static void FN(step_back)(
             for (ptrdiff_t r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++) acc[r][v] = (vec){0};
             if (going_on && !(IS_PROGRAM && fastrnn_is_scan(l->program)))
-                FN(z_product)(l, vectors, acc, row_after + n, going_on, FN(of_h), l->panels_hh, l->weight_hh, P, p);
+                times(l, left_of_z, vectors, acc, row_after + n, going_on, FN(of_h), p);
 #if IS_PROGRAM
             if (l->taken && going_on) FN(take_back)(l, s + 1, n, 4 * p, *acc, going_on);
 #endif
@@ -714,6 +723,11 @@ static void FN(step_back)(
     }
 }
 
+static void FN(step_back)(
+    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1) {
+    FN(step_back_by)(l, s, p0, p1, n0, n1, FN(z_product), NULL);
+}
+
 #if IS_PROGRAM
 static void FN(step_back_middle)(
     const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1) {
@@ -725,7 +739,7 @@ static void FN(step_back_middle)(
         for (ptrdiff_t n = n0; n < n1; n += at_once) {
             const ptrdiff_t rows = least(at_once, n1 - n);
             vec dm[at_once][4] = {{{0}}};
-            FN(z_product)(l, vectors, dm, now.row + n, rows, FN(of_m), l->panels_m, l->weight_hh, l->hidden, p);
+            FN(z_product)(l, NULL, vectors, dm, now.row + n, rows, FN(of_m), p);
             FN(middle_back)(l, &now, n, 4 * p, *dm, rows);
         }
     }
@@ -751,23 +765,44 @@ static void FN(step_back_gates)(
         }
 }
 
-/* sums[k] += the sum of left[row][k] * Z[row] over rows of a chunk that pack_left has packed, for k < columns. Sums of
- * chunks keep the error of many rows small: with one chain over all of them it was 3 to 9 times PyTorch's. */
+/* The products that gradients of weights are sums of, over rows of a chunk:
+ *
+ *   pack(left, rows, columns, count)    left := so many rows of x, h_prev or m, as `multiply` takes them
+ *   turn(l, b, row, count, room)        the rows of Z in block b, likewise: Z itself, or what is made of it in `room`
+ *   multiply(sums, left, tile, z, slots, height, count)    sums += the product of left's columns in a tile with slots of Z */
+typedef struct {
+    void (*pack)(REAL *left, const REAL *const *rows, ptrdiff_t columns, ptrdiff_t count);
+    const REAL *(*turn)(const fastrnn_layer *l, ptrdiff_t b, ptrdiff_t row, ptrdiff_t count, REAL *room);
+    void (*multiply)(
+        vec (*sums)[4], const REAL *left, ptrdiff_t tile, const REAL *z, int slots, ptrdiff_t height, ptrdiff_t count);
+} FN(outer);
+
+static const REAL *FN(turn)(const fastrnn_layer *l, ptrdiff_t b, ptrdiff_t row, ptrdiff_t count, REAL *room) {
+    return FN(z_at)(l, b, row);
+}
+
+static void FN(outer_multiply)(
+    vec (*sums)[4], const REAL *left, ptrdiff_t tile, const REAL *z, int slots, ptrdiff_t height, ptrdiff_t count) {
+    const NAME(product) m = {
+        .a = left + tile * LEFT_TILE, .a_row = 1, .a_k = LEFT_WIDTH, .p = z, .p_k = Z_WIDTH, .K = count, .segments = 1};
+    NAME(accumulate_tile)(slots, height, sums, &m, 0, 0);
+}
+
+/* sums[k] += the sum of left[row][k] * z[row] over rows of a chunk, for k < columns. Sums of chunks keep the error of many
+ * rows small: with one chain over all of them it was 3 to 9 times PyTorch's. */
 INLINE void FN(outer_product)(
-    const fastrnn_layer *l, vec (*sums)[4], ptrdiff_t columns, const REAL *left, ptrdiff_t b, FN(feed) feed,
-    ptrdiff_t row, ptrdiff_t rows, int first) {
+    const FN(outer) *by, vec (*sums)[4], ptrdiff_t columns, const REAL *left, const REAL *z, FN(feed) feed, ptrdiff_t rows,
+    int first) {
     if (IS_PROGRAM && !feed.fed) return;
+    z += feed.first * LANES;
     for (ptrdiff_t tile = 0; tile < NAME(tile_count)(columns); tile++) {
         const ptrdiff_t k = NAME(tile_start)(columns, tile), height = NAME(tile_start)(columns, tile + 1) - k;
-        const NAME(product) m = {
-            .a = left + tile * LEFT_TILE, .a_row = 1, .a_k = LEFT_WIDTH,
-            .p = FN(z_at)(l, b, row) + feed.first * LANES, .p_k = Z_WIDTH, .K = rows, .segments = 1};
         if (first) { /* the sums are zero still */
-            NAME(accumulate_tile)(feed.fed, height, sums + k, &m, 0, 0);
+            by->multiply(sums + k, left, tile, z, feed.fed, height, rows);
             continue;
         }
         vec chunk[TILE_ROWS][4] = {{{0}}};
-        NAME(accumulate_tile)(feed.fed, height, chunk, &m, 0, 0);
+        by->multiply(chunk, left, tile, z, feed.fed, height, rows);
         for (ptrdiff_t i = 0; i < height; i++)
             for (int s = 0; s < feed.fed; s++) sums[k + i][s] += chunk[i][s];
     }
@@ -946,11 +981,7 @@ static void FN(end_biases)(const fastrnn_layer *l, ptrdiff_t b, const vec *sums)
     }
 }
 
-static void FN(weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
-    if (l->few_rows) {
-        FN(few_weight_gradients)(l, b0, b1);
-        return;
-    }
+INLINE void FN(weight_gradients_by)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1, const FN(outer) *by) {
     const ptrdiff_t I = l->inputs, P = l->outputs, M = FN(m_columns)(l);
     const ptrdiff_t biases = I + P + M, columns = biases + 1; /* of sums: those of biases are the last */
     const ptrdiff_t together = FN(gradient_blocks)(l);
@@ -981,24 +1012,25 @@ static void FN(weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t
                 FN(link_tokens)(l->tokens + row, rows, first_same, next_same);
             } else {
                 for (ptrdiff_t r = 0; r < rows; r++) left[r] = (const REAL *)l->x + (row + r) * I;
-                NAME(pack_left)(x_left, left, I, rows);
+                by->pack(x_left, left, I, rows);
             }
             if (FN(slots_of)(l, FN(of_h))) {
                 FN(rows_before)(l, left, row, rows);
-                NAME(pack_left)(h_left, left, P, rows);
+                by->pack(h_left, left, P, rows);
             }
             if (M) {
                 for (ptrdiff_t r = 0; r < rows; r++) left[r] = (const REAL *)l->m + (row + r) * M;
-                NAME(pack_left)(m_left, left, M, rows);
+                by->pack(m_left, left, M, rows);
             }
             for (ptrdiff_t b = first; b < last; b++) {
-                vec(*x_sums)[4] = sums + (b - first) * columns;
+                vec(*x_sums)[4] = sums + (b - first) * columns, room[FASTRNN_GRADIENT_ROWS / 2][4];
+                const REAL *z = by->turn(l, b, row, rows, (REAL *)room);
                 if (l->tokens)
                     FN(token_sums)(l, x_sums, first_same, next_same, b, row, rows);
                 else
-                    FN(outer_product)(l, x_sums, I, x_left, b, FN(feed_of_x)(l, b), row, rows, from_zero);
-                FN(outer_product)(l, x_sums + I, P, h_left, b, FN(feed_of_h)(l, b), row, rows, from_zero);
-                if (M) FN(outer_product)(l, x_sums + I + P, M, m_left, b, FN(feed_of_m)(l, b), row, rows, from_zero);
+                    FN(outer_product)(by, x_sums, I, x_left, z, FN(feed_of_x)(l, b), rows, from_zero);
+                FN(outer_product)(by, x_sums + I, P, h_left, z, FN(feed_of_h)(l, b), rows, from_zero);
+                if (M) FN(outer_product)(by, x_sums + I + P, M, m_left, z, FN(feed_of_m)(l, b), rows, from_zero);
                 if (FN(has_biases)(l, b)) FN(add_biases)(l, b, x_sums[biases], row, rows); /* of Z that is in cache */
             }
         }
@@ -1012,25 +1044,40 @@ static void FN(weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t
     }
 }
 
+static void FN(weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
+    static const FN(outer) floats = {.pack = NAME(pack_left), .turn = FN(turn), .multiply = FN(outer_multiply)};
+    if (l->few_rows)
+        FN(few_weight_gradients)(l, b0, b1);
+    else
+        FN(weight_gradients_by)(l, b0, b1, &floats);
+}
+
+enum { FN(dx_rows) = 96 }; /* whose gradients are made at once */
+
+/* dx of up to so many rows */
+INLINE void FN(input_gradient_by)(
+    const fastrnn_layer *l, ptrdiff_t row, ptrdiff_t rows, FN(times) *times, const void *left_of_z) {
+    for (ptrdiff_t p = 0; p < ceil_div(l->inputs, 4 * LANES); p++) {
+        const int vectors = (int)least(4, ceil_div(l->inputs - p * 4 * LANES, LANES));
+        vec acc[FN(dx_rows)][4];
+        for (ptrdiff_t r = 0; r < rows; r++)
+            for (int v = 0; v < vectors; v++) acc[r][v] = (vec){0};
+        times(l, left_of_z, vectors, acc, row, rows, FN(of_x), p);
+        for (ptrdiff_t r = 0; r < rows; r++)
+            for (int v = 0; v < vectors; v++) {
+                const ptrdiff_t column = (4 * p + v) * LANES;
+                REAL *dx = (REAL *)l->dx + (row + r) * l->inputs + column;
+                if (l->dx_add) acc[r][v] += vec_load_part(dx, l->inputs - column);
+                vec_store_part(dx, acc[r][v], l->inputs - column);
+            }
+    }
+}
+
 static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t row1) {
-    enum { at_once = 96 };
+    enum { at_once = FN(dx_rows) };
     for (ptrdiff_t row = row0; row < row1; row += at_once) {
-        const ptrdiff_t rows = least(at_once, row1 - row);
         if (row % (8 * at_once) < at_once && fastrnn_stopped(l->watch)) return;
-        for (ptrdiff_t p = 0; p < ceil_div(l->inputs, 4 * LANES); p++) {
-            const int vectors = (int)least(4, ceil_div(l->inputs - p * 4 * LANES, LANES));
-            vec acc[at_once][4];
-            for (ptrdiff_t r = 0; r < rows; r++)
-                for (int v = 0; v < vectors; v++) acc[r][v] = (vec){0};
-            FN(z_product)(l, vectors, acc, row, rows, FN(of_x), l->panels_ih, l->weight_ih, l->inputs, p);
-            for (ptrdiff_t r = 0; r < rows; r++)
-                for (int v = 0; v < vectors; v++) {
-                    const ptrdiff_t column = (4 * p + v) * LANES;
-                    REAL *dx = (REAL *)l->dx + (row + r) * l->inputs + column;
-                    if (l->dx_add) acc[r][v] += vec_load_part(dx, l->inputs - column);
-                    vec_store_part(dx, acc[r][v], l->inputs - column);
-                }
-        }
+        FN(input_gradient_by)(l, row, least(at_once, row1 - row), FN(z_product), NULL);
     }
 }
 
@@ -1040,20 +1087,34 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
 
 #if !IS_PROGRAM && REAL_BYTES == 4 && NARROW_BF16
 #define NARROW bf16
+#define NARROW_BITS 16
 #include "layer_narrow.inc.h"
 #undef NARROW
+#undef NARROW_BITS
 #endif
 #if !IS_PROGRAM && REAL_BYTES == 4 && NARROW_I8
 #define NARROW i8
+#define NARROW_BITS 8
 #include "layer_narrow.inc.h"
 #undef NARROW
+#undef NARROW_BITS
 #endif
 /* Of weights of fewer bits: what inference needs */
-#define NARROW_ROW(cell, narrow)                                                                  \
-    {                                                                                             \
-        .block_units = NAME(cell##_units) * LANES, .measure = PASTE(cell##_measure, narrow),      \
-        .pack = PASTE(cell##_pack, narrow), .project = PASTE(cell##_project, narrow),             \
-        .step = PASTE(cell##_step, narrow),                                                       \
+#define NARROW_PHASES(cell, narrow)                                                              \
+    .block_units = NAME(cell##_units) * LANES, .measure = PASTE(cell##_measure, narrow),         \
+    .pack = PASTE(cell##_pack, narrow), .project = PASTE(cell##_project, narrow),                \
+    .step = PASTE(cell##_step, narrow)
+#define I8_CELL_ROW(cell) {NARROW_PHASES(cell, i8)}
+/* and training */
+#define BF16_CELL_ROW(cell)                                                                      \
+    {                                                                                            \
+        NARROW_PHASES(cell, bf16), .read_tape = NAME(cell##_read_tape),                          \
+        .pack_hidden = PASTE(cell##_pack_hidden, bf16),                                          \
+        .pack_input = PASTE(cell##_pack_input, bf16),                                            \
+        .step_back = PASTE(cell##_step_back, bf16),                                              \
+        .step_back_gates = NAME(cell##_step_back_gates),                                         \
+        .weight_gradients = PASTE(cell##_weight_gradients, bf16),                                \
+        .input_gradient = PASTE(cell##_input_gradient, bf16),                                    \
     }
 
 #ifdef SPLIT

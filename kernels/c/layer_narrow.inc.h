@@ -1,5 +1,6 @@
 /* The phases of a layer for one cell, CELL, with weights of fewer bits, NARROW: see narrow.inc.h. Comes after layer.inc.h
- * and has its layouts of Z, c and bias, its pieces of steps and its point functions. Only for inference. */
+ * and has its layouts of Z, c and bias, its pieces of steps and its point functions. Backward is for bf16 alone: there the
+ * rows of Z, which stay floats, are narrowed as left and right factors as they are needed. */
 #define NARROW_FN(name) PASTE(OF_CELL(name), NARROW)
 INLINE NARROWED(scales) *NARROW_FN(scales_at)(const fastrnn_layer *l, ptrdiff_t b, int of_h) {
     return (NARROWED(scales) *)l->scales + 2 * b + of_h;
@@ -8,34 +9,33 @@ INLINE int32_t *NARROW_FN(panel_at)(const fastrnn_layer *l, ptrdiff_t b, int of_
     return (int32_t *)l->panels + b * l->panel_stride + (of_h ? NARROWED(elements)(l->inputs) * PANEL_SLOTS * LANES : 0);
 }
 
+#define NARROW_Z_WIDTH (Z_WIDTH / 2) /* elements of a row of Z in a block, as left factors of bf16 */
+
 static void NARROW_FN(measure)(const fastrnn_layer *l, fastrnn_sizes *sizes) {
-    memset(sizes, 0, sizeof(*sizes));
+    FN(measure)(l, sizes);
     sizes->panel = (NARROWED(elements)(l->inputs) + NARROWED(elements)(l->outputs)) * PANEL_SLOTS * LANES;
     sizes->scales = 2 * sizeof(NARROWED(scales)) / sizeof(REAL);
     sizes->left_row = NARROWED(left_row)(l->inputs) + NARROWED(left_row)(l->outputs) + 2;
+#if NARROW_BITS == 16
+    sizes->backward_panel /= NARROWED(together);
+    const ptrdiff_t left_of_z = most(l->batch, FN(dx_rows)) * FN(blocks)(l) * NARROW_Z_WIDTH;
+    sizes->backward_scratch = most(sizes->backward_scratch, left_of_z);
+#endif
 }
 
 /* A block's panel and scales := its rows of a weight (G*H, columns) */
 INLINE void NARROW_FN(pack_block)(
     const fastrnn_layer *l, ptrdiff_t b, int of_h, const NARROWED(weight) *w, const REAL *scale, FN(feed) feed,
     ptrdiff_t columns) {
-    enum { together = NARROWED(together) };
     const ptrdiff_t p_k = PANEL_SLOTS * LANES;
     int32_t *panel = NARROW_FN(panel_at)(l, b, of_h);
     NARROWED(scales) *scales = NARROW_FN(scales_at)(l, b, of_h);
-    memset(panel, 0, (size_t)(NARROWED(elements)(columns) * p_k) * sizeof(*panel));
+    if (NARROWED(has_scales)) memset(panel, 0, (size_t)(NARROWED(elements)(columns) * p_k) * sizeof(*panel));
     memset(scales, 0, sizeof(*scales));
     for (int slot = 0; slot < feed.fed; slot++) {
         ptrdiff_t lanes;
         const ptrdiff_t row = FN(weight_row)(l, b, slot, feed.gates[slot], &lanes);
-        for (ptrdiff_t lane = 0; lane < lanes; lane++) {
-            const NARROWED(weight) *from = w + (row + lane) * columns;
-            int32_t *to = panel + slot * LANES + lane;
-            ptrdiff_t k = 0;
-            for (; k + together <= columns; k += together, to += p_k) memcpy(to, from + k, sizeof(*to));
-            memcpy(to, from + k, (size_t)(columns - k) * sizeof(*from));
-            NARROWED(pack_scale)(scales, slot, lane, from, columns, scale, row + lane);
-        }
+        NARROWED(pack_rows)(panel + slot * LANES, p_k, scales, slot, w + row * columns, scale + row, columns, lanes);
     }
 }
 
@@ -161,4 +161,139 @@ static void NARROW_FN(step)(
     }
 }
 
+#if NARROW_BITS == 16
+/* ---- backward ---- */
+
+/* panels[p][Z order, two at once][4 * L] := rows of a weight (G*H, columns) in Z order, columns p * 4 * L and on, zero-padded */
+INLINE void NARROW_FN(pack_columns)(
+    const fastrnn_layer *l, int32_t *panels, const REAL *w, const int of, ptrdiff_t columns, ptrdiff_t p0, ptrdiff_t p1) {
+    int32_t *panel = panels + p0 * FN(slots_of)(l, of) * (LANES / 2) * Z_WIDTH;
+    for (ptrdiff_t p = p0; p < p1; p++)
+        for (ptrdiff_t b = 0; b < FN(blocks)(l); b++) {
+            const FN(feed) feed = FN(feed_of)(l, b, of);
+            for (int slot = 0; slot < feed.width; slot++) {
+                ptrdiff_t lanes;
+                const ptrdiff_t row = FN(weight_row)(l, b, slot, feed.gates[slot], &lanes);
+                for (ptrdiff_t lane = 0; lane < LANES; lane += 2, panel += Z_WIDTH) {
+                    const REAL *even = w + (row + lane) * columns + p * Z_WIDTH, *odd = even + columns;
+                    const ptrdiff_t left = columns - p * Z_WIDTH;
+                    for (int v = 0; v < 4; v++) {
+                        const vint both = pairs_bf16(
+                            vec_load_part(even + v * LANES, lane < lanes ? left - v * LANES : 0),
+                            vec_load_part(odd + v * LANES, lane + 1 < lanes ? left - v * LANES : 0));
+                        vec_store((REAL *)panel + v * LANES, (vec)both);
+                    }
+                }
+            }
+        }
+}
+
+static void NARROW_FN(pack_hidden)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
+    NARROW_FN(pack_columns)(l, l->panels_hh, l->weight_hh, FN(of_h), l->outputs, p0, p1);
+}
+
+static void NARROW_FN(pack_input)(const fastrnn_layer *l, ptrdiff_t p0, ptrdiff_t p1) {
+    NARROW_FN(pack_columns)(l, l->panels_ih, l->weight_ih, FN(of_x), l->inputs, p0, p1);
+}
+
+/* Rows of Z from row `first` on as left factors: [block][row][NARROW_Z_WIDTH], blocks `stride` apart */
+typedef struct {
+    const int32_t *rows;
+    ptrdiff_t first, stride;
+} NARROW_FN(left_of_z);
+
+/* `count` of them, made in the thread's scratch memory */
+INLINE NARROW_FN(left_of_z) NARROW_FN(narrow_z)(const fastrnn_layer *l, ptrdiff_t row, ptrdiff_t count) {
+    int32_t *const room = l->scratch;
+    for (ptrdiff_t b = 0; b < FN(blocks)(l); b++)
+        for (ptrdiff_t v = 0; v < 4 * count; v++)
+            *(NARROWED(halves) *)(room + (4 * b * count + v) * (LANES / 2)) =
+                halves_bf16(vec_load(FN(z_at)(l, b, row) + v * LANES));
+    return (NARROW_FN(left_of_z)){room, row, count * NARROW_Z_WIDTH};
+}
+
+static void NARROW_FN(z_product)(
+    const fastrnn_layer *l, const void *left, int vectors, vec (*acc)[4], ptrdiff_t row, ptrdiff_t rows, int of,
+    ptrdiff_t p) {
+    const NARROW_FN(left_of_z) *z = left;
+    const ptrdiff_t blocks = FN(blocks)(l), width = PANEL_SLOTS * (LANES / 2), panel_size = blocks * width * Z_WIDTH;
+    const ptrdiff_t columns = of == FN(of_x) ? l->inputs : l->outputs, chunk = width > 128 ? 1 : 128 / width;
+    const int32_t *panels = of == FN(of_x) ? l->panels_ih : l->panels_hh;
+    const int32_t *panels_end = panels + ceil_div(columns, Z_WIDTH) * panel_size;
+    const int fetch = (panels_end - panels) * REAL_BYTES > FETCH_BYTES;
+    NARROWED(product) m = {
+        .a_row = NARROW_Z_WIDTH, .a_k = 1, .a_segment = z->stride, .p = panels + p * panel_size, .p_k = Z_WIDTH};
+    for (ptrdiff_t b = 0, end; b < blocks; b = end) {
+        const FN(feed) feed = FN(feed_of)(l, b, of);
+        end = least(b + chunk, blocks); /* the panel's part stays in L1, as of floats */
+        if (end == blocks && b < end - 1 && FN(fed)(l, end - 1) < PANEL_SLOTS) end--; /* a shorter block on its own */
+        m.a = z->rows + b * z->stride + (row - z->first) * NARROW_Z_WIDTH + feed.first * (LANES / 2);
+        m.K = feed.fed * (LANES / 2);
+        m.segments = end - b;
+        m.next = m.p + (end - b) * width * Z_WIDTH;
+        m.next_size = fetch ? least(chunk * width * Z_WIDTH, panels_end - m.next) : 0;
+        NARROWED(accumulate)(vectors, rows, acc, &m);
+        m.p = m.next;
+    }
+}
+
+static void NARROW_FN(step_back)(
+    const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t n0, ptrdiff_t n1) {
+    const ptrdiff_t count = least(n1, fastrnn_step_count(l, s + 1)) - n0;
+    NARROW_FN(left_of_z) z = {0};
+    if (count > 0) z = NARROW_FN(narrow_z)(l, fastrnn_step_row(l, s + 1) + n0, count);
+    FN(step_back_by)(l, s, p0, p1, n0, n1, NARROW_FN(z_product), &z);
+}
+
+static void NARROW_FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t row1) {
+    enum { at_once = FN(dx_rows) };
+    for (ptrdiff_t row = row0; row < row1; row += at_once) {
+        if (row % (8 * at_once) < at_once && fastrnn_stopped(l->watch)) return;
+        const ptrdiff_t count = least(at_once, row1 - row);
+        const NARROW_FN(left_of_z) z = NARROW_FN(narrow_z)(l, row, count);
+        FN(input_gradient_by)(l, row, count, NARROW_FN(z_product), &z);
+    }
+}
+
+/* FN(outer): rows by two, the second one of the last two zeros if there is none */
+static void NARROW_FN(pack_left)(REAL *left, const REAL *const *rows, ptrdiff_t columns, ptrdiff_t count) {
+    enum { few = 8 }; /* pairs that go through all tiles before the next ones do: see gemm.inc.h */
+    const ptrdiff_t pairs = ceil_div(count, 2);
+    for (ptrdiff_t first = 0; first < pairs; first += few)
+        for (ptrdiff_t tile = 0; tile < NAME(tile_count)(columns); tile++)
+            for (ptrdiff_t r = first; r < least(first + few, pairs); r++)
+                for (ptrdiff_t i = 0; i < LEFT_WIDTH; i += LANES) {
+                    const ptrdiff_t k = NAME(tile_start)(columns, tile) + i;
+                    const vec odd = 2 * r + 1 < count ? vec_load_part(rows[2 * r + 1] + k, columns - k) : (vec){0};
+                    const vint both = pairs_bf16(vec_load_part(rows[2 * r] + k, columns - k), odd);
+                    memcpy(left + tile * LEFT_TILE + r * LEFT_WIDTH + i, &both, least(LANES, LEFT_WIDTH) * sizeof(REAL));
+                }
+}
+
+static const REAL *NARROW_FN(turn)(const fastrnn_layer *l, ptrdiff_t b, ptrdiff_t row, ptrdiff_t count, REAL *room) {
+    for (ptrdiff_t r = 0; r < count; r += 2)
+        for (int slot = 0; slot < 4; slot++) {
+            const REAL *even = FN(z_at)(l, b, row + r) + slot * LANES;
+            const vint both = pairs_bf16(vec_load(even), r + 1 < count ? vec_load(even + Z_WIDTH) : (vec){0});
+            vec_store(room + (2 * r + slot) * LANES, (vec)both);
+        }
+    return room;
+}
+
+static void NARROW_FN(outer_multiply)(
+    vec (*sums)[4], const REAL *left, ptrdiff_t tile, const REAL *z, int slots, ptrdiff_t height, ptrdiff_t count) {
+    const NARROWED(product) m = {
+        .a = (const int32_t *)left + tile * LEFT_TILE, .a_row = 1, .a_k = LEFT_WIDTH, .p = (const int32_t *)z,
+        .p_k = Z_WIDTH, .K = ceil_div(count, 2), .segments = 1};
+    NARROWED(accumulate_tile)(slots, height, sums, &m, 0, 0);
+}
+
+static void NARROW_FN(weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1) {
+    static const FN(outer) pairs = {
+        .pack = NARROW_FN(pack_left), .turn = NARROW_FN(turn), .multiply = NARROW_FN(outer_multiply)};
+    FN(weight_gradients_by)(l, b0, b1, &pairs);
+}
+#endif
+
+#undef NARROW_Z_WIDTH
 #undef NARROW_FN

@@ -290,7 +290,7 @@ static void FN(split_input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptr
                 const REAL *sum = sums + r * sums_row + q * LANES;
                 vec acc[1][4] = {{{0}}};
                 if (NAME(any_nan)(sum, 1)) {
-                    FN(z_product)(l, 4, acc, row + r, 1, FN(of_x), l->panels_ih, l->weight_ih, I, q / 4);
+                    FN(z_product)(l, NULL, 4, acc, row + r, 1, FN(of_x), q / 4);
                     sum = (const REAL *)&acc[0][q % 4];
                 }
                 vec total = vec_load(sum);

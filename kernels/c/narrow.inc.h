@@ -4,17 +4,28 @@
  *
  * i8: elements are four k's, sums integers, the same ones whatever the instructions. Where these want the left factor
  * without a sign it lies I8_OFFSET higher, and sums begin with what is too much. bf16: elements are two k's, sums floats:
- * of the two products, which are exact, the one of the odd k is added first, as vdpbf16ps does. */
+ * of the two products, which are exact, the one of the odd k is added first, as vdpbf16ps does. Weights come as float, and are
+ * rounded as they are packed. */
 #if NARROW_BITS == 8
 typedef int8_t NARROWED(weight);
 typedef vint NARROWED(sum);
 #else
-typedef uint16_t NARROWED(weight);
+typedef REAL NARROWED(weight); /* rounded as they are packed */
 typedef vec NARROWED(sum);
+typedef int16_t NARROWED(halves) __attribute__((vector_size(VECTOR_BYTES / 2), may_alias, aligned(2)));
 #ifndef dot_bf16
 #define ODD(a) ((vec)((a) & (int32_t)0xffff0000))
 #define EVEN(a) ((vec)((a) << 16))
 #define dot_bf16(left, right, sum) vec_fma(EVEN(left), EVEN(right), vec_fma(ODD(left), ODD(right), sum))
+/* a as bfloat16, in the upper halves of the lanes, above anything: rounded to nearest, to even; NaN stays NaN. */
+INLINE vint NARROWED(upper)(vec a) {
+    const vint bits = (vint)a, nan = (bits & INT32_MAX) > 0x7f800000, number = bits & ~nan;
+    const vint rounded = number + 0x7fff + (number >> 16 & 1);
+    return (rounded & ~nan) | ((bits | 0x400000) & nan);
+}
+#define halves_bf16(a) __builtin_convertvector(NARROWED(upper)(a) >> 16, NARROWED(halves))
+#define pairs_bf16(even, odd) \
+    ((NARROWED(upper)(even) >> 16 & 0xffff) | (NARROWED(upper)(odd) & (int32_t)0xffff0000))
 #endif
 #endif
 
@@ -68,15 +79,10 @@ static REAL NARROWED(narrow_row)(int32_t *left, const REAL *a, ptrdiff_t K) {
     return largest / 127;
 }
 #else
-/* left := the row a as bfloat16, rounded to nearest, to even; NaN stays NaN. */
+/* left := the row a as bfloat16 */
 static REAL NARROWED(narrow_row)(int32_t *left, const REAL *a, ptrdiff_t K) {
-    typedef int16_t halves __attribute__((vector_size(VECTOR_BYTES / 2), may_alias, aligned(2)));
-    for (ptrdiff_t k = 0; k < NARROWED(left_row)(K) * NARROWED(together); k += LANES) {
-        const vint bits = (vint)vec_load_part(a + k, K - k), nan = (bits & INT32_MAX) > 0x7f800000, number = bits & ~nan;
-        const vint rounded = number + 0x7fff + (number >> 16 & 1);
-        *(halves *)((int16_t *)left + k) =
-            __builtin_convertvector(((rounded & ~nan) | ((bits | 0x400000) & nan)) >> 16, halves);
-    }
+    for (ptrdiff_t k = 0; k < NARROWED(left_row)(K) * NARROWED(together); k += LANES)
+        *(NARROWED(halves) *)((int16_t *)left + k) = halves_bf16(vec_load_part(a + k, K - k));
     return 1;
 }
 #endif
@@ -102,17 +108,36 @@ typedef struct {
     NARROWED(sum) start[4];
 } NARROWED(scales);
 
-/* Those of row `row` of a weight, whose K weights these are */
-INLINE void NARROWED(pack_scale)(
-    NARROWED(scales) *scales, int slot, ptrdiff_t lane, const NARROWED(weight) *w, ptrdiff_t K, const REAL *scale,
-    ptrdiff_t row) {
+/* A slot of a panel, p_k from element to element, := `lanes` rows of K weights; of int8 what else goes with them, too, where
+ * panel and scales are zeros. */
 #if NARROW_BITS == 8
-    int32_t sum = 0;
-    for (ptrdiff_t k = 0; k < K; k++) sum += w[k];
-    scales->scale[slot][lane] = scale[row];
-    scales->start[slot][lane] = -I8_OFFSET * sum;
-#endif
+INLINE void NARROWED(pack_rows)(
+    int32_t *panel, ptrdiff_t p_k, NARROWED(scales) *scales, int slot, const NARROWED(weight) *w, const REAL *scale,
+    ptrdiff_t K, ptrdiff_t lanes) {
+    enum { together = NARROWED(together) };
+    for (ptrdiff_t lane = 0; lane < lanes; lane++, w += K) {
+        int32_t *to = panel + lane, sum = 0;
+        ptrdiff_t k = 0;
+        for (; k + together <= K; k += together, to += p_k) memcpy(to, w + k, sizeof(*to));
+        memcpy(to, w + k, (size_t)(K - k) * sizeof(*w));
+        for (k = 0; k < K; k++) sum += w[k];
+        scales->scale[slot][lane] = scale[lane];
+        scales->start[slot][lane] = -I8_OFFSET * sum;
+    }
 }
+#else
+INLINE void NARROWED(pack_rows)(
+    int32_t *panel, ptrdiff_t p_k, NARROWED(scales) *scales, int slot, const NARROWED(weight) *w, const REAL *scale,
+    ptrdiff_t K, ptrdiff_t lanes) {
+    enum { elements = 64, columns = elements * NARROWED(together) }; /* at once, of all lanes: they stay in L1 */
+    int32_t rows[LANES][elements];
+    for (ptrdiff_t k = 0; k < K; k += columns, panel += elements * p_k) {
+        const ptrdiff_t count = least(columns, K - k);
+        for (ptrdiff_t lane = 0; lane < lanes; lane++) NARROWED(narrow_row)(rows[lane], w + lane * K + k, count);
+        NAME(pack_slot)((REAL *)panel, p_k, (const REAL *)rows, elements, NARROWED(elements)(count), lanes);
+    }
+}
+#endif
 
 /* a + the product whose sum this is */
 INLINE vec NARROWED(finish)(NARROWED(sum) sum, REAL left_scale, vec scale, vec a) {

@@ -79,18 +79,16 @@
 KERNELS(NAME(kernels), CELL_ROW, CELL_ROW(program));
 #endif
 #if REAL_BYTES == 4 && NARROW_BF16
-#define NARROW_CELL_ROW(cell) NARROW_ROW(cell, bf16)
-KERNELS(kernels_bf16, NARROW_CELL_ROW, {0});
-#undef NARROW_CELL_ROW
+KERNELS(kernels_bf16, BF16_CELL_ROW, {0});
 #endif
 #if REAL_BYTES == 4 && NARROW_I8
-#define NARROW_CELL_ROW(cell) NARROW_ROW(cell, i8)
-KERNELS(kernels_i8, NARROW_CELL_ROW, {0});
-#undef NARROW_CELL_ROW
+KERNELS(kernels_i8, I8_CELL_ROW, {0});
 #endif
 
 #undef KERNELS
-#undef NARROW_ROW
+#undef BF16_CELL_ROW
+#undef I8_CELL_ROW
+#undef NARROW_PHASES
 #undef CELL_ROW
 #undef ceil_div
 #undef least

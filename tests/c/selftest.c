@@ -236,22 +236,19 @@ static void test_narrow(const fastrnn_kernels *kernels, int precision, const cha
     const ptrdiff_t blocks = (H + its->block_units - 1) / its->block_units;
     float *x = fastrnn_take(N * I * sizeof *x), *scales = fastrnn_take(H * sizeof *scales), *h_0 = fastrnn_take(N * H * sizeof *h_0);
     int8_t *ih = fastrnn_take(H * I), *hh = fastrnn_take(H * H);
-    uint16_t *halves = fastrnn_take(H * I * sizeof *halves), *zeros = fastrnn_take(H * H * sizeof *zeros);
+    float *floats = fastrnn_take(H * I * sizeof *floats), *zeros = fastrnn_take(H * H * sizeof *zeros);
     memset(h_0, 0, N * H * sizeof *h_0);
     memset(hh, 0, H * H);
     memset(zeros, 0, H * H * sizeof *zeros);
     for (int i = 0; i < N * I; i++) x[i] = i % I ? (float)(int)(127 * random_number()) : 127;
     for (int i = 0; i < H * I; i++) {
         ih[i] = i % I ? (int8_t)(127 * random_number()) : -127;
-        const float value = ih[i];
-        uint32_t bits;
-        memcpy(&bits, &value, sizeof bits);
-        halves[i] = (uint16_t)(bits >> 16);
+        floats[i] = ih[i];
     }
     for (int u = 0; u < H; u++) scales[u] = 1;
     fastrnn_layer l = {.steps = 1, .batch = N, .inputs = I, .hidden = H, .outputs = H, .rows = N, .y_row = H, .pairs = 1,
                        .x = x, .h_0 = h_0, .scale_ih = scales, .scale_hh = scales};
-    l.weight_ih = precision == FASTRNN_I8 ? (const void *)ih : halves;
+    l.weight_ih = precision == FASTRNN_I8 ? (const void *)ih : floats;
     l.weight_hh = precision == FASTRNN_I8 ? (const void *)hh : zeros;
     fastrnn_sizes sizes;
     its->measure(&l, &sizes);
