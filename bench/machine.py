@@ -13,10 +13,11 @@ import threadpoolctl
 
 from fastrnn.threads import available_cpus
 
-__all__ = ["CpuTimes", "cache_bytes", "describe", "pin", "versions"]
+__all__ = ["CpuTimes", "cache_bytes", "describe", "pin", "sums_bytes", "versions"]
 
 PACKAGES = ("fastrnn", "numpy", "numba", "torch", "onnxruntime", "jax", "jaxlib")
 SYSFS = Path("/sys/devices/system/cpu")
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def cache_bytes(level: int) -> int:
@@ -31,6 +32,11 @@ def cache_bytes(level: int) -> int:
         except (OSError, ValueError):
             continue
     return {1: 32, 2: 1024, 3: 32 * 1024}[level] * 1024
+
+
+def sums_bytes() -> bool:
+    """Whether the CPU adds up products of bytes in 32 bits; elsewhere those of some libraries overflow."""
+    return not CPUINFO.exists() or "avx" not in (flags := CPUINFO.read_text("utf-8")) or "vnni" in flags
 
 
 def pin(threads: int) -> None:
@@ -59,10 +65,9 @@ def pin(threads: int) -> None:
 def describe() -> dict[str, str | int]:
     """What this machine is."""
     model = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
+    if CPUINFO.exists():
         names = [
-            line.partition(":")[2].strip() for line in cpuinfo.read_text("utf-8").splitlines() if "model name" in line
+            line.partition(":")[2].strip() for line in CPUINFO.read_text("utf-8").splitlines() if "model name" in line
         ]
         model = names[0] if names else model
     return {
