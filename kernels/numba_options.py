@@ -15,7 +15,6 @@ import numpy as np
 from numba import njit
 from numba.core import config as numba_config
 from numba.core.compiler import Compiler
-from numba.core.config import _OptLevel
 from numba.core.registry import cpu_target
 
 from fastrnn.cells.program import Kind, Op
@@ -79,7 +78,7 @@ class _Linked(Compiler):
     """
 
     def compile_extra(self, function: Callable[..., Any]) -> Any:
-        level, numba_config.OPT = numba_config.OPT, _OptLevel(0)
+        level, numba_config.OPT = numba_config.OPT, type(numba_config.OPT)(0)
         try:
             return super().compile_extra(function)
         finally:
