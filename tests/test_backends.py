@@ -233,3 +233,19 @@ def test_numba_that_may_not_compile_does_not_run(tmp_path: Path, require) -> Non
     said = run_python(code, tmp_path, NUMBA_DISABLE_JIT="1").stdout
     assert "runs=False" in said
     assert "NUMBA_DISABLE_JIT is set" in said
+
+
+def test_numba_optimizes_its_users_code_as_before(require) -> None:
+    """Helpers are compiled with a level of optimization of their own, also those that do not compile."""
+    require(importlib.util.find_spec("numba") is not None, "numba is not installed")
+    import numba
+
+    from fastrnn.kernels.numba_options import helper
+
+    before = numba.config.OPT
+    twice, wrong = helper(lambda a: 2 * a), helper(lambda a: a.nothing)
+    assert numba.njit(lambda a: twice(a) + 1)(1) == 3
+    assert numba.config.OPT is before
+    with pytest.raises(numba.TypingError):
+        numba.njit(lambda a: wrong(a))(1)
+    assert numba.config.OPT is before
