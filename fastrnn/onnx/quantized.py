@@ -55,8 +55,9 @@ def quantized_node(node: NodeProto, values: Mapping[str, Array | None], name: st
     plain.CopyFrom(node)
     plain.op_type, plain.domain = "LSTM", ""
     made = Node(plain, **wide, B=values["B"], P=values["P"], name=name)
-    if [type(module) for module in made.modules] == [LSTM]:
-        made.modules = (_narrowed(made.module, integers, of_rows),)
+    first, *others = made.modules
+    if type(first) is LSTM and not others:
+        made.modules = (_narrowed(first, integers, of_rows),)
     return made
 
 
