@@ -103,17 +103,27 @@ def test_equals_a_loop_in_torch(name):
         assert_close(key, got[key], value, 1e-11 * max(1.0, np.abs(value).max()))
 
 
+def recurrent(name: str, **options: Any) -> Any:
+    """torch's module of a cell, in inference."""
+    noise = 0.4 if CELLS[name].noise else None
+    return ours.Recurrent(CELLS[name], I, H, dtype=torch.float64, noise=noise, **options).eval()
+
+
+def given_of(kind: str) -> dict[str, Any]:
+    """What a run is given, as tensors."""
+    return {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in RUNS[kind].items()}
+
+
 @cells
 @pytest.mark.parametrize("kind", ["whole", "resets"])
 def test_torch_equals_numpy(name, kind):
     options: dict[str, Any] = {"num_layers": 2, "bidirectional": True}
-    module = ours.Recurrent(CELLS[name], I, H, dtype=torch.float64, noise=0.4 if CELLS[name].noise else None, **options)
-    module.eval()
+    module = recurrent(name, **options)
     mine = make(name, **options)
     mine.load_state_dict(module.state_dict())
     x, extra = draw(0, T, N, I), extra_of(name)
     tensors = extra and {key: torch.from_numpy(value) for key, value in extra.items()}
-    given = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in RUNS[kind].items()}
+    given = given_of(kind)
     y, _ = module(torch.from_numpy(x), extra=tensors, **given)
     want, _ = mine(x, extra=extra, **RUNS[kind])
     assert_close("y", y.detach().numpy(), want, 1e-13)
@@ -149,15 +159,14 @@ def test_torchs_gradients_with_noise_are_those_of_the_function():
 @pytest.mark.parametrize("kind", ["whole", "resets"])
 def test_torchs_gradients_of_extras_equal_numpys(name, kind):
     options: dict[str, Any] = {"num_layers": 2, "bidirectional": True}
-    module = ours.Recurrent(CELLS[name], I, H, dtype=torch.float64, noise=0.4 if CELLS[name].noise else None, **options)
-    module.eval()
+    module = recurrent(name, **options)
     quiet = CELLS[name].without_noise(module._rates)
     mine = fastrnn.Recurrent(quiet, I, H, dtype="float64", seed=3, **options)
     mine.load_state_dict(module.state_dict())
     x, extra = draw(0, T, N, I), extra_of(name)
     y, _, tape = mine.forward(x, extra=extra, extra_gradients=True, **RUNS[kind])
     mine.backward(tape, 2 * y)
-    given = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in RUNS[kind].items()}
+    given = given_of(kind)
     for turned in (False, True):  # with batch_first, and retained
         module.batch_first = turned
         tensors = {key: torch.from_numpy(value) for key, value in extra.items()}

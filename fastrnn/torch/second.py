@@ -432,8 +432,8 @@ def layer(
 
 def why_not_forward() -> str | None:
     """Why not to work under transforms of torch.func, one of which is of forward mode; None without such, too."""
-    levels_here = sorted(get_interpreter_stack() or (), key=lambda level: level.level())
-    kinds = [level.key() for level in levels_here]  # the outermost first
+    stack = sorted(get_interpreter_stack() or (), key=lambda level: level.level())
+    kinds = [level.key() for level in stack]  # the outermost first
     duals = kinds.count(TransformType.Jvp) or int(forward_ad._current_level >= 0)
     if kinds and TransformType.Jvp not in kinds:
         return "know none of torch.func's transforms"
