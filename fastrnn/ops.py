@@ -319,7 +319,7 @@ class Tape:
     num_threads: int
     given: Sequence[Array | None] = ()  # what a backend that does not look itself relies on in backward
     layout: tuple[Any, ...] = ()  # of these in forward
-    weights: Weights | None = None  # if the backend was given something else in place of the cell's own parameters
+    weights: tuple[Weights, Weights] | None = None  # and what the backend was given in their place, where that differs
 
 
 def prepared(backend: ModuleType, cell: Cell, weights: Weights) -> Weights:
@@ -346,12 +346,14 @@ def begin_gradients(backend: ModuleType, cell: Cell, weights: Weights) -> Weight
     return Weights._make([None if w is None else np.zeros(w.shape, w.dtype) for w in taken])
 
 
-def end_gradients(backend: ModuleType, cell: Cell, weights: Weights, dweights: Weights) -> Weights:
-    """The gradients of the weights, from those of what the backend has taken."""
+def end_gradients(
+    backend: ModuleType, cell: Cell, weights: Weights, dweights: Weights, taken: Weights | None = None
+) -> Weights:
+    """The gradients of the weights, from those of what the backend has `taken`, if that is still there."""
     if not _is_prepared(backend, cell) or not isinstance(cell, WrittenCell) or weights.unit is None:
         return dweights
     assert dweights.unit is not None
-    return dweights._replace(unit=cell.prepare_back(weights.unit, dweights.unit))
+    return dweights._replace(unit=cell.prepare_back(weights.unit, dweights.unit, taken and taken.unit))
 
 
 class Several(Weights):
@@ -645,7 +647,7 @@ def forward(
     if x is not given[0]:
         its.given, its.layout = (y, *given), layout(y, x, *state, *weights)
     if taken is not weights:
-        its.weights = weights
+        its.weights = weights, taken
     return y, state_n, its
 
 
@@ -683,7 +685,8 @@ def backward(
         tape.cell, kept, dy, dstate, num_threads=tape.num_threads, dx=dx, dweights=dweights, rows=rows, **options
     )
     if dweights is None and tape.weights is not None:
-        gradients = end_gradients(tape.backend, tape.cell, tape.weights, Weights._make(gradients))
+        weights, taken = tape.weights
+        gradients = end_gradients(tape.backend, tape.cell, weights, Weights._make(gradients), taken)
     return dx, dstate_0, gradients
 
 
@@ -726,7 +729,7 @@ def run_group(
     )
     if not tape:
         return y, state_n, None
-    return y, state_n, Tape(cell, backend, kept, num_threads, weights=None if taken is weights else weights)
+    return y, state_n, Tape(cell, backend, kept, num_threads, weights=None if taken is weights else (weights, taken))
 
 
 def sums_backward(
@@ -789,7 +792,7 @@ def recall(
     recalled = backend.recall(
         cell, x, state, taken, y, tuple(kept), batch_sizes=batch_sizes, reverse=reverse, extra=extra
     )
-    return Tape(cell, backend, recalled, num_threads, weights=None if taken is weights else weights)
+    return Tape(cell, backend, recalled, num_threads, weights=None if taken is weights else (weights, taken))
 
 
 def recall_linear(

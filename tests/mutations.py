@@ -457,7 +457,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ("fastrnn/ops.py", "prepared"): [
         Mutant(
             "gradients_of_prepared_values_stay",
-            "unit=cell.prepare_back(weights.unit, dweights.unit)",
+            "unit=cell.prepare_back(weights.unit, dweights.unit, taken and taken.unit)",
             "unit=dweights.unit",
         ),
     ],

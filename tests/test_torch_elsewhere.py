@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 import io
@@ -91,6 +92,20 @@ def test_quantisation_wants_it_restored(torch: ModuleType, model: Any) -> None:
     with fastrnn.torch.restored(model):
         assert "quantized" in type(quantised()).__module__
     assert type(model[0]) is fastrnn.torch.LSTM
+
+
+@pytest.mark.long  # C++ is compiled, for a minute
+@pytest.mark.parametrize("restored", [False, True])
+def test_packages_of_aot_inductor(torch: ModuleType, model: Any, restored: bool, tmp_path: Path) -> None:
+    """On the kernels, through an operator of the graph, or on torch's own, and then fastrnn is not needed."""
+    x = torch.randn(5, 2, 3)
+    expected = model(x)[0]
+    with fastrnn.torch.restored(model) if restored else contextlib.nullcontext():
+        program = torch.export.export(model, (x,))
+    operators = {str(node.target) for node in program.graph.nodes}
+    assert ("fastrnn.layer.default" in operators, "aten.lstm.input" in operators) == (not restored, restored)
+    file = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "model.pt2"))
+    torch.testing.assert_close(torch._inductor.aoti_load_package(file)(x)[0], expected)
 
 
 @pytest.mark.long  # four interpreters that import torch

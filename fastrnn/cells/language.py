@@ -164,13 +164,14 @@ class WrittenCell(Cell):
             found[..., j, :] = value
         return found
 
-    def prepare_back(self, unit: Array, gradient: Array) -> Array:
-        """The gradient of the cell's own parameters, given that of `prepare`, (M, H)."""
+    def prepare_back(self, unit: Array, gradient: Array, seen: Array | None = None) -> Array:
+        """The gradient of the cell's own parameters, given that of `prepare`, (M, H), which is `seen` if known."""
         prepared = self._equations.prepared
         if prepared is None:
             return gradient
         found = np.empty_like(unit)
-        for m, value in enumerate(prepared.backward([*_rows(unit), *_rows(gradient)])):
+        seen = self.prepare(unit) if seen is None else seen
+        for m, value in enumerate(prepared.backward([*_rows(unit), *_rows(seen), *_rows(gradient)])):
             found[..., m, :] = value
         return found
 
@@ -215,7 +216,7 @@ class WrittenCell(Cell):
 
 def _rows(unit: Array) -> list[Array]:
     """Those of the last axis but one."""
-    return [unit[..., m, :] for m in range(unit.shape[-2])]
+    return [*unit] if unit.ndim == 2 else [unit[..., m, :] for m in range(unit.shape[-2])]
 
 
 def _again(module: str, name: str) -> WrittenCell:

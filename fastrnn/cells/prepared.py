@@ -26,7 +26,9 @@ class Prepared(NamedTuple):
     values: tuple[Node, ...]  # by j, of the cell's own parameters as UNIT m
     seen: dict[Node, Node]  # in the equations: what becomes UNIT j
     forward: Callable[[Sequence[Array]], list[Array]]  # from the parameters to the values
-    backward: Callable[[Sequence[Array]], list[Array]]  # to the gradients of parameters, from them and those of values
+    backward: Callable[
+        [Sequence[Array]], list[Array]
+    ]  # to the gradients of parameters, from them, values, and those of values
 
 
 def prepare(graph: Graph, roots: Sequence[Node], parameters: int, most: int) -> Prepared | None:
@@ -56,12 +58,14 @@ def prepare(graph: Graph, roots: Sequence[Node], parameters: int, most: int) -> 
     back = differentiate(graph, {node: graph.leaf(Operand(Kind.GRADIENT, j)) for j, node in enumerate(values)})
     units = [Operand(Kind.UNIT, m) for m in range(parameters)]
     lowered = tuple(map(graph.lowered, values))
+    made = [Operand(Kind.UNIT, parameters + j) for j in range(len(values))]
     gradients = [graph.lowered(back.get(at, zero)) for at in units]
+    gradients = replaced(graph, gradients, dict(zip(lowered, map(graph.leaf, made), strict=True)))
     return Prepared(
         lowered,
         {node: graph.leaf(Operand(Kind.UNIT, j)) for j, node in enumerate(values)},
         evaluator(lowered, units),
-        evaluator(gradients, [*units, *[Operand(Kind.GRADIENT, j) for j in range(len(values))]]),
+        evaluator(gradients, [*units, *made, *[Operand(Kind.GRADIENT, j) for j in range(len(values))]]),
     )
 
 
