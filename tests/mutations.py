@@ -20,6 +20,7 @@ class Mutant(NamedTuple):
     suites: str = ""  # names in `mutants.SUITES`, tried in order; those of the group where it is empty
     reason: str = ""  # why it survives, if it does
     path: str = ""
+    isa: str = ""  # the instruction set without which it changes nothing, if there is one
 
 
 GROUPS: dict[tuple[str, str], list[Mutant]] = {
@@ -34,8 +35,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ],
     ("kernels/c/narrow.inc.h", "narrow"): [
         Mutant("narrow_row_takes_no_absolute_values", "K - k) & INT32_MAX, above", "K - k), above"),
-        Mutant("narrow_row_begins_no_lower", "(shift_bits - I8_OFFSET);", "shift_bits;"),
-        Mutant("narrow_row_lets_infinity_pass", "if (top >= 0x7f800000 ||", "if (top > 0x7f800000 ||"),
+        Mutant("narrow_row_begins_no_lower", "(shift_bits - I8_OFFSET);", "shift_bits;", isa="avx512_vnni"),
+        Mutant("narrow_row_makes_zeros_of_infinity", "return top >= 0x7f800000 ? NAN : 0;", "return 0;"),
         Mutant("bfloat16_is_cut", "number + 0x7fff + (number >> 16 & 1);", "number;"),
         Mutant("bfloat16_ties_go_up", "number + 0x7fff + (number >> 16 & 1);", "number + 0x8000;"),
         Mutant("bfloat16_loses_nan", "((bits | 0x400000) & nan)", "(bits & nan)"),
@@ -45,7 +46,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "NARROWED(narrow_row)(rows[lane], w + lane * K + k, count);",
             "NARROWED(narrow_row)(rows[lane], w + lane * K, count);",
         ),
-        Mutant("sums_begin_with_zero", "= -I8_OFFSET * sum;", "= 0;"),
+        Mutant("sums_begin_with_zero", "= -I8_OFFSET * sum;", "= 0;", isa="avx512_vnni"),
         Mutant("left_scale_is_forgotten", "convertvector(sum, vec) * vec_splat(left_scale)", "convertvector(sum, vec)"),
         Mutant("column_of_another_token", "(24 - 8 * (int)(k % 4)) >> 24", "(24 - 8 * (int)((k + 1) % 4)) >> 24"),
         Mutant("bfloat16_column_of_another_token", "(k % 2 ? 0 : 16)", "(k % 2 ? 16 : 0)"),
