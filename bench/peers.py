@@ -409,6 +409,8 @@ def prepare_torch_loop(problem: Problem, kind: str, threads: int, *, compiled: b
             ys.append(state[0])
         return torch.stack(ys), state
 
+    if compiled:
+        torch.compiler.reset()  # `block` is one function to it, of which it compiles eight at most
     run: Any = torch.compile(block, fullgraph=True, dynamic=False) if compiled else block
     size = UNROLLED if compiled else case.T
 

@@ -74,6 +74,16 @@ def test_a_compiled_step_in_torch_returns_the_same(kind, require):
     require(peers.PEERS["torch-compile"].why_absent() is None, "torch is not installed")
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_any_number_of_cells_is_compiled_in_a_run(torch, monkeypatch):
+    """torch.compile has a limit, eight of a function, beyond which it fails."""
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    for cell in ("gilr", "min_gru"):
+        assert agreed(Case(cell, 5, 3, 4, 6), "inference", ["torch-compile", "numpy"]) == {"torch-compile", "numpy"}
+
+
 @fastrnn.cell(gates="a b c", states="h m", parameters="p q", from_h="b", apart="c")
 def everything(a, prev, p):
     """Has a gate of each kind, and every operation once."""
