@@ -34,7 +34,7 @@ QUIET = 300  # seconds, which `Watch` counts, after which a test hangs; the slow
 # in its order until one fails.
 SUITES = {
     "kernels": "test_kernels.py -k 'cython and not again'",
-    "narrow": "test_narrow.py test_narrow_training.py -k 'not again'",
+    "narrow": "test_narrow.py test_narrow_training.py -k 'not again_on'",
     "precision": "test_precision.py -k 'not numba'",
     "checked": "test_kernels.py -k 'cython and checked_memory'",
     "switches": "test_switches.py -k 'not numba'",
@@ -48,7 +48,7 @@ SUITES = {
     "language": "test_language.py",
     "extra": "test_extra.py -k 'not numba'",
     "prepared": "test_prepared.py -k 'not numba'",
-    "tangent": "test_tangent.py -k 'not (numba or again)'",
+    "tangent": "test_tangent.py -k 'not (numba or again_on)'",
     "extra_torch": "test_torch_extra.py -k 'loop_in_torch'",
     "saturated": "test_saturated.py -k 'not numba'",
     "variants": "test_variants.py",

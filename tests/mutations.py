@@ -453,7 +453,12 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "Operand(Kind.UNIT, j)) for j, node",
             "Operand(Kind.UNIT, 0)) for j, node",
         ),
-        Mutant("means_are_of_units_alone", "node.op is not None and node.op is not Across.MEAN", "node.op is not None"),
+        Mutant(
+            "means_are_of_units_alone",
+            "node.op is not None and node.op is not Across.MEAN",
+            "node.op is not None",
+            reason="a mean of a parameter's units is the same once a call or in every row",
+        ),
     ],
     ("fastrnn/ops.py", "prepared"): [
         Mutant(
