@@ -25,7 +25,7 @@ from fastrnn.bench.peers import PEERS, Prepared, UnsupportedError
 from fastrnn.bench.problems import Problem, difference, make, solve
 from fastrnn.bench.results import BUSY, WRONG, Row
 
-__all__ = ["Settings", "measure_row", "prepare", "settle"]
+__all__ = ["Settings", "measure_row", "prepare", "settle", "without_collection"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def measure_row(case: Case, kind: Kind, threads: int, peers: Iterable[str], sett
         turns[name] = partial(_turn, prepared, calls, warm=seconds < settings.long_call)
     rounds: list[Round] = []
     begun = time.perf_counter()
-    with _no_collection():
+    with without_collection():
         while len(rounds) < settings.most_rounds:
             rounds.append(_round(turns, len(rounds), case.dtype, threads))
             quiet = [each for each in rounds if each.others <= settings.most_others]
@@ -144,7 +144,7 @@ def _turn(prepared: Prepared, calls: int, *, warm: bool) -> float:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def without_collection() -> Iterator[None]:
     """Collect garbage before, and none within."""
     gc.collect()
     gc.disable()
