@@ -1073,8 +1073,12 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ],
     ("fastrnn/torch/packed.py", "torch_narrow"): [
         Mutant("weights_are_packed_for_good", "if before == stamp:", "if before:"),
-        Mutant("versions_are_not_looked_at", "(id(t), t._version)", "id(t)"),
-        Mutant("samples_are_not_looked_at", "a.shape, ops.sample(backend, a))", "a.shape)"),
+        Mutant("versions_are_not_looked_at", "t.data_ptr(), t._version, t.shape", "t.data_ptr(), t.shape"),
+        Mutant(
+            "samples_are_not_looked_at",
+            "samples = [ops.sample(backend, a) for a in weights if a is not None]",
+            "samples = None",
+        ),
         Mutant(
             "precisions_share_what_is_packed", "stamp = backend, cell.name, precision,", "stamp = backend, cell.name,"
         ),
@@ -1136,8 +1140,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "torch's_threads_are_ignored",
-            "    threads = torch.get_num_threads()\n",
-            "    threads = None\n",
+            "        threads = torch.get_num_threads()\n",
+            "        threads = None\n",
             "torch torch_threads",
         ),
         Mutant(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from public_calls import hostile
 
 import fastrnn
 from fastrnn import ops
@@ -360,6 +361,16 @@ def test_what_is_no_precision_is_refused() -> None:
     assert (module.precision, written.precision) == ("float32", "float32")
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+def test_a_bad_precision_is_named() -> None:
+    model, bad = nn.Sequential(nn.GRU(I, H)), {k: value for k, value in hostile(torch).items() if k != "None"}
+    assert len(bad) > 20
+    for kind, value in bad.items():
+        with pytest.raises((TypeError, ValueError), match=r"^precision is "):
+            ours.accelerate(model, precision=value())
+        assert type(model[0]) is nn.GRU, kind
+
+
 def test_float64_is_refused_where_it_came_later() -> None:
     module = pair("gru", "bfloat16")[0].double()
     with pytest.raises(ValueError, match=r"^precision is 'bfloat16' with tensors of torch.float64; expected torch.fl"):
@@ -612,7 +623,7 @@ def test_autocast_within_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_operator_refuses_what_it_does_not_know() -> None:
     module, x = ours.LSTM(I, H), torch.randn(T, N, I)
     given = [x, None, [torch.zeros(1, N, H)] * 2, [w.detach() for w in module._flat_weights]]
-    with pytest.raises(ValueError, match=r"^cell is 'lstm:half'; expected one of .* with a precision such as lstm:bfl"):
+    with pytest.raises(ValueError, match=r"^cell is 'lstm:half'; expected one of .*lstm, lstm:bfloat16, lstm:int8, "):
         torch.ops.fastrnn.layer(*given, "lstm:half", False)
     with pytest.raises(ValueError, match=r"^precision is 'int8', which is for inference; expected 'float32' or"):
         torch.ops.fastrnn.layer(*given, "lstm:int8", True)

@@ -127,7 +127,7 @@ def accelerate(
             print(f"{name or 'the model'}: {kind}, {'on' if on_kernels else 'not on'} fastrnn's kernels", end="")
             print(f": {reason}" if reason else "" if its == "float32" else f", in {its}")
     if not any(isinstance(module, (Layers, Cell)) for module in model.modules()):
-        why = "; ".join(f"{name or 'the model'}: {reason}" for name, _, _, reason in found)
+        why = "; ".join(f"{each.module or 'the model'}: {each.reason}" for each in found)
         what = why or "it has no torch.nn.RNN, LSTM or GRU"
         warnings.warn(f"nothing in this {type(model).__name__} runs on fastrnn's kernels: {what}", stacklevel=2)
     return model

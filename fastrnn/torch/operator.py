@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from types import CodeType, ModuleType
+from types import CodeType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -178,25 +178,15 @@ def in_precision(cell: str, precision: str) -> str:
     return cell if precision == "float32" else f"{cell}:{precision}"
 
 
+NAMED = {in_precision(name, precision): (cell, precision) for name, cell in CELLS.items() for precision in PRECISIONS}
+
+
 def wide(cell: Any) -> Any:
     """The name without a precision; a written cell as it is.
 
     It is what has derivatives beyond the first, and what transforms take: float32, of the same weights.
     """
-    return cell.partition(":")[0] if isinstance(cell, str) else cell
-
-
-def _precision(cell: str) -> str:
-    """The precision that a name says."""
-    return cell.partition(":")[2] or "float32"
-
-
-def _choose(cell: Cell, precision: str, backend: str | None) -> tuple[ModuleType, int]:
-    """The backend and the number of threads."""
-    threads = torch.get_num_threads()
-    if precision == "float32":
-        return ops.choose_for_cell(cell, backend, threads)
-    return ops.choose_for_precision(precision, backend, threads)
+    return NAMED[cell][0].name if isinstance(cell, str) else cell
 
 
 # ---- on NumPy arrays
@@ -214,9 +204,12 @@ class _Problem:
         cell: str | Written,
         backend: str | None = None,
     ) -> None:
-        self.cell: Cell = CELLS[wide(cell)] if isinstance(cell, str) else cell.cell
-        self.precision = _precision(cell) if isinstance(cell, str) else "float32"
-        self.backend, self.num_threads = _choose(self.cell, self.precision, backend)
+        self.cell, self.precision = NAMED[cell] if isinstance(cell, str) else (cell.cell, "float32")
+        threads = torch.get_num_threads()
+        if self.precision == "float32":
+            self.backend, self.num_threads = ops.choose_for_cell(self.cell, backend, threads)
+        else:
+            self.backend, self.num_threads = ops.choose_for_precision(self.precision, backend, threads)
         self.x = _array(x, "x")
         # A copy: whoever writes to the caller's must not reach what is checked here and trusted in backward.
         self.batch_sizes: Array | None = None if batch_sizes is None else batch_sizes.numpy().copy()
@@ -225,10 +218,11 @@ class _Problem:
         self.extra = (() if isinstance(cell, str) else cell.extra) or [()] * self.directions
         parts = _split(weights, self.directions)
         if isinstance(cell, str):
-            self.weights = [_weights(its) for its in parts]
+            self.weights = list(map(_weights, parts))
             _check(self.cell, self.x, self.batch_sizes, states, self.weights)
-            self._wide = list(zip(self.weights, parts, strict=True))
-            if self.precision == "bfloat16":  # which refers to them; int8 is packed of them as they are
+            if self.precision != "float32":
+                self._wide = list(zip(self.weights, parts, strict=True))
+            if self.precision == "bfloat16":  # tapes refer to these; int8 has none
                 self.weights = [narrow(its, self.precision) for its in self.weights]
         else:
             self.weights = [_weights_of_fields(its, cell.fields) for its in parts]
@@ -483,14 +477,14 @@ def _copy(array: Array) -> Tensor:
 
 def _check_arguments(x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor], cell: str) -> None:
     """Raise TypeError or ValueError where `_check` relies on its caller; modules have looked at all this before."""
-    if wide(cell) not in CELLS or _precision(cell) not in PRECISIONS:
-        wanted = f"one of {', '.join(CELLS)}, or with a precision such as lstm:bfloat16"
-        raise ValueError(f"cell is {shown(cell)}; expected {wanted}")
+    if cell not in NAMED:
+        raise ValueError(f"cell is {shown(cell)}; expected one of {', '.join(NAMED)}")
     if x.dtype not in DTYPES:
         raise TypeError(f"x has dtype {x.dtype}; expected torch.float32 or float64: use x.float() or x.double()")
-    if x.dtype is not torch.float32 and _precision(cell) != "float32":
+    its, precision = NAMED[cell]
+    if x.dtype is not torch.float32 and precision != "float32":
         raise TypeError(f"cell is {shown(cell)} and x of {x.dtype}; expected torch.float32 for fewer bits")
-    names = CELLS[wide(cell)].states_0
+    names = its.states_0
     if len(state) != len(names):
         raise ValueError(f"state has {len(state)} tensors; expected {len(names)}: {', '.join(names)}")
     if x.dim() < 2 or state[0].dim() != 3 or state[0].shape[0] not in (1, 2):
@@ -748,7 +742,7 @@ def _fake_forward(
     tape = []
     if keep:
         steps, rows = (x.shape[0], x.shape[0] * N) if batch_sizes is None else (batch_sizes.shape[0], x.shape[0])
-        its = CELLS[wide(cell)]
+        its, _ = NAMED[cell]
         H = weights[1].shape[0] // len(its.gates)
         projected = len(weights) // D % 2 == 1
         sizes: list[Any] = [steps, N, rows, H, P if projected else 0]

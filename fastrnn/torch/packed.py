@@ -32,9 +32,9 @@ def packed(
     """Those of a layer in one direction, whose arrays share the memory of these tensors; weight_ih is the first."""
     stamp = None
     if not any(t.is_inference() for t in tensors):  # which have no versions
-        of_tensors = [(id(t), t._version) for t in tensors]
-        arrays = [(a.ctypes.data, a.shape, ops.sample(backend, a)) for a in weights if a is not None]
-        stamp = backend, cell.name, precision, of_tensors, arrays
+        of_tensors = [(id(t), t.data_ptr(), t._version, t.shape) for t in tensors]
+        samples = [ops.sample(backend, a) for a in weights if a is not None]
+        stamp = backend, cell.name, precision, of_tensors, samples
         before, found = _kept.get(tensors[0], (None, None))
         if before == stamp:
             its: Packed = found

@@ -22,18 +22,18 @@ TORCHS = "torch's"
 MULTIPLIES_BFLOAT16 = torch.cpu._is_avx512_bf16_supported()  # torch's products
 
 
-def check_precision(module: torch.nn.RNNBase, precision: Any) -> str:
+def check_precision(module: Any, precision: Any) -> str:
     """Return it; TypeError or ValueError unless it is one that a recurrent module of torch.nn can have."""
-    precision = str(check_choice("precision", precision, PRECISIONS))
-    if precision == "float32":
-        return precision
-    weights: Any = module._flat_weights
+    its = str(check_choice("precision", precision, PRECISIONS))
+    if its == "float32":
+        return its
+    weights: Sequence[Tensor] = module._flat_weights
     if any(w.dtype is torch.float64 for w in weights):
-        raise ValueError(f"precision is {precision!r} with dtype torch.float64; expected torch.float32: module.float()")
+        raise ValueError(f"precision is {its!r} with dtype torch.float64; expected torch.float32: module.float()")
     longest = max(w.shape[-1] for w in weights)
-    if precision == "int8" and longest > LONGEST_ROW:
+    if its == "int8" and longest > LONGEST_ROW:
         raise ValueError(f"precision is 'int8' with {longest} columns of a weight; expected at most {LONGEST_ROW}")
-    return precision
+    return its
 
 
 def choose(mode: str, projected: bool, packed: bool, x: Tensor, batch: int, hidden: int) -> str:
