@@ -344,6 +344,19 @@ def test_subclasses_and_parametrized_modules_have_it() -> None:
     assert ours.restore(model)[0].__class__ is Doubled
 
 
+def test_a_subclass_keeps_an_attribute_of_that_name() -> None:
+    class Own(nn.GRU):
+        def __init__(self, *sizes: int) -> None:
+            super().__init__(*sizes)
+            self.precision = 16
+
+    model = ours.accelerate(nn.Sequential(Own(I, H)), subclasses=[Own], precision="bfloat16")
+    assert model[0].precision == 16
+    model[0].precision = 8
+    assert (model[0].precision, ours.report(model)[0].precision) == (8, "bfloat16")
+    assert (ours.restore(model)[0].precision, type(model[0])) == (8, Own)
+
+
 def test_what_is_no_precision_is_refused() -> None:
     module = ours.GRU(I, H)
     with pytest.raises(ValueError, match=r"^precision is 'half'; expected .*float32.*int8"):

@@ -120,7 +120,7 @@ def accelerate(
     if precision is not None:
         for module in model.modules():
             if isinstance(module, BUILT_IN):
-                module.precision = precision
+                module._precision = precision
     found = report(model)
     if verbose:
         for name, kind, on_kernels, reason, its in found:
@@ -224,7 +224,7 @@ def report(model: torch.nn.Module) -> list[Placement]:
         kind = _kind(module).__name__
         precision = "float32"
         if isinstance(module, Layers):
-            reason, precision = why_never(module), module.precision
+            reason, precision = why_never(module), module._precision
             reason = reason and f"fastrnn's kernels {reason}"
         elif isinstance(module, Cell):
             reason = why_no_tapes()

@@ -56,9 +56,9 @@ class Layers(torch.nn.Module):
     batch_first: bool
     dropout: float
     bidirectional: bool
+    _precision = "float32"
     if TYPE_CHECKING:  # torch.jit would take it for an attribute of this type
         _flat_weights: Any
-        precision: str
 
     def _state_sizes(self) -> list[int]:
         """How many columns each state has."""
@@ -271,20 +271,22 @@ class _Recurrent(Layers, torch.nn.RNNBase):
             y, states_n = self._run_rounded(input, states, rounded, its)
         return y, tuple(states_n) if lstm else states_n[0]
 
-    _precision = "float32"
-
     @property
     def precision(self) -> str:
         """What products multiply: "float32", which stands for the dtype, "bfloat16", or in inference "int8".
 
         It may be set at any time; parameters and gradients stay what they are. `fastrnn.narrow` says what is rounded,
-        docs/precision.md where this holds.
+        docs/precision.md where this holds. A subclass that had such an attribute of its own keeps that.
         """
-        return self._precision
+        own: str = self.__dict__.get("precision", self._precision)
+        return own
 
     @precision.setter
-    def precision(self, value: str) -> None:
-        self._precision = check_precision(self, value)
+    def precision(self, value: Any) -> None:
+        if "precision" in self.__dict__:
+            self.__dict__["precision"] = value
+        else:
+            self._precision = check_precision(self, value)
 
     def _check_call(self, tensors: Sequence[Tensor]) -> None:
         """ValueError unless a call of these tensors, x first, can have the module's precision."""
@@ -446,7 +448,7 @@ def _are_same(values: Collection[Any], others: Collection[Any]) -> bool:
 def why_never(module: Layers) -> str | None:
     """Why the kernels run none of a module's calls while it is as it is, or None."""
     weights = module._flat_weights
-    reason = why_no_tapes() or why_not_precision(module.precision)
+    reason = why_no_tapes() or why_not_precision(module._precision)
     return reason or _why_not_these(weights, rounded_to("", False, False, weights[0], (), weights) is not None)
 
 
