@@ -273,7 +273,7 @@ class _Recurrent(Layers, torch.nn.RNNBase):
 
     @property
     def precision(self) -> str:
-        """What products multiply: "float32", which stands for the dtype, "bfloat16", or in inference "int8".
+        """The precision of products, "float32", which stands for the dtype, "bfloat16", or in inference "int8".
 
         It may be set at any time; parameters and gradients stay what they are. `fastrnn.narrow` says what is rounded,
         docs/precision.md where this holds. A subclass that had such an attribute of its own keeps that.

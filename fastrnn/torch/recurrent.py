@@ -308,7 +308,7 @@ class Recurrent(Layers):
 
     @property
     def precision(self) -> str:
-        """What products multiply: "float32", which stands for the dtype, is all that written cells have."""
+        """The precision of products, of a written cell "float32", which stands for the dtype."""
         return "float32"
 
     @precision.setter
