@@ -477,6 +477,15 @@ def test_weights_are_packed_anew_when_they_change(bits: str, write: str, monkeyp
     assert len(count) == (1 if write == "threads" else 2)
 
 
+def test_a_change_of_precision_packs_anew() -> None:
+    module, of_numpy = pair("gru", "float32")
+    x = torch.randn(T, N, I)
+    for bits in ("int8", "bfloat16", "int8", "float32"):
+        module.precision = of_numpy.precision = bits
+        with torch.no_grad():
+            assert torch.equal(module(x)[0], torch.tensor(of_numpy(x.numpy())[0]))
+
+
 def test_packed_weights_go_with_the_module() -> None:
     gc.collect()
     before = len(packed._kept)
@@ -489,7 +498,7 @@ def test_packed_weights_go_with_the_module() -> None:
     assert len(packed._kept) == before
 
 
-def test_weights_without_versions_are_packed_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_without_versions_are_packed_each_time() -> None:
     with torch.inference_mode():
         module, x = pair("gru", "bfloat16")[0], torch.randn(T, N, I)
         y, _ = module(x)
