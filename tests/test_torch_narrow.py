@@ -618,6 +618,19 @@ def test_graphs_carry_it(bits: str) -> None:
         assert_same_bits([found[name] for name in grads], [torch.tensor(each) for each in grads.values()])
 
 
+@pytest.mark.parametrize(("bits", "steps"), [("float32", 1), ("float32", T), ("bfloat16", T), ("int8", T)])
+def test_nothing_is_compiled_between_graphs(bits: str, steps: int) -> None:
+    """Nor of what looks at a brief call in float32; autocast comes with it."""
+    module, x = pair("rnn", bits)[0], torch.randn(N, steps, I)
+    graphs: list[Any] = []
+    for low in (False, True):
+        torch.compiler.reset()
+        fast = torch.compile(nn.Sequential(module), backend=lambda graph, given: graphs.append(graph) or graph)
+        with torch._dynamo.config.patch(allow_rnn=False), torch.no_grad(), torch.autocast("cpu", enabled=low):
+            fast(x)
+    assert [graph.code for graph in graphs] == []
+
+
 def test_a_change_of_it_is_compiled_anew() -> None:
     module, of_numpy = pair("gru", "float32")
     x = torch.randn(T, N, I)

@@ -496,6 +496,7 @@ def _why_not_these(tensors: Sequence[Any], rounded: bool) -> str | None:
 
 run_uncompiled(
     _are_same,
+    _is_transformed,
     why_not_here,
     _why_not_now,
     rounded_to,
