@@ -42,8 +42,9 @@ def choose(mode: str, projected: bool, packed: bool, x: Tensor, batch: int, hidd
     First come layers at which torch.nn's bfloat16 takes less time than the kernels in float32, on CPUs that multiply
     bfloat16: on Zen 4, with twice the rate of float32, oneDNN's LSTM 0.53 to 0.94 of the time from H = 32 on, but for
     single sequences (1.4 to 3.4 in training); the other cells from H = 384 on 0.67 to 0.94, up to 256 1.04 to 7.9. The
-    kernels in bfloat16 are no part of these figures: inference of NumPy's modules takes 0.6 to 0.9 of torch's time for
-    LSTM and 0.05 to 0.8 for GRU there (docs/precision.md), training has not been timed, and neither has this module.
+    kernels in bfloat16 are no part of these figures: inference of NumPy's modules takes 0.55 to 0.93 of torch's time
+    for LSTM there, and 0.05 to 0.81 for GRU (docs/precision.md), but training has not been timed, and neither has what
+    converts and packs weights here.
 
     Then come the kernels, in bfloat16 if their backend says that the CPU multiplies it. Otherwise a training step takes
     1.3 to 1.6 of float32's time (AVX2), so it is float32.
