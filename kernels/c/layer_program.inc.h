@@ -86,7 +86,8 @@ INLINE void FN(store_out)(
 }
 
 /* Ask for rows of units q and on, `row` numbers apart, that a scan will read or write. Its steps are too short for memory to
- * keep up: with what the next step wants, training of ind_rnn at (1000, 8, 128, 128) takes 0.87 of the time (Zen 3). */
+ * keep up: with what the next step wants, training of ind_rnn at (1000, 8, 128, 128) takes 0.87 of the time (Zen 3).
+ * Inlined, as all that call it must be: GCC leaves out calls of functions that do no more than this. */
 INLINE void FN(fetch)(const void *at, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t k = 0; k < units * LANES; k += 64 / REAL_BYTES)
