@@ -407,6 +407,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "to.row, of_extras[i], 0, q, units);",
             "tangent",
         ),
+        Mutant("extras_share_a_place", "i++, given += rows * units)", "i++)", "extra"),
         Mutant("extras_are_read_beyond_their_rows", "!alike && FN(are_whole)(l, q, units);", "!alike;", "extra"),
         Mutant(
             "gradients_of_extras_of_the_first_rows",
@@ -423,10 +424,11 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "lanes_beyond_h_are_summed",
-            "memcpy(&before[j][r], sum, (size_t)left",
-            "memcpy(&before[j][r], sum, (size_t)LANES",
+            "memcpy(&w->before[j][r], sum, (size_t)left",
+            "memcpy(&w->before[j][r], sum, (size_t)LANES",
             "normalized",
         ),
+        Mutant("values_of_rows_share_a_place", "splats = w->splats[k];", "splats = w->splats[0];", "normalized"),
         Mutant("means_are_sums", "r * group, group) / (REAL)l->hidden;", "r * group, group);", "normalized"),
         Mutant("means_of_the_first_units", "u < units; u++) sum += a[u];", "u < 1; u++) sum += a[u];", "normalized"),
         Mutant("values_are_those_of_the_first_row", "vec_splat(values[r])", "vec_splat(values[0])", "normalized"),

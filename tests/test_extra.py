@@ -136,7 +136,7 @@ def test_equals_reference(name, backend, kind, options):
 
 @cells
 @kernels
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 7), (2, 30, 70), (20, 3, 130)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 7), (2, 30, 70), (2, 75, 37), (20, 3, 130)], ids=str)
 def test_odd_shapes_equal_reference_in_float32(name, backend, shape):
     T, N, H = shape
     found = []

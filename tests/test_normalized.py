@@ -132,7 +132,7 @@ own = pytest.mark.parametrize("cell", OWN, ids=lambda cell: cell.name)
 
 @own
 @kernels
-@pytest.mark.parametrize("shape", [(3, 1, 4, 5), (5, 14, 3, 19), (4, 3, 2, 32)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 1, 4, 5), (5, 14, 3, 19), (4, 3, 2, 32), (2, 150, 3, 19)], ids=str)
 def test_cells_of_means_equal_reference(cell: Any, backend: str, shape: tuple[int, ...]) -> None:
     T, N, I, H = shape
     found = []
@@ -167,7 +167,7 @@ def _small_work_is_shared() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_small_work_is_shared")
 @kernels
-@pytest.mark.parametrize("N", [5, 29])  # few rows: threads share the units; many: the batch
+@pytest.mark.parametrize("N", [5, 29, 150])  # few rows: threads share the units; many: the batch
 def test_bits_do_not_depend_on_rows_or_threads(backend: str, N: int) -> None:
     rng = np.random.default_rng(0)
     T, I, H = 9, 6, 70

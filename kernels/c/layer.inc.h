@@ -387,11 +387,13 @@ static void FN(project)(const fastrnn_layer *l, ptrdiff_t b0, ptrdiff_t b1, ptrd
     const ptrdiff_t at_once = l->panels ? TILE_ROWS : UNPACKED_ROWS;
     for (ptrdiff_t b = b0; b < b1; b++)
         for (ptrdiff_t row = row0; row < row1 && FN(is_fed)(l, b); row += at_once) {
+            const ptrdiff_t rows = least(at_once, row1 - row);
             vec(*z)[4] = (vec(*)[4])FN(z_at)(l, b, row);
+            const REAL *next = l->x ? (const REAL *)l->x + (row + rows) * l->inputs : NULL; /* which are to be fetched */
             if (l->panels)
-                FN(input_product)(l, z, b, row, least(at_once, row1 - row), 0, NULL, 0);
+                FN(input_product)(l, z, b, row, rows, 0, next, next && row + rows < row1);
             else
-                FN(unpacked_input_product)(l, z, b, row, least(at_once, row1 - row));
+                FN(unpacked_input_product)(l, z, b, row, rows);
         }
 }
 

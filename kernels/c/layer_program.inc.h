@@ -32,18 +32,18 @@ INLINE void FN(place_fixed)(
 /* What is given beside x to rows n and on, of the step whose first row is `row`; `given` is for what does not lie there in
  * whole vectors. */
 INLINE void FN(place_extras)(
-    const fastrnn_layer *l, NAME(place) *places, vec (*given)[PROGRAM_VECTORS], ptrdiff_t row, ptrdiff_t n, ptrdiff_t rows,
+    const fastrnn_layer *l, NAME(place) *places, vec *given, ptrdiff_t row, ptrdiff_t n, ptrdiff_t rows,
     ptrdiff_t q, ptrdiff_t units) {
-    for (int i = 0; i < l->program->extras; i++) {
+    for (int i = 0; i < l->program->extras; i++, given += rows * units) {
         const fastrnn_extra extra = l->extras[i];
         const REAL *at = (const REAL *)extra.at + (extra.of_sequence ? n : row + n) * extra.row;
         const int alike = extra.width == 1, whole = !alike && FN(are_whole)(l, q, units); /* alike: in all units */
         for (ptrdiff_t r = 0; !whole && r < rows; r++)
             for (ptrdiff_t u = 0; u < units; u++)
-                given[i][r * units + u] = alike ? vec_splat(at[r * extra.row])
-                                                : vec_load_part(at + r * extra.row + (q + u) * LANES, FN(left)(l, q + u));
+                given[r * units + u] = alike ? vec_splat(at[r * extra.row])
+                                             : vec_load_part(at + r * extra.row + (q + u) * LANES, FN(left)(l, q + u));
         places[FASTRNN_AT_EXTRA + i] =
-            whole ? (NAME(place)){(REAL *)at + q * LANES, extra.row} : FN(own_rows)(given[i], units);
+            whole ? (NAME(place)){(REAL *)at + q * LANES, extra.row} : FN(own_rows)(given, units);
     }
 }
 
@@ -85,6 +85,40 @@ INLINE void FN(store_out)(
             vec_store_part(to + r * to_row + (q + u) * LANES, from[r * units + u], FN(left)(l, q + u));
 }
 
+/* Ask for rows of units q and on, `row` numbers apart, that a scan will read or write. Its steps are too short for memory to
+ * keep up: with what the next step wants, training of ind_rnn at (1000, 8, 128, 128) takes 0.87 of the time (Zen 3).
+ * Inlined, as all that call it must be: GCC leaves out calls of functions that do no more than this. */
+INLINE void FN(fetch)(const void *at, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (ptrdiff_t k = 0; k < units * LANES; k += 64 / REAL_BYTES)
+            __builtin_prefetch((const REAL *)at + r * row + q * LANES + k, 0, 2);
+}
+
+/* Rows of Z in a block, likewise. */
+INLINE void FN(fetch_block)(const fastrnn_layer *l, ptrdiff_t b, ptrdiff_t row, ptrdiff_t rows) {
+    FN(fetch)(FN(z_at)(l, b, row), Z_WIDTH, rows, 0, 4);
+}
+
+/* What the step after that of row `row` and on writes; the sums are in the cache, from their projection. */
+INLINE void FN(fetch_forward)(const fastrnn_layer *l, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
+    const ptrdiff_t strands = l->program->blocks, b = q / l->program->units * strands;
+    const ptrdiff_t ahead = row + (l->reverse ? -l->batch : l->batch);
+    if (!fastrnn_is_scan(l->program) || ahead < 0 || ahead + rows > l->rows) return;
+    FN(fetch)((const REAL *)l->y + ahead * l->y_row, l->y_row, rows, q, units);
+    for (ptrdiff_t j = 0; l->keep && j < strands; j++)
+        if (!FN(feed_of_x)(l, b + j).fed) FN(fetch_block)(l, b + j, ahead, rows);
+}
+
+/* And what the step before it takes back. */
+INLINE void FN(fetch_back)(const fastrnn_layer *l, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
+    const ptrdiff_t strands = l->program->blocks, b = q / l->program->units * strands;
+    const ptrdiff_t step = l->reverse ? l->batch : -l->batch, ahead = row + step, before = ahead + step;
+    if (!fastrnn_is_scan(l->program) || before < 0 || before + rows > l->rows) return;
+    if (l->dy) FN(fetch)((const REAL *)l->dy + ahead * l->dy_row, l->dy_row, rows, q, units);
+    FN(fetch)((const REAL *)l->y + before * l->y_row, l->y_row, rows, q, units);
+    for (ptrdiff_t j = 0; j < strands; j++) FN(fetch_block)(l, b + j, ahead, rows);
+}
+
 /* l->taken of all rows of a piece in the group that begins with unit vector q: what the recurrent product takes, of h. */
 static void FN(take_rows)(const fastrnn_layer *l, const FN(piece) *piece, ptrdiff_t q) {
     const fastrnn_program *p = l->program;
@@ -97,7 +131,7 @@ static void FN(take_rows)(const fastrnn_layer *l, const FN(piece) *piece, ptrdif
         REAL *const out = (REAL *)piece->taken + n * piece->taken_row; /* which is this function's to write */
         count = least(PROGRAM_VECTORS / units, piece->n1 - n);
         FN(place_h)(l, places, h_prev, piece->h_prev + n * piece->h_row, piece->h_row, count, q, units);
-        FN(place_extras)(l, places, given, piece->row, n, count, q, units);
+        FN(place_extras)(l, places, *given, piece->row, n, count, q, units);
         places[FASTRNN_AT_TAKEN] = FN(place_out)(l, out, piece->taken_row, taken, q, units);
         NAME(run_program)(p->take.instructions, p->take.count, places, count, units);
         FN(store_out)(l, out, piece->taken_row, taken, count, q, units);
@@ -122,8 +156,9 @@ static void FN(finish)(
         FN(place_states)(l, places + FASTRNN_AT_BEFORE, piece->c_prev + c_at);
         FN(place_states)(l, places + FASTRNN_AT_AFTER, piece->c + c_at);
         FN(place_h)(l, places, h_prev, piece->h_prev + (n + first) * piece->h_row, piece->h_row, count, q, units);
-        FN(place_extras)(l, places, given, piece->row, n + first, count, q, units);
+        FN(place_extras)(l, places, *given, piece->row, n + first, count, q, units);
         places[FASTRNN_AT_AFTER] = FN(place_out)(l, out, piece->out_row, h, q, units);
+        FN(fetch_forward)(l, piece->row + n + first, count, q, units);
         NAME(run_program)(p->forward.instructions, p->forward.count, places, count, units);
         FN(store_out)(l, out, piece->out_row, h, count, q, units);
     }
@@ -149,7 +184,7 @@ static void FN(activate)(
         FN(place_slots)(l, places, acc + first, plane, q);
         FN(place_states)(l, places + FASTRNN_AT_BEFORE, piece->c_prev + (n + first) * FN(c_width)(l) + q * LANES);
         FN(place_h)(l, places, h_prev, piece->h_prev + (n + first) * piece->h_row, piece->h_row, count, q, units);
-        FN(place_extras)(l, places, given, piece->row, n + first, count, q, units);
+        FN(place_extras)(l, places, *given, piece->row, n + first, count, q, units);
         places[FASTRNN_AT_MIDDLE] = FN(place_out)(l, m_at + first * H, H, m, q, units);
         NAME(run_program)(p->middle.instructions, p->middle.count, places, count, units);
         FN(store_out)(l, m_at + first * H, H, m, count, q, units);
@@ -159,10 +194,10 @@ static void FN(activate)(
 /* The tape, the states and what is beside x of up to `rows` rows of a step, n and on, in unit vectors q and on. Returns of
  * how many: those that follow rows of the step before and those that begin with the initial state are looked at apart. */
 INLINE ptrdiff_t FN(place_tape)(
-    const fastrnn_layer *l, NAME(place) *places, vec *h, vec (*given)[PROGRAM_VECTORS], const FN(moment) *m, ptrdiff_t n,
+    const fastrnn_layer *l, NAME(place) *places, vec *h, vec *given, const FN(moment) *m, ptrdiff_t n,
     ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
     const int follows = n < m->carried;
-    const ptrdiff_t count = least(PROGRAM_VECTORS / units, follows ? least(rows, m->carried - n) : rows);
+    const ptrdiff_t count = follows ? least(rows, m->carried - n) : rows;
     const ptrdiff_t c_at = n * FN(c_width)(l) + q * LANES, h_row = follows ? l->y_row : l->outputs;
     const ptrdiff_t b = q / l->program->units * l->program->blocks;
     FN(place_slots)(l, places, (FN(row) *)FN(z_at)(l, b, m->row + n), l->z_stride / Z_WIDTH, q);
@@ -194,7 +229,8 @@ static void FN(run_back)(
     FN(place_fixed)(l, places, registers, unit, q, units);
     for (ptrdiff_t first = 0, count; first < rows; first += count) {
         REAL *const carry = (REAL *)l->carry + (n + first) * carry_row + q * LANES;
-        count = FN(place_tape)(l, places, h_prev, given, m, n + first, rows - first, q, units);
+        count = FN(place_tape)(
+            l, places, h_prev, *given, m, n + first, least(PROGRAM_VECTORS / units, rows - first), q, units);
         places[FASTRNN_AT_MIDDLE] = FN(own_rows)(dm + 4 * first, 4);
         for (int k = 0; k < p->states; k++)
             places[FASTRNN_AT_GRADIENT + k] = (NAME(place)){carry + k * FN(unit_width)(l), carry_row};
@@ -204,6 +240,7 @@ static void FN(run_back)(
             places[FASTRNN_AT_INTO_EXTRA + i] = FN(place_out)(
                 l, (REAL *)to.at + (m->row + n + first) * to.row, to.row, of_extras[i], q, units);
         }
+        FN(fetch_back)(l, m->row + n + first, count, q, units);
         NAME(run_program)(code->instructions, code->count, places, count, units);
         for (int i = 0; i < gradients; i++) {
             const fastrnn_extra to = l->dextras[i];
@@ -231,7 +268,8 @@ static void FN(take_back)(
     vec h_prev[PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
     FN(place_fixed)(l, places, registers, unit, q, units);
     for (ptrdiff_t first = 0, count; first < rows; first += count) {
-        count = FN(place_tape)(l, places, h_prev, given, &m, n + first, rows - first, q, units);
+        count = FN(place_tape)(
+            l, places, h_prev, *given, &m, n + first, least(PROGRAM_VECTORS / units, rows - first), q, units);
         places[FASTRNN_AT_TAKEN] = FN(own_rows)(dtaken + 4 * first, 4);
         for (int i = 0; l->own && i < M; i++)
             places[FASTRNN_AT_OWN + i] = (NAME(place)){(REAL *)l->own + ((n + first) * M + i) * C + q * LANES, M * C};
@@ -252,22 +290,38 @@ INLINE void FN(middle_back)(
 
 /* ---- programs in phases ---- */
 
-/* Vectors of rows and units that go through a phase's instruction together: what they read and write stays in L1. */
-#define PHASE_VECTORS 16
+/* Vectors of rows and units that go through a phase's instruction together: 4 KB of each value. To begin an instruction takes
+ * as long as some 20 vectors of it, so that with 2 KB training of layer_norm_lstm takes 1.02 times as long, with half a KB 1.1
+ * and with a quarter 1.25 (AVX2). */
+#define PHASE_VECTORS (4096 / VECTOR_BYTES)
 
 /* What phases of some rows work on, one group of unit vectors at a time. */
 typedef struct {
     NAME(place) places[FASTRNN_PLACES], row_places[FASTRNN_PLACES]; /* of programs on units, and on values of rows alone */
-    vec registers[FASTRNN_REGISTERS][PHASE_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
     vec h_prev[PHASE_VECTORS], h[PHASE_VECTORS]; /* h: after the step; in backward the gradient of u, where there is one */
-    vec values[FASTRNN_ROW_VALUES][(PHASE_VECTORS + LANES - 1) / LANES]; /* of rows, a lane for each */
-    vec splats[FASTRNN_ROW_VALUES][PHASE_VECTORS]; /* those that the phase's units read */
-    vec sums[FASTRNN_SUMS][PHASE_VECTORS];
+    vec (*registers)[PHASE_VECTORS];
+    vec (*sums)[PHASE_VECTORS], (*before)[PHASE_VECTORS]; /* before: what they were before a program */
+    vec (*splats)[PHASE_VECTORS];                         /* the values of rows that the phase's units read */
+    vec (*values)[PHASE_VECTORS / LANES];                 /* all of them, a lane for each row */
+    vec *given;
 } FN(phases);
 
+/* How many times PHASE_VECTORS all that takes whose size depends on the program. */
+INLINE ptrdiff_t FN(phase_room)(const fastrnn_program *p, const fastrnn_phase *phases, int count) {
+    ptrdiff_t reads = 0;
+    for (int i = 0; i < count; i++) reads = most(reads, phases[i].read_count);
+    return p->registers + 2 * p->sums + reads + ceil_div(p->all_row_values, LANES) + p->extras;
+}
+
 /* What is at the same place in all phases. */
-INLINE void FN(place_phases)(const fastrnn_layer *l, FN(phases) *w) {
+INLINE void FN(place_phases)(const fastrnn_layer *l, FN(phases) *w, vec (*room)[PHASE_VECTORS]) {
     const fastrnn_program *p = l->program;
+    w->registers = room, room += p->registers;
+    w->sums = room, room += p->sums;
+    w->before = room, room += p->sums;
+    w->values = (vec(*)[PHASE_VECTORS / LANES])room, room += ceil_div(p->all_row_values, LANES);
+    w->given = *room, room += p->extras;
+    w->splats = room;
     for (int i = 0; i < p->constant_count; i++)
         w->places[FASTRNN_AT_CONSTANT + i] = w->row_places[FASTRNN_AT_CONSTANT + i] =
             (NAME(place)){(REAL *)p->constants + i * p->units * LANES, 0};
@@ -275,10 +329,7 @@ INLINE void FN(place_phases)(const fastrnn_layer *l, FN(phases) *w) {
         w->places[FASTRNN_AT_REGISTER + i] = FN(own_rows)(w->registers[i], p->units);
         w->row_places[FASTRNN_AT_REGISTER + i] = FN(own_rows)(w->registers[i], 1);
     }
-    for (int k = 0; k < p->all_row_values; k++) {
-        w->places[FASTRNN_AT_ROW + k] = FN(own_rows)(w->splats[k], p->units);
-        w->row_places[FASTRNN_AT_ROW + k] = FN(own_rows)(w->values[k], 1);
-    }
+    for (int k = 0; k < p->all_row_values; k++) w->row_places[FASTRNN_AT_ROW + k] = FN(own_rows)(w->values[k], 1);
     for (int j = 0; j < p->sums; j++) w->places[FASTRNN_AT_SUM + j] = FN(own_rows)(w->sums[j], p->units);
 }
 
@@ -316,7 +367,8 @@ INLINE void FN(begin_phase)(const fastrnn_layer *l, FN(phases) *w, const fastrnn
     NAME(run_program)(phase->of_row.instructions, phase->of_row.count, w->row_places, vectors, 1);
     for (int k = 0; k < phase->read_count; k++) {
         const REAL *const values = (const REAL *)w->values[phase->reads[k]];
-        vec *const splats = w->splats[phase->reads[k]];
+        vec *const splats = w->splats[k];
+        w->places[FASTRNN_AT_ROW + phase->reads[k]] = FN(own_rows)(splats, group);
         for (ptrdiff_t r = 0; r < rows; r++)
             for (ptrdiff_t u = 0; u < group; u++) splats[r * group + u] = vec_splat(values[r]);
     }
@@ -329,15 +381,14 @@ INLINE void FN(run_phase)(
     const fastrnn_layer *l, FN(phases) *w, const fastrnn_phase *phase, ptrdiff_t q, ptrdiff_t units, ptrdiff_t rows,
     int sums) {
     const ptrdiff_t left = FN(left)(l, q + units - 1), group = l->program->units;
-    vec before[FASTRNN_SUMS][PHASE_VECTORS];
     for (int j = 0; left < LANES && j < sums; j++)
-        for (ptrdiff_t r = 0; r < rows; r++) before[j][r] = w->sums[j][r * group + units - 1];
+        for (ptrdiff_t r = 0; r < rows; r++) w->before[j][r] = w->sums[j][r * group + units - 1];
     NAME(run_program)(phase->of_units.instructions, phase->of_units.count, w->places, rows, units);
     for (int j = 0; left < LANES && j < sums; j++)
         for (ptrdiff_t r = 0; r < rows; r++) {
             vec *const sum = &w->sums[j][r * group + units - 1];
-            memcpy(&before[j][r], sum, (size_t)left * sizeof(REAL));
-            *sum = before[j][r];
+            memcpy(&w->before[j][r], sum, (size_t)left * sizeof(REAL));
+            *sum = w->before[j][r];
         }
 }
 
@@ -347,8 +398,9 @@ static void FN(step_phases)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n0, p
     const ptrdiff_t at_once = PHASE_VECTORS / p->units;
     FN(piece) pieces[2];
     const int count = FN(cut_step)(l, s, n0, n1, pieces);
+    vec room[FN(phase_room)(p, p->phases, p->phase_count)][PHASE_VECTORS];
     FN(phases) w;
-    FN(place_phases)(l, &w);
+    FN(place_phases)(l, &w, room);
     for (const FN(piece) *piece = pieces; piece < pieces + count; piece++)
         for (ptrdiff_t n = piece->n0; n < piece->n1; n += at_once) {
             const ptrdiff_t rows = least(at_once, piece->n1 - n), row = piece->row + n;
@@ -383,8 +435,9 @@ static void FN(step_back_phases)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t 
     const FN(moment) m = FN(moment_of)(l, s);
     const ptrdiff_t C = FN(unit_width)(l), M = p->parameters, H = l->hidden, carry_row = FN(carry_width)(l);
     const ptrdiff_t at_once = PHASE_VECTORS / p->units;
+    vec room[FN(phase_room)(p, p->phases_back, p->phase_back_count)][PHASE_VECTORS];
     FN(phases) w;
-    FN(place_phases)(l, &w);
+    FN(place_phases)(l, &w, room);
     n1 = least(n1, fastrnn_step_count(l, s));
     for (ptrdiff_t n = n0, rows; n < n1; n += rows) {
         rows = least(at_once, n < m.carried ? least(n1, m.carried) - n : n1 - n); /* as many as place_tape takes */
@@ -438,7 +491,6 @@ static void FN(own_gradients)(const fastrnn_layer *l, ptrdiff_t q0, ptrdiff_t q1
             vec_store_part(dunit, vec_load_part(dunit, FN(left)(l, q)) + sum, FN(left)(l, q));
         }
 }
-#undef PHASE_VECTORS
 
 static void FN(read_tape)(
     const fastrnn_layer *l, void *gates, void *c, ptrdiff_t rows, const intptr_t *to, ptrdiff_t row0, ptrdiff_t row1) {
@@ -456,7 +508,7 @@ static void FN(read_tape)(
             for (ptrdiff_t q = 0; q < ceil_div(l->hidden, LANES); q++) {
                 const ptrdiff_t left = FN(left)(l, q);
                 FN(place_fixed)(l, places, registers, unit, q, 1);
-                count = FN(place_tape)(l, places, h_prev, given, &m, n, n1 - n, q, 1);
+                count = FN(place_tape)(l, places, h_prev, *given, &m, n, least(PROGRAM_VECTORS, n1 - n), q, 1);
                 for (ptrdiff_t r = 0; p->row_values && r < count; r++)
                     for (int k = 0; k < p->row_values; k++)
                         values[k][r] = vec_splat(FN(row_values_at)(l, m.row + n + r)[k]);
@@ -474,3 +526,4 @@ static void FN(read_tape)(
     }
 }
 #undef PROGRAM_VECTORS
+#undef PHASE_VECTORS
