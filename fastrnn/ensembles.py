@@ -228,7 +228,7 @@ class Ensemble(Parametrized):
             raise TypeError(f"k is {shown(k)}; expected an integer")
         if not -self._members <= k < self._members:
             raise IndexError(
-                f"k is {k}; expected {-self._members} <= k < {self._members}, as there are {self._members} members"
+                f"k is {shown(k)}; expected {-self._members} <= k < {self._members}, as there are {self._members} members"
             )
         module = _without_arrays(self._like)
         for name, values in self._parameters.items():

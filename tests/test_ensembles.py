@@ -298,6 +298,8 @@ def test_drawn_members_differ_and_come_again() -> None:
     assert "3 at once" in first.explain((T, N, I))
     with pytest.raises(IndexError, match="k is 3; expected -3 <= k < 3"):
         first[3]
+    with pytest.raises(IndexError, match="k is a number of more digits than anyone reads"):
+        first[10**5000]
 
 
 def test_mistakes() -> None:

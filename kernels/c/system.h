@@ -10,6 +10,9 @@
 
 typedef void system_function(void);
 
+/* Bytes of a thread's stack. Written cells with means take up to 1 MB of it; musl would give 128 KB. */
+enum { SYSTEM_STACK = 4 << 20 };
+
 #if defined(_WIN32)
 
 #define WIN32_LEAN_AND_MEAN
@@ -37,7 +40,8 @@ static inline unsigned __stdcall system_in_thread(void *function) {
     return 0;
 }
 static inline int system_start_thread(system_function *function) {
-    const uintptr_t thread = _beginthreadex(NULL, 0, system_in_thread, (void *)function, 0, NULL);
+    const uintptr_t thread = _beginthreadex(
+        NULL, SYSTEM_STACK, system_in_thread, (void *)function, STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
     return thread && CloseHandle((HANDLE)thread);
 }
 
@@ -82,10 +86,14 @@ static inline void *system_in_thread(void *function) {
 /* Start a thread that nobody waits for. Returns whether there is one. */
 static inline int system_start_thread(system_function *function) {
     pthread_t thread;
+    pthread_attr_t attributes;
     sigset_t all, before;
+    if (pthread_attr_init(&attributes)) return 0;
+    pthread_attr_setstacksize(&attributes, SYSTEM_STACK);
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before); /* signals belong to the interpreter's threads */
-    const int started = pthread_create(&thread, NULL, system_in_thread, (void *)function) == 0;
+    const int started = pthread_create(&thread, &attributes, system_in_thread, (void *)function) == 0;
+    pthread_attr_destroy(&attributes);
     if (started) pthread_detach(thread);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return started;
