@@ -1065,6 +1065,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "return torch.from_numpy(y) if inner else _copy(y), *_tensors(states_n)",
             "return _copy(y), *_tensors(states_n)",
         ),
+        Mutant("x_is_copied", 'self.x = _array(x, "x")', 'self.x = _array(x, "x").copy()', "torch_memory"),
+        Mutant(
+            "dx_is_copied",
+            "return torch.from_numpy(dx) if of_x else None",
+            "return _copy(dx) if of_x else None",
+            "torch_memory",
+        ),
         Mutant("hooked_y_is_the_tape's", "y = y.clone()", "pass", "torch_memory"),
         Mutant("freed_storages_are_read", "array.nbytes <= held", "True", "torch_memory"),
         Mutant(
