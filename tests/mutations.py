@@ -1027,6 +1027,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant(
             "groups_are_blocks_of_rows", "(M, R // groups, groups, K).swapaxes(1, 2)", "(M, groups, R // groups, K)"
         ),
+        Mutant("members_are_put_in_order_twice", "return tensor.contiguous()", "return tensor"),
     ],
     ("fastrnn/torch/levels.py", "torch_func"): [
         Mutant("dead_levels_stay", "functorch.unwrap_if_dead(each) if isinstance(each, Tensor) else each", "each"),
