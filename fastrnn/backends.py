@@ -12,6 +12,8 @@ why in `why_not_runnable()`. Functions it may have besides, that `fastrnn` does 
 
 - `PRECISIONS`, the names of those of `fastrnn.narrow` whose weights `forward(..., tape=False)` takes, and `pack` and
   `Stepper`, if there are any;
+- `MULTIPLIES_BFLOAT16`, whether the CPU has instructions for its products of bfloat16, which then take less time than
+  those of float32;
 - `pack(cell, weights)`, whose result `forward(..., tape=False, packed=...)` takes in place of the weights, then None;
 - `keep(tape)`, `recall(...)` and `kept_sizes(...)`, which take a tape apart into arrays and put it together again;
 - `TAKES_KEPT`, if `forward(..., kept=arrays)` puts into the first part of these what `keep` returns of the tape;

@@ -49,6 +49,7 @@ __all__ = [
     "recall",
     "run",
     "run_group",
+    "run_packed",
     "sample",
     "scatter_add",
     "softmax",
@@ -531,6 +532,23 @@ def infer(
     if not packs:
         return run(backend, cell, x, state, weights.ready(cell)[0], num_threads, batch_sizes, reverse, y, extra)
     packed, sizes = weights.packed(backend, cell, stamp, num_threads)
+    return run_packed(backend, cell, x, state, packed, sizes, num_threads, batch_sizes, reverse, y, extra)
+
+
+def run_packed(
+    backend: ModuleType,
+    cell: Cell,
+    x: Array,
+    state: State,
+    packed: Any,
+    sizes: tuple[int, int, int],
+    num_threads: int,
+    batch_sizes: Array | None = None,
+    reverse: bool = False,
+    y: Array | None = None,
+    extra: tuple[Array, ...] = (),
+) -> tuple[Array, State]:
+    """`run`, of weights that the backend has packed, whose I, H and P are `sizes`."""
     if not hasattr(backend, "LOOKS_ITSELF"):
         x, state = x.view(), tuple([s.view() for s in state])  # as in `_fitting`
         check_call(cell, x, state, sizes, state[0].dtype, batch_sizes, extra)

@@ -7,6 +7,7 @@ from fastrnn.cells import Cell, State, Weights
 from fastrnn.parameters import Array
 
 PRECISIONS: tuple[str, ...]
+MULTIPLIES_BFLOAT16: bool
 LEAVES_DX: bool
 LEAVES_DWEIGHTS: bool
 LOOKS_ITSELF: bool

@@ -178,6 +178,7 @@ cdef int ISA = max(
 )
 cdef bint SPLITS = ISAS[ISA] == "amx"  # float32 products of layers that are worth it; all else one level lower
 cdef bint SPLITS_ALL = WANTED == "amx"
+MULTIPLIES_BFLOAT16 = ISAS[fastrnn_isa_of(ISA, FASTRNN_BF16)] == "avx512_bf16"  # else it is multiplied as float32
 
 
 def why_not_runnable():

@@ -70,6 +70,7 @@ SUITES = {
     "interrupt": "test_interrupt.py -k 'cython'",
     "torch": "test_torch.py -k 'not numba'",
     "torch_memory": "test_torch_memory.py",
+    "torch_narrow": "test_torch_narrow.py",
     "torch_func": "test_torch_func.py -k 'not numba'",
     "torch_recurrent": "test_torch_recurrent.py -k 'not compiled'",
     "compile": "test_torch_compile.py -k 'not numba'",

@@ -1047,6 +1047,24 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
     ],
     ("fastrnn/torch/modules.py", "torch"): [
+        Mutant(
+            "autocast_forgets_its_precision",
+            "in_precision(self.mode.lower(), precision)]",
+            "self.mode.lower()]",
+            "torch_narrow",
+        ),
+        Mutant(
+            "int8_is_for_training",
+            "if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):",
+            "if False:",
+            "torch_narrow",
+        ),
+        Mutant(
+            "brief_calls_have_no_precision",
+            'not packed and its == "float32" and self._is_brief(x)',
+            "not packed and self._is_brief(x)",
+            "torch_narrow",
+        ),
         Mutant("one_step_is_transposed", "x.shape[:2] if self.batch_first else x.shape[1::-1]", "x.shape[:2]"),
         Mutant(
             "brief_calls_know_no_transforms",
@@ -1054,7 +1072,42 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             'is_autocast_enabled("cpu")',
         ),
     ],
+    ("fastrnn/torch/packed.py", "torch_narrow"): [
+        Mutant("weights_are_packed_for_good", "if before == stamp:", "if before:"),
+        Mutant("versions_are_not_looked_at", "t.data_ptr(), t._version, t.shape", "t.data_ptr(), t.shape"),
+        Mutant(
+            "samples_are_not_looked_at",
+            "samples = [ops.sample(backend, a) for a in weights if a is not None]",
+            "samples = None",
+        ),
+        Mutant(
+            "precisions_share_what_is_packed", "stamp = backend, cell.name, precision,", "stamp = backend, cell.name,"
+        ),
+        Mutant("weights_are_packed_each_time", "_kept[tensors[0]] = stamp, its", "pass"),
+    ],
+    ("fastrnn/torch/precision.py", "torch_narrow"): [
+        Mutant(
+            "bfloat16_is_in_software",
+            'return "bfloat16" if kernels_multiply_bfloat16() else',
+            'return "bfloat16" if 1 else',
+        ),
+        Mutant("float16_is_bfloat16", "    if low is not torch.bfloat16:\n", "    if low not in LOW:\n"),
+    ],
+    ("fastrnn/torch/accelerate.py", "torch_narrow"): [
+        Mutant("restored_modules_keep_a_precision", 'module.__dict__.pop("_precision", None)', "pass"),
+        Mutant(
+            "precisions_are_checked_too_late",
+            "                check_precision(module, precision)\n",
+            "                pass\n",
+        ),
+    ],
     ("fastrnn/torch/operator.py", "torch"): [
+        Mutant(
+            "second_derivatives_take_narrow_tapes",
+            "ctx.fresh if wide(ctx.cell) == ctx.cell else []",
+            "ctx.fresh",
+            "torch_narrow",
+        ),
         Mutant("modified_y_goes_unnoticed", "problem, tapes = ctx.fresh.pop()", "problem, tapes = ctx.fresh[0]"),
         Mutant(
             "users_get_the_tape's_y",
@@ -1095,8 +1148,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant(
             "torch's_threads_are_ignored",
-            "ops.choose_for_cell(self.cell, backend, torch.get_num_threads())",
-            "ops.choose_for_cell(self.cell, backend, None)",
+            "        threads = torch.get_num_threads()\n",
+            "        threads = None\n",
             "torch torch_threads",
         ),
         Mutant(

@@ -288,7 +288,7 @@ def test_is_torchs_class(kind: str) -> None:
     module.reset_parameters()
     module.double()
     assert module(torch.zeros(T, I, dtype=torch.float64))[0].dtype is torch.float64
-    assert [n for n in dir(module) if n[0] != "_"] == [n for n in dir(base) if n[0] != "_"]
+    assert {n for n in dir(module) if n[0] != "_"} == {n for n in dir(base) if n[0] != "_"} | {"precision"}
 
 
 def test_accelerate_and_restore_change_classes_in_place() -> None:
@@ -352,7 +352,7 @@ def test_script_modules_stay() -> None:
     ):
         ours.accelerate(scripted)
     assert [type(m) for m in scripted.modules()] == kinds_before
-    assert ours.report(scripted) == [("0", "LSTM", False, "torch.jit has compiled it")]
+    assert ours.report(scripted) == [("0", "LSTM", False, "torch.jit has compiled it", "float32")]
 
 
 class Doubled(nn.LSTM):
@@ -370,7 +370,7 @@ def test_subclasses_on_request(named: Any) -> None:
     with pytest.warns(UserWarning, match=r"0: it is a subclass, .* subclasses=\['Doubled'\]\) takes it"):
         ours.accelerate(model)
     ours.accelerate(model, subclasses=[named])
-    assert ours.report(model) == [("0", "Doubled", True, "")]
+    assert ours.report(model) == [("0", "Doubled", True, "", "float32")]
     for each in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert isinstance(each[0], Doubled)
         assert isinstance(each[0], ours.LSTM)
@@ -399,7 +399,7 @@ def test_report_says_what_runs_where(capsys: pytest.CaptureFixture[str]) -> None
     model = nn.ModuleDict(
         {"a": nn.LSTM(I, H), "cell": nn.GRUCell(I, H), "far": ours.GRU(I, H, device="meta"), "out": nn.Linear(H, H)}
     )
-    assert ours.report(model)[0] == ("a", "LSTM", False, "it is torch's own: accelerate it")
+    assert ours.report(model)[0] == ("a", "LSTM", False, "it is torch's own: accelerate it", "float32")
     ours.accelerate(model, verbose=True)
     assert capsys.readouterr().out.splitlines() == [
         "a: LSTM, on fastrnn's kernels",

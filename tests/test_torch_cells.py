@@ -174,7 +174,7 @@ def test_classes_copies_and_reports(kind: str) -> None:
     assert got.state_dict().keys() == want.state_dict().keys()
     copied = pickle.loads(pickle.dumps(got))
     assert type(copied) is type(copy.deepcopy(got)) is type(got)
-    assert ours.report(nn.Sequential(got))[0] == ("0", type(want).__name__, True, "")
+    assert ours.report(nn.Sequential(got))[0] == ("0", type(want).__name__, True, "", "float32")
     assert not ours.report(want)[0].on_kernels
     with ours.restored(got):
         assert type(got) is type(want)

@@ -37,6 +37,7 @@ def on_kernels(require: Callable[[bool, str], None], monkeypatch: pytest.MonkeyP
     backend, _ = ops.choose(None, None)
     require(ops.keeps(backend), "no backend with compiled kernels runs here")
     monkeypatch.setattr(precision, "MULTIPLIES_BFLOAT16", False)
+    monkeypatch.setattr(precision, "kernels_multiply_bfloat16", lambda: False)
     torch.manual_seed(0)
 
 

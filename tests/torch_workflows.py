@@ -160,6 +160,12 @@ def autocast(module: Any) -> Any:
         return module(numbers(T, N, I))[0].float()
 
 
+def set_precision(module: Any, precision: str) -> Any:
+    module = copy.deepcopy(module)
+    module.precision = precision
+    return module
+
+
 def after(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """What a module gives once it was changed, from a seed."""
 
@@ -252,11 +258,16 @@ WORKFLOWS = [
              lambda m: vmap(grad(lambda *given: loss_of(m, *given)), (None, 0))(parameters(m), numbers(3, T, N, I)),
              of_samples),
     Workflow("ensembles of `stack_module_state`, all members at once", KERNELS, ensemble, of_members),
-    Workflow("`torch.autocast(\"cpu\")`: in float32, rounded once", KERNELS, autocast, make=lambda: nn.GRU(I, H)),
-    Workflow("`.bfloat16()`, `.half()`: in float32, rounded once", KERNELS,
+    Workflow("`torch.autocast(\"cpu\")`: products in bfloat16 where the CPU has it, else float32, rounded once",
+             KERNELS, autocast, make=lambda: nn.GRU(I, H)),
+    Workflow("`.bfloat16()`, `.half()`: the same", KERNELS,
              lambda m: copy.deepcopy(m).bfloat16()(numbers(T, N, I).bfloat16())[0].float(), make=lambda: nn.GRU(I, H)),
     Workflow("the same in a call of few rows", TORCH,
              lambda m: copy.deepcopy(m).half()(numbers(1, 1, I).half())[0].float(), make=lambda: nn.GRU(I, H)),
+    Workflow("`module.precision = \"bfloat16\"`, with backward: factors are rounded", KERNELS,
+             lambda m: results(set_precision(m, "bfloat16")), results),
+    Workflow("`module.precision = \"int8\"`, in inference: factors are rounded", KERNELS,
+             lambda m: torch.no_grad()(set_precision(m, "int8"))(numbers(T, N, I)), lambda m: m(numbers(T, N, I))),
     Workflow("`nn.LSTMCell`, `GRUCell` in a loop, with backward", KERNELS, loop, make=lambda: nn.LSTMCell(I, H)),
     Workflow("`nn.RNNCell` in a loop", TORCH, loop, make=lambda: nn.RNNCell(I, H)),
     Workflow("`weight_norm`", KERNELS, after(lambda m: parametrizations.weight_norm(m, "weight_hh_l0"))),

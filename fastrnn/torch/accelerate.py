@@ -10,10 +10,12 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch.nn.utils.parametrize import is_parametrized
 
-from fastrnn.checks import check_flag
+from fastrnn.checks import check_choice, check_flag
+from fastrnn.narrow import PRECISIONS
 from fastrnn.torch.cells import Cell, GRUCell, LSTMCell, RNNCell
 from fastrnn.torch.modules import GRU, LSTM, RNN, Layers, why_never
 from fastrnn.torch.operator import why_no_tapes
+from fastrnn.torch.precision import check_precision
 
 __all__ = ["Placement", "accelerate", "report", "restore", "restored"]
 
@@ -29,6 +31,7 @@ OURS: dict[Kind, Kind] = {
     torch.nn.GRUCell: GRUCell,
 }
 THEIRS = {ours: theirs for theirs, ours in OURS.items()}
+BUILT_IN = (RNN, LSTM, GRU)
 SCRIPTED = {kind.__name__ for kind in OURS}
 
 
@@ -39,9 +42,16 @@ class Placement(NamedTuple):
     kind: str
     on_kernels: bool
     reason: str  # why not, else empty
+    precision: str = "float32"  # of its products there, where float32 stands for the dtype
 
 
-def accelerate(model: Model, *, subclasses: Collection[str | Kind] = (), verbose: bool = False) -> Model:
+def accelerate(
+    model: Model,
+    *,
+    subclasses: Collection[str | Kind] = (),
+    precision: str | None = None,
+    verbose: bool = False,
+) -> Model:
     """Run every torch.nn.RNN, LSTM and GRU in a model on fastrnn's kernels, and their cells of one step.
 
     The modules stay the objects they are, with their parameters, hooks and settings: only their class changes, to
@@ -56,6 +66,10 @@ def accelerate(model: Model, *, subclasses: Collection[str | Kind] = (), verbose
     subclasses
         Subclasses of these classes, or their names, to be taken as well: where they call
         ``super().forward``, the kernels run it. They stay instances of their class.
+    precision
+        What the products of every LSTM, GRU and RNN on the kernels are to multiply, their `precision`: "float32",
+        "bfloat16", or in inference "int8". None leaves each as it is, "float32" at first. Cells of one step, and cells
+        of one's own, stay in float32.
     verbose
         Print `report` of the model, a line for each recurrent module.
 
@@ -74,7 +88,8 @@ def accelerate(model: Model, *, subclasses: Collection[str | Kind] = (), verbose
     TypeError
         If `model` is not a torch.nn.Module, or one of `subclasses` neither a name nor such a class.
     ValueError
-        If a name of `subclasses` is of no module in the model.
+        If a name of `subclasses` is of no module in the model, or a module cannot have the `precision`, of float64 for
+        instance. Nothing has changed then.
 
     Examples
     --------
@@ -82,6 +97,9 @@ def accelerate(model: Model, *, subclasses: Collection[str | Kind] = (), verbose
     >>> model = torch.nn.ModuleDict({"rnn": torch.nn.LSTM(8, 16), "out": torch.nn.Linear(16, 4)})
     >>> fastrnn.torch.accelerate(model, verbose=True) is model
     rnn: LSTM, on fastrnn's kernels
+    True
+    >>> fastrnn.torch.accelerate(model, precision="bfloat16", verbose=True) is model
+    rnn: LSTM, on fastrnn's kernels, in bfloat16
     True
     >>> isinstance(model["rnn"], fastrnn.torch.LSTM)
     True
@@ -93,14 +111,23 @@ def accelerate(model: Model, *, subclasses: Collection[str | Kind] = (), verbose
     def ours(kind: Kind) -> Kind | None:
         return OURS.get(kind) or (_derived(kind) if kind in wanted else None)
 
+    if precision is not None:
+        check_choice("precision", precision, PRECISIONS)
+        for module in model.modules():
+            if issubclass(ours(_kind(module)) or type(module), BUILT_IN):
+                check_precision(module, precision)
     _change_classes(model, ours)
+    if precision is not None:
+        for module in model.modules():
+            if isinstance(module, BUILT_IN):
+                module._precision = precision
     found = report(model)
     if verbose:
-        for name, kind, on_kernels, reason in found:
+        for name, kind, on_kernels, reason, its in found:
             print(f"{name or 'the model'}: {kind}, {'on' if on_kernels else 'not on'} fastrnn's kernels", end="")
-            print(f": {reason}" if reason else "")
+            print(f": {reason}" if reason else "" if its == "float32" else f", in {its}")
     if not any(isinstance(module, (Layers, Cell)) for module in model.modules()):
-        why = "; ".join(f"{name or 'the model'}: {reason}" for name, _, _, reason in found)
+        why = "; ".join(f"{each.module or 'the model'}: {each.reason}" for each in found)
         what = why or "it has no torch.nn.RNN, LSTM or GRU"
         warnings.warn(f"nothing in this {type(model).__name__} runs on fastrnn's kernels: {what}", stacklevel=2)
     return model
@@ -108,6 +135,8 @@ def accelerate(model: Model, *, subclasses: Collection[str | Kind] = (), verbose
 
 def restore(model: Model) -> Model:
     """Undo `accelerate`, and put modules that were made as fastrnn.torch's on torch's own kernels likewise.
+
+    Their `precision` is gone: accelerated again, they are in float32.
 
     Parameters
     ----------
@@ -131,7 +160,8 @@ def restore(model: Model) -> Model:
     True
     """
     _check(model)
-    _change_classes(model, _theirs)
+    for module, _ in _change_classes(model, _theirs):
+        module.__dict__.pop("_precision", None)
     return model
 
 
@@ -173,9 +203,9 @@ def report(model: torch.nn.Module) -> list[Placement]:
     Returns
     -------
     list
-        A `Placement` (module, kind, on_kernels, reason) of each: those of fastrnn.torch, torch.nn.RNN, LSTM and GRU,
-        their cells and subclasses, and what torch.jit has made of them. What depends on the call alone, such as an
-        input on another device, is no reason here.
+        A `Placement` (module, kind, on_kernels, reason, precision) of each: those of fastrnn.torch, torch.nn.RNN, LSTM
+        and GRU, their cells and subclasses, and what torch.jit has made of them. What depends on the call alone, such
+        as an input on another device, is no reason here.
 
     Raises
     ------
@@ -192,8 +222,9 @@ def report(model: torch.nn.Module) -> list[Placement]:
     found = []
     for name, module in model.named_modules():
         kind = _kind(module).__name__
+        precision = "float32"
         if isinstance(module, Layers):
-            reason = why_never(module)
+            reason, precision = why_never(module), module._precision
             reason = reason and f"fastrnn's kernels {reason}"
         elif isinstance(module, Cell):
             reason = why_no_tapes()
@@ -209,7 +240,7 @@ def report(model: torch.nn.Module) -> list[Placement]:
             reason = f"it is a subclass, which may compute anything: accelerate(model, subclasses=[{kind!r}]) takes it"
         else:
             continue
-        found.append(Placement(name, kind, not reason, reason or ""))
+        found.append(Placement(name, kind, not reason, reason or "", precision))
     return found
 
 

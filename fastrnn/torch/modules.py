@@ -19,9 +19,18 @@ from torch.nn.utils.rnn import PackedSequence
 from fastrnn.checks import check_choice, shown
 from fastrnn.rows import as_flags
 from fastrnn.steps import Ragged
-from fastrnn.torch import second
-from fastrnn.torch.operator import DTYPES, Written, is_traced, run_uncompiled, skip_code, why_no_tapes
-from fastrnn.torch.precision import LOW, is_left_to_torch, rounded_to
+from fastrnn.torch import precision, second
+from fastrnn.torch.operator import (
+    DTYPES,
+    Written,
+    in_precision,
+    is_traced,
+    run_uncompiled,
+    skip_code,
+    why_no_tapes,
+    why_not_precision,
+)
+from fastrnn.torch.precision import LOW, TORCHS, check_precision, rounded_to
 from fastrnn.torch.transforms import array_of, layer, why_not_under
 
 __all__ = [
@@ -47,6 +56,7 @@ class Layers(torch.nn.Module):
     batch_first: bool
     dropout: float
     bidirectional: bool
+    _precision = "float32"
     if TYPE_CHECKING:  # torch.jit would take it for an attribute of this type
         _flat_weights: Any
 
@@ -232,19 +242,21 @@ class _Recurrent(Layers, torch.nn.RNNBase):
         x, batch_sizes = input[:2] if packed else (input, None)
         lstm = self.mode == "LSTM"
         states = hx if lstm or hx is None else (hx,)
-        reason, rounded = self._why_not_this_call(x, states, batch_sizes), None
-        if not reason and not packed and self._is_brief(x):
+        reason, rounded, its = self._why_not_this_call(x, states, batch_sizes), None, self._precision
+        if not reason and not packed and its == "float32" and self._is_brief(x):
             return self._run_torchs(x, states)
         if not reason:
             tensors = [x, *(states or ())]
             rounded = rounded_to(self.mode, self.proj_size > 0, packed, x, tensors[1:], self._flat_weights)
             reason = _why_not_now() or _why_not_these([*tensors, *self._flat_weights], rounded is not None)
-        if rounded and not reason:
+        if its != "float32" and not reason:
+            reason = why_not_precision(its)
+            self._check_call([*tensors, *self._flat_weights])
+        elif rounded and not reason and not _is_transformed():
             batch = x.shape[0 if self.batch_first else 1] if batch_sizes is None else int(batch_sizes[0])
             batch = batch if packed or x.dim() == 3 else 1
-            if not _is_transformed() and is_left_to_torch(
-                self.mode, self.proj_size > 0, packed, x, batch, self.hidden_size
-            ):
+            its = precision.choose(self.mode, self.proj_size > 0, packed, x, batch, self.hidden_size)
+            if its == TORCHS:
                 reason = BFLOAT16
         if reason:
             result = super().forward(input, hx)  # which says what is wrong, if anything is
@@ -256,8 +268,47 @@ class _Recurrent(Layers, torch.nn.RNNBase):
             weights = [w.clone() for w in self._flat_weights] if may_be_freed() else None
             y, states_n = self._run_input(input, states, weights=weights)
         else:
-            y, states_n = self._run_rounded(input, states, rounded)
+            y, states_n = self._run_rounded(input, states, rounded, its)
         return y, tuple(states_n) if lstm else states_n[0]
+
+    @property
+    def precision(self) -> str:
+        """The precision of products, "float32", which stands for the dtype, "bfloat16", or in inference "int8".
+
+        It may be set at any time; parameters and gradients stay what they are. `fastrnn.narrow` says what is rounded,
+        docs/precision.md where this holds. A subclass that had such an attribute of its own keeps that.
+        """
+        own: str = self.__dict__.get("precision", self._precision)
+        return own
+
+    @precision.setter
+    def precision(self, value: Any) -> None:
+        if "precision" in self.__dict__:
+            self.__dict__["precision"] = value
+        else:
+            self._precision = check_precision(self, value)
+
+    def _check_call(self, tensors: Sequence[Tensor]) -> None:
+        """ValueError unless a call of these tensors, x first, can have the module's precision."""
+        its = self._precision
+        if tensors[0].dtype is torch.float64:
+            wanted = "torch.float32: module.float(), or module.precision = 'float32' for float64"
+            raise ValueError(f"precision is {its!r} with tensors of torch.float64; expected {wanted}")
+        if its != "int8":
+            return
+        if _is_transformed():
+            wanted = "'float32' or 'bfloat16' under torch.func's transforms and in forward mode"
+            raise ValueError(f"precision is 'int8'; expected {wanted}: module.precision = 'float32'")
+        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+            wanted = "torch.no_grad() or torch.inference_mode() around the call, or to train 'float32' or 'bfloat16'"
+            raise ValueError(
+                f"precision is 'int8', which is for inference; expected {wanted}: module.precision = 'float32'"
+            )
+
+    def extra_repr(self) -> str:
+        """What is shown between the parentheses."""
+        more = "" if self._precision == "float32" else f", precision={self._precision!r}"
+        return f"{super().extra_repr()}{more}"
 
     def _is_brief(self, x: Tensor) -> bool:
         """Whether a call that torch.nn takes is so brief that its operators, without its module, take less time.
@@ -300,13 +351,14 @@ class _Recurrent(Layers, torch.nn.RNNBase):
         return run(x, states[0], *options)
 
     def _run_rounded(
-        self, input: Any, states: Sequence[Tensor] | None, rounded: Sequence[torch.dtype]
+        self, input: Any, states: Sequence[Tensor] | None, rounded: Sequence[torch.dtype], precision: str
     ) -> tuple[Any, Sequence[Tensor]]:
-        """`_run_input` in float32, the results rounded to these dtypes."""
+        """`_run_input` from float32, with products in a precision, the results rounded to these dtypes."""
         states = states and [state.float() for state in states]
         weights = [w.clone() if may_be_freed() else w for w in self._flat_weights]
         with torch.autocast("cpu", enabled=False):
-            y, states_n = self._run_input(input.float(), states, weights=[w.float() for w in weights])
+            cells = [in_precision(self.mode.lower(), precision)] * self.num_layers
+            y, states_n = self._run_input(input.float(), states, cells, [w.float() for w in weights])
         return y.to(rounded[0]), [state.to(dtype) for state, dtype in zip(states_n, rounded[1:], strict=False)]
 
     def _why_not_this_call(self, x: Any, states: Any, batch_sizes: Tensor | None) -> str | None:
@@ -337,7 +389,7 @@ class _Recurrent(Layers, torch.nn.RNNBase):
         return sizes if self.mode == "LSTM" else sizes[:1]
 
     def _layer_cell(self) -> str:
-        return self.mode.lower()
+        return in_precision(self.mode.lower(), self._precision)
 
     def __prepare_scriptable__(self) -> Any:
         """What torch.jit.script compiles, and puts into the model: this very module, as torch's."""
@@ -396,7 +448,8 @@ def _are_same(values: Collection[Any], others: Collection[Any]) -> bool:
 def why_never(module: Layers) -> str | None:
     """Why the kernels run none of a module's calls while it is as it is, or None."""
     weights = module._flat_weights
-    return why_no_tapes() or _why_not_these(weights, rounded_to("", False, False, weights[0], (), weights) is not None)
+    reason = why_no_tapes() or why_not_precision(module._precision)
+    return reason or _why_not_these(weights, rounded_to("", False, False, weights[0], (), weights) is not None)
 
 
 ONNX = "are no operators of ONNX"
@@ -442,11 +495,21 @@ def _why_not_these(tensors: Sequence[Any], rounded: bool) -> str | None:
 
 
 run_uncompiled(
-    _are_same, why_not_here, _why_not_now, rounded_to, why_not_transformed, _why_not_these, Layers._forward_runs
+    _are_same,
+    _is_transformed,
+    why_not_here,
+    _why_not_now,
+    rounded_to,
+    precision.choose,
+    why_not_precision,
+    why_not_transformed,
+    _why_not_these,
+    Layers._forward_runs,
 )
 for _method in (
     _Recurrent.forward,
     _Recurrent._run_rounded,
+    _Recurrent._check_call,
     Layers._run_input,
     Layers._run,
     _Recurrent._why_not_this_call,
@@ -462,10 +525,14 @@ class RNN(_Recurrent, torch.nn.RNN):
     Parameters, input, output, state, parameter names and errors are those of torch.nn.RNN, which it is a subclass of.
     float32 and float64 on the CPU run on the kernels, on up to `torch.get_num_threads()` threads, forward and backward,
     under torch.func's vmap, grad, vjp and jacrev too. So do a second backward (create_graph=True) and forward mode
-    (torch.autograd.forward_ad, torch.func.jvp), and bfloat16, float16 and autocast, in float32 and rounded once, but
-    for layers at which torch.nn's bfloat16 is faster on this CPU. Brief calls run on torch.nn's operators where those
-    are faster: an RNN's of one step, a GRU's of one row, few rows in 16 bits. All else (other devices, a third
-    derivative, no compiled backend) runs as torch.nn's, and a warning says why, once per module.
+    (torch.autograd.forward_ad, torch.func.jvp), and bfloat16, float16 and autocast: from float32 weights, products in
+    bfloat16 where that is asked for and the CPU multiplies it, else in float32, results rounded once; but for layers at
+    which torch.nn's bfloat16 is faster on this CPU. Brief calls run on torch.nn's operators where those are faster: an
+    RNN's of one step, a GRU's of one row, few rows in 16 bits. All else (other devices, a third derivative, no compiled
+    backend) runs as torch.nn's, and a warning says why, once per module.
+
+    `precision` says what products multiply: "float32", which stands for the dtype, "bfloat16", in training too, or
+    "int8", for inference.
 
     Under torch.compile a module is a graph of its own, as torch.nn's are; with `torch._dynamo.config.allow_rnn = True`
     it is one operator per layer of the graph around it, as in torch.export.

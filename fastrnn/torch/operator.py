@@ -36,9 +36,22 @@ from fastrnn.checks import shown
 from fastrnn.extra import into_width
 from fastrnn.fits import check_call, check_weights
 from fastrnn.groups import Heads
+from fastrnn.narrow import PRECISIONS, narrow
 from fastrnn.parameters import Array
+from fastrnn.torch.packed import packed
 
-__all__ = ["DTYPES", "Written", "is_traced", "layer", "run_uncompiled", "skip_code", "why_no_tapes"]
+__all__ = [
+    "DTYPES",
+    "Written",
+    "in_precision",
+    "is_traced",
+    "layer",
+    "run_uncompiled",
+    "skip_code",
+    "why_no_tapes",
+    "why_not_precision",
+    "wide",
+]
 
 DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
@@ -84,7 +97,8 @@ def layer(
         Of the forward and then of the reverse direction, in the order of torch.nn: weight_ih, weight_hh, then if any
         bias_ih, bias_hh, then if any weight_hr; of a written cell those of its fields.
     cell
-        A name in `fastrnn.cells.CELLS`, or a written cell, which is not to be traced.
+        A name in `fastrnn.cells.CELLS`, of `in_precision` if its products are of fewer bits; or a written cell, which
+        is not to be traced.
     warn
         Called with the reason where a backward has to be left to torch.
     inner
@@ -98,7 +112,7 @@ def layer(
     if forward_ad._current_level >= 0 and isinstance(cell, str) and not is_traced():
         from fastrnn.torch import second  # which is made of what is here
 
-        return second.layer(x, batch_sizes, state, weights, cell, warn)
+        return second.layer(x, batch_sizes, state, weights, wide(cell), warn)
     tensors = (x, *state, *weights) if isinstance(cell, str) else (x, *state, *weights, *cell.tensors)
     taped = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     traced = is_traced()
@@ -144,8 +158,35 @@ def why_no_tapes() -> str | None:
     return None if ops.keeps(backend) else f"are not compiled here: the backend is {backend.describe()}"
 
 
+def why_not_precision(precision: str) -> str | None:
+    """Why the kernels have no products in a precision, or None."""
+    backend, _ = ops.choose(None, 1)
+    known = precision == "float32" or precision in getattr(backend, "PRECISIONS", ())
+    return None if known else f"have no precision {precision!r}: the backend is {backend.describe()}"
+
+
 # torch.compiler.assume_constant_result, which would import torch._dynamo: not to be traced but to be called.
 why_no_tapes._dynamo_marked_constant = True  # type: ignore[attr-defined]
+why_not_precision._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+# ---- names of cells, which say in which precision their products are, so that graphs do
+
+
+def in_precision(cell: str, precision: str) -> str:
+    """The name of a cell whose products are in one of `fastrnn.narrow.PRECISIONS`: lstm:bfloat16."""
+    return cell if precision == "float32" else f"{cell}:{precision}"
+
+
+NAMED = {in_precision(name, precision): (cell, precision) for name, cell in CELLS.items() for precision in PRECISIONS}
+
+
+def wide(cell: Any) -> Any:
+    """The name without a precision; a written cell as it is.
+
+    It is what has derivatives beyond the first, and what transforms take: float32, of the same weights.
+    """
+    return NAMED[cell][0].name if isinstance(cell, str) else cell
 
 
 # ---- on NumPy arrays
@@ -163,8 +204,12 @@ class _Problem:
         cell: str | Written,
         backend: str | None = None,
     ) -> None:
-        self.cell: Cell = CELLS[cell] if isinstance(cell, str) else cell.cell
-        self.backend, self.num_threads = ops.choose_for_cell(self.cell, backend, torch.get_num_threads())
+        self.cell, self.precision = NAMED[cell] if isinstance(cell, str) else (cell.cell, "float32")
+        threads = torch.get_num_threads()
+        if self.precision == "float32":
+            self.backend, self.num_threads = ops.choose_for_cell(self.cell, backend, threads)
+        else:
+            self.backend, self.num_threads = ops.choose_for_precision(self.precision, backend, threads)
         self.x = _array(x, "x")
         # A copy: whoever writes to the caller's must not reach what is checked here and trusted in backward.
         self.batch_sizes: Array | None = None if batch_sizes is None else batch_sizes.numpy().copy()
@@ -173,8 +218,12 @@ class _Problem:
         self.extra = (() if isinstance(cell, str) else cell.extra) or [()] * self.directions
         parts = _split(weights, self.directions)
         if isinstance(cell, str):
-            self.weights = [_weights(its) for its in parts]
+            self.weights = list(map(_weights, parts))
             _check(self.cell, self.x, self.batch_sizes, states, self.weights)
+            if self.precision != "float32":
+                self._wide = list(zip(self.weights, parts, strict=True))
+            if self.precision == "bfloat16":  # tapes refer to these; int8 has none
+                self.weights = [narrow(its, self.precision) for its in self.weights]
         else:
             self.weights = [_weights_of_fields(its, cell.fields) for its in parts]
             if cell.heads > 1:
@@ -190,7 +239,16 @@ class _Problem:
         return array[..., :P], array[..., P:]
 
     def run(self, keep: bool) -> tuple[Array, list[State], list[ops.Tape]]:
-        """y, and by direction the final states and, if they are to be kept, the tapes."""
+        """y, and by direction the final states and, if they are to be kept, the tapes.
+
+        Raises
+        ------
+        ValueError
+            If a tape is to be kept of int8 weights.
+        """
+        if keep and self.precision == "int8":
+            wanted = "expected 'float32' or 'bfloat16' for a backward"
+            raise ValueError(f"precision is 'int8', which is for inference; {wanted}")
         y: Array | None = None
         if self.directions == 2:
             y = ops.empty(self.backend, (*self.x.shape[:-1], 2 * self.states[0][0].shape[-1]), self.x.dtype)
@@ -202,11 +260,21 @@ class _Problem:
             if keep:
                 its_y, state_n, tape = ops.forward(*given, *order)
                 tapes.append(tape)
-            else:
+            elif self.precision == "float32":
                 its_y, state_n = ops.run(*given, *order)
+            else:
+                its_y, state_n = self._run_narrow(reverse, state, order)
             states_n.append(state_n)
         self.y = its_y if y is None else y
         return self.y, states_n, tapes
+
+    def _run_narrow(self, direction: int, state: State, order: Sequence[Any]) -> tuple[Array, State]:
+        """`ops.run` of weights of fewer bits."""
+        (weights, tensors), backend, cell = self._wide[direction], self.backend, self.cell
+        if not hasattr(backend, "pack"):
+            return ops.run(backend, cell, self.x, state, narrow(weights, self.precision), self.num_threads, *order)
+        its = packed(backend, cell, weights, tensors, self.precision, self.num_threads)
+        return ops.run_packed(backend, cell, self.x, state, *its, self.num_threads, *order)
 
     def kept_sizes(self) -> list[int]:
         """How many elements each array of the tapes has, those of the forward direction first."""
@@ -409,11 +477,14 @@ def _copy(array: Array) -> Tensor:
 
 def _check_arguments(x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor], cell: str) -> None:
     """Raise TypeError or ValueError where `_check` relies on its caller; modules have looked at all this before."""
-    if cell not in CELLS:
-        raise ValueError(f"cell is {shown(cell)}; expected one of {', '.join(CELLS)}")
+    if cell not in NAMED:
+        raise ValueError(f"cell is {shown(cell)}; expected one of {', '.join(NAMED)}")
     if x.dtype not in DTYPES:
         raise TypeError(f"x has dtype {x.dtype}; expected torch.float32 or float64: use x.float() or x.double()")
-    names = CELLS[cell].states_0
+    its, precision = NAMED[cell]
+    if x.dtype is not torch.float32 and precision != "float32":
+        raise TypeError(f"cell is {shown(cell)} and x of {x.dtype}; expected torch.float32 for fewer bits")
+    names = its.states_0
     if len(state) != len(names):
         raise ValueError(f"state has {len(state)} tensors; expected {len(names)}: {', '.join(names)}")
     if x.dim() < 2 or state[0].dim() != 3 or state[0].shape[0] not in (1, 2):
@@ -554,8 +625,9 @@ class _Layer(torch.autograd.Function):
         if torch.is_grad_enabled():
             from fastrnn.torch import second  # which is made of what is here
 
+            fresh = ctx.fresh if wide(ctx.cell) == ctx.cell else []  # whose tapes are of fewer bits
             gradients = second.backward(
-                ctx.fresh, x, batch_sizes, state, weights, dy, dstate_n, ctx.cell, ctx.warn, ctx.needs_input_grad[6]
+                fresh, x, batch_sizes, state, weights, dy, dstate_n, wide(ctx.cell), ctx.warn, ctx.needs_input_grad[6]
             )
         elif is_traced():
             gradients = torch.ops.fastrnn.layer_backward(
@@ -576,7 +648,8 @@ class _Layer(torch.autograd.Function):
                     raise
                 from fastrnn.torch.transforms import backward_of_batches  # which rests on this module
 
-                gradients = backward_of_batches(x, batch_sizes, state, weights, (dy, *dstate_n), ctx.cell, ctx.warn)
+                incoming = (dy, *dstate_n)
+                gradients = backward_of_batches(x, batch_sizes, state, weights, incoming, wide(ctx.cell), ctx.warn)
         dx, dstate_0, dweights = gradients
         into = [torch.from_numpy(into_width(d, t.shape[1])) for d, t in zip(dextra, beside, strict=True)]
         return None, None, None, None, None, None, dx, *dstate_0, *dweights, *into
@@ -677,15 +750,16 @@ def _fake_forward(
     tape = []
     if keep:
         steps, rows = (x.shape[0], x.shape[0] * N) if batch_sizes is None else (batch_sizes.shape[0], x.shape[0])
-        H = weights[1].shape[0] // len(CELLS[cell].gates)
+        its, _ = NAMED[cell]
+        H = weights[1].shape[0] // len(its.gates)
         projected = len(weights) // D % 2 == 1
         sizes: list[Any] = [steps, N, rows, H, P if projected else 0]
         dtype: Any = DTYPES[x.dtype]
         backend, _ = ops.choose(None, 1)
         if all(type(size) is int for size in sizes):
-            kept: Sequence[Any] = ops.kept_sizes(backend, CELLS[cell], sizes, dtype)
+            kept: Sequence[Any] = ops.kept_sizes(backend, its, sizes, dtype)
         else:
-            some = ops.kept_sizes(backend, CELLS[cell], [1, 1, 1, 2, int(projected)], dtype)
+            some = ops.kept_sizes(backend, its, [1, 1, 1, 2, int(projected)], dtype)
             kept = [torch.library.get_ctx().new_dynamic_size() for _ in some]
         tape = [x.new_empty(size) for _ in range(D) for size in kept]
         tape.append(x.new_empty(1, dtype=torch.uint8))
@@ -728,12 +802,13 @@ def _backward_of_operator(ctx: Any, dy: Tensor | None, dstate_n: Sequence[Tensor
         from fastrnn.torch import second  # which is made of what is here
 
         dx, dstate_0, dweights = second.backward(
-            [], x, batch_sizes, state, weights, dy, dstate_n, ctx.cell, _warn, ctx.needs_input_grad[0]
+            [], x, batch_sizes, state, weights, dy, dstate_n, wide(ctx.cell), _warn, ctx.needs_input_grad[0]
         )
     elif _are_batched(dy, *dstate_n):
         from fastrnn.torch.transforms import backward_of_batches  # which rests on this module
 
-        dx, dstate_0, dweights = backward_of_batches(x, batch_sizes, state, weights, (dy, *dstate_n), ctx.cell, _warn)
+        cell, incoming = wide(ctx.cell), (dy, *dstate_n)
+        dx, dstate_0, dweights = backward_of_batches(x, batch_sizes, state, weights, incoming, cell, _warn)
     else:
         dx, dstate_0, dweights = torch.ops.fastrnn.layer_backward(
             x, batch_sizes, state, weights, y, tape, dy, dstate_n, ctx.cell

@@ -307,6 +307,19 @@ class Recurrent(Layers):
             )
 
     @property
+    def precision(self) -> str:
+        """The precision of products, of a written cell "float32", which stands for the dtype."""
+        return "float32"
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        if value != "float32":
+            raise ValueError(
+                f"precision is {shown(value)}, but {self.cell.name} is a written cell; expected 'float32': LSTM, GRU "
+                "and RNN have products of fewer bits"
+            )
+
+    @property
     def _flat_weights(self) -> list[Any]:
         return [getattr(self, name) for name in self._names]
 

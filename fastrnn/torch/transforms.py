@@ -26,7 +26,7 @@ from torch.autograd import forward_ad
 
 from fastrnn.parameters import Array
 from fastrnn.torch import levels, members, operator, second
-from fastrnn.torch.operator import Written, run_uncompiled
+from fastrnn.torch.operator import Written, run_uncompiled, wide
 
 __all__ = ["array_of", "backward_of_batches", "layer", "why_not_under"]
 
@@ -52,7 +52,7 @@ def layer(
     warn: Callable[[str], None],
     inner: bool = False,
 ) -> tuple[Tensor, Sequence[Tensor]]:
-    """`fastrnn.torch.operator.layer`, under transforms too."""
+    """`fastrnn.torch.operator.layer`, under transforms too, where its products are in float32 in any precision."""
     forward_mode = forward_ad._current_level >= 0  # which `operator.layer` knows, with and without torch.func
     if forward_mode or torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
         return operator.layer(x, batch_sizes, state, weights, cell, warn, inner)
@@ -63,7 +63,7 @@ def layer(
         )
     tensors = [x, *state, *weights]
     batch_sizes = None if batch_sizes is None else _unwrapped("batch_sizes", batch_sizes)
-    call = _Call(cell, warn, batch_sizes, len(state), len(weights), any(map(_wants_gradient, tensors)))
+    call = _Call(wide(cell), warn, batch_sizes, len(state), len(weights), any(map(_wants_gradient, tensors)))
     y, *state_n, _ = _Forward.apply(call, *tensors)
     return y, state_n
 
