@@ -1035,6 +1035,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant(
             "groups_are_blocks_of_rows", "(M, R // groups, groups, K).swapaxes(1, 2)", "(M, groups, R // groups, K)"
         ),
+        Mutant("members_are_put_in_order_twice", "return tensor.contiguous()", "return tensor"),
     ],
     ("fastrnn/torch/levels.py", "torch_func"): [
         Mutant("dead_levels_stay", "functorch.unwrap_if_dead(each) if isinstance(each, Tensor) else each", "each"),
@@ -1125,6 +1126,13 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "y_between_layers_is_copied",
             "return torch.from_numpy(y) if inner else _copy(y), *_tensors(states_n)",
             "return _copy(y), *_tensors(states_n)",
+        ),
+        Mutant("x_is_copied", 'self.x = _array(x, "x")', 'self.x = _array(x, "x").copy()', "torch_memory"),
+        Mutant(
+            "dx_is_copied",
+            "return torch.from_numpy(dx) if of_x else None",
+            "return _copy(dx) if of_x else None",
+            "torch_memory",
         ),
         Mutant("hooked_y_is_the_tape's", "y = y.clone()", "pass", "torch_memory"),
         Mutant("freed_storages_are_read", "array.nbytes <= held", "True", "torch_memory"),

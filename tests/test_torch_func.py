@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fastrnn
@@ -283,6 +284,17 @@ def test_per_sample_gradients_of_packed_sequences() -> None:
         for its, one in zip(leaves, losses, strict=True)
     ]
     assert_equal(found, stacked(expected))
+
+
+def test_a_batch_is_put_in_order_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single sequences, whose steps lie apart: not by NumPy, for the members and again for the look at the first."""
+    copies, require = [], np.require
+    monkeypatch.setattr(np, "require", lambda array, *args: copies.append(array.shape) or require(array, *args))
+    want, got = pair("lstm")
+    x = some(B, T, I)
+    found = vmap(grad(loss_of(got)), (None, 0))(parameters(got), x)
+    assert_equal(found, stacked([plainly(want, parameters(want), each) for each in x]))
+    assert [shape for shape in copies if shape[-1] == I] == []
 
 
 @pytest.mark.parametrize("backend", ["cython", "numba"], indirect=True)

@@ -252,7 +252,7 @@ def test_recurrent_policies_of_stable_baselines() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_recurrent_networks_of_pytorch_forecasting() -> None:
     """They subclass torch's: named, they run on the kernels, with lengths and all."""
-    rnn = pytest.importorskip("pytorch_forecasting.layers", reason="pytorch-forecasting is not installed")
+    rnn = pytest.importorskip("pytorch_forecasting.models.nn", reason="pytorch-forecasting is not installed")
     found = []
     for accelerated in (False, True):
         torch.manual_seed(0)
@@ -260,5 +260,34 @@ def test_recurrent_networks_of_pytorch_forecasting() -> None:
         if accelerated:
             ours.accelerate(module, subclasses=["LSTM"])
             assert isinstance(module, ours.LSTM)
-        found.append(module(torch.ones(N, T, I), lengths=torch.tensor([5, 0, 3]), enforce_sorted=False)[0])
+        found.append(module(torch.ones(N, T, I), lengths=torch.tensor([5, 0, 3]), enforce_sorted=False))
     torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("late", [False, True], ids=["", "late"])
+def test_adapters_of_peft(late: bool) -> None:
+    """LoRA of an input weight, which peft makes a parametrization of in each call, and of a layer beside."""
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    config = peft.LoraConfig(r=2, target_modules=["out"], target_parameters=["rnn.weight_ih_l0"])
+    x, found = torch.randn(N, T, I), []
+    for accelerated in (False, True):
+        torch.manual_seed(1)
+        model = Classifier()
+        if accelerated and not late:
+            ours.accelerate(model)
+        model = peft.get_peft_model(model, config)
+        if accelerated and late:
+            ours.accelerate(model)
+        assert [each.on_kernels for each in ours.report(model)] == [accelerated]
+        adapters = [p for p in model.parameters() if p.requires_grad]
+        assert len(adapters) == 4
+        for adapter in adapters:
+            nn.init.normal_(adapter)
+        scores = model(x)
+        gradients = torch.autograd.grad(scores.square().sum(), adapters)
+        merged = model.merge_and_unload()
+        assert isinstance(merged.rnn, ours.LSTM) == accelerated
+        found.append([scores, *gradients, merged(x)])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[1][-1], found[1][0], rtol=1e-4, atol=1e-5)

@@ -254,6 +254,55 @@ def test_padding_of_packed_sequences_touches_nothing(kind: str, garbage: float) 
     assert_same_bits(*outcomes)
 
 
+@pytest.mark.parametrize("enforce_sorted", [True, False], ids=["sorted", ""])
+@pytest.mark.parametrize("layers", [1, 2])
+@kinds
+def test_packed_data_is_shared_on_its_way(
+    kind: str, layers: int, enforce_sorted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows go in and out of each layer, forward and backward, on the memory they came in; the last y alone is a copy.
+
+    torch.nn makes that copy too: it puts the rows together from steps.
+    """
+    _, module = pair(kind, num_layers=layers, bidirectional=True)
+    came: dict[str, list[np.ndarray]] = {name: [] for name in ("x", "y", "dy", "dx")}
+
+    def forward(backend: Any, cell: Any, x: Any, *rest: Any, original: Any = ops.forward) -> Any:
+        y, state_n, tape = original(backend, cell, x, *rest)
+        came["x"].append(x)
+        came["y"].append(y)
+        return y, state_n, tape
+
+    def backward(tape: Any, dy: Any, *rest: Any, original: Any = ops.backward, **options: Any) -> Any:
+        found = original(tape, dy, *rest, **options)
+        came["dy"].append(dy)
+        came["dx"].append(found[0])
+        return found
+
+    monkeypatch.setattr(ops, "forward", forward)
+    monkeypatch.setattr(ops, "backward", backward)
+    packed = pack_padded_sequence(a_batch(), torch.tensor([5, 3, 2]), enforce_sorted=enforce_sorted)
+    data = packed.data.requires_grad_()
+    y, _ = module(PackedSequence(data, *packed[1:]))
+    dy = torch.ones_like(y.data)
+    (dx,) = torch.autograd.grad(y.data, data, dy)
+    assert {name: len(arrays) for name, arrays in came.items()} == dict.fromkeys(came, 2 * layers)
+
+    inputs = [data.detach().numpy(), *came["y"][: 2 * layers - 2 : 2]]
+    for at, x in enumerate(came["x"]):
+        assert address(x) == address(inputs[at // 2])
+    assert not any(np.shares_memory(y.data.detach().numpy(), its) for its in came["y"])
+    gradients = [dy.numpy(), *came["dx"][: 2 * layers - 2 : 2]]
+    for at, its in enumerate(came["dy"]):
+        assert np.shares_memory(its, gradients[at // 2])
+    assert address(dx.numpy()) == address(came["dx"][-1]) == address(came["dx"][-2])
+
+
+def address(array: np.ndarray) -> int:
+    """Where it begins."""
+    return int(array.__array_interface__["data"][0])
+
+
 # ---- tensors that are not what they seem
 
 

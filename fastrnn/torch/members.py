@@ -32,6 +32,8 @@ class Problem(operator._Problem):
         weights: Sequence[Tensor],
         cell: str | operator.Written,
     ) -> None:
+        x, *others = map(_in_order, (x, *state, *weights))  # once, not again by the look at the first
+        state, weights = others[: len(state)], others[len(state) :]
         # It looks at the first member, whose shapes are those of all.
         super().__init__(x[0], batch_sizes, [s[0] for s in state], [w[0] for w in weights], cell)
         kind = MembersOfHeads if isinstance(cell, operator.Written) and cell.heads > 1 else Members
@@ -113,8 +115,15 @@ class Problem(operator._Problem):
         return torch.from_numpy(found)
 
 
+def _in_order(tensor: Tensor) -> Tensor:
+    """The tensor with members that are C-contiguous; a member that is all of them is there once."""
+    if len(tensor) == 1 or tensor.stride(0):
+        return tensor.contiguous()
+    return tensor[:1].contiguous().expand(tensor.shape)
+
+
 def _array(tensor: Tensor, name: str) -> Array:
-    """The tensor as an array whose members are C-contiguous; a member that is all of them is there once."""
+    """Such a tensor as an array."""
     if len(tensor) == 1 or tensor.stride(0):
         return operator._array(tensor, name)
     return np.broadcast_to(operator._array(tensor[:1], name), tensor.shape)

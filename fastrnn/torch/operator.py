@@ -615,12 +615,12 @@ class _Layer(torch.autograd.Function):
             dtype: Any = DTYPES[x.dtype]
             dextra = tuple([np.zeros((len(t), H), dtype) for t in beside])
         written = not isinstance(ctx.cell, str)
-        if written and (torch.is_grad_enabled() or is_traced()):
+        if written and torch.is_grad_enabled():
+            raise NotImplementedError(no_second(ctx.cell))
+        if written and is_traced():
             name = ctx.cell.cell.name
             raise NotImplementedError(
-                f"the cell {name} has no derivative of its derivative (create_graph=True); expected a first derivative"
-                if torch.is_grad_enabled()
-                else f"the backward of the cell {name} cannot be traced; expected it to run outside of torch's tracing"
+                f"the backward of the cell {name} cannot be traced; expected it to run outside of torch's tracing"
             )
         if torch.is_grad_enabled():
             from fastrnn.torch import second  # which is made of what is here
@@ -653,6 +653,14 @@ class _Layer(torch.autograd.Function):
         dx, dstate_0, dweights = gradients
         into = [torch.from_numpy(into_width(d, t.shape[1])) for d, t in zip(dextra, beside, strict=True)]
         return None, None, None, None, None, None, dx, *dstate_0, *dweights, *into
+
+
+def no_second(cell: Written) -> str:
+    """What an error says of a second derivative of a cell that a user wrote."""
+    return (
+        f"the cell {cell.cell.name} has no derivative of its derivative (create_graph=True, gradients of gradients); "
+        "expected a first derivative: step by step in torch's own operations such a cell has others"
+    )
 
 
 run_uncompiled(layer, _Layer.backward)

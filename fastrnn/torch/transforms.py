@@ -307,7 +307,7 @@ class _Backward(_Function):
     def backward(ctx: Any, *incoming: Any) -> Any:
         call = ctx.call
         if not isinstance(call.cell, str):
-            raise NotImplementedError(f"the cell {call.cell.cell.name} has no derivative of its derivative")
+            raise NotImplementedError(operator.no_second(call.cell))
         found = list(_Second.apply(replace(call, kept=None), *ctx.saved_tensors, *incoming))
         first = 1 + call.states
         for at in range(first, first + call.weights):
