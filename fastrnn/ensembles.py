@@ -227,9 +227,8 @@ class Ensemble(Parametrized):
         if not isinstance(k, (int, np.integer)) or isinstance(k, bool):
             raise TypeError(f"k is {shown(k)}; expected an integer")
         if not -self._members <= k < self._members:
-            raise IndexError(
-                f"k is {shown(k)}; expected {-self._members} <= k < {self._members}, as there are {self._members} members"
-            )
+            K = self._members
+            raise IndexError(f"k is {shown(k)}; expected {-K} <= k < {K}, as there are {K} members")
         module = _without_arrays(self._like)
         for name, values in self._parameters.items():
             module._parameters[name] = values[k]
