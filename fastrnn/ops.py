@@ -354,7 +354,8 @@ def end_gradients(
     if not _is_prepared(backend, cell) or not isinstance(cell, WrittenCell) or weights.unit is None:
         return dweights
     assert dweights.unit is not None
-    return dweights._replace(unit=cell.prepare_back(weights.unit, dweights.unit, taken and taken.unit))
+    seen = None if taken is None else taken.unit
+    return dweights._replace(unit=cell.prepare_back(weights.unit, dweights.unit, seen))
 
 
 class Several(Weights):
@@ -747,7 +748,10 @@ def run_group(
     )
     if not tape:
         return y, state_n, None
-    return y, state_n, Tape(cell, backend, kept, num_threads, weights=None if taken is weights else (weights, taken))
+    its = Tape(cell, backend, kept, num_threads)
+    if weights is not None and taken is not None and taken is not weights:
+        its.weights = weights, taken
+    return y, state_n, its
 
 
 def sums_backward(

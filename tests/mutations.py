@@ -465,7 +465,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ("fastrnn/ops.py", "prepared"): [
         Mutant(
             "gradients_of_prepared_values_stay",
-            "unit=cell.prepare_back(weights.unit, dweights.unit, taken and taken.unit)",
+            "unit=cell.prepare_back(weights.unit, dweights.unit, seen)",
             "unit=dweights.unit",
         ),
     ],
