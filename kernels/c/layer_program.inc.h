@@ -86,8 +86,7 @@ INLINE void FN(store_out)(
 }
 
 /* Ask for rows of units q and on, `row` numbers apart, that a scan will read or write. Its steps are too short for memory to
- * keep up: with what the next step wants, training of ind_rnn at (1000, 8, 128, 128) takes 0.87 of the time (Zen 3).
- * Inlined, as all that call it must be: GCC leaves out calls of functions that do no more than this. */
+ * keep up: with what the next step wants, training of ind_rnn at (1000, 8, 128, 128) takes 0.87 of the time (Zen 3). */
 INLINE void FN(fetch)(const void *at, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t k = 0; k < units * LANES; k += 64 / REAL_BYTES)
@@ -99,24 +98,26 @@ INLINE void FN(fetch_block)(const fastrnn_layer *l, ptrdiff_t b, ptrdiff_t row, 
     FN(fetch)(FN(z_at)(l, b, row), Z_WIDTH, rows, 0, 4);
 }
 
-/* What the step after that of row `row` and on writes; the sums are in the cache, from their projection. */
-INLINE void FN(fetch_forward)(const fastrnn_layer *l, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
+/* What the step after that of row `row` and on of a scan writes; the sums are in the cache, from their projection. */
+static __attribute__((noinline)) void FN(fetch_forward)(const fastrnn_layer *l, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
     const ptrdiff_t strands = l->program->blocks, b = q / l->program->units * strands;
     const ptrdiff_t ahead = row + (l->reverse ? -l->batch : l->batch);
-    if (!fastrnn_is_scan(l->program) || ahead < 0 || ahead + rows > l->rows) return;
+    if (ahead < 0 || ahead + rows > l->rows) return;
     FN(fetch)((const REAL *)l->y + ahead * l->y_row, l->y_row, rows, q, units);
     for (ptrdiff_t j = 0; l->keep && j < strands; j++)
         if (!FN(feed_of_x)(l, b + j).fed) FN(fetch_block)(l, b + j, ahead, rows);
+    __asm__ volatile(""); /* without which GCC leaves out calls of what has no effect that it knows of */
 }
 
 /* And what the step before it takes back. */
-INLINE void FN(fetch_back)(const fastrnn_layer *l, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
+static __attribute__((noinline)) void FN(fetch_back)(const fastrnn_layer *l, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
     const ptrdiff_t strands = l->program->blocks, b = q / l->program->units * strands;
     const ptrdiff_t step = l->reverse ? l->batch : -l->batch, ahead = row + step, before = ahead + step;
-    if (!fastrnn_is_scan(l->program) || before < 0 || before + rows > l->rows) return;
+    if (before < 0 || before + rows > l->rows) return;
     if (l->dy) FN(fetch)((const REAL *)l->dy + ahead * l->dy_row, l->dy_row, rows, q, units);
     FN(fetch)((const REAL *)l->y + before * l->y_row, l->y_row, rows, q, units);
     for (ptrdiff_t j = 0; j < strands; j++) FN(fetch_block)(l, b + j, ahead, rows);
+    __asm__ volatile("");
 }
 
 /* l->taken of all rows of a piece in the group that begins with unit vector q: what the recurrent product takes, of h. */
@@ -158,7 +159,7 @@ static void FN(finish)(
         FN(place_h)(l, places, h_prev, piece->h_prev + (n + first) * piece->h_row, piece->h_row, count, q, units);
         FN(place_extras)(l, places, *given, piece->row, n + first, count, q, units);
         places[FASTRNN_AT_AFTER] = FN(place_out)(l, out, piece->out_row, h, q, units);
-        FN(fetch_forward)(l, piece->row + n + first, count, q, units);
+        if (fastrnn_is_scan(p)) FN(fetch_forward)(l, piece->row + n + first, count, q, units);
         NAME(run_program)(p->forward.instructions, p->forward.count, places, count, units);
         FN(store_out)(l, out, piece->out_row, h, count, q, units);
     }
@@ -240,7 +241,7 @@ static void FN(run_back)(
             places[FASTRNN_AT_INTO_EXTRA + i] = FN(place_out)(
                 l, (REAL *)to.at + (m->row + n + first) * to.row, to.row, of_extras[i], q, units);
         }
-        FN(fetch_back)(l, m->row + n + first, count, q, units);
+        if (fastrnn_is_scan(p)) FN(fetch_back)(l, m->row + n + first, count, q, units);
         NAME(run_program)(code->instructions, code->count, places, count, units);
         for (int i = 0; i < gradients; i++) {
             const fastrnn_extra to = l->dextras[i];
