@@ -296,42 +296,50 @@ INLINE void FN(middle_back)(
  * and with a quarter 1.25 (AVX2). */
 #define PHASE_VECTORS (4096 / VECTOR_BYTES)
 
-/* What phases of some rows work on, one group of unit vectors at a time. */
+/* What phases of some rows work on, one group of unit vectors at a time. Values lie end to end, for as many rows as there are:
+ * with 4 KB from one to the next all would share the same few lines of L1. */
 typedef struct {
     NAME(place) places[FASTRNN_PLACES], row_places[FASTRNN_PLACES]; /* of programs on units, and on values of rows alone */
     vec h_prev[PHASE_VECTORS], h[PHASE_VECTORS]; /* h: after the step; in backward the gradient of u, where there is one */
-    vec (*registers)[PHASE_VECTORS];
-    vec (*sums)[PHASE_VECTORS], (*before)[PHASE_VECTORS]; /* before: what they were before a program */
-    vec (*splats)[PHASE_VECTORS];                         /* the values of rows that the phase's units read */
-    vec (*values)[PHASE_VECTORS / LANES];                 /* all of them, a lane for each row */
+    ptrdiff_t vectors, row_vectors; /* of a value of units, and of one of rows */
+    vec *registers, *sums, *before;          /* before: what sums were before a program */
+    vec *splats, *values;                    /* the values of rows that the phase's units read; all, a lane for each row */
     vec *given;
 } FN(phases);
 
-/* How many times PHASE_VECTORS all that takes whose size depends on the program. */
-INLINE ptrdiff_t FN(phase_room)(const fastrnn_program *p, const fastrnn_phase *phases, int count) {
+/* Rows that are taken at once, of so many, which may be none. */
+INLINE ptrdiff_t FN(phase_rows)(const fastrnn_program *p, ptrdiff_t rows) {
+    return most(1, least(PHASE_VECTORS / p->units, rows));
+}
+
+/* Vectors of all that whose size depends on the program, for so many rows. */
+INLINE ptrdiff_t FN(phase_room)(const fastrnn_program *p, const fastrnn_phase *phases, int count, ptrdiff_t rows) {
     ptrdiff_t reads = 0;
     for (int i = 0; i < count; i++) reads = most(reads, phases[i].read_count);
-    return p->registers + 2 * p->sums + reads + ceil_div(p->all_row_values, LANES) + p->extras;
+    return (p->registers + 2 * p->sums + reads + p->extras) * rows * p->units + p->all_row_values * ceil_div(rows, LANES);
 }
 
 /* What is at the same place in all phases. */
-INLINE void FN(place_phases)(const fastrnn_layer *l, FN(phases) *w, vec (*room)[PHASE_VECTORS]) {
+INLINE void FN(place_phases)(const fastrnn_layer *l, FN(phases) *w, vec *room, ptrdiff_t rows) {
     const fastrnn_program *p = l->program;
-    w->registers = room, room += p->registers;
-    w->sums = room, room += p->sums;
-    w->before = room, room += p->sums;
-    w->values = (vec(*)[PHASE_VECTORS / LANES])room, room += ceil_div(p->all_row_values, LANES);
-    w->given = *room, room += p->extras;
+    const ptrdiff_t vectors = rows * p->units;
+    w->vectors = vectors, w->row_vectors = ceil_div(rows, LANES);
+    w->registers = room, room += p->registers * vectors;
+    w->sums = room, room += p->sums * vectors;
+    w->before = room, room += p->sums * vectors;
+    w->given = room, room += p->extras * vectors;
+    w->values = room, room += p->all_row_values * w->row_vectors;
     w->splats = room;
     for (int i = 0; i < p->constant_count; i++)
         w->places[FASTRNN_AT_CONSTANT + i] = w->row_places[FASTRNN_AT_CONSTANT + i] =
             (NAME(place)){(REAL *)p->constants + i * p->units * LANES, 0};
     for (int i = 0; i < p->registers; i++) {
-        w->places[FASTRNN_AT_REGISTER + i] = FN(own_rows)(w->registers[i], p->units);
-        w->row_places[FASTRNN_AT_REGISTER + i] = FN(own_rows)(w->registers[i], 1);
+        w->places[FASTRNN_AT_REGISTER + i] = FN(own_rows)(w->registers + i * vectors, p->units);
+        w->row_places[FASTRNN_AT_REGISTER + i] = FN(own_rows)(w->registers + i * vectors, 1);
     }
-    for (int k = 0; k < p->all_row_values; k++) w->row_places[FASTRNN_AT_ROW + k] = FN(own_rows)(w->values[k], 1);
-    for (int j = 0; j < p->sums; j++) w->places[FASTRNN_AT_SUM + j] = FN(own_rows)(w->sums[j], p->units);
+    for (int k = 0; k < p->all_row_values; k++)
+        w->row_places[FASTRNN_AT_ROW + k] = FN(own_rows)(w->values + k * w->row_vectors, 1);
+    for (int j = 0; j < p->sums; j++) w->places[FASTRNN_AT_SUM + j] = FN(own_rows)(w->sums + j * vectors, p->units);
 }
 
 /* The parameters of unit vectors q and on. */
@@ -360,20 +368,20 @@ INLINE REAL FN(sum_of_lanes)(const vec *a, ptrdiff_t units) {
 INLINE void FN(begin_phase)(const fastrnn_layer *l, FN(phases) *w, const fastrnn_phase *phase, ptrdiff_t rows, int sums) {
     const ptrdiff_t group = l->program->units, vectors = ceil_div(rows, LANES);
     for (int j = 0; j < phase->mean_count; j++) {
-        vec *const mean = w->values[phase->means[j]];
+        vec *const mean = w->values + phase->means[j] * w->row_vectors;
         memset(mean, 0, (size_t)vectors * sizeof(*mean));
         for (ptrdiff_t r = 0; r < rows; r++)
-            ((REAL *)mean)[r] = FN(sum_of_lanes)(w->sums[j] + r * group, group) / (REAL)l->hidden;
+            ((REAL *)mean)[r] = FN(sum_of_lanes)(w->sums + j * w->vectors + r * group, group) / (REAL)l->hidden;
     }
     NAME(run_program)(phase->of_row.instructions, phase->of_row.count, w->row_places, vectors, 1);
     for (int k = 0; k < phase->read_count; k++) {
-        const REAL *const values = (const REAL *)w->values[phase->reads[k]];
-        vec *const splats = w->splats[k];
+        const REAL *const values = (const REAL *)(w->values + phase->reads[k] * w->row_vectors);
+        vec *const splats = w->splats + k * w->vectors;
         w->places[FASTRNN_AT_ROW + phase->reads[k]] = FN(own_rows)(splats, group);
         for (ptrdiff_t r = 0; r < rows; r++)
             for (ptrdiff_t u = 0; u < group; u++) splats[r * group + u] = vec_splat(values[r]);
     }
-    for (int j = 0; j < sums; j++) memset(w->sums[j], 0, (size_t)(rows * group) * sizeof(vec));
+    for (int j = 0; j < sums; j++) memset(w->sums + j * w->vectors, 0, (size_t)(rows * group) * sizeof(vec));
 }
 
 /* The phase's program on `units` unit vectors from q on. Each lane of each of a group's unit vectors is one chain of a sum,
@@ -383,25 +391,26 @@ INLINE void FN(run_phase)(
     int sums) {
     const ptrdiff_t left = FN(left)(l, q + units - 1), group = l->program->units;
     for (int j = 0; left < LANES && j < sums; j++)
-        for (ptrdiff_t r = 0; r < rows; r++) w->before[j][r] = w->sums[j][r * group + units - 1];
+        for (ptrdiff_t r = 0; r < rows; r++)
+            w->before[j * w->vectors + r] = w->sums[j * w->vectors + r * group + units - 1];
     NAME(run_program)(phase->of_units.instructions, phase->of_units.count, w->places, rows, units);
     for (int j = 0; left < LANES && j < sums; j++)
         for (ptrdiff_t r = 0; r < rows; r++) {
-            vec *const sum = &w->sums[j][r * group + units - 1];
-            memcpy(&w->before[j][r], sum, (size_t)left * sizeof(REAL));
-            *sum = w->before[j][r];
+            vec *const sum = w->sums + j * w->vectors + r * group + units - 1, *const before = w->before + j * w->vectors + r;
+            memcpy(before, sum, (size_t)left * sizeof(REAL));
+            *sum = *before;
         }
 }
 
 static void FN(step_phases)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n0, ptrdiff_t n1) {
     const fastrnn_program *p = l->program;
     const fastrnn_phase *end = p->phases + p->phase_count;
-    const ptrdiff_t at_once = PHASE_VECTORS / p->units;
+    const ptrdiff_t at_once = FN(phase_rows)(p, n1 - n0);
     FN(piece) pieces[2];
     const int count = FN(cut_step)(l, s, n0, n1, pieces);
-    vec room[FN(phase_room)(p, p->phases, p->phase_count)][PHASE_VECTORS];
+    vec room[FN(phase_room)(p, p->phases, p->phase_count, at_once)];
     FN(phases) w;
-    FN(place_phases)(l, &w, room);
+    FN(place_phases)(l, &w, room, at_once);
     for (const FN(piece) *piece = pieces; piece < pieces + count; piece++)
         for (ptrdiff_t n = piece->n0; n < piece->n1; n += at_once) {
             const ptrdiff_t rows = least(at_once, piece->n1 - n), row = piece->row + n;
@@ -425,7 +434,7 @@ static void FN(step_phases)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n0, p
             }
             for (ptrdiff_t r = 0; l->keep && r < rows; r++) {
                 REAL *values = FN(row_values_at)(l, row + r);
-                for (int k = 0; k < p->row_values; k++) values[k] = ((const REAL *)w.values[k])[r];
+                for (int k = 0; k < p->row_values; k++) values[k] = ((const REAL *)(w.values + k * w.row_vectors))[r];
             }
         }
 }
@@ -435,16 +444,17 @@ static void FN(step_back_phases)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t 
     const fastrnn_phase *end = p->phases_back + p->phase_back_count;
     const FN(moment) m = FN(moment_of)(l, s);
     const ptrdiff_t C = FN(unit_width)(l), M = p->parameters, H = l->hidden, carry_row = FN(carry_width)(l);
-    const ptrdiff_t at_once = PHASE_VECTORS / p->units;
-    vec room[FN(phase_room)(p, p->phases_back, p->phase_back_count)][PHASE_VECTORS];
+    const ptrdiff_t at_once = FN(phase_rows)(p, n1 - n0);
+    vec room[FN(phase_room)(p, p->phases_back, p->phase_back_count, at_once)];
     FN(phases) w;
-    FN(place_phases)(l, &w, room);
+    FN(place_phases)(l, &w, room, at_once);
     n1 = least(n1, fastrnn_step_count(l, s));
     for (ptrdiff_t n = n0, rows; n < n1; n += rows) {
         rows = least(at_once, n < m.carried ? least(n1, m.carried) - n : n1 - n); /* as many as place_tape takes */
         for (int k = 0; k < p->row_values; k++) {
-            memset(w.values[k], 0, sizeof(w.values[k]));
-            for (ptrdiff_t r = 0; r < rows; r++) ((REAL *)w.values[k])[r] = FN(row_values_at)(l, m.row + n + r)[k];
+            vec *const values = w.values + k * w.row_vectors;
+            memset(values, 0, (size_t)w.row_vectors * sizeof(*values));
+            for (ptrdiff_t r = 0; r < rows; r++) ((REAL *)values)[r] = FN(row_values_at)(l, m.row + n + r)[k];
         }
         for (const fastrnn_phase *phase = p->phases_back; phase < end; phase++) {
             const int sums = phase + 1 < end ? phase[1].mean_count : 0;
