@@ -23,6 +23,7 @@ KINDS = ("LSTM", "GRU", "RNN")
 VOCABULARY = 96
 TURN = 0.01  # seconds
 LEAST = 5  # turns of a model, however long they take
+LONG = 0.2  # seconds of a step that needs none before it
 
 
 class Steps(NamedTuple):
@@ -83,13 +84,14 @@ def _measure(
         while time.perf_counter() < end or len(times[0]) < LEAST:
             for step, its in zip(steps, times, strict=True):
                 settle()
-                its.append(_turn(step, clock))
+                its.append(_turn(step, clock, warm=not its or its[-1] < LONG))
     return Steps(f"{kind}, {', '.join(map(str, shape))}", *times)
 
 
-def _turn(step: Callable[[], float], clock: Callable[[], float]) -> float:
-    """The mean of steps one after the other, but for the first."""
-    step()
+def _turn(step: Callable[[], float], clock: Callable[[], float], *, warm: bool) -> float:
+    """The mean of steps one after the other; `warm` puts one before them that does not count."""
+    if warm:
+        step()
     start, count, passed = clock(), 0, 0.0
     while not count or passed < TURN:
         step()
