@@ -99,7 +99,8 @@ INLINE void FN(fetch_block)(const fastrnn_layer *l, ptrdiff_t b, ptrdiff_t row, 
 }
 
 /* What the step after that of row `row` and on of a scan writes; the sums are in the cache, from their projection. */
-static __attribute__((noinline)) void FN(fetch_forward)(const fastrnn_layer *l, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
+static __attribute__((noinline)) void FN(fetch_forward)(
+    const fastrnn_layer *l, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
     const ptrdiff_t strands = l->program->blocks, b = q / l->program->units * strands;
     const ptrdiff_t ahead = row + (l->reverse ? -l->batch : l->batch);
     if (ahead < 0 || ahead + rows > l->rows) return;
@@ -110,7 +111,8 @@ static __attribute__((noinline)) void FN(fetch_forward)(const fastrnn_layer *l, 
 }
 
 /* And what the step before it takes back. */
-static __attribute__((noinline)) void FN(fetch_back)(const fastrnn_layer *l, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
+static __attribute__((noinline)) void FN(fetch_back)(
+    const fastrnn_layer *l, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
     const ptrdiff_t strands = l->program->blocks, b = q / l->program->units * strands;
     const ptrdiff_t step = l->reverse ? l->batch : -l->batch, ahead = row + step, before = ahead + step;
     if (before < 0 || before + rows > l->rows) return;
@@ -195,8 +197,8 @@ static void FN(activate)(
 /* The tape, the states and what is beside x of up to `rows` rows of a step, n and on, in unit vectors q and on. Returns of
  * how many: those that follow rows of the step before and those that begin with the initial state are looked at apart. */
 INLINE ptrdiff_t FN(place_tape)(
-    const fastrnn_layer *l, NAME(place) *places, vec *h, vec *given, const FN(moment) *m, ptrdiff_t n,
-    ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
+    const fastrnn_layer *l, NAME(place) *places, vec *h, vec *given, const FN(moment) *m, ptrdiff_t n, ptrdiff_t rows,
+    ptrdiff_t q, ptrdiff_t units) {
     const int follows = n < m->carried;
     const ptrdiff_t count = follows ? least(rows, m->carried - n) : rows;
     const ptrdiff_t c_at = n * FN(c_width)(l) + q * LANES, h_row = follows ? l->y_row : l->outputs;
@@ -302,8 +304,8 @@ typedef struct {
     NAME(place) places[FASTRNN_PLACES], row_places[FASTRNN_PLACES]; /* of programs on units, and on values of rows alone */
     vec h_prev[PHASE_VECTORS], h[PHASE_VECTORS]; /* h: after the step; in backward the gradient of u, where there is one */
     ptrdiff_t vectors, row_vectors; /* of a value of units, and of one of rows */
-    vec *registers, *sums, *before;          /* before: what sums were before a program */
-    vec *splats, *values;                    /* the values of rows that the phase's units read; all, a lane for each row */
+    vec *registers, *sums, *before; /* before: what sums were before a program */
+    vec *splats, *values;           /* the values of rows that the phase's units read; all, a lane for each row */
     vec *given;
 } FN(phases);
 
@@ -396,7 +398,8 @@ INLINE void FN(run_phase)(
     NAME(run_program)(phase->of_units.instructions, phase->of_units.count, w->places, rows, units);
     for (int j = 0; left < LANES && j < sums; j++)
         for (ptrdiff_t r = 0; r < rows; r++) {
-            vec *const sum = w->sums + j * w->vectors + r * group + units - 1, *const before = w->before + j * w->vectors + r;
+            vec *const sum = w->sums + j * w->vectors + r * group + units - 1;
+            vec *const before = w->before + j * w->vectors + r;
             memcpy(before, sum, (size_t)left * sizeof(REAL));
             *sum = *before;
         }
