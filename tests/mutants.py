@@ -237,10 +237,10 @@ def main() -> int:
         return 2
     with tempfile.TemporaryDirectory() as folder:
         copy = Copy(arguments.folder or Path(folder, "fastrnn"))
-        for mutant in chosen:
-            if mutant.isa and mutant.isa not in copy.isas:
-                print(f"{mutant.path:32} {mutant.name:32}         left out: it takes {mutant.isa}")
-        return run(copy, [m for m in chosen if not m.isa or m.isa in copy.isas])
+        left_out = [mutant for mutant in chosen if mutant.isa and mutant.isa not in copy.isas]
+        for mutant in left_out:
+            print(f"{mutant.path:32} {mutant.name:32}         left out: it takes {mutant.isa}")
+        return run(copy, [mutant for mutant in chosen if mutant not in left_out])
 
 
 def run(copy: Copy, mutants: list[Mutant]) -> int:

@@ -26,9 +26,7 @@ class Prepared(NamedTuple):
     values: tuple[Node, ...]  # by j, of the cell's own parameters as UNIT m
     seen: dict[Node, Node]  # in the equations: what becomes UNIT j
     forward: Callable[[Sequence[Array]], list[Array]]  # from the parameters to the values
-    backward: Callable[
-        [Sequence[Array]], list[Array]
-    ]  # to the gradients of parameters, from them, values, and those of values
+    backward: Callable[[Sequence[Array]], list[Array]]  # parameters, values and their gradients to those of parameters
 
 
 def prepare(graph: Graph, roots: Sequence[Node], parameters: int, most: int) -> Prepared | None:

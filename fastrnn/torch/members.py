@@ -115,18 +115,23 @@ class Problem(operator._Problem):
         return torch.from_numpy(found)
 
 
+def _is_shared(tensor: Tensor) -> bool:
+    """Whether one member is all of them."""
+    return len(tensor) > 1 and tensor.stride(0) == 0
+
+
 def _in_order(tensor: Tensor) -> Tensor:
     """The tensor with members that are C-contiguous; a member that is all of them is there once."""
-    if len(tensor) == 1 or tensor.stride(0):
-        return tensor.contiguous()
-    return tensor[:1].contiguous().expand(tensor.shape)
+    if _is_shared(tensor):
+        return tensor[:1].contiguous().expand(tensor.shape)
+    return tensor.contiguous()
 
 
 def _array(tensor: Tensor, name: str) -> Array:
     """Such a tensor as an array."""
-    if len(tensor) == 1 or tensor.stride(0):
-        return operator._array(tensor, name)
-    return np.broadcast_to(operator._array(tensor[:1], name), tensor.shape)
+    if _is_shared(tensor):
+        return np.broadcast_to(operator._array(tensor[:1], name), tensor.shape)
+    return operator._array(tensor, name)
 
 
 def _by_group(rows: Array, groups: int) -> Array:
