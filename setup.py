@@ -23,9 +23,8 @@ X86 = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
-LESS = [*X86["avx512"], "-Wno-unused-function"]  # of what these have only a part goes on them
-X86 |= {"avx512_vnni": [*LESS, "-mavx512vnni"], "avx512_bf16": [*LESS, "-mavx512bf16"]}
-X86["amx"] = LESS  # its few instructions beyond are inline assembly
+X86 |= {"avx512_vnni": [*X86["avx512"], "-mavx512vnni"], "avx512_bf16": [*X86["avx512"], "-mavx512bf16"]}
+X86["amx"] = X86["avx512"]  # its few instructions beyond are inline assembly
 ARM = {"neon": []}
 
 # On macOS one compilation may be for both: each flag then says for which, and the other half of an object is empty.
@@ -41,7 +40,9 @@ ISAS = MACHINES.get(MACHINE, {})
 # Contraction is off because every fused multiply-add is written out: the bits must not depend on the compiler's choice.
 # Loops start with a cache line: else an edit elsewhere moves the tile's loop, and with it all products by up to 4 %.
 # Python's own flags often ask for debugging information, which would be four fifths of a wheel.
+# All cells come from the same templates; where one takes a phase of another's, its own is left out.
 CFLAGS = ["-O3", "-g0", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-falign-loops=64"]
+CFLAGS += ["-Wno-unused-function"]
 MORE_CFLAGS = os.environ.get("FASTRNN_CFLAGS", "").split()
 HEADERS = sorted(str(path) for path in Path("kernels/c").glob("*.h"))
 WINDOWS = sys.platform == "win32"

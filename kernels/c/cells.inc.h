@@ -65,6 +65,12 @@
 #define rnn_relu_OF_ROW(name) NAME(rnn_relu_##name)
 #define lstm_OF_ROW(name) NAME(lstm_##name)
 #define gru_OF_ROW(name) NAME(gru_##name)
+/* whose phases without a point function a cell has: its own, but for cells that differ in that alone */
+#define rnn_tanh_PRODUCTS(name) rnn_tanh_##name
+#define rnn_relu_PRODUCTS(name) rnn_tanh_##name
+#define lstm_PRODUCTS(name) lstm_##name
+#define gru_PRODUCTS(name) gru_##name
+#define program_PRODUCTS(name) program_##name
 #endif
 
 INLINE void NAME(rnn_tanh_gates)(vec z[1], vec *c) { z[0] = vec_tanh(z[0]); }

@@ -1102,41 +1102,42 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
 #undef NARROW_BITS
 #endif
 /* Of weights of fewer bits: what inference needs */
-#define NARROW_PHASES(cell, narrow)                                                              \
-    .block_units = NAME(cell##_units) * LANES, .measure = PASTE(cell##_measure, narrow),         \
-    .pack = PASTE(cell##_pack, narrow), .project = PASTE(cell##_project, narrow),                \
+#define NARROW_PHASES(cell, narrow)                                                                   \
+    .block_units = NAME(cell##_units) * LANES, .measure = PASTE(cell##_PRODUCTS(measure), narrow),    \
+    .pack = PASTE(cell##_PRODUCTS(pack), narrow), .project = PASTE(cell##_PRODUCTS(project), narrow), \
     .step = PASTE(cell##_step, narrow)
 #define I8_CELL_ROW(cell) {NARROW_PHASES(cell, i8)}
 /* and training */
-#define BF16_CELL_ROW(cell)                                                                      \
-    {                                                                                            \
-        NARROW_PHASES(cell, bf16), .read_tape = NAME(cell##_read_tape),                          \
-        .pack_hidden = PASTE(cell##_pack_hidden, bf16),                                          \
-        .pack_input = PASTE(cell##_pack_input, bf16),                                            \
-        .step_back = PASTE(cell##_step_back, bf16),                                              \
-        .step_back_gates = NAME(cell##_step_back_gates),                                         \
-        .weight_gradients = PASTE(cell##_weight_gradients, bf16),                                \
-        .input_gradient = PASTE(cell##_input_gradient, bf16),                                    \
+#define BF16_CELL_ROW(cell)                                                       \
+    {                                                                             \
+        NARROW_PHASES(cell, bf16), .read_tape = NAME(cell##_PRODUCTS(read_tape)), \
+        .pack_hidden = PASTE(cell##_PRODUCTS(pack_hidden), bf16),                 \
+        .pack_input = PASTE(cell##_PRODUCTS(pack_input), bf16),                   \
+        .step_back = PASTE(cell##_step_back, bf16),                               \
+        .step_back_gates = NAME(cell##_step_back_gates),                          \
+        .weight_gradients = PASTE(cell##_PRODUCTS(weight_gradients), bf16),       \
+        .input_gradient = PASTE(cell##_PRODUCTS(input_gradient), bf16),           \
     }
 
 #ifdef SPLIT
 #include "layer_split.inc.h"
 #define CELL_ROW SPLIT_CELL_ROW
 #else
-#define CELL_ROW(cell)                                                                                      \
-    {                                                                                                       \
-        .block_units = NAME(cell##_units) * LANES, .measure = NAME(cell##_measure),                         \
-        .pack = NAME(cell##_pack), .project = NAME(cell##_project), .step = NAME(cell##_step),              \
-        .steps_of_row = cell##_OF_ROW(steps_of_row),                                                        \
-        .steps_of_rows = cell##_OF_ROW(steps_of_rows),                                                      \
-        .step_take = cell##_MIDDLE(step_take), .step_middle = cell##_MIDDLE(step_middle),                   \
-        .step_back_middle = cell##_MIDDLE(step_back_middle), .step_phases = cell##_MIDDLE(step_phases),     \
-        .step_back_phases = cell##_MIDDLE(step_back_phases),                                                \
-        .own_gradients = cell##_MIDDLE(own_gradients),                                                      \
-        .read_tape = NAME(cell##_read_tape),                                                                \
-        .pack_hidden = NAME(cell##_pack_hidden), .pack_input = NAME(cell##_pack_input),                     \
-        .step_back = NAME(cell##_step_back), .step_back_gates = NAME(cell##_step_back_gates),               \
-        .weight_gradients = NAME(cell##_weight_gradients), .input_gradient = NAME(cell##_input_gradient),   \
+#define CELL_ROW(cell)                                                                                             \
+    {                                                                                                              \
+        .block_units = NAME(cell##_units) * LANES, .measure = NAME(cell##_PRODUCTS(measure)),                      \
+        .pack = NAME(cell##_PRODUCTS(pack)), .project = NAME(cell##_PRODUCTS(project)), .step = NAME(cell##_step), \
+        .steps_of_row = cell##_OF_ROW(steps_of_row),                                                               \
+        .steps_of_rows = cell##_OF_ROW(steps_of_rows),                                                             \
+        .step_take = cell##_MIDDLE(step_take), .step_middle = cell##_MIDDLE(step_middle),                          \
+        .step_back_middle = cell##_MIDDLE(step_back_middle), .step_phases = cell##_MIDDLE(step_phases),            \
+        .step_back_phases = cell##_MIDDLE(step_back_phases),                                                       \
+        .own_gradients = cell##_MIDDLE(own_gradients),                                                             \
+        .read_tape = NAME(cell##_PRODUCTS(read_tape)),                                                             \
+        .pack_hidden = NAME(cell##_PRODUCTS(pack_hidden)), .pack_input = NAME(cell##_PRODUCTS(pack_input)),        \
+        .step_back = NAME(cell##_step_back), .step_back_gates = NAME(cell##_step_back_gates),                      \
+        .weight_gradients = NAME(cell##_PRODUCTS(weight_gradients)),                                               \
+        .input_gradient = NAME(cell##_PRODUCTS(input_gradient)),                                                   \
     }
 #endif
 

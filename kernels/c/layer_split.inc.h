@@ -307,17 +307,19 @@ static void FN(split_input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptr
 #undef GRADIENT_GROUP
 #undef GRADIENT_K
 
-#define SPLIT_CELL_ROW(cell)                                                                                            \
-    {                                                                                                                   \
-        .block_units = NAME(cell##_units) * LANES, .measure = NAME(cell##_split_measure),                               \
-        .pack = NAME(cell##_split_pack), .project = NAME(cell##_split_project), .step = NAME(cell##_step),              \
-        .steps_of_row = cell##_OF_ROW(steps_of_row),                                                                    \
-        .steps_of_rows = cell##_OF_ROW(steps_of_rows),                                                                  \
-        .step_take = cell##_MIDDLE(step_take), .step_middle = cell##_MIDDLE(step_middle),                               \
-        .step_back_middle = cell##_MIDDLE(step_back_middle), .step_phases = cell##_MIDDLE(step_phases),                 \
-        .step_back_phases = cell##_MIDDLE(step_back_phases), .own_gradients = cell##_MIDDLE(own_gradients),             \
-        .read_tape = NAME(cell##_read_tape),                                                                            \
-        .pack_hidden = NAME(cell##_pack_hidden), .pack_input = NAME(cell##_split_pack_input),                           \
-        .step_back = NAME(cell##_step_back), .step_back_gates = NAME(cell##_step_back_gates),                           \
-        .weight_gradients = NAME(cell##_split_weight_gradients), .input_gradient = NAME(cell##_split_input_gradient),   \
+#define SPLIT_CELL_ROW(cell)                                                                                      \
+    {                                                                                                             \
+        .block_units = NAME(cell##_units) * LANES, .measure = NAME(cell##_PRODUCTS(split_measure)),               \
+        .pack = NAME(cell##_PRODUCTS(split_pack)), .project = NAME(cell##_PRODUCTS(split_project)),               \
+        .step = NAME(cell##_step),                                                                                \
+        .steps_of_row = cell##_OF_ROW(steps_of_row),                                                              \
+        .steps_of_rows = cell##_OF_ROW(steps_of_rows),                                                            \
+        .step_take = cell##_MIDDLE(step_take), .step_middle = cell##_MIDDLE(step_middle),                         \
+        .step_back_middle = cell##_MIDDLE(step_back_middle), .step_phases = cell##_MIDDLE(step_phases),           \
+        .step_back_phases = cell##_MIDDLE(step_back_phases), .own_gradients = cell##_MIDDLE(own_gradients),       \
+        .read_tape = NAME(cell##_PRODUCTS(read_tape)),                                                            \
+        .pack_hidden = NAME(cell##_PRODUCTS(pack_hidden)), .pack_input = NAME(cell##_PRODUCTS(split_pack_input)), \
+        .step_back = NAME(cell##_step_back), .step_back_gates = NAME(cell##_step_back_gates),                     \
+        .weight_gradients = NAME(cell##_PRODUCTS(split_weight_gradients)),                                        \
+        .input_gradient = NAME(cell##_PRODUCTS(split_input_gradient)),                                            \
     }
