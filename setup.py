@@ -17,14 +17,14 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_clib import build_clib
 from setuptools.command.build_ext import build_ext
 
-# Instruction set -> flags of its library. Order and names are those of kernels/c/dispatch.c.
+# Instruction set -> flags of its library. Order and names are those of kernels/c/dispatch.c, whose amx is in avx512's
+# library: its few instructions beyond are inline assembly.
 X86 = {
     "baseline": ["-msse2"],
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
 X86 |= {"avx512_vnni": [*X86["avx512"], "-mavx512vnni"], "avx512_bf16": [*X86["avx512"], "-mavx512bf16"]}
-X86["amx"] = X86["avx512"]  # its few instructions beyond are inline assembly
 ARM = {"neon": []}
 
 # On macOS one compilation may be for both: each flag then says for which, and the other half of an object is empty.

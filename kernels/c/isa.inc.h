@@ -12,10 +12,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 /* Which weights of fewer bits there are kernels for. */
-#if defined(SPLIT)
-#define NARROW_I8 0
-#define NARROW_BF16 0
-#elif defined(NARROW_ONLY)
+#if defined(NARROW_ONLY)
 #define NARROW_I8 (NARROW_ONLY == 8)
 #define NARROW_BF16 (NARROW_ONLY == 16)
 #else
@@ -34,7 +31,7 @@
 #undef REAL_INT
 #undef REAL_BYTES
 
-#if defined(SPLIT) || defined(NARROW_ONLY) /* only float can be split or narrowed */
+#ifdef NARROW_ONLY /* only float can be narrowed */
 #define DOUBLE NULL
 #else
 #define PRECISION f64
@@ -61,5 +58,8 @@
 #define INT8 NULL
 #endif
 
-/* The one name this object exports. */
+/* All that this object exports. */
 const fastrnn_kernels *const PASTE(fastrnn_table, ISA)[FASTRNN_PRECISIONS] = {FLOAT, DOUBLE, BFLOAT16, INT8};
+#ifdef MATRIX_UNIT
+const fastrnn_kernels *const PASTE(fastrnn_table, MATRIX_UNIT)[FASTRNN_PRECISIONS] = {&kernels_split};
+#endif

@@ -1121,8 +1121,7 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
 
 #ifdef SPLIT
 #include "layer_split.inc.h"
-#define CELL_ROW SPLIT_CELL_ROW
-#else
+#endif
 #define CELL_ROW(cell)                                                                                             \
     {                                                                                                              \
         .block_units = NAME(cell##_units) * LANES, .measure = NAME(cell##_PRODUCTS(measure)),                      \
@@ -1139,7 +1138,6 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
         .weight_gradients = NAME(cell##_PRODUCTS(weight_gradients)),                                               \
         .input_gradient = NAME(cell##_PRODUCTS(input_gradient)),                                                   \
     }
-#endif
 
 #undef OF_CELL
 #undef IS_PROGRAM

@@ -24,7 +24,8 @@
 #include "gemm.inc.h"
 #include "cells.inc.h"
 #include "half.inc.h"
-#ifdef SPLIT
+#if REAL_BYTES == 4 && defined(MATRIX_UNIT)
+#define SPLIT
 #include "split.inc.h"
 #endif
 #if REAL_BYTES == 4 && NARROW_BF16
@@ -78,6 +79,9 @@
 #ifndef NARROW_ONLY
 KERNELS(NAME(kernels), CELL_ROW, CELL_ROW(program));
 #endif
+#ifdef SPLIT
+KERNELS(kernels_split, SPLIT_CELL_ROW, SPLIT_CELL_ROW(program));
+#endif
 #if REAL_BYTES == 4 && NARROW_BF16
 KERNELS(kernels_bf16, BF16_CELL_ROW, {0});
 #endif
@@ -90,6 +94,8 @@ KERNELS(kernels_i8, I8_CELL_ROW, {0});
 #undef I8_CELL_ROW
 #undef NARROW_PHASES
 #undef CELL_ROW
+#undef SPLIT_CELL_ROW
+#undef SPLIT
 #undef ceil_div
 #undef least
 #undef most
