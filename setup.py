@@ -67,7 +67,13 @@ LIBRARIES = [
 EXTENSIONS = [
     Extension(
         "fastrnn.kernels.sequence",
-        ["kernels/sequence.pyx", "kernels/c/dispatch.c", "kernels/c/memory.c", "kernels/c/pool.c"],
+        [
+            "kernels/sequence.pyx",
+            "kernels/c/caches.c",
+            "kernels/c/dispatch.c",
+            "kernels/c/memory.c",
+            "kernels/c/pool.c",
+        ],
         include_dirs=["kernels/c"],
         depends=[*HEADERS, "kernels/c_kernels.pxd"],
         extra_compile_args=spelled([*CFLAGS, *MORE_CFLAGS]),

@@ -11,27 +11,18 @@ from pathlib import Path
 import psutil
 import threadpoolctl
 
+from fastrnn.machine import SYSFS, find_caches
 from fastrnn.threads import available_cpus
 
 __all__ = ["CpuTimes", "cache_bytes", "describe", "pin", "sums_bytes", "versions"]
 
 PACKAGES = ("fastrnn", "numpy", "numba", "torch", "onnxruntime", "jax", "jaxlib")
-SYSFS = Path("/sys/devices/system/cpu")
 CPUINFO = Path("/proc/cpuinfo")
 
 
 def cache_bytes(level: int) -> int:
-    """Bytes of the data cache of a level that one core sees; what is common where the system does not say."""
-    for index in SYSFS.glob("cpu0/cache/index*"):
-        try:
-            if (
-                int((index / "level").read_text("utf-8")) == level
-                and (index / "type").read_text("utf-8").strip() != "Instruction"
-            ):
-                return int((index / "size").read_text("utf-8").strip().removesuffix("K")) * 1024
-        except (OSError, ValueError):
-            continue
-    return {1: 32, 2: 1024, 3: 32 * 1024}[level] * 1024
+    """Bytes of the data cache of a level that one core sees, 0 without one."""
+    return find_caches()[level - 1].size
 
 
 def sums_bytes() -> bool:

@@ -65,6 +65,7 @@ import numpy as np
 
 from fastrnn.checks import check_positive, shown
 from fastrnn.errors import BackendError
+from fastrnn.machine import Caches, find_caches
 from fastrnn.threads import get_num_threads
 
 __all__ = ["BACKENDS", "BackendStatus", "Info", "check_backend", "check_run", "info", "load", "resolve", "use_backend"]
@@ -258,12 +259,14 @@ class Info:
     used: str
     why: str
     num_threads: int
+    caches: Caches  # of a core; the C kernels choose by them
     backends: tuple[BackendStatus, ...]
 
     def __str__(self) -> str:
         lines = [
             f"fastrnn {self.version}, Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}",
             f"backend: {self.used} ({self.why}), up to {self.num_threads} threads",
+            f"caches: {self.caches}",
         ]
         lines += [f"  {b.name:<7} {'runs' if b.runs else 'does not run'}: {b.detail}" for b in self.backends]
         return "\n".join(lines)
@@ -279,7 +282,7 @@ def info() -> Info:
     """
     import fastrnn
 
-    statuses = []
+    statuses, caches = [], find_caches()
     for name in BACKENDS:
         try:
             module: Any = load(name)
@@ -287,6 +290,7 @@ def info() -> Info:
             statuses.append(BackendStatus(name, False, str(error)))
         else:
             statuses.append(BackendStatus(name, True, module.describe()))
+            caches = getattr(module, "CACHES", caches)
     if _chosen:
         why = "chosen by use_backend"
     elif os.environ.get("FASTRNN_BACKEND"):
@@ -295,4 +299,4 @@ def info() -> Info:
         why = "the first that runs here"
     used = _chosen or os.environ.get("FASTRNN_BACKEND") or _automatic()[0]
     load(used)
-    return Info(fastrnn.__version__, used, why, get_num_threads(), tuple(statuses))
+    return Info(fastrnn.__version__, used, why, get_num_threads(), caches, tuple(statuses))

@@ -2,6 +2,9 @@
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport intptr_t
 
+cdef extern from "caches.h":
+    size_t fastrnn_cache(int level, int *sharing)
+
 cdef extern from "pool.h" nogil:
     ctypedef struct fastrnn_watch:
         pass
@@ -134,6 +137,7 @@ cdef extern from "kernels.h" nogil:
         void *scales
         ptrdiff_t y_row, z_stride, z_row, panel_stride
         int keep, projected, pairs, turned
+        ptrdiff_t fetch_bytes, gradient_bytes
         void *dx
         void *dh_0
         void *dweight_ih

@@ -4,6 +4,7 @@ from typing import Any, final
 import numpy as np
 
 from fastrnn.cells import Cell, State, Weights
+from fastrnn.machine import Caches
 from fastrnn.parameters import Array
 
 PRECISIONS: tuple[str, ...]
@@ -15,6 +16,8 @@ RUNS_GROUPS: bool
 TAKES_KEPT: bool
 TAKES_PREPARED: bool
 RUN_PREPARED: Any
+CACHES: Caches
+LANES: int
 
 @final
 class Brief: ...
@@ -129,3 +132,4 @@ TWO_AT_ONCE: dict[tuple[int, int, int], int]  # operations that are one instruct
 def with_two_at_once(instructions: Sequence[Any]) -> list[tuple[Any, ...]]: ...
 def activation(name: str, a: Array, isa: str, b: Array | None = None, c: Array | None = None) -> Array: ...
 def _override(**values: int) -> dict[str, int]: ...
+def _numbers() -> dict[str, int]: ...

@@ -9,6 +9,7 @@ import threading
 import weakref
 
 from fastrnn.cells.program import Kind, Op
+from fastrnn.machine import find_caches, why_no_sizes
 from fastrnn.narrow import NarrowWeight
 from fastrnn.threads import flops_worth_a_thread, usable_threads, why_no_flops
 
@@ -74,6 +75,7 @@ from c_kernels cimport (
     FASTRNN_SUB_MUL,
     FASTRNN_SUMS,
     FASTRNN_UNIT_SLOTS,
+    fastrnn_cache,
     fastrnn_cell,
     fastrnn_code,
     fastrnn_extra,
@@ -109,6 +111,7 @@ from c_kernels cimport (
 )
 
 from fastrnn.fits import check_call, check_product, check_weights
+from fastrnn.kernels.choices import numbers
 
 LEAVES_DX = True  # whether backward may do without the gradient of x
 LEAVES_DWEIGHTS = True  # whether it may do without those of the weights
@@ -187,7 +190,7 @@ def why_not_runnable():
         return f"FASTRNN_ISA is {WANTED!r}; expected one of {', '.join(ISAS)}"
     if WHY_NOT_TUNED is not None:
         return WHY_NOT_TUNED
-    return why_no_flops()
+    return why_no_flops() or why_no_sizes()
 
 
 def describe():
@@ -198,7 +201,7 @@ def describe():
     ]
     lowered = f"; FASTRNN_ISA={WANTED}" if WANTED else ""
     narrow = f"bfloat16 weights on {ISAS[fastrnn_isa_of(ISA, FASTRNN_BF16)]}, int8 on {ISAS[fastrnn_isa_of(ISA, FASTRNN_I8)]}"
-    return f"C kernels, instruction sets {', '.join(states)}{lowered}; {narrow}"
+    return f"C kernels, instruction sets {', '.join(states)}{lowered}, vectors of {32 * LANES} bits; {narrow}"
 
 
 # ---- signals
@@ -691,61 +694,48 @@ cdef enum:
     # 64 steps took up to 1.24 times as long, with 64 they gained 1.05.
     SPLIT_ROWS = 128
     SPLIT_HIDDEN = 64
-    LARGE_BYTES = 4 * 1024 * 1024
     # Tasks ask whether to stop about as often as this many flops are done, in the first case if they are cheap to count:
     # that takes some 30 ns, and these 10 us, or 5 to 50 ms.
     FLOPS_TO_LOOK = 1_000_000
     FLOPS_OF_A_PIECE = 500_000_000
 
 
-# The numbers that choose between ways with the same bits: variables, so that tests can have every way, by `_override`.
+# The numbers that choose between ways with the same bits; what they mean, and what they are, stands in choices.py. They are
+# variables, so that tests can have every way, by `_override`.
 cdef:
-    # Below this many flops (about 100 us of one core) waking a worker costs more than it brings.
-    ptrdiff_t FLOPS_WORTH_A_THREAD = flops_worth_a_thread(10_000_000)
-    # Rows per thread below which a tile is too low to be worth a split of the batch.
-    ptrdiff_t ROWS_WORTH_A_THREAD = 4
-    # The same where every thread would read large weights at every step: by splitting the units instead, two threads take
-    # 0.77 of the time for N = 16, H = 512 and 0.83 for N = 20, H = 650, but 1.1 for N = 32.
-    ptrdiff_t ROWS_WORTH_LARGE_WEIGHTS = 12
-    # From this many rows on, a tile is high enough to take the input product in with the recurrent one; below,
-    # projecting whole chunks of time reads the weights less often (1.3 to 1.5x at N = 1).
-    ptrdiff_t ROWS_WORTH_FUSING = 5
-    # Bytes of Z that a projection fills at once: they stay in L2 until the steps read them.
-    ptrdiff_t PROJECTION_BYTES = 512 * 1024
-    # How many rows at least a scan goes back through before it takes their products, while the gradients of their sums lie
-    # in L2, where all of Z does not.
-    ptrdiff_t ROWS_BACK = 192
-    # Up to this many steps the weights are packed as each step goes, into L1: packing all of them to memory first
-    # would cost more than it saves (at H = 1024 as much as nine such steps).
-    ptrdiff_t STEPS_NOT_WORTH_PACKING = 2
-    ptrdiff_t STEPS_NOT_WORTH_PACKING_LARGE = 8
-    # Up to this many rows backward reads weights in place, and writes their gradients so.
-    ptrdiff_t FEW_ROWS = FASTRNN_FEW_ROWS
-    # Whether a step of a single row takes two blocks at once.
-    ptrdiff_t PAIRS = True
-    # Up to this many unit vectors the steps of a single row are taken at once: see layer_row.inc.h.
-    ptrdiff_t ROW_VECTORS = 8
-    # Up to this many columns, or where all weights are no more bytes than these and stay in L1, x is taken in there with h
-    # (0.88 to 0.99 of the time); else it is projected ahead: with H = 64, I = 8 to 40 the rest would be 1.14 to 1.3.
-    ptrdiff_t ROW_INPUTS = 3
-    ptrdiff_t ROW_BYTES = 30 * 1024
-    # So many members of a group take the steps of their single rows in turns, so that one has work while another waits:
-    # 0.7 to 0.95 of the time, if the weights of all are no more bytes than these and stay in L1. Else, with H = I = 25, it
-    # would be 1.36. Three or four bring no more.
-    ptrdiff_t ROWS_IN_TURNS = 2
-    ptrdiff_t BYTES_IN_TURNS = 26 * 1024
-    # Whether the members of a group are shared out among the threads, rather than each member's work.
-    ptrdiff_t MEMBERS_APART = True
+    ptrdiff_t FLOPS_WORTH_A_THREAD
+    ptrdiff_t ROWS_WORTH_A_THREAD
+    ptrdiff_t ROWS_WORTH_LARGE_WEIGHTS
+    ptrdiff_t MEMBERS_APART
+    ptrdiff_t LARGE_BYTES
+    ptrdiff_t ROWS_WORTH_FUSING
+    ptrdiff_t PROJECTION_BYTES
+    ptrdiff_t ROWS_BACK
+    ptrdiff_t STEPS_NOT_WORTH_PACKING
+    ptrdiff_t STEPS_NOT_WORTH_PACKING_LARGE
+    ptrdiff_t FETCH_BYTES
+    ptrdiff_t GRADIENT_BYTES
+    ptrdiff_t FEW_ROWS
+    ptrdiff_t PAIRS
+    ptrdiff_t ROW_VECTORS
+    ptrdiff_t ROW_INPUTS
+    ptrdiff_t ROW_BYTES
+    ptrdiff_t ROWS_IN_TURNS
+    ptrdiff_t BYTES_IN_TURNS
 
 cdef dict ADDRESSES = {
     "FLOPS_WORTH_A_THREAD": <size_t> &FLOPS_WORTH_A_THREAD,
     "ROWS_WORTH_A_THREAD": <size_t> &ROWS_WORTH_A_THREAD,
     "ROWS_WORTH_LARGE_WEIGHTS": <size_t> &ROWS_WORTH_LARGE_WEIGHTS,
+    "MEMBERS_APART": <size_t> &MEMBERS_APART,
+    "LARGE_BYTES": <size_t> &LARGE_BYTES,
     "ROWS_WORTH_FUSING": <size_t> &ROWS_WORTH_FUSING,
     "PROJECTION_BYTES": <size_t> &PROJECTION_BYTES,
     "ROWS_BACK": <size_t> &ROWS_BACK,
     "STEPS_NOT_WORTH_PACKING": <size_t> &STEPS_NOT_WORTH_PACKING,
     "STEPS_NOT_WORTH_PACKING_LARGE": <size_t> &STEPS_NOT_WORTH_PACKING_LARGE,
+    "FETCH_BYTES": <size_t> &FETCH_BYTES,
+    "GRADIENT_BYTES": <size_t> &GRADIENT_BYTES,
     "FEW_ROWS": <size_t> &FEW_ROWS,
     "PAIRS": <size_t> &PAIRS,
     "ROW_VECTORS": <size_t> &ROW_VECTORS,
@@ -753,7 +743,6 @@ cdef dict ADDRESSES = {
     "ROW_BYTES": <size_t> &ROW_BYTES,
     "ROWS_IN_TURNS": <size_t> &ROWS_IN_TURNS,
     "BYTES_IN_TURNS": <size_t> &BYTES_IN_TURNS,
-    "MEMBERS_APART": <size_t> &MEMBERS_APART,
 }
 
 
@@ -764,6 +753,11 @@ def _override(**values):
         number = <ptrdiff_t *> <size_t> ADDRESSES[name]
         before[name], number[0] = number[0], value
     return before
+
+
+def _numbers():
+    """What they are now."""
+    return {name: (<ptrdiff_t *> <size_t> address)[0] for name, address in ADDRESSES.items()}
 
 
 cdef inline int precision_of(int typenum) noexcept:
@@ -779,6 +773,20 @@ def _tuned(text):
     _override(**{name: int(value) for name, _, value in pairs})
 
 
+def _caches():
+    """Those of this CPU."""
+    cdef int level, sharing
+    told = []
+    for level in range(1, 4):
+        size = fastrnn_cache(level, &sharing)
+        told.append((size, sharing))
+    return find_caches(told)
+
+
+CACHES = _caches()
+LANES = fastrnn_kernel_table(ISA, FASTRNN_F32).lanes  # float32 of a vector
+_override(**numbers(CACHES, LANES))
+FLOPS_WORTH_A_THREAD = flops_worth_a_thread(FLOPS_WORTH_A_THREAD)
 cdef object WHY_NOT_TUNED = _tuned(os.environ.get("FASTRNN_TUNE", ""))
 
 
@@ -804,7 +812,7 @@ cdef void choose_weight_split(Job *job, ptrdiff_t rows) noexcept:
     """The same of the gradients of the weights. They are sums over all rows, whose bits are a matter of those anyhow."""
     cdef fastrnn_layer *l = &job.layer
     # Where weights are small, panels pay from 9 rows on: 16 rows of H = 64 train 1.26 times as fast, 12 of H = 256 0.90.
-    l.few_rows = rows <= min(FEW_ROWS, max(8, l.hidden // 20)) and not l.dweight_add and not job.sizes.left_row
+    l.few_rows = rows <= min(FEW_ROWS, FASTRNN_FEW_ROWS, max(8, l.hidden // 20)) and not l.dweight_add and not job.sizes.left_row
     if SPLITS and not has_middle(l) and job.precision == FASTRNN_F32 and not l.few_rows:
         l.split_w = SPLITS_ALL or rows >= SPLIT_ROWS and l.hidden >= SPLIT_HIDDEN
 
@@ -866,7 +874,7 @@ cdef int describe_layer(Job *job, object cell, weights, bint tape) except -1:
         l.outputs = (<cnp.ndarray> weights[1]).shape[1]
     elif weights[4] is not None:
         l.outputs = (<cnp.ndarray> weights[4]).shape[0]
-    l.pairs = PAIRS
+    l.pairs, l.fetch_bytes, l.gradient_bytes = PAIRS, FETCH_BYTES, GRADIENT_BYTES
     choose_splits(job, tape)
     job.blocks = blocks_of(job, l.hidden)
     job.cell.measure(l, &job.sizes)

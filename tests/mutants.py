@@ -66,6 +66,7 @@ SUITES = {
     "stateful": "test_stateful.py -k 'not numba'",
     "safety": "test_safety.py -k 'serves or during'",
     "memory": "test_memory.py",
+    "machine": "test_machine.py",
     "threads": "test_threads.py -k 'not numba'",
     "fork": "test_fork.py -k 'not numba'",
     "interrupt": "test_interrupt.py -k 'cython'",

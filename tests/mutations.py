@@ -24,6 +24,19 @@ class Mutant(NamedTuple):
 
 
 GROUPS: dict[tuple[str, str], list[Mutant]] = {
+    ("kernels/c/caches.c", "machine"): [
+        Mutant("caches_have_a_set_too_few", "((size_t)c + 1) * ", "(size_t)c * "),
+        Mutant("every_level_is_the_first", "(int)(a >> 5 & 7) != level", "(int)(a >> 5 & 7) != 1"),
+    ],
+    ("kernels/choices.py", "machine"): [
+        Mutant("a_core_has_all_of_a_shared_l2", "l2.size // caches.cores(l2)", "l2.size"),
+        Mutant("weights_of_a_row_fill_l1", "min(30 * KB, l1d * 15 // 16)", "30 * KB"),
+    ],
+    ("fastrnn/machine.py", "machine"): [
+        Mutant("instructions_are_data", '_line(index / "type") != "Instruction"', "True"),
+        Mutant("threads_are_cores", "cache.sharing // self.l1d.sharing", "cache.sharing"),
+        Mutant("what_is_half_known_counts", "known[0].size and known[1].size", "known[0].size"),
+    ],
     ("kernels/c/tile.inc.h", "kernels"): [
         Mutant("segments_start_alike", "m->a + r * a_row + s * m->a_segment;", "m->a + r * a_row;"),
         Mutant("tile_reads_first_rows", "height, acc + r, m, r, tile);", "height, acc + r, m, 0, tile);"),
@@ -695,6 +708,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant(
             "chunks_are_summed_too_early", "> row1 if layer.reverse else first < row0:", "> row1 and False:", "written"
         ),
+        Mutant("few_rows_are_any_number", "min(FEW_ROWS, FASTRNN_FEW_ROWS, ", "min(FEW_ROWS, ", "switches"),
+        Mutant("numbers_are_of_no_machine", "numbers(CACHES, LANES)", "numbers(CACHES, 4)", "machine"),
         Mutant("last_piece_of_dx_is_missing", "if rows >= ROWS_BACK or s == 0:", "if rows >= ROWS_BACK:", "written"),
         Mutant(
             "no_barrier_before_dh_is_projected",

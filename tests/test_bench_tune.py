@@ -12,6 +12,7 @@ from fastrnn import backends
 from fastrnn.backends import load
 from fastrnn.bench import tune
 from fastrnn.errors import BackendError
+from fastrnn.kernels.choices import CHOICES
 
 SHAPE = (3, 2, 4, 5)
 
@@ -43,9 +44,21 @@ def found(chosen, **forced):
     return tune.Found(tune.RULES[0], SHAPE, chosen, forced)
 
 
-def test_ratios_are_of_medians_to_the_best_way():
-    row = found([3.0, 9.0, 4.0], ahead=[2.0, 8.0, 2.0], fused=[5.0, 5.0, 1.0])
-    assert (row.best, row.ratio) == ("ahead", 2.0)
+def test_ratios_are_of_minima_to_the_best_way():
+    row = found([4.0, 3.0, 9.0], ahead=[2.0, 1.0, 1.0], fused=[0.5, 5.0, 5.0])
+    assert (row.best, row.ratio) == ("fused", 6.0)
+
+
+def test_the_table_shows_each_number_as_it_is(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    before = load("cython")._override(ROW_BYTES=12345)
+    status = tune.main(["--table"])
+    load("cython")._override(**before)
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = (line for line in lines if "ROW_BYTES" in line)
+    assert status == 0
+    assert [cell.strip() for cell in row.split("│")[1:4]] == ["ROW_BYTES", "min(30 * KB, l1d * 15 // 16)", "12345"]
+    assert [name for name in CHOICES if not any(f" {name} " in line for line in lines)] == []
 
 
 @pytest.mark.parametrize(("chosen", "status"), [(1.05, 0), (1.2, 1)])

@@ -17,7 +17,7 @@ from tolerances import Outcome, assert_same_bits
 import fastrnn
 from fastrnn import ops, stack
 from fastrnn.backends import BACKENDS, load
-from fastrnn.cells import CELLS
+from fastrnn.cells import CELLS, LIBRARY
 
 cython = pytest.mark.parametrize("backend", ["cython"], indirect=True)
 kernels = pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "numpy"], indirect=True)
@@ -39,6 +39,8 @@ SWITCHES = {
     "rows step by step": {"ROW_VECTORS": 0},
     "rows at once, input projected": {"ROW_INPUTS": 0, "ROW_BYTES": 0},
     "rows at once, of many units, input taken in": {"ROW_VECTORS": ALWAYS, "ROW_INPUTS": ALWAYS},
+    "panels fetched ahead, gradients summed up block by block": {"FETCH_BYTES": 0, "GRADIENT_BYTES": 0},
+    "all weights large, no panel fetched ahead": {"LARGE_BYTES": 0, "FETCH_BYTES": ALWAYS},
 }
 SHAPES = [(5, 1, 3, 130), (2, 53, 5, 17), (9, 37, 33, 65), (1, 7, 4, 33), (7, 2, 16, 200), (6, 1, 40, 21)]
 ORDERS: list[dict[str, Any]] = [{}, {"tokens": True}, {"ragged": True, "reverse": True}, {"proj_size": 35}]
@@ -99,7 +101,7 @@ def test_same_bits_with_a_choice_forced(
 
 @cython
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("H", [3, 7, 8, 12, 16, 17, 20, 24, 36, 40, 45, 56])
+@pytest.mark.parametrize("H", [3, 7, 8, 12, 16, 17, 20, 24, 36, 40, 45, 56, 93, 190])
 def test_rows_at_once_are_those_step_by_step(backend: str, H: int, dtype: str) -> None:
     """Also in the columns of their direction, and where the last units fill half a vector or less."""
     rng = np.random.default_rng(0)
@@ -114,6 +116,33 @@ def test_rows_at_once_are_those_step_by_step(backend: str, H: int, dtype: str) -
                 got, got_n = module(given, start)
                 assert_same_bits("y", got, want)
                 assert_same_bits("state_n", np.array(got_n), np.array(want_n))
+
+
+@cython
+@pytest.mark.parametrize("cell", ["min_gru", "layer_norm_lstm", "reset_before_gru"])
+def test_written_cells_do_not_depend_on_caches(backend: str, cell: str) -> None:
+    rng = np.random.default_rng(0)
+    module = fastrnn.Recurrent(LIBRARY[cell], 5, 72, seed=0, backend=backend)
+    x, dy = rng.standard_normal((9, 7, 5), "float32"), rng.standard_normal((9, 7, 72), "float32")
+    found = []
+    for numbers in ({}, {"GRADIENT_BYTES": 0, "FETCH_BYTES": 0}, {"PROJECTION_BYTES": 0, "LARGE_BYTES": 0}):
+        with overridden(**numbers):
+            y, _, tape = module.forward(x)
+            dx, _, gradients = module.backward(tape, dy)
+        found.append({"y": y, "dx": dx} | gradients)
+    for others in found[1:]:
+        for name, array in others.items():
+            assert_same_bits(name, array, found[0][name])
+
+
+@cython
+def test_few_rows_are_no_more_than_the_kernels_have_room_for(backend: str) -> None:
+    problem = make("lstm", 1, 19, 5, 400, dtype="float32")
+    want = run(backend, problem)
+    with overridden(FEW_ROWS=ALWAYS):
+        got = run(backend, problem)
+    for name, array in got.items():
+        assert_same_bits(name, array, want[name])
 
 
 # What memory held before

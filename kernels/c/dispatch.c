@@ -1,4 +1,4 @@
-/* Which instruction sets were built and which of them run here. Compiled for the baseline: no other file calls cpuid. */
+/* Which instruction sets were built and which of them run here. Compiled for the baseline, as all that calls cpuid. */
 #define _GNU_SOURCE /* syscall */
 #include "kernels.h"
 

@@ -27,7 +27,7 @@
 enum { FASTRNN_RNN_TANH, FASTRNN_RNN_RELU, FASTRNN_LSTM, FASTRNN_GRU, FASTRNN_PROGRAM, FASTRNN_CELLS };
 enum { FASTRNN_FEW_ROWS = 16, FASTRNN_GRADIENT_ROWS = 128 };
 enum { FASTRNN_ROWS_IN_TURNS = 4 };  /* layers of a group whose single rows are run in turns, at the most */
-enum { FASTRNN_ROW_VECTORS = 16 };   /* unit vectors of a layer that takes the steps of a single row at once, at the most */
+enum { FASTRNN_ROW_VECTORS = 24 };   /* unit vectors of a layer that takes the steps of a single row at once, at the most */
 enum { FASTRNN_CHUNKS_TO_LOOK = 8 }; /* after so many of these rows the gradients of weights ask whether to stop */
 enum { FASTRNN_LEFT_ROWS = 48 };     /* of x that are projected at once where weights have fewer bits */
 /* The last two are of weights; all else is float then. They have no programs, and the last one only what inference needs. */
@@ -165,6 +165,7 @@ typedef struct {
     int keep;                      /* whether the activated gates go to Z, and c and u of every row are kept */
     int projected;                 /* whether Z holds bias and input product already */
     int pairs;                     /* whether a step of a single row may take two blocks at once */
+    ptrdiff_t fetch_bytes;         /* of weights, beyond which the next panel is fetched into L2 ahead of its use */
     int turned;                    /* whether even steps, not odd ones, go through the blocks from the last to the first */
 
     /* backward */
@@ -194,6 +195,7 @@ typedef struct {
     void *panels_hh;                     /* INOUT [panel of 4 unit vectors][Z order][4 * L], made by pack_hidden */
     void *panels_m;                      /* INOUT likewise of the second product, made by pack_hidden */
     void *panels_ih;                     /* INOUT [panel of 4 * L inputs][Z order][4 * L], made by pack_input */
+    ptrdiff_t gradient_bytes;            /* of weight gradients that are summed together, sharing a packing of x and h_prev */
     int few_rows; /* R is at most FASTRNN_FEW_ROWS, or less where H is small, and nothing is added to: read weights in
                      place, save for a last panel that is not full, and write their gradients in place: packing would
                      cost more */

@@ -17,11 +17,6 @@ enum {
 #define HIDDEN_SLOT FN(hidden_slot)
 #define Z_WIDTH (4 * LANES)
 #define UNPACKED_ROWS 48          /* rows that share one packing on the go; their sums stay in L1 */
-#define FETCH_BYTES (1 << 20) /* weights beyond it crowd the L2 cache, so that fetching the next panel early pays */
-/* Bytes of weight gradients that are summed together and share a packing of x and h_prev. With 512 KB, which stay in L2,
- * packing took a fifth of backward at H = 1024; streaming 4 MB of sums from L3 costs less (0.78 of the time there, 0.94 at
- * H = 256 to 512), 8 MB are no better. */
-#define GRADIENT_BYTES (4 << 20)
 #define HAS_C OF_CELL(HAS_C)
 #define READS_H OF_CELL(READS_H)
 
@@ -38,7 +33,7 @@ INLINE ptrdiff_t FN(blocks)(const fastrnn_layer *l) { return FN(groups)(l) * FN(
 INLINE ptrdiff_t FN(m_columns)(const fastrnn_layer *l) { return IS_PROGRAM && l->program->m_slots ? l->hidden : 0; }
 /* Blocks whose weight gradients are summed together */
 INLINE ptrdiff_t FN(gradient_blocks)(const fastrnn_layer *l) {
-    const ptrdiff_t fit = GRADIENT_BYTES / (REAL_BYTES * (l->inputs + l->outputs + FN(m_columns)(l)) * Z_WIDTH);
+    const ptrdiff_t fit = l->gradient_bytes / (REAL_BYTES * (l->inputs + l->outputs + FN(m_columns)(l)) * Z_WIDTH);
     return fit < 1 ? 1 : least(fit, FN(blocks)(l));
 }
 /* Hidden units in unit vector q and beyond: what the part loads and stores of q may touch. */
@@ -524,7 +519,7 @@ static void FN(step)(
     }
     const ptrdiff_t P = l->outputs, I = l->tokens || l->projected ? 0 : l->inputs, groups = (b1 - b0) / strands;
     const int back = fastrnn_goes_back(l, s);
-    const int fetch = (b1 - b0) * (I + P) * PANEL_SLOTS * LANES * REAL_BYTES > FETCH_BYTES;
+    const int fetch = (b1 - b0) * (I + P) * PANEL_SLOTS * LANES * REAL_BYTES > l->fetch_bytes;
     for (ptrdiff_t i = 0; i < groups; i++) {
         const ptrdiff_t b = back ? b1 - (i + 1) * strands : b0 + i * strands, after = back ? b - strands : b + strands;
         const int fetch_next = fetch && i < groups - 1;
@@ -657,7 +652,7 @@ static void FN(z_product)(
         return;
     }
     const REAL *panels_end = panels + ceil_div(columns, Z_WIDTH) * panel_size;
-    const int fetch = (panels_end - panels) * REAL_BYTES > FETCH_BYTES;
+    const int fetch = (panels_end - panels) * REAL_BYTES > l->fetch_bytes;
     m.a_segment = l->z_stride;
     m.p_k = Z_WIDTH;
     m.p = panels + p * panel_size;
@@ -1147,8 +1142,6 @@ static void FN(input_gradient)(const fastrnn_layer *l, ptrdiff_t row0, ptrdiff_t
 #undef PANEL_SLOTS
 #undef HIDDEN_SLOT
 #undef Z_WIDTH
-#undef FETCH_BYTES
-#undef GRADIENT_BYTES
 #undef UNPACKED_ROWS
 #undef HAS_C
 #undef READS_H

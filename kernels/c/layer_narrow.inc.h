@@ -109,7 +109,7 @@ static void NARROW_FN(step)(
     const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1) {
     const ptrdiff_t I = l->inputs, P = l->outputs, N = l->batch;
     const int back = fastrnn_goes_back(l, s), with_x = !l->projected && !l->tokens;
-    const int fetch = (b1 - b0) * l->panel_stride * REAL_BYTES > FETCH_BYTES;
+    const int fetch = (b1 - b0) * l->panel_stride * REAL_BYTES > l->fetch_bytes;
     int32_t *const x_room = l->scratch, *const h_room = x_room + N * NARROWED(left_row)(I);
     REAL *const x_scales = (REAL *)(h_room + N * NARROWED(left_row)(P)), *const h_scales = x_scales + N;
     FN(piece) pieces[2];
@@ -220,7 +220,7 @@ static void NARROW_FN(z_product)(
     const ptrdiff_t columns = of == FN(of_x) ? l->inputs : l->outputs, chunk = width > 128 ? 1 : 128 / width;
     const int32_t *panels = of == FN(of_x) ? l->panels_ih : l->panels_hh;
     const int32_t *panels_end = panels + ceil_div(columns, Z_WIDTH) * panel_size;
-    const int fetch = (panels_end - panels) * REAL_BYTES > FETCH_BYTES;
+    const int fetch = (panels_end - panels) * REAL_BYTES > l->fetch_bytes;
     NARROWED(product) m = {
         .a_row = NARROW_Z_WIDTH, .a_k = 1, .a_segment = z->stride, .p = panels + p * panel_size, .p_k = Z_WIDTH};
     for (ptrdiff_t b = 0, end; b < blocks; b = end) {
