@@ -146,7 +146,11 @@ class Layer:
         self.cell, self.units, self.library = cell, units, library
         self.equations: Equations = cell._equations
         self.added = self.equations.both  # gates that get the sum of both products
-        self.alone = (*self.equations.h_only, *self.equations.apart)  # whose recurrent product stays by itself
+        # gates of the second product, and those whose recurrent product stays by itself
+        self.of_middle = {name: name.removesuffix(".h") for name in self.equations.of_middle}
+        self.alone = tuple(
+            gate for gate in (*self.equations.h_only, *self.equations.apart) if gate not in self.of_middle.values()
+        )
         self.others = tuple(gate for gate in cell.gates_ih if gate not in self.added)
 
     def ahead(self, parameters: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
@@ -164,7 +168,8 @@ class Layer:
         if gates_hh:
             weight_hh, bias_hh = parameters["weight_hh"], parameters["bias_hh"]
             first = (*self.added, *self.alone)
-            early = e.of_middle if self.alone else (*self.added, *e.of_middle)  # gates whose biases are added here
+            of_m = tuple(gate for name, gate in self.of_middle.items() if name in self.others)
+            early = of_m if self.alone else (*self.added, *of_m)  # gates whose biases are added here
             if early:
                 blocks = self.library.split(bias_ih, [self.units] * len(order))
                 both = [
@@ -176,7 +181,10 @@ class Layer:
                 taken["weight"] = self._rows(weight_hh, gates_hh, first).T
             if self.alone:
                 taken["bias"] = self._rows(bias_hh, gates_hh, first)
-            taken |= {f"weight of {gate}": self._rows(weight_hh, gates_hh, (gate,)).T for gate in e.of_middle}
+            for name, gate in self.of_middle.items():
+                taken[f"weight of {name}"] = self._rows(weight_hh, gates_hh, (gate,)).T
+                if name not in self.others:
+                    taken[f"bias of {name}"] = self._rows(bias_hh, gates_hh, (gate,))
         return weight_ih, bias_ih, taken | {f"p.{name}": parameters["unit"][m] for m, name in enumerate(e.parameters)}
 
     def step(self, sums_x: Any, state: Sequence[Any], taken: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -189,12 +197,13 @@ class Layer:
             sums |= of_h
         elif self.added:
             both = library.add_product(both, state[0], taken["weight"])
+        sums |= {name: taken[f"bias of {name}"] for name in e.of_middle if name not in self.others}
         if self.added:
             blocks = self._split(both, [self.units] * len(self.added))
             sums |= {gate: blocks[k] for k, gate in enumerate(self.added)}
 
-        def product(gate: str, value: Any) -> Any:
-            return library.hold(value.node @ taken[f"weight of {gate}"])
+        def product(name: str, value: Any) -> Any:
+            return library.hold(value.node @ taken[f"weight of {name}"])
 
         def hold(values: Mapping[str, Any]) -> dict[str, Any]:
             return {name: library.hold(value) for name, value in values.items()}

@@ -173,20 +173,21 @@ class Written(NamedTuple):
         sums: dict[str, Array] = {}
         for name in equations.slots:
             gate, _, part = name.partition(".")
-            if part:
-                sums[name] = x[gate] if part == "x" else h[gate]
-            elif name in equations.x_only or name in equations.of_middle:
-                sums[name] = x[name]
+            of_x, of_h = part != "h" and gate not in equations.h_only, part != "x" and gate not in equations.x_only
+            if name in equations.of_middle:
+                sums[name] = x[gate] if of_x else np.zeros_like(h[gate])
             else:
-                sums[name] = h[name] if name in equations.h_only else x[name] + h[name]
+                sums[name] = x[gate] + h[gate] if of_x and of_h else x[gate] if of_x else h[gate]
         middle: list[Array] = []
 
-        def product(gate: str, value: Array) -> Array:
+        def product(name: str, value: Array) -> Array:
+            value = np.broadcast_to(value, (len(a_x), self.units)).astype(a_x.dtype)
             middle[:] = [value]
             assert self.weights.hh is not None
+            gate = name.removesuffix(".h")
             bias = 0 if self.weights.bias_hh is None else self.rows(self.weights.bias_hh, gate)
             added: Array = value @ self.rows(self.weights.hh, gate).T + bias
-            whole[gate] = sums[gate] + added
+            whole[name] = sums[name] + added
             return added
 
         whole = dict(sums)
@@ -227,6 +228,11 @@ class Written(NamedTuple):
         return dh, others
 
     @property
+    def of_middle(self) -> list[str]:
+        """The gates whose recurrent product takes the middle value."""
+        return [name.removesuffix(".h") for name in equations_of(self.cell).of_middle]
+
+    @property
     def beside(self) -> list[Operand]:
         """What has a gradient of each row and unit, the cell's own parameters and then extras, if asked for."""
         assert self.cell.program is not None
@@ -241,7 +247,7 @@ class Written(NamedTuple):
         self, gates: Gates, state_prev: State, state: State, dstate: State
     ) -> tuple[Array, Array, State, Array | None, Array | None]:
         """As `rnn_tanh_backward`; and the gradients of what is in `beside` by row (N, B, H), and m's (N, Q*H)."""
-        equations, S = equations_of(self.cell), len(equations_of(self.cell).slots)
+        equations = equations_of(self.cell)
         known = self.known(gates, state_prev) | {Operand(Kind.GRADIENT, k): d for k, d in enumerate(dstate)}
 
         def of(operands: list[Operand]) -> list[Array]:
@@ -250,17 +256,18 @@ class Written(NamedTuple):
             shape, dtype = dstate[-1].shape, dstate[0].dtype
             return [np.broadcast_to(found.get(o, 0), shape).astype(dtype) for o in operands]
 
-        slots = [Operand(Kind.SLOT, slot) for slot in range(S)]
-        into_m = of(slots[: len(equations.of_middle)])
+        into_m = of(equations.middle_slots)
         if into_m:
             assert self.weights.hh is not None
-            products = [d @ self.rows(self.weights.hh, g) for d, g in zip(into_m, equations.of_middle, strict=True)]
+            products = [d @ self.rows(self.weights.hh, g) for d, g in zip(into_m, self.of_middle, strict=True)]
             known[Operand(Kind.MIDDLE, 0)] = np.sum(products, axis=0)
-        sums = dict(zip(equations.slots, [*into_m, *of(slots[len(into_m) :])], strict=True))
+        others = [name for name in equations.slots if name not in equations.of_middle]
+        sums = dict(zip(others, of([Operand(Kind.SLOT, equations.slots[name]) for name in others]), strict=True))
+        sums |= zip(equations.of_middle, into_m, strict=True)
         zero = np.zeros_like(dstate[-1])
         da_x = [sums.get(gate, sums.get(f"{gate}.x", zero)) for gate in self.cell.gates_ih]
         da_h = [
-            zero if gate in equations.of_middle else sums.get(gate, sums.get(f"{gate}.h", zero))
+            zero if gate in self.of_middle else sums.get(gate, sums.get(f"{gate}.h", zero))
             for gate in self.cell.gates_hh
         ]
         bypass = tuple(of([Operand(Kind.BEFORE, k) for k in range(len(state_prev))]))
@@ -492,7 +499,7 @@ def backward(
             dweights.bias_hh[...] += da_h[group].sum(0)
         if dweights.unit is not None:
             dweights.unit[...] += d_own[group, : len(dweights.unit)].sum(0)
-        for k, gate in enumerate(equations_of(cell).of_middle if da_m.size and written is not None else ()):
+        for k, gate in enumerate(written.of_middle if da_m.size and written is not None else ()):
             H, of_gate = u.shape[1], da_m[group, k * u.shape[1] : (k + 1) * u.shape[1]]
             at = cell.gates_hh.index(gate) * H
             assert dweights.hh is not None

@@ -90,17 +90,20 @@ cdef extern from "kernels.h" nogil:
         int reads[96]
         int mean_count, read_count
 
+    ctypedef struct fastrnn_phases:
+        const fastrnn_phase *first
+        int count
+
     ctypedef struct fastrnn_program:
-        int units, blocks, slots, x_slots, h_slots, m_slots, states, parameters, gates, reads_h
+        int units, blocks, slots, x_slots, h_slots, h_first, m_first, m_slots, states, parameters, gates, reads_h
         int x_gates[64]
         int h_gates[64]
         int m_gates[64]
         int extras, into_extras, registers, constant_count
         const void *constants
         fastrnn_code forward, backward, inside, take, take_back, middle, middle_back
-        const fastrnn_phase *phases
-        const fastrnn_phase *phases_back
-        int phase_count, phase_back_count, row_values, all_row_values, sums
+        fastrnn_phases phases, phases_back, phases_middle, phases_middle_back
+        int row_values, all_row_values, sums
 
     ctypedef struct fastrnn_extra:
         const void *at
@@ -181,8 +184,8 @@ cdef extern from "kernels.h" nogil:
         void (*steps_of_rows)(const fastrnn_layer *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_take)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*step_middle)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
-        void (*step_phases)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
-        void (*step_back_phases)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*step_phases)(const fastrnn_layer *, ptrdiff_t, int, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*step_back_phases)(const fastrnn_layer *, ptrdiff_t, int, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*own_gradients)(const fastrnn_layer *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*read_tape)(
             const fastrnn_layer *, void *, void *, ptrdiff_t, const intptr_t *, ptrdiff_t, ptrdiff_t) noexcept nogil

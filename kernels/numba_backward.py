@@ -282,14 +282,15 @@ def _take_back(s, a, p, step, n_low, n_high, tape, dh, dh_row):
 
 
 @helper
-def _phases_back(s, a, step, n_low, n_high, tape, dh, dh_row):
-    """The phases of some batch rows of a step; `dh` is that of batch row 0."""
+def _phases_back(s, a, step, to_m, n_low, n_high, tape, dh, dh_row, dm, dm_row):
+    """The phases of some batch rows of a step, back to m or the others; `dh` and `dm` are those of batch row 0."""
     W = width(dh)
     for carried in range(2):
         before = previous(s, a, step, carried, n_low, n_high)
         for n in range(before.low, before.high, ROWS):
             rows, z, carry = min(ROWS, before.high - n), tape + (step.row + n) * s.slots * W, a.carry + n * W
-            run_phases_back(s, a, step, before, n, rows, z, dh + n * dh_row, dh_row, carry, s.N * W)
+            of_h, of_m = dh + n * dh_row, dm + n * dm_row
+            run_phases_back(s, a, step, to_m, before, n, rows, z, of_h, dh_row, of_m, dm_row, carry, s.N * W)
 
 
 @helper
@@ -392,28 +393,29 @@ def _through_time(s, q, a, sync, thread, team):
             turn = barrier(sync, team, turn, thread, a.watch)
             if leaves(a.watch, turn):
                 return turn
-        if a.du:
-            for p in range(q_low, q_high):
-                place = du + p * 4 * W
-                for i in range(n, n + own):
-                    _clear(place + i * du_row, 4 * W)
-                panel = second_panels + p * second_size if s.packed else scratch
-                weights = null_like(a.hr) if s.packed else second_weights
-                rows = (dh_rows if a.hr else tape) + (step.row + n) * second.slots * W
-                _multiply(second, second_side, p, s.H, panel, weights, rows, own, place + n * du_row, du_row)
-                _differentiate(s, a, p, step, second_side == SECOND, n, n_high, tape, place, du_row)
-            if s.split_units:
-                turn = barrier(sync, team, turn, thread, a.watch)
-                if leaves(a.watch, turn):
-                    return turn
-
-        if s.phases:
-            low, high = share(s.N, thread, team) if s.split_units else (n, n_high)
-            _phases_back(s, a, step, low, high, tape, du if a.hr else dh, du_row if a.hr else dh_row)
-            if s.split_units:
-                turn = barrier(sync, team, turn, thread, a.watch)
-                if leaves(a.watch, turn):
-                    return turn
+        for to_m in range(1 if s.phases_middle_back else 0, -1, -1):
+            if a.du and not to_m:
+                for p in range(q_low, q_high):
+                    place = du + p * 4 * W
+                    for i in range(n, n + own):
+                        _clear(place + i * du_row, 4 * W)
+                    panel = second_panels + p * second_size if s.packed else scratch
+                    weights = null_like(a.hr) if s.packed else second_weights
+                    rows = (dh_rows if a.hr else tape) + (step.row + n) * second.slots * W
+                    _multiply(second, second_side, p, s.H, panel, weights, rows, own, place + n * du_row, du_row)
+                    _differentiate(s, a, p, step, second_side == SECOND, n, n_high, tape, place, du_row)
+                if s.split_units:
+                    turn = barrier(sync, team, turn, thread, a.watch)
+                    if leaves(a.watch, turn):
+                        return turn
+            if s.phases:
+                low, high = share(s.N, thread, team) if s.split_units else (n, n_high)
+                of_h, of_h_row = (du, du_row) if a.hr else (dh, dh_row)
+                _phases_back(s, a, step, to_m, low, high, tape, of_h, of_h_row, du, du_row)
+                if s.split_units:
+                    turn = barrier(sync, team, turn, thread, a.watch)
+                    if leaves(a.watch, turn):
+                        return turn
 
     for i in range(n, n_high):
         for v in range(h_low, h_high):

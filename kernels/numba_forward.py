@@ -309,17 +309,18 @@ def _take(s, a, step, u_low, u_high, n_low, n_high):
 
 
 @helper
-def _phases(s, a, step, n_low, n_high, z):
-    """The phases of some batch rows of a step, whose sums lie in the tape; z is where row 0 of all is or would be."""
+def _phases(s, a, step, to_m, n_low, n_high, z):
+    """The phases of some batch rows of a step, those up to m or the others; z is where row 0 of all is or would be."""
     W = width(z)
-    out, out_row = (a.u, s.H) if a.u else (a.y, s.y_row)
+    to_u = bool(a.u) and (to_m or not s.m_slots)
+    out, out_row = (a.u, s.H) if to_u else (a.y, s.y_row)
     for carried in range(2):
         before = previous(s, a, step, carried, n_low, n_high)
         for n in range(before.low, before.high, ROWS):
-            here = out + (n + (0 if a.u and not s.tape else step.row)) * out_row
+            here = out + (n + (0 if to_u and not s.tape else step.row)) * out_row
             c_row = s.N + step.row + n if s.tape else n
             at = z + (step.row + n) * s.slots * W
-            run_phases(s, a, step, before, n, min(ROWS, before.high - n), c_row, at, here, out_row)
+            run_phases(s, a, step, to_m, before, n, min(ROWS, before.high - n), c_row, at, here, out_row)
 
 
 @helper
@@ -449,13 +450,14 @@ def _forward(s, a, sync, thread, team):
                 turn = barrier(sync, team, turn, thread, a.watch)
                 if leaves(a.watch, turn):
                     return turn
-        if s.phases:
-            low, high = share(s.N, thread, team) if s.split_units else (n_low, n_high)
-            _phases(s, a, step, low, high, tape + -base * z_row)
-            if s.split_units:
-                turn = barrier(sync, team, turn, thread, a.watch)
-                if leaves(a.watch, turn):
-                    return turn
+            if s.phases:
+                low, high = share(s.N, thread, team) if s.split_units else (n_low, n_high)
+                to_m = s.m_slots > 0 and side == RECURRENT
+                _phases(s, a, step, to_m, low, high, tape + -base * z_row)
+                if s.split_units:
+                    turn = barrier(sync, team, turn, thread, a.watch)
+                    if leaves(a.watch, turn):
+                        return turn
         if a.hr_panels:
             scratch = aligned(a.hr_scratch) + thread * PROJECTION_SCRATCH * W
             _project_state(s, p, a, step, p_low, p_high, n_low, n_high, scratch)

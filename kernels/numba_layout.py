@@ -50,15 +50,18 @@ class Shape(NamedTuple):
     h_first: int  # the first one that h feeds
     h_slots: int
     h_gates: int
-    m_slots: int = 0  # that m feeds, from the first one on
+    m_first: int = 0  # the first one that m feeds
+    m_slots: int = 0
     m_gates: int = 0
     parameters: int = 0  # of a unit, a cell's own, whose gradients have the slots behind the sums
     others: int = 0  # states besides h
     own: int = 0  # the first slot of those gradients
     takes: int = 0  # whether h goes through a program before its product
-    phases: int = 0  # of a program in phases: how many there are, and backward, and values of a row that are kept
+    phases_middle: int = 0  # of a program in phases: how many there are up to m, after it, and back likewise
+    phases: int = 0
+    phases_middle_back: int = 0
     phases_back: int = 0
-    row_values: int = 0
+    row_values: int = 0  # of a row, that are kept
     carries: int = 0  # what goes back beside the product: gradients of other states, before them perhaps some of h's
 
 
@@ -90,13 +93,16 @@ class Sizes(NamedTuple):
     h_first: int
     h_slots: int
     h_gates: int
+    m_first: int
     m_slots: int
     m_gates: int
     parameters: int
     others: int
     own: int
     takes: int
+    phases_middle: int
     phases: int
+    phases_middle_back: int
     phases_back: int
     row_values: int
     carries: int
@@ -129,7 +135,7 @@ def side_slots(s, side):
         return 0, s.x_slots
     if side == RECURRENT:
         return s.h_first, s.h_slots
-    return 0, s.m_slots
+    return s.m_first, s.m_slots
 
 
 @helper
@@ -185,6 +191,9 @@ def projection(s, W):
         units,
         units,
         units,  # x feeds all
+        0,
+        0,
+        0,
         0,
         0,
         0,  # and h none

@@ -80,8 +80,8 @@ __all__ = [
 ]
 
 ROWS = 12  # that share an instruction: their registers stay in the first-level cache
-# The programs of a cell that kernels run; from the last one on come those of the phases, forward and then backward, two
-# of each: on the values of a row, and on its units.
+# The programs of a cell that kernels run; from the last one on come those of `Program.all_phases`, two of each: on the
+# values of a row, and on its units.
 FORWARD, BACKWARD, MIDDLE, MIDDLE_BACK, TAKE, TAKE_BACK, PHASES = range(7)
 
 _PLACES = 48  # of each kind of operand
@@ -422,6 +422,30 @@ def _clear_missing(s, u, rows, z):
 
 
 @inlined
+def _kept(s, a, n, row):
+    """The values of batch row n that are kept for m or with the tape; `row` is its place among those of all."""
+    return a.values + (row if s.tape else n) * s.row_values
+
+
+@helper
+def _keep_values(s, a, n, row, rows, values):
+    """Keep the values of some rows."""
+    W = width(values)
+    for r in range(rows):
+        for k in range(s.row_values):
+            _kept(s, a, n + r, row + r)[k] = values[(k * ROWS + r) * W]
+
+
+@helper
+def _recall_values(s, a, n, row, rows, values):
+    """The inverse, in all lanes of a vector."""
+    W = width(values)
+    for r in range(rows):
+        for k in range(s.row_values):
+            store(values + (k * ROWS + r) * W, splat(values, _kept(s, a, n + r, row + r)[k]))
+
+
+@inlined
 def _put_rows(places, values, sums):
     """Where the values of rows, and their sums, are: a vector for each of `ROWS` rows."""
     W = width(values)
@@ -468,11 +492,13 @@ def _run_phase(s, a, phase, places, sums, coming, u, rows):
 
 
 @helper
-def run_phases(s, a, step, before, n, rows, c_row, z, out, out_row):
-    """Run all phases of up to `ROWS` rows of a step, from batch row n on.
+def run_phases(s, a, step, to_m, before, n, rows, c_row, z, out, out_row):
+    """Run the phases of up to `ROWS` rows of a step, from batch row n on.
 
     Parameters
     ----------
+    to_m
+        Whether up to m, whose product is still to come; or the others, which are all where there is none.
     before
         Of the step before, see `numba_steps.previous`.
     c_row
@@ -480,7 +506,7 @@ def run_phases(s, a, step, before, n, rows, c_row, z, out, out_row):
     z
         INOUT the first slot of the first row in block 0: sums in, the tape out.
     out, out_row
-        OUT the rows of h.
+        OUT the rows of h, or of m.
     """
     W = width(z)
     places, h, found, copies = stack(a.code, _TABLE), stack(z, ROWS), stack(z, ROWS), stack(z, _BESIDE)
@@ -488,8 +514,11 @@ def run_phases(s, a, step, before, n, rows, c_row, z, out, out_row):
     c_rows = s.N + s.R if s.tape else s.N
     plane, row = s.blocks * c_rows * W, step.row + n
     _put_rows(places, values, sums)
-    for phase in range(s.phases):
-        last = phase + 1 == s.phases
+    if s.m_slots and not to_m:
+        _recall_values(s, a, n, row, rows, values)
+    end = s.phases_middle + (0 if to_m else s.phases)
+    for phase in range(0 if to_m else s.phases_middle, end):
+        last = phase + 1 == end
         coming = _begin_phase(s, a, phase, last, places, values, sums, rows)
         for u in range(s.blocks):
             for slot in range(s.slots):
@@ -500,22 +529,20 @@ def run_phases(s, a, step, before, n, rows, c_row, z, out, out_row):
             _put_extras(s, a, places, copies, n, row, rows, u)
             whole = s.H - u * W >= W  # only the last vector is not; what any phase leaves there stays until the end
             if whole:
-                _put(places, _AFTER, 0, out + u * W, out_row)
+                _put(places, _MIDDLE if to_m else _AFTER, 0, out + u * W, out_row)
             else:
-                _put(places, _AFTER, 0, found, W)
+                _put(places, _MIDDLE if to_m else _AFTER, 0, found, W)
             _run_phase(s, a, phase, places, sums, coming, u, rows)
             if last and not whole:
                 for r in range(rows):
                     store_part(out + (r * out_row + u * W), load(found + r * W), s.H - u * W)
-    if s.tape:
-        for r in range(rows):
-            for k in range(s.row_values):
-                a.values[(row + r) * s.row_values + k] = values[(k * ROWS + r) * W]
+    if s.tape or s.m_slots:
+        _keep_values(s, a, n, row, rows, values)
 
 
 @helper
-def run_phases_back(s, a, step, before, n, rows, z, dh, dh_row, carry, carry_row):
-    """Run all phases of backward likewise.
+def run_phases_back(s, a, step, to_m, before, n, rows, z, dh, dh_row, dm, dm_row, carry, carry_row):
+    """Run phases of backward likewise, those back to m or the others.
 
     Parameters
     ----------
@@ -523,6 +550,8 @@ def run_phases_back(s, a, step, before, n, rows, z, dh, dh_row, carry, carry_row
         INOUT as in `run_phases`: the tape in, the gradients of the sums out.
     dh, dh_row
         INOUT as in `run_backward`, of unit vector 0, if `carry` has none of h's.
+    dm, dm_row
+        IN likewise the gradient of m, which `to_m` does not read.
     carry, carry_row
         INOUT the first row's, of unit vector 0, and from one of them to the next: that of h, if it is bypassed, and
         those of the other states.
@@ -533,15 +562,16 @@ def run_phases_back(s, a, step, before, n, rows, z, dh, dh_row, carry, carry_row
     c_rows, bypasses, row = s.N + s.R, s.carries > s.others, step.row + n
     plane, carry_plane = s.blocks * c_rows * W, s.blocks * carry_row
     _put_rows(places, values, sums)
+    _recall_values(s, a, n, row, rows, values)
     for r in range(rows):
-        for k in range(s.row_values):
-            store(values + (k * ROWS + r) * W, splat(values, a.values[(row + r) * s.row_values + k]))
         for u in range(s.blocks):
             for m in range(s.parameters):
                 store(z + (u * s.block_stride + (r * s.slots + s.own + m) * W), splat(z, 0.0))
-    for phase in range(s.phases_back):
-        last = phase + 1 == s.phases_back
-        coming = _begin_phase(s, a, s.phases + phase, last, places, values, sums, rows)
+    first_back = s.phases_middle + s.phases + (0 if to_m else s.phases_middle_back)
+    end = first_back + (s.phases_middle_back if to_m else s.phases_back)
+    for phase in range(first_back, end):
+        last = phase + 1 == end
+        coming = _begin_phase(s, a, phase, last, places, values, sums, rows)
         for u in range(s.blocks):
             its = z + u * s.block_stride
             for slot in range(s.slots):
@@ -557,9 +587,12 @@ def run_phases_back(s, a, step, before, n, rows, z, dh, dh_row, carry, carry_row
             _put_h(s, places, h, before.h + n * before.h_row, before.h_row, rows, u)
             _put_extras(s, a, places, copies, n, row, rows, u)
             _put_into_extras(s, a, places, z, row, u)
-            _run_phase(s, a, s.phases + phase, places, sums, coming, u, rows)
+            _put(places, _MIDDLE, 0, dm + u * W, dm_row)
+            _run_phase(s, a, phase, places, sums, coming, u, rows)
             if last:
                 _clear_missing(s, u, rows, its)
+    if to_m:
+        _keep_values(s, a, n, row, rows, values)
 
 
 # --- compiled programs
@@ -608,14 +641,13 @@ def _compile(cell: Cell, dtype: np.dtype[Any]) -> Compiled:
     assert p is not None
     numbers = p.constants
     backward = p.backward
-    if p.m_gates and not p.reads_h:  # then it leaves the gradient of h as it was for `MIDDLE_BACK`
+    if p.middle_back and not p.reads_h:  # then it leaves the gradient of h as it was for that
         zero = Operand(Kind.CONSTANT, len(numbers))
         numbers = (*numbers, 0.0)
         backward = (*backward, Instruction(Op.COPY, Operand(Kind.GRADIENT, 0), zero, zero, zero))
-    phases = p.phases + p.phases_back
-    own = (
-        p.room if phases else p.slots
-    )  # where the gradients of the cell's own parameters are: rows are summed up later
+    phases = p.all_phases
+    # where the gradients of the cell's own parameters are: rows are summed up later
+    own = p.room if phases else p.slots
     programs = [p.forward, backward, p.middle, p.middle_back, p.take, p.take_back]
     programs += [code for phase in phases for code in (phase.of_row, phase.of_units)]
     programs = [_with_own_in_slots(code, own) for code in programs]
@@ -636,17 +668,20 @@ def _compile(cell: Cell, dtype: np.dtype[Any]) -> Compiled:
         sums=p.slots,
         x_slots=len(p.x_gates),
         x_gates=_packed(sorted(p.x_gates).index(g) for g in p.x_gates),
-        h_first=p.slots - len(p.h_gates),
+        h_first=p.h_first,
         h_slots=len(p.h_gates),
         h_gates=_packed(of_h.index(g) for g in p.h_gates),
+        m_first=p.m_first,
         m_slots=len(p.m_gates),
         m_gates=_packed(of_h.index(g) for g in p.m_gates),
         parameters=p.seen_units,
         others=p.states - 1,
-        carries=p.states if p.reads_h or p.m_gates else p.states - 1,
+        carries=p.states if p.reads_h or p.middle_back else p.states - 1,
         own=own,
         takes=len(p.take) > 0,
+        phases_middle=len(p.phases_middle),
         phases=len(p.phases),
+        phases_middle_back=len(p.phases_middle_back),
         phases_back=len(p.phases_back),
         row_values=p.row_values,
     )
@@ -674,9 +709,9 @@ def _place(operand: Operand) -> int:
 
 
 # What a program may have: what others add to `Program` is refused by name until it is done here.
-_FIELDS = {"x_gates", "h_gates", "slots", "states", "units", "reads_h", "constants", "registers", "room", "m_gates"}
-_FIELDS |= {"forward", "backward", "inside", "middle", "middle_back", "seen_units", "extras", "into_extras"}
-_FIELDS |= {"take", "take_back", "phases", "phases_back", "row_values"}
+_FIELDS = {"x_gates", "h_gates", "m_gates", "m_first", "slots", "states", "units", "reads_h", "constants", "registers"}
+_FIELDS |= {"forward", "backward", "inside", "middle", "middle_back", "take", "take_back", "seen_units", "extras"}
+_FIELDS |= {"phases", "phases_back", "phases_middle", "phases_middle_back", "row_values", "room", "into_extras"}
 
 
 def why_not_program(cell: Cell) -> str | None:
@@ -687,7 +722,7 @@ def why_not_program(cell: Cell) -> str | None:
         if field not in _FIELDS and value:
             return f"its program has {field}"
     codes = [program.forward, program.backward, program.middle, program.middle_back, program.take, program.take_back]
-    for phase in (*program.phases, *program.phases_back):
+    for phase in program.all_phases:
         codes += [phase.of_row, phase.of_units]
     if program.room + program.seen_units > _PLACES:
         return f"it keeps {program.room} values, and has {program.seen_units} of parameters, and {_PLACES} may be"

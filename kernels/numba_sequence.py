@@ -223,7 +223,7 @@ def _plan_forward(
         c=shape.others * vectors * (N + R if tape else N) * W,
         u=(R if tape else N) * H,
         taken=(R if tape else N) * H * shape.takes,
-        values=R * shape.row_values,
+        values=(R if tape else N) * shape.row_values,
         panels=(blocks if packed else threads) * panel + W,
         hr_panels=projected_h.blocks * H * projected_h.slots * W + W,
     )
@@ -301,7 +301,7 @@ def forward(
     if hr_panels is not None or shape.m_slots:
         u = np.empty(plan.u, dtype)
     taken = np.empty(plan.taken, dtype) if shape.takes else None
-    values = np.empty(plan.values, dtype) if shape.phases and tape else None
+    values = np.empty(plan.values, dtype) if shape.phases and (tape or shape.m_slots) else None
     beside = BesideX.of(cell, extra)
     h_n, z = np.empty((N, P), dtype), np.empty(plan.z, dtype)
     panels = np.empty(plan.panels, dtype) if packed is None else packed.panels
@@ -524,7 +524,7 @@ def _inside(cell: Cell, tape: Tape) -> tuple[Array, ...]:
     rows = _gates_array(sizes, z).reshape(sizes.blocks, -1)[:, : R * sizes.slots * W]
     rows = rows.reshape(sizes.blocks, R, sizes.slots, W)
     slots = [_units(rows[:, :, slot : slot + 1], H) for slot in range(sizes.slots)]
-    states = [np.concatenate([tape.h_0, tape.y.reshape(R, -1)])]  # behind the initial one those of all rows
+    states = [np.concatenate([tape.h_0, tape.y.reshape(R, sizes.P)])]  # behind the initial one those of all rows
     if c is not None:
         states += [_units(its, H) for its in c.reshape(sizes.others, sizes.blocks, N + R, 1, W)]
     before, after = _rows_before(sizes, tape.starts), [state[N:] for state in states]

@@ -91,6 +91,7 @@ from c_kernels cimport (
     fastrnn_memory_watch_forks,
     fastrnn_parallel,
     fastrnn_phase,
+    fastrnn_phases,
     fastrnn_pool_acquire,
     fastrnn_pool_barrier,
     fastrnn_pool_borrow,
@@ -526,12 +527,14 @@ cdef class Compiled:
         cdef ptrdiff_t i, k, lanes = kernels_of(typenum).lanes
         cdef fastrnn_instruction *at
         cdef fastrnn_phase *phase
+        cdef fastrnn_phases **parts = [&p.phases_middle, &p.phases, &p.phases_middle_back, &p.phases_back]
         x_gates, h_gates, m_gates = program.x_gates, program.h_gates, program.m_gates
         p.slots, p.x_slots, p.h_slots, p.m_slots = program.slots, len(x_gates), len(h_gates), len(m_gates)
+        p.h_first, p.m_first = program.h_first, program.m_first
         p.states, p.parameters, p.gates, p.reads_h = program.states, program.seen_units, gates, program.reads_h
         p.registers, p.constant_count, p.extras = program.registers, len(program.constants), len(program.extras)
         p.into_extras = program.into_extras
-        all_phases = program.phases + program.phases_back
+        all_phases = program.all_phases
         rows_read = [
             sorted({operand.index for one in each.of_units for operand in one[1:] if operand.kind == Kind.ROW})
             for each in all_phases]
@@ -570,8 +573,10 @@ cdef class Compiled:
         cdef fastrnn_code *code
         self.phases = Buffer(len(all_phases) * sizeof(fastrnn_phase))
         phase = <fastrnn_phase *> self.phases.data
-        p.phase_count, p.phase_back_count = len(program.phases), len(program.phases_back)
-        p.phases, p.phases_back, p.row_values = phase, phase + p.phase_count, program.row_values
+        p.row_values, k = program.row_values, 0
+        for i, part in enumerate((program.phases_middle, program.phases, program.phases_middle_back, program.phases_back)):
+            parts[i].first, parts[i].count = phase + k, len(part)
+            k += len(part)
         for i, (means, _, _) in enumerate(all_phases):
             phase[i].mean_count = len(means)
             for k in range(phase[i].mean_count):
@@ -1428,7 +1433,7 @@ cdef inline bint takes_other(const fastrnn_layer *l) noexcept nogil:
 
 cdef inline bint has_phases(const fastrnn_layer *l) noexcept nogil:
     """Whether a step is done in phases, between which rows are summed up."""
-    return l.program != NULL and l.program.phase_count > 0
+    return l.program != NULL and l.program.phases.count > 0
 
 
 cdef Buffer whole_units_of(Job *job):
@@ -1536,6 +1541,17 @@ cdef inline ptrdiff_t first_row(const Job *job, int part, ptrdiff_t n) noexcept 
     return start(job.layer.batch, job.threads, part) if job.by_hidden else n
 
 
+cdef bint in_phases(
+    Job *job, void (*phases)(const fastrnn_layer *, ptrdiff_t, int, ptrdiff_t, ptrdiff_t) noexcept nogil,
+    fastrnn_layer *l, ptrdiff_t s, bint to_m, int part, ptrdiff_t n0, ptrdiff_t n1
+) noexcept nogil:
+    """Run a step's phases, those up to m or the others. Returns whether to leave."""
+    if job.by_hidden and fastrnn_pool_barrier(job.threads, job.layer.watch):  # what they read is of all threads
+        return True
+    phases(l, s, to_m, first_row(job, part, n0), first_row(job, part + 1, n1))
+    return False
+
+
 cdef inline ptrdiff_t rows_ahead(const Job *job, fastrnn_layer *layer, ptrdiff_t s, ptrdiff_t *first) noexcept nogil:
     """How many rows are projected ahead from step s on; first := the first of them."""
     cdef ptrdiff_t last = min(s + job.steps, layer.steps), lowest, highest
@@ -1608,13 +1624,13 @@ cdef void forward_task(void *context, int part) noexcept nogil:
                     return
             in_pieces(job, job.cell.step, &layer, s, b0, b1, n0, n1, job.strands)
             if layer.m != NULL:
+                if has_phases(&layer) and in_phases(job, job.cell.step_phases, &layer, s, True, part, n0, n1):
+                    return
                 if job.by_hidden and fastrnn_pool_barrier(job.threads, job.layer.watch):  # m is of all threads
                     return
                 in_pieces(job, job.cell.step_middle, &layer, s, b0, b1, n0, n1, job.strands)
-            if has_phases(&layer):
-                if job.by_hidden and fastrnn_pool_barrier(job.threads, job.layer.watch):  # the sums are of all threads
-                    return
-                job.cell.step_phases(&layer, s, first_row(job, part, n0), first_row(job, part + 1, n1))
+            if has_phases(&layer) and in_phases(job, job.cell.step_phases, &layer, s, False, part, n0, n1):
+                return
             if layer.u != NULL and project_step(job, &layer, s, part, n0, n1):
                 return
         to_look -= 1
@@ -1759,7 +1775,7 @@ def forward(
         if packed is None:
             units = whole_units_of(&job)
         if l.z_stride:
-            z = room_for(&job, &l.z, job.itemsize * size_of_z(&job, l.z_stride, l.rows if tape else 0), tape, room)
+            z = room_for(&job, &l.z, job.itemsize * size_of_z(&job, l.z_stride, l.rows if tape else l.batch), tape, room)
         if others:
             if tape or c_row != row or l.program != NULL:  # programs want whole vectors that are aligned
                 c = room_for(&job, &l.c, c_row * (l.batch + (l.rows if tape else 0)), True, room)
@@ -1946,7 +1962,7 @@ cdef class Stepper:
             if l.split_x or has_middle(l) or has_phases(l):
                 l.x = l.h_0  # anything but NULL: a step of tokens needs no more
                 plan_forward(job, False, True)
-                self.memory.append(Buffer(job.blocks * l.z_stride * job.itemsize))
+                self.memory.append(Buffer(job.itemsize * size_of_z(job, l.z_stride, l.batch)))
                 l.z = (<Buffer> self.memory[len(self.memory) - 1]).data
         self.states = tuple(states)
 
@@ -2356,13 +2372,14 @@ cdef void backward_task(void *context, int part) noexcept nogil:
         if layer.u != NULL and s >= 0 and unproject_step(job, &layer, s, part, n0, n1):
             return
         if layer.m != NULL and s >= 0:
+            if has_phases(&layer) and in_phases(job, job.cell.step_back_phases, &layer, s, True, part, n0, n1):
+                return
             if job.by_hidden and fastrnn_pool_barrier(job.threads, job.layer.watch):  # what m feeds is of all threads
                 return
             in_pieces(job, job.cell.step_back_middle, &layer, s, p0, p1, n0, n1)
         if has_phases(&layer) and s >= 0:
-            if job.by_hidden and fastrnn_pool_barrier(job.threads, job.layer.watch):  # dh is of all threads
+            if in_phases(job, job.cell.step_back_phases, &layer, s, False, part, n0, n1):
                 return
-            job.cell.step_back_phases(&layer, s, first_row(job, part, n0), first_row(job, part + 1, n1))
             group += fastrnn_step_count(&layer, s)
             due = layer.own != NULL and (  # as `cut_chunks`
                 s == 0 or group + fastrnn_step_count(&layer, s - 1) > FASTRNN_GRADIENT_ROWS)
@@ -2614,6 +2631,8 @@ def backward(
     cdef size_t row = round_up(l.hidden, job.lanes) * job.itemsize, packed_row = l.hidden * job.itemsize
     # of carry: the part of dh that goes around the product, and the gradients of the other states; a built-in cell has one
     cdef size_t carry_row = row * (1 if l.program == NULL else 1 + others), first = 0 if l.program == NULL else row
+    if has_phases(l) and has_middle(l):
+        carry_row += row  # and that of m
     cdef size_t h_row = l.outputs * job.itemsize
     cdef ptrdiff_t begun = fastrnn_step_count(l, l.steps - 1 if l.reverse else 0)  # sequences of a step or more
     cdef bint piece_by_piece

@@ -34,12 +34,21 @@ def every_feed(a: Any, prev: Any) -> Any:
     return np.tanh(s) - prev.h, s
 
 
+@cell(gates="r z n v", apart="r n", from_h="v")
+def product_alone(a: Any, prev: Any) -> Any:
+    """The second product feeds sums that are its alone."""
+    r, z = sigmoid(a.r.x * a.r.h), sigmoid(a.z)
+    m = r * prev.h
+    n = tanh(a.n.x - a.n.h(m) * z) + 0.5 * a.v(m)
+    return n + z * (prev.h - n)
+
+
 @cell(gates="u v", states="h s")
 def constant_state(a: Any, prev: Any) -> Any:
     return a.u * a.v, 1.5
 
 
-OWN = {each.name: each for each in (swapping, every_feed, constant_state)}
+OWN = {each.name: each for each in (swapping, every_feed, product_alone, constant_state)}
 ALL = OWN | LIBRARY | BESIDE
 names = pytest.mark.parametrize("name", ALL)
 
@@ -106,7 +115,8 @@ def by_function(of: WrittenCell, values: Values) -> tuple[Any, ...]:
 def by_program(of: WrittenCell, values: Values) -> tuple[list[Any], Values]:
     """The new states, and the gradients of sums, states and parameters."""
     program = program_of(of)
-    K, S, Q, constants = program.states, program.slots, len(program.m_gates), program.constants
+    K, S, constants = program.states, program.slots, program.constants
+    of_m = [Operand(Kind.SLOT, program.m_first + j) for j in range(len(program.m_gates))]
     unit = np.array([values[Operand(Kind.UNIT, m)] for m in range(program.units)])
     values = {at: value for at, value in values.items() if at.kind is not Kind.UNIT}
     values |= {Operand(Kind.UNIT, j): value for j, value in enumerate(of.prepare(unit))}
@@ -117,8 +127,9 @@ def by_program(of: WrittenCell, values: Values) -> tuple[list[Any], Values]:
         return {at: value for at, value in values.items() if at.kind is not Kind.REGISTER}
 
     run(program.middle, known, constants, one_memory=True)
-    for j in range(Q):
-        known[Operand(Kind.SLOT, j)] = known[Operand(Kind.SLOT, j)] + WEIGHT * known[middle]
+    run_phases(program.phases_middle, known, constants, one_memory=True)
+    for at in of_m:
+        known[at] = known[at] + WEIGHT * known[middle]
     known.pop(middle, None)
     known = without_registers(known)
     run(program.forward, known, constants, one_memory=True)
@@ -133,16 +144,20 @@ def by_program(of: WrittenCell, values: Values) -> tuple[list[Any], Values]:
     shown = dict(seen)
     run(program.inside, shown, constants, one_memory=False)
     assert all(Operand(Kind.SHOWN, g) in shown for g in range(len(of.gates)))
-    run(program.middle_back, seen, constants, one_memory=False)
-    first = [seen[Operand(Kind.SLOT, j)] for j in range(Q)]
-    seen = without_registers(seen) | {Operand(Kind.SLOT, j): np.full(ROWS, np.nan) for j in range(Q)}
-    if Q:
-        seen[middle] = WEIGHT * sum(first)
+    seen |= {at: np.full(ROWS, np.nan) for at in of_m}  # which the tape has nothing in
     seen |= {at: value for at, value in known.items() if at.kind is Kind.ROW}
+    run(program.middle_back, seen, constants, one_memory=False)
+    run_phases(program.phases_middle_back, seen, constants, one_memory=False)
+    first = {at: seen[at] for at in of_m}
+    seen = without_registers(seen)
+    if of_m:
+        seen[middle] = WEIGHT * sum(first.values())
+    if not program.phases:
+        seen |= {at: np.full(ROWS, np.nan) for at in of_m}
     seen |= {Operand(Kind.OWN, m): np.zeros(ROWS) for m in range(program.seen_units if program.phases else 0)}
     run(program.backward, seen, constants, one_memory=False)
     run_phases(program.phases_back, seen, constants, one_memory=False)
-    grads = {Operand(Kind.SLOT, j): first[j] if j < Q else seen[Operand(Kind.SLOT, j)] for j in range(S)}
+    grads = first | {at: seen[at] for at in [Operand(Kind.SLOT, j) for j in range(S)] if at not in of_m}
     start = 0 if program.reads_h else 1
     grads |= {Operand(Kind.BEFORE, k): seen[Operand(Kind.GRADIENT, k)] for k in range(start, K)}
     own = [Operand(Kind.OWN, m) if program.phases else Operand(Kind.SLOT, S + m) for m in range(program.seen_units)]
@@ -188,7 +203,7 @@ def test_a_program_stays_within_what_kernels_hold(name: str) -> None:
     assert len(program.constants) <= 32
     assert program.states <= 8
     assert max(program.room, program.slots + (0 if program.phases else program.seen_units)) <= 16
-    for phase in (*program.phases, *program.phases_back):
+    for phase in program.all_phases:
         assert len(phase.means) <= 32
         assert (
             max([*phase.means, *[at.index for i in phase.of_row for at in i[1:] if at.kind is Kind.ROW]], default=0)
@@ -461,6 +476,32 @@ def no_gate(a: Any, prev: Any) -> Any:
 
 def with_p(a: Any, prev: Any, p: Any) -> Any:
     return a.u
+
+
+def called_of_x(a: Any, prev: Any) -> Any:
+    return a.u(prev.h) + a.v + a.w.x * a.w.h
+
+
+def two_second_products(a: Any, prev: Any) -> Any:
+    return a.v(a.u * prev.h) + a.w.x * a.w.h(a.u)
+
+
+def one_sum_and_two(a: Any, prev: Any) -> Any:
+    m = a.u * prev.h
+    return a.v(m) + a.w.x * a.w.h(m)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (called_of_x, "gate u is called, but x alone feeds it; expected one that h feeds"),
+        (two_second_products, "gate w.h is called with another value than the gate before; expected one value for all"),
+        (one_sum_and_two, r"x feeds v in the same sum and not the others; .*: keep v apart, and add a.v.x to a.v.h"),
+    ],
+)
+def test_a_step_has_one_second_product(function: Callable[..., Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        cell(gates="u v w", from_x="u", apart="w")(function)
 
 
 ERRORS: list[tuple[Callable[..., Any], type[Exception], str]] = [

@@ -24,7 +24,7 @@ from fastrnn.cells.noise import Noise, named_noise
 from fastrnn.cells.operations import Traced
 from fastrnn.cells.phases import PhaseWriter, keep
 from fastrnn.cells.prepared import Prepared, prepare, replaced
-from fastrnn.cells.program import Instruction, Kind, Op, Operand, Program
+from fastrnn.cells.program import Instruction, Kind, Op, Operand, Phase, Program
 from fastrnn.cells.schedule import Constants, choose_tape, schedule
 from fastrnn.cells.table import Cell
 from fastrnn.checks import shown
@@ -44,7 +44,7 @@ class Equations:
     h_only: tuple[str, ...]
     both: tuple[str, ...]
     apart: tuple[str, ...]
-    of_middle: tuple[str, ...]  # which the function calls
+    of_middle: tuple[str, ...]  # which the function calls with the middle value, gates or gate.h
     of_taken: tuple[str, ...]  # which it calls with what the first product takes, gates or gate.h
     parameters: Mapping[str, float | None]  # their initial values; None: drawn as the weights are
     extra: tuple[str, ...]  # what is given beside x
@@ -78,7 +78,7 @@ class Equations:
         unit
             (M, H) or None.
         product
-            What a gate that the function calls adds to its sum: product(gate, value).
+            What is added to the sum of one that the function calls: product(name, value), of `of_middle`.
         extra
             (N, 1) or (N, H), what is given beside x, and the draws of noise.
         """
@@ -89,7 +89,9 @@ class Equations:
                 x=sums[f"{name}.x"], h=(lambda _, h=h: h) if f"{name}.h" in self.of_taken else h
             )
         for name in self.of_middle:
-            gates[name] = lambda value, name=name: sums[name] + product(name, value)
+            gate, _, part = name.partition(".")
+            at, attribute = (gates[gate].__dict__, part) if part else (gates, gate)
+            at[attribute] = lambda value, name=name: sums[name] + product(name, value)
         for name in set(self.of_taken) & set(gates):
             gates[name] = lambda _, name=name: sums[name]
         arguments: list[Any] = [SimpleNamespace(**gates), SimpleNamespace(**before)]
@@ -100,6 +102,16 @@ class Equations:
         if beside:
             arguments.append(SimpleNamespace(**beside))
         return as_states(self.function(*arguments))
+
+    @property
+    def made(self) -> list[Node]:
+        """What a step computes of its sums: the new states and the middle value."""
+        return [*self.after, *([] if self.middle is None else [self.middle])]
+
+    @property
+    def middle_slots(self) -> list[Operand]:
+        """Of the sums that the second product feeds."""
+        return [Operand(Kind.SLOT, self.slots[name]) for name in self.of_middle]
 
     def values(self, nodes: Iterable[Node], known: Mapping[Operand, Array]) -> list[Any]:
         """What nodes are, given what their leaves are."""
@@ -306,9 +318,10 @@ def cell(
     Notes
     -----
     A gate that is called, ``a.n(value)``, takes the recurrent product of that value in place of h's:
-    ``a.n(r * prev.h)`` is GRU's candidate as in the paper (Cho et al., 2014). One value may be taken so, by any
-    number of gates. Another one that is made of h, extras, dropout and parameters alone, such as ``e.drop(prev.h)``,
-    may take the place of h in all other gates that h feeds; of those that are apart ``a.n.h(value)`` is called.
+    ``a.n(r * prev.h)`` is GRU's candidate as in the paper (Cho et al., 2014); of one that is apart ``a.n.h(value)`` is
+    called. One value may be taken so, by any number of gates, if x feeds all of them in the same sum or none. Another
+    one that is made of h, extras, dropout and parameters alone, such as ``e.drop(prev.h)``, may take the place of h in
+    all other gates that h feeds.
 
     Examples
     --------
@@ -475,17 +488,15 @@ class _Tracing:
     def call(self, name: str, value: Any) -> Traced:
         """A gate is called with what its recurrent product is to take."""
         if name in self.definition.x_only:
-            raise ValueError(f"gate {name} is called, but it is not fed by both x and h; expected one that is")
+            raise ValueError(f"gate {name} is called, but x alone feeds it; expected one that h feeds")
         if not isinstance(value, Traced):
             raise TypeError(f"gate {name} is called with a {type(value).__name__}; expected a value of the equations")
         if value.node.leaf == Operand(Kind.BEFORE, 0):
             self.of_h.append(name)
             return self._sum(name)
-        of_h = _is_of_h(value.node)
-        if not of_h and name not in self.definition.of():
-            raise ValueError(f"gate {name} is called, but it is not fed by both x and h; expected one that is")
+        may_be_taken = _may_be_taken(value.node)
         for other in self.called.values():
-            if other.node is not value.node and _is_of_h(other.node) == of_h:
+            if other.node is not value.node and _may_be_taken(other.node) == may_be_taken:
                 raise ValueError(
                     f"gate {name} is called with another value than the gate before; expected one value for all: "
                     "a step has one second recurrent product"
@@ -495,10 +506,15 @@ class _Tracing:
 
     def taken(self) -> tuple[str, ...]:
         """Those that are called with what may take the place of h in the first product, if it does."""
-        taken = [name for name, value in self.called.items() if _is_of_h(value.node)]
+        taken = [name for name, value in self.called.items() if _may_be_taken(value.node)]
         second = [name for name in self.called if name not in taken]
-        all_of_h = {*self.definition.of(*second), *self.definition.h_only, *[f"{n}.h" for n in self.definition.apart]}
-        return tuple(taken) if set(taken) == all_of_h else ()
+        all_of_h = {name for name in self.definition.slots_of(()) if self.definition.is_of_h(name)}
+        return tuple(taken) if set(taken) == all_of_h.difference(second) else ()
+
+    @property
+    def middle_slots(self) -> list[Operand]:
+        """Of the sums that the second product feeds."""
+        return [Operand(Kind.SLOT, self.slots[name]) for name in self.of_middle]
 
     def _run(self) -> Any:
         """Call the function, and keep its local variables as it returns."""
@@ -521,10 +537,15 @@ class _Tracing:
                 before.enable()
 
 
-def _is_of_h(node: Node) -> bool:
-    """Whether a value is made before a step: neither of sums nor of states but h."""
+def _may_be_taken(node: Node) -> bool:
+    """Whether a value is made before a step, of each unit: neither of sums nor of states but h, nor of means."""
     leaves = [each.leaf for each in reachable([node]) if each.leaf is not None]
-    return not any(leaf.kind is Kind.SLOT or (leaf.kind is Kind.BEFORE and leaf.index) for leaf in leaves)
+    of_others = any(leaf.kind is Kind.SLOT or (leaf.kind is Kind.BEFORE and leaf.index) for leaf in leaves)
+    return not of_others and not _has_mean([node])
+
+
+def _has_mean(roots: Iterable[Node]) -> bool:
+    return any(node.op is Across.MEAN for node in reachable(roots))
 
 
 class _Values(NamedTuple):
@@ -593,10 +614,16 @@ class _Definition:
         """Gates of no other kind."""
         return tuple(n for n in self.gates if n not in (*self.x_only, *self.h_only, *self.apart, *parts))
 
+    def is_of_h(self, name: str) -> bool:
+        """Whether h feeds a sum."""
+        return name not in self.x_only and not name.endswith(".x")
+
     def slots_of(self, of_middle: tuple[str, ...]) -> dict[str, int]:
-        """The slot of each sum: those that m feeds, x alone, both, h alone."""
-        order = [*of_middle, *self.x_only, *[f"{n}.x" for n in self.apart]]
-        order += [*self.of(*of_middle), *self.h_only, *[f"{n}.h" for n in self.apart]]
+        """The slot of each sum: those that m and x feed, x alone, x and h, h alone, m alone."""
+        alone = [*self.h_only, *[f"{n}.h" for n in self.apart]]
+        order = [*[n for n in of_middle if n not in alone], *self.x_only, *[f"{n}.x" for n in self.apart]]
+        order += [*self.of(*of_middle), *[n for n in alone if n not in of_middle]]
+        order += [n for n in alone if n in of_middle]
         return {name: slot for slot, name in enumerate(order)}
 
     def cell(self, rates: tuple[float, ...] | None = None, *, into_extra: bool = False) -> WrittenCell:
@@ -604,12 +631,19 @@ class _Definition:
         trial = _Tracing(self, (), rates)
         of_taken = trial.taken()
         second = {name: value.node for name, value in trial.called.items() if name not in of_taken}
-        of_middle = tuple(n for n in self.gates if n in second)
-        if len(set(second.values())) > 1 or any(name not in self.gates for name in second):
+        of_middle = tuple(n for n in trial.slots if n in second)
+        if len(set(second.values())) > 1:
             raise self.fault(
                 ValueError,
-                f"gates {', '.join(second)} are called with two values, or not all are fed by both x and h; expected "
-                "one value, or a second that is made of h alone and takes its place in all other gates that h feeds",
+                f"gates {', '.join(second)} are called with two values; expected one value, or a second that is made "
+                "of h alone and takes its place in all other gates that h feeds",
+            )
+        added = [n for n in of_middle if n in self.of()]
+        if added and len(added) < len(of_middle):
+            raise self.fault(
+                ValueError,
+                f"of the gates that are called x feeds {', '.join(added)} in the same sum and not the others; expected "
+                f"all alike: keep {', '.join(added)} apart, and add a.{added[0]}.x to a.{added[0]}.h(value)",
             )
         traced = _Tracing(self, of_middle, rates) if of_middle else trial
         graph, result = traced.graph, as_states(traced.result)
@@ -642,8 +676,7 @@ class _Definition:
             equations = replace(equations, prepared=prepared)
             of_programs = self._equations(traced, of_taken, values.with_prepared(graph, prepared), extras)
         writer = _Writer(self, of_programs, extras, len(self.parameters if prepared is None else prepared.values))
-        has_means = any(node.op is Across.MEAN for node in reachable(equations.after))
-        program = writer.program_in_phases(graph) if has_means else writer.program(graph)
+        program = writer.program_in_phases(graph) if _has_mean(equations.made) else writer.program(graph)
         additive = not self.apart and not of_middle and not self.x_only and not self.h_only
         return WrittenCell(
             self.function.__name__, self.gates, self.states, additive, program, equations, definition=self, rates=rates
@@ -666,7 +699,7 @@ class _Definition:
         seeds = [(node, graph.leaf(Operand(Kind.GRADIENT, k))) for k, node in enumerate(after)]
         found = gradient_of(seeds)
         if middle is not None:
-            first = {operand: found.get(operand, graph.number(0.0)) for operand in self._middle_slots(of_middle)}
+            first = {operand: found.get(operand, graph.number(0.0)) for operand in traced.middle_slots}
             found = gradient_of([*seeds, (middle, graph.leaf(Operand(Kind.MIDDLE, 0)))]) | first
         into_h = {} if taken is None else gradient_of([(taken, graph.leaf(Operand(Kind.TAKEN, 0)))])
         return Equations(
@@ -690,9 +723,6 @@ class _Definition:
             tuple(map(graph.lowered, shown)),
         )
 
-    def _middle_slots(self, of_middle: tuple[str, ...]) -> list[Operand]:
-        return [Operand(Kind.SLOT, slot) for slot in range(len(of_middle))]
-
     def _check(self, graph: Graph, after: list[Node], products: list[Node], traced: _Tracing) -> None:
         """ValueError for what is left out, or goes round in a circle."""
         roots = [*after, *products]
@@ -706,23 +736,10 @@ class _Definition:
         for k, name in enumerate([*self.extra, *[noise.name for noise in traced.noise]]):
             if Operand(Kind.EXTRA, k) not in leaves:
                 raise self.fault(ValueError, f"e.{name} is not used; expected every one in the new states")
-        if traced.of_middle and any(node.op is Across.MEAN for node in reachable(roots)):
-            raise self.fault(
-                ValueError,
-                f"gates {', '.join(traced.of_middle)} are called for a second product, and there is a mean over units "
-                "(layer_norm and rms_norm take some); expected one of the two, as a step is not cut for both, or a "
-                "value of h alone for all gates that h feeds",
-            )
-        if any(node.op is Across.MEAN for node in reachable(products)):
-            raise self.fault(
-                ValueError,
-                "a gate is called with a mean over units; expected a value of each unit: take the mean after it",
-            )
         for node in reachable(products):
-            if node.leaf is not None and node.leaf in self._middle_slots(traced.of_middle):
-                raise self.fault(
-                    ValueError, f"gate {traced.of_middle[node.leaf.index]} takes the product of what is made of it"
-                )
+            if node.leaf in traced.middle_slots:
+                name = traced.of_middle[traced.middle_slots.index(node.value)]
+                raise self.fault(ValueError, f"gate {name} takes the product of what is made of it")
 
     def _shown(self, traced: _Tracing, gate: str) -> Node:
         """The local variable of a gate's name if there is one, else what is made of its sum alone, else the sum."""
@@ -772,14 +789,31 @@ class _Writer:
         back = self.write([(taken, dh), *sums], {**leaves, **{leaf: at for at, leaf, _ in added}})
         return self.write([(taken, e.taken)], leaves), back
 
+    def in_middle(
+        self, graph: Graph, tape: Mapping[Node, Operand], seen: Mapping[Node, Operand]
+    ) -> dict[Node, Operand]:
+        """What the middle program leaves of the tape: all that does not wait for m, if the rest can do without more.
+
+        `seen` is what all programs see, and where sums are.
+        """
+        e = self.equations
+        assert e.middle is not None
+        of_m = {graph.leaf(at) for at in e.middle_slots}
+        early = {n: at for n, at in tape.items() if not of_m.intersection(reachable([n]))}
+        overwritten = {at for node, at in early.items() if node.leaf is None}
+        there = {n for n, at in seen.items() if at not in overwritten} | early.keys()
+        there |= {n for n in reachable([*early, e.middle]) if n.op is Across.MEAN}  # what is of a row stays
+        left = reachable([*e.after, *[n for n in tape if n not in early]], there.__contains__)
+        return early if all(n in there for n in left if n.leaf is not None) else {}
+
     def program_in_phases(self, graph: Graph) -> Program:
         """All of it, where there are means over the units of a row."""
         d, e = self.definition, self.equations
-        gate = {name: index for index, name in enumerate(d.gates)}
         S, zero = len(e.slots), graph.number(0.0)
         slot = [Operand(Kind.SLOT, j) for j in range(S)]
-        reads_h = any(node.leaf == Operand(Kind.BEFORE, 0) for node in reachable([*e.after, *e.gradients.values()]))
-        back = [(at, e.gradients.get(at, zero)) for at in slot]
+        reads_h = any(node.leaf == Operand(Kind.BEFORE, 0) for node in reachable([*e.made, *e.gradients.values()]))
+        first_back = [(at, e.gradients[at]) for at in e.middle_slots]
+        back = [(at, e.gradients.get(at, zero)) for at in slot if at not in e.middle_slots]
         for k in range(0 if reads_h else 1, len(d.states)):
             back.append((Operand(Kind.GRADIENT, k), e.gradients.get(Operand(Kind.BEFORE, k), zero)))
         for m in range(self.units):
@@ -787,15 +821,15 @@ class _Writer:
                 own = Operand(Kind.OWN, m)
                 back.append((own, graph.make(Op.ADD, graph.leaf(own), gradient)))
         back += self.of_extras(graph)
-        means = {node for node in reachable(e.after) if node.op is Across.MEAN}
+        means = {node for node in reachable(e.made) if node.op is Across.MEAN}
         shown = [
             node if all(n in means for n in reachable([node]) if n.op is Across.MEAN) else graph.leaf(slot[0])
             for node in e.shown
         ]
 
         known_after = {node: Operand(Kind.AFTER, k) for k, node in enumerate(e.after) if k and node.op is not None}
-        needed = [*[node for _, node in back], *shown]
-        tape = keep(graph, e.after, needed, [*known_after, *means], _SLOTS)
+        needed = [*[node for _, node in [*first_back, *back]], *shown]
+        tape = keep(graph, e.made, needed, [*known_after, *means], _SLOTS, e.middle_slots)
         if tape is None:
             raise d.fault(
                 ValueError,
@@ -805,22 +839,34 @@ class _Writer:
         leaves = {node: node.value for node in graph.nodes if node.leaf is not None and node.leaf.kind is not Kind.SLOT}
         sums = {graph.leaf(at): at for at in slot}
         writer = PhaseWriter(graph, self.constants, room)
+        seen = {**leaves, **sums}
+        phases_middle: tuple[Phase, ...] = ()
+        if e.middle is not None:
+            in_middle = self.in_middle(graph, tape, seen)
+            left = {n: at for n, at in seen.items() if at not in in_middle.values()} | in_middle
+            # What is to stay in a slot is a target, too, which nothing else is written to.
+            staying = [(at, n) for n, at in left.items() if at.kind is Kind.SLOT]
+            phases_middle = writer.write([(Operand(Kind.MIDDLE, 0), e.middle), *staying], seen, forward=True)
+            seen = left
         forward = [(Operand(Kind.AFTER, k), node) for k, node in enumerate(e.after)]
-        phases = writer.write(forward + [(at, node) for node, at in tape.items()], {**leaves, **sums}, forward=True)
-        row_values = len(writer.rows)
+        phases = writer.write(forward + [(at, node) for node, at in tape.items()], seen, forward=True)
         seen_back = {**leaves, **tape, **known_after}
         inside = self.write(
             [(Operand(Kind.SHOWN, g), node) for g, node in enumerate(shown)], {**seen_back, **writer.rows}
         )
-        phases_back = writer.write(back, seen_back)
+        phases_middle_back: tuple[Phase, ...] = ()
+        if first_back:
+            staying = [(at, n) for n, at in tape.items()]
+            phases_middle_back = writer.write([*first_back, *staying], seen_back)
+            seen_back |= {n: at for at, n in first_back if n.op is not None}
+        row_values = len(writer.rows)
+        phases_back = writer.write([*back, *first_back], seen_back)
         take, take_back = self.of_taken(graph, leaves, [Operand(Kind.OWN, m) for m in range(self.units)])
         return Program(
-            tuple(gate[name.removesuffix(".x")] for name in [*e.slots][: S - len(e.h_only) - len(e.apart)]),
-            tuple(gate[name.removesuffix(".h")] for name in [*e.slots][len(e.x_only) + len(e.apart) :]),
-            S,
-            len(d.states),
-            len(d.parameters),
-            reads_h,
+            **self.feeds(),
+            states=len(d.states),
+            units=len(d.parameters),
+            reads_h=reads_h,
             forward=(),
             backward=(),
             inside=inside,
@@ -829,6 +875,8 @@ class _Writer:
             room=room,
             phases=phases,
             phases_back=phases_back,
+            phases_middle=phases_middle,
+            phases_middle_back=phases_middle_back,
             row_values=row_values,
             take=take,
             take_back=take_back,
@@ -837,32 +885,42 @@ class _Writer:
             seen_units=self.units,
         )
 
+    def feeds(self) -> dict[str, Any]:
+        """Of a program which gates the products feed, and in which slots."""
+        d, e = self.definition, self.equations
+        gate = {name: index for index, name in enumerate(d.gates)}
+        of_x = [gate[name.removesuffix(".x")] for name in e.slots if name not in e.h_only and not name.endswith(".h")]
+        of_h = [gate[name.removesuffix(".h")] for name in e.slots if d.is_of_h(name) and name not in e.of_middle]
+        of_m = [gate[name.removesuffix(".h")] for name in e.of_middle]
+        return {
+            "x_gates": tuple(of_x),
+            "h_gates": tuple(of_h),
+            "m_gates": tuple(of_m),
+            "m_first": e.slots[e.of_middle[0]] if of_m else 0,
+            "slots": len(e.slots),
+        }
+
     def program(self, graph: Graph) -> Program:
         """All of it."""
         d, e = self.definition, self.equations
-        gate = {name: index for index, name in enumerate(d.gates)}
-        S, M, Q = len(e.slots), self.units, len(e.of_middle)
+        S, M = len(e.slots), self.units
         zero = graph.number(0.0)
         leaves = {node: node.value for node in graph.nodes if node.leaf is not None and node.leaf.kind is not Kind.SLOT}
         slot = [Operand(Kind.SLOT, j) for j in range(S)]
         own = [(Operand(Kind.SLOT, S + m), e.gradients.get(Operand(Kind.UNIT, m), zero)) for m in range(M)]
-        reads_h = any(
-            node.leaf == Operand(Kind.BEFORE, 0)
-            for node in reachable([*e.after, *e.gradients.values(), *([] if e.middle is None else [e.middle])])
-        )
+        reads_h = any(node.leaf == Operand(Kind.BEFORE, 0) for node in reachable([*e.made, *e.gradients.values()]))
         take, take_back = self.of_taken(graph, leaves, [at for at, _ in own])
-        back = [(at, e.gradients.get(at, zero)) for at in slot[Q:]] + own
+        back = [(at, e.gradients.get(at, zero)) for at in slot if at not in e.middle_slots] + own
         for k in range(0 if reads_h else 1, len(d.states)):
             back.append((Operand(Kind.GRADIENT, k), e.gradients.get(Operand(Kind.BEFORE, k), zero)))
         back += self.of_extras(graph)
-        first_back = [(at, e.gradients[at]) for at in slot[:Q]]
+        first_back = [(at, e.gradients[at]) for at in e.middle_slots]
 
         known_after = {node: Operand(Kind.AFTER, k) for k, node in enumerate(e.after) if k and node.op is not None}
-        made = [*e.after, *([] if e.middle is None else [e.middle])]
         room = -(-(S + M) // 4) * 4
         needed = [node for _, node in [*first_back, *back]]
         while True:
-            tape = choose_tape(made, known_after, needed, e.shown, room, slot[:Q])
+            tape = choose_tape(e.made, known_after, needed, e.shown, room, e.middle_slots)
             if tape is not None:
                 break
             room += 4
@@ -871,14 +929,7 @@ class _Writer:
         in_middle: dict[Node, Operand] = {}
         middle: tuple[Instruction, ...] = ()
         if e.middle is not None:
-            of_m = {graph.leaf(at) for at in slot[:Q]}
-            early = {n: at for n, at in tape.items() if not of_m & set(reachable([n]))}
-            left = {at for node, at in sums.items() if early.get(node, at) == at and at not in early.values()}
-            left |= {at for node, at in early.items() if node.leaf is not None}
-            seen = {**leaves, **{n: at for n, at in sums.items() if at in left}, **early}
-            wanted = [*e.after, *[n for n in tape if n not in early]]
-            if all(n in seen for n in reachable(wanted, seen.__contains__) if n.op is None and n.number is None):
-                in_middle = early
+            in_middle = self.in_middle(graph, tape, {**leaves, **sums})
             middle = self.write(
                 [(Operand(Kind.MIDDLE, 0), e.middle), *[(at, n) for n, at in in_middle.items()]],
                 {**leaves, **sums},
@@ -894,18 +945,15 @@ class _Writer:
         )
         seen_back = {**leaves, **tape, **known_after}
         return Program(
-            tuple(gate[name.removesuffix(".x")] for name in [*e.slots][: S - len(e.h_only) - len(e.apart)]),
-            tuple(gate[name.removesuffix(".h")] for name in [*e.slots][Q + len(e.x_only) + len(e.apart) :]),
-            S,
-            len(d.states),
-            len(d.parameters),
-            reads_h,
+            **self.feeds(),
+            states=len(d.states),
+            units=len(d.parameters),
+            reads_h=reads_h,
             backward=self.write(back, seen_back),
             forward=forward,
             inside=self.write([(Operand(Kind.SHOWN, g), node) for g, node in enumerate(e.shown)], seen_back),
-            m_gates=tuple(gate[name] for name in e.of_middle),
             middle=middle,
-            middle_back=self.write(first_back, seen_back) if Q else (),
+            middle_back=self.write(first_back, seen_back) if first_back else (),
             take=take,
             take_back=take_back,
             extras=(False,) * len(e.extra) + tuple(noise.of_sequence for noise in e.noise),

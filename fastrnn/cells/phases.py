@@ -127,21 +127,29 @@ def _positions(bits: int) -> Iterator[int]:
 
 
 def keep(
-    graph: Graph, forward: Sequence[Node], backward: Sequence[Node], after: Iterable[Node], slots: int
+    graph: Graph,
+    forward: Sequence[Node],
+    backward: Sequence[Node],
+    after: Iterable[Node],
+    slots: int,
+    lost: Sequence[Operand],
 ) -> dict[Node, Operand] | None:
     """The values that forward leaves in the slots for backward, and where; None if the slots are too few.
 
     Parameters
     ----------
     forward
-        The new states.
+        The new states, and the middle value.
     backward
         What is to be computed of these values.
     after
         What backward sees in any case.
     slots
         How many there are.
+    lost
+        Those of them that backward does not see.
     """
+    most = slots - len(lost)
     made = reachable(forward)
     sums = [n for n in made if n.leaf is not None and n.leaf.kind is Kind.SLOT]
     costs = _Costs(graph, [*forward, *backward])
@@ -159,9 +167,9 @@ def keep(
     candidates = [n for n in made if n.op is not None and n.op not in _MASKS and not graph.is_of_a_row(n)]
     for best, saved in costs.choose(roots, seen, candidates):
         more = without_spare([*kept, best])
-        if len(more) <= (slots if saved > _WORTH_A_SLOT else len(kept)):
+        if len(more) <= (most if saved > _WORTH_A_SLOT else len(kept)):
             kept = more
-    return place(kept, sums, slots, ()) if len(kept) <= slots else None
+    return place(kept, sums, slots, lost) if len(kept) <= most else None
 
 
 class PhaseWriter:

@@ -60,7 +60,12 @@ def describe(cell: WrittenCell) -> str:
     for title, code in _codes(program):
         lines += ["", f"{title}: {_size(code)}"]
         lines += [f"  {_instruction(instruction, names, program.constants)}" for instruction in code]
-    for title, phases in (("forward", program.phases), ("backward", program.phases_back)):
+    for title, phases in (
+        ("middle", program.phases_middle),
+        ("forward", program.phases),
+        ("back to the middle", program.phases_middle_back),
+        ("backward", program.phases_back),
+    ):
         if phases:
             lines += ["", f"{title}: {len(phases)} phases, between which each row's sums are made"]
         for k, phase in enumerate(phases):

@@ -32,12 +32,14 @@ Slots come in blocks of four. The values of a unit that all programs see are
     OWN m       in phases, backward: likewise the gradient of UNIT m
 
 A cell may have a second recurrent product, of a middle value m (N, H) that is made of sums and states, in place of h:
-GRU's r * h as in the paper. The gates it feeds are x's too, and have the first slots. Then a step runs the middle
-program, which writes MIDDLE 0 and may overwrite the slots of other sums; the second product adds to its slots; and the
-forward program goes on. Back it goes in the same two: first the middle_back program, which writes the gradients of the
-sums that m feeds into their slots, and nothing else that the other reads; then the second product gives the gradient of
-m; then the backward program, which has it in MIDDLE 0, writes all that is left. What the tape holds in the slots of m
-is lost to that one.
+GRU's r * h as in the paper. The sums it feeds are x's too, and have the first slots, or m's alone, and have the last.
+Then a step runs the middle program, which writes MIDDLE 0 and may overwrite the slots of other sums; the second product
+adds to its slots; and the forward program goes on. Back it goes in the same two: first the middle_back program, which
+writes the gradients of the sums that m feeds into their slots, and nothing else that the other reads; then the second
+product gives the gradient of m; then the backward program, which has it in MIDDLE 0, writes all that is left. What the
+tape holds in the slots of m is lost to that one. Where there are means, too, each of the two is in phases of its own:
+no sum of a row crosses the product, but values of rows are seen after it, and so is, on the way back, what is in the
+slots of m.
 
 The recurrent product may take in place of h a value that is made of h, extras and parameters alone, dropout of h or its
 decay. Then a step begins with the take program, which writes TAKEN 0, what the product takes. Its gradient is there as
@@ -139,7 +141,7 @@ class Program(NamedTuple):
     """All that a kernel needs to know of a cell."""
 
     x_gates: tuple[int, ...]  # (X,) the gate of each slot from 0 on that x feeds, in the order of weight_ih's blocks
-    h_gates: tuple[int, ...]  # (Y,) likewise of each slot from S - Y on that h feeds, of weight_hh's; S - Y <= X
+    h_gates: tuple[int, ...]  # (Y,) likewise of each slot from h_first on that h feeds, of weight_hh's
     slots: int  # S
     states: int  # K
     units: int  # the cell's own parameters
@@ -149,7 +151,8 @@ class Program(NamedTuple):
     forward: tuple[Instruction, ...]
     backward: tuple[Instruction, ...]
     inside: tuple[Instruction, ...]
-    m_gates: tuple[int, ...] = ()  # (Q,) of each slot from 0 on that m feeds, of weight_hh's blocks; Q <= S - Y
+    m_gates: tuple[int, ...] = ()  # (Q,) of each slot from m_first on that m feeds, of weight_hh's blocks
+    m_first: int = 0  # or S - Q, where m alone feeds its slots
     middle: tuple[Instruction, ...] = ()
     middle_back: tuple[Instruction, ...] = ()
     extras: tuple[bool, ...] = ()  # (E,) whether each is the same at all steps of a sequence
@@ -158,6 +161,18 @@ class Program(NamedTuple):
     room: int = 0  # how many slots there are at the least, S and those of parameters' gradients among them
     phases: tuple[Phase, ...] = ()  # in place of forward, if there are means
     phases_back: tuple[Phase, ...] = ()  # in place of backward
-    row_values: int = 0  # ROW i of forward, which backward and inside see as well
+    phases_middle: tuple[Phase, ...] = ()  # in place of middle
+    phases_middle_back: tuple[Phase, ...] = ()  # in place of middle_back
+    row_values: int = 0  # ROW i of forward, which backward and inside see as well, and those of the way back to m
     seen_units: int = 0  # M, how many values there are as UNIT
     into_extras: int = 0  # INTO_EXTRA e of backward: those of the first extras, or none
+
+    @property
+    def h_first(self) -> int:
+        """The first slot that h feeds."""
+        return self.slots - len(self.h_gates) - (len(self.m_gates) if self.m_first else 0)
+
+    @property
+    def all_phases(self) -> tuple[Phase, ...]:
+        """Those of a step, and then those of the way back, each in their order."""
+        return self.phases_middle + self.phases + self.phases_middle_back + self.phases_back

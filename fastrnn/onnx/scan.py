@@ -178,10 +178,10 @@ def _direction(
     values = _Values(body, leaves, dtype, H)
     if program.h_gates:
         h = before[0] if equations.taken is None else values.of(equations.taken)
-        add_up(program.slots - len(program.h_gates), product(body, h, "hh", program.h_gates, cell.gates_hh))
+        add_up(program.h_first, product(body, h, "hh", program.h_gates, cell.gates_hh))
     if equations.middle is not None:
         m = values.of(equations.middle)
-        add_up(0, product(body, m, "hh", program.m_gates, cell.gates_hh))
+        add_up(program.m_first, product(body, m, "hh", program.m_gates, cell.gates_hh))
     like = before[-1] if rnn.proj_size and len(before) > 1 else rows_of_x[0]
     after = [_wide(body, values.of(node), node, like) for node in equations.after]
     if rnn.proj_size:

@@ -95,11 +95,16 @@ typedef struct {
     int reads[FASTRNN_ROW_VALUES], read_count; /* those that of_units reads */
 } fastrnn_phase;
 
+typedef struct {
+    const fastrnn_phase *first;
+    int count;
+} fastrnn_phases;
+
 /* A cell as a program: fastrnn.cells.program.Program. */
 typedef struct {
     int units, blocks;              /* of a group: 1, 2 or 4 unit vectors */
-    int slots, x_slots, h_slots;    /* S sums; x feeds the first of them, h the last */
-    int m_slots;                    /* those that m feeds, of the first ones: see fastrnn_layer */
+    int slots, x_slots, h_slots;    /* S sums; x feeds the first of them */
+    int h_first, m_first, m_slots;  /* those that h and m feed, which is the first or the last ones: see fastrnn_layer */
     int states, parameters, gates;  /* K, M, G; gates are what `inside` shows */
     int reads_h;                    /* whether the equations read the state before that is h */
     int x_gates[4 * FASTRNN_GROUP_BLOCKS]; /* blocks of the weights, by vector of the group's slots that are fed */
@@ -109,8 +114,8 @@ typedef struct {
     fastrnn_code forward, backward, inside;
     fastrnn_code take, take_back; /* of h what the recurrent product takes, and back; take is empty if that is h itself */
     fastrnn_code middle, middle_back; /* before the product of m: from the other sums to m; back from there */
-    const fastrnn_phase *phases, *phases_back; /* in place of forward and backward, if there are any */
-    int phase_count, phase_back_count;
+    fastrnn_phases phases, phases_back;        /* in place of forward and backward, if there are any */
+    fastrnn_phases phases_middle, phases_middle_back; /* and of middle and middle_back */
     int row_values, all_row_values;            /* of each row: those that are kept, behind Z; and all */
     int sums;                                  /* the most that a phase has */
 } fastrnn_program;
@@ -177,7 +182,7 @@ typedef struct {
     int dx_add, dweight_add;             /* whether dx, and the gradients of weights and biases, are added to: INOUT */
     void *carry;                         /* INOUT (N, C): lstm dc, gru the part of dh that bypasses the product; of a
                                             program (N, K, C): that part, which becomes dh, then the gradients of the other
-                                            states */
+                                            states; of one in phases with m (N, K + 1, C), m's behind them */
     void *dh;                            /* INOUT (R, P), the gradient of y and of what follows from it; with u */
     const void *du;                      /* IN    (N, H), dh of a step times weight_hr */
     void *own;                           /* INOUT (N, M, H rounded up to L), of a program in phases: the gradients of the
@@ -252,9 +257,10 @@ typedef struct {
     /* the same step from m on, which step has made of all units of its rows; NULL where cells have none */
     void (*step_middle)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t n0, ptrdiff_t n1);
 
-    /* the same step in phases, of which step leaves the sums in Z, and step_back dh: all units of batch rows n0 .. n1 - 1 */
-    void (*step_phases)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t n0, ptrdiff_t n1);
-    void (*step_back_phases)(const fastrnn_layer *, ptrdiff_t s, ptrdiff_t n0, ptrdiff_t n1);
+    /* the same step in phases, of which step leaves the sums in Z, and step_back dh: all units of batch rows n0 .. n1 - 1.
+     * Those up to m (to_m), and then, after step_middle and step_back_middle, which are the products alone, the others. */
+    void (*step_phases)(const fastrnn_layer *, ptrdiff_t s, int to_m, ptrdiff_t n0, ptrdiff_t n1);
+    void (*step_back_phases)(const fastrnn_layer *, ptrdiff_t s, int to_m, ptrdiff_t n0, ptrdiff_t n1);
     /* dunit += own, summed over the batch, unit vectors q0 .. q1 - 1; own := 0 */
     void (*own_gradients)(const fastrnn_layer *, ptrdiff_t q0, ptrdiff_t q1);
 

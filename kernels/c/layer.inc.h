@@ -64,11 +64,13 @@ INLINE FN(feed) FN(feed_of_x)(const fastrnn_layer *l, ptrdiff_t b) {
 }
 INLINE FN(feed) FN(feed_of_m)(const fastrnn_layer *l, ptrdiff_t b) {
     if (!IS_PROGRAM) return (FN(feed)){0};
-    return FN(feed_between)(l, b, 0, l->program->m_slots, l->program->m_gates);
+    const fastrnn_program *p = l->program;
+    return FN(feed_between)(l, b, p->m_first, p->m_first + p->m_slots, p->m_gates);
 }
 INLINE FN(feed) FN(feed_of_h)(const fastrnn_layer *l, ptrdiff_t b) {
     if (!IS_PROGRAM) return (FN(feed)){PANEL_SLOTS, HIDDEN_SLOT, FN(fed)(l, b), FN(h_gates)};
-    return FN(feed_between)(l, b, l->program->slots - l->program->h_slots, l->program->slots, l->program->h_gates);
+    const fastrnn_program *p = l->program;
+    return FN(feed_between)(l, b, p->h_first, p->h_first + p->h_slots, p->h_gates);
 }
 /* Whether two blocks are fed alike. */
 INLINE int FN(alike)(FN(feed) a, FN(feed) b) { return a.width == b.width && a.first == b.first && a.fed == b.fed; }
@@ -96,10 +98,10 @@ INLINE ptrdiff_t FN(unit_width)(const fastrnn_layer *l) { return ceil_div(l->hid
 INLINE ptrdiff_t FN(c_width)(const fastrnn_layer *l) {
     return FN(unit_width)(l) * (IS_PROGRAM ? l->program->states - 1 : 1);
 }
+INLINE int FN(has_phases)(const fastrnn_layer *l) { return IS_PROGRAM && l->program->phases.count; }
 INLINE ptrdiff_t FN(carry_width)(const fastrnn_layer *l) {
-    return FN(unit_width)(l) * (IS_PROGRAM ? l->program->states : 1);
+    return FN(unit_width)(l) * (IS_PROGRAM ? l->program->states + (l->program->phases_middle.count > 0) : 1);
 }
-INLINE int FN(has_phases)(const fastrnn_layer *l) { return IS_PROGRAM && l->program->phase_count; }
 INLINE int FN(has_c)(const fastrnn_layer *l) { return IS_PROGRAM ? l->program->states > 1 : HAS_C; }
 INLINE int FN(takes)(const fastrnn_layer *l) { return IS_PROGRAM && l->taken; } /* whether h goes through a program first */
 INLINE int FN(reads_h)(const fastrnn_layer *l) { return IS_PROGRAM ? l->program->reads_h : READS_H; }
@@ -285,7 +287,7 @@ INLINE void FN(pack_bias)(const fastrnn_layer *l, vec bias[4], ptrdiff_t b) {
     }
     for (int slot = 0; l->bias_hh && slot < m.fed; slot++) {
         const ptrdiff_t row = FN(weight_row)(l, b, slot, m.gates[slot], &lanes);
-        bias[slot] += vec_load_part((const REAL *)l->bias_hh + row, lanes);
+        bias[slot + m.first] += vec_load_part((const REAL *)l->bias_hh + row, lanes);
     }
 }
 
@@ -576,8 +578,9 @@ static void FN(step_middle)(
                 const ptrdiff_t plane = l->z_stride / Z_WIDTH;
                 for (int j = 0; j < strands; j++) {
                     const FN(feed) feed = FN(feed_of_m)(l, b + j);
+                    FN(row) *const sums = (FN(row) *)(acc[j * plane] + feed.first);
                     if (!l->panels)
-                        FN(unpacked_product)(l, acc + j * plane, rows, m, H, l->weight_hh, feed, H, b + j);
+                        FN(unpacked_product)(l, sums, rows, m, H, l->weight_hh, feed, H, b + j);
                     else if (feed.fed) {
                         const ptrdiff_t before = l->inputs * FN(feed_of_x)(l, b + j).width +
                                                  l->outputs * FN(feed_of_h)(l, b + j).width;
@@ -585,10 +588,10 @@ static void FN(step_middle)(
                             .a = m, .a_row = H, .a_k = 1,
                             .p = (const REAL *)l->panels + (b + j) * l->panel_stride + before * LANES,
                             .p_k = feed.width * LANES, .K = H, .segments = 1};
-                        NAME(accumulate_tile)(feed.fed, rows, acc + j * plane, &product, 0, 0);
+                        NAME(accumulate_tile)(feed.fed, rows, sums, &product, 0, 0);
                     }
                 }
-                FN(finish)(l, acc, plane, piece, b, n, rows);
+                if (!FN(has_phases)(l)) FN(finish)(l, acc, plane, piece, b, n, rows);
             }
 }
 #endif
@@ -737,7 +740,9 @@ static void FN(step_back_middle)(
             const ptrdiff_t rows = least(at_once, n1 - n);
             vec dm[at_once][4] = {{{0}}};
             FN(z_product)(l, NULL, vectors, dm, now.row + n, rows, FN(of_m), p);
-            FN(middle_back)(l, &now, n, 4 * p, *dm, rows);
+            if (!FN(has_phases)(l)) FN(middle_back)(l, &now, n, 4 * p, *dm, rows);
+            for (ptrdiff_t r = 0; FN(has_phases)(l) && r < rows; r++)
+                memcpy(FN(dm_at)(l, n + r) + p * Z_WIDTH, dm[r], (size_t)vectors * sizeof(vec));
         }
     }
 }
@@ -891,7 +896,7 @@ static void FN(few_weight_gradients)(const fastrnn_layer *l, ptrdiff_t b0, ptrdi
         }
         for (int slot = 0; slot < of_m.fed; slot++) {
             const ptrdiff_t to = FN(weight_row)(l, b, slot, of_m.gates[slot], &lanes);
-            const REAL *z = FN(z_at)(l, b, 0) + slot * LANES;
+            const REAL *z = FN(z_at)(l, b, 0) + (of_m.first + slot) * LANES;
             FN(few_outer_products)((REAL *)l->dweight_hh + to * M, M, middle, z, rows, lanes);
             if (l->dbias_hh) vec_store_part((REAL *)l->dbias_hh + to, FN(few_sum)(z, rows), lanes);
         }
@@ -931,7 +936,7 @@ INLINE int FN(has_biases)(const fastrnn_layer *l, ptrdiff_t b) {
 
 /* sums := the gradients of block b's biases and parameters that are there already */
 static void FN(begin_biases)(const fastrnn_layer *l, ptrdiff_t b, vec *sums) {
-    const FN(feed) x = FN(feed_of_x)(l, b), h = FN(feed_of_h)(l, b);
+    const FN(feed) x = FN(feed_of_x)(l, b), h = FN(feed_of_h)(l, b), m = FN(feed_of_m)(l, b);
     ptrdiff_t lanes;
     memset(sums, 0, 4 * sizeof(*sums));
     /* of a slot that both products feed the two are the same */
@@ -942,6 +947,10 @@ static void FN(begin_biases)(const fastrnn_layer *l, ptrdiff_t b, vec *sums) {
     for (int slot = 0; l->dweight_add && l->dbias_hh && slot < h.fed; slot++) {
         const ptrdiff_t row = FN(weight_row)(l, b, slot, h.gates[slot], &lanes);
         sums[slot + h.first] = vec_load_part((const REAL *)l->dbias_hh + row, lanes);
+    }
+    for (int slot = 0; l->dweight_add && l->dbias_hh && slot < m.fed; slot++) {
+        const ptrdiff_t row = FN(weight_row)(l, b, slot, m.gates[slot], &lanes);
+        sums[slot + m.first] = vec_load_part((const REAL *)l->dbias_hh + row, lanes);
     }
     for (int slot = 0; IS_PROGRAM && l->dweight_add && slot < 4; slot++) {
         const REAL *dunit = FN(unit_at)(l, l->dunit, b, slot, &lanes);
@@ -970,7 +979,7 @@ static void FN(end_biases)(const fastrnn_layer *l, ptrdiff_t b, const vec *sums)
     }
     for (int slot = 0; l->dbias_hh && slot < m.fed; slot++) {
         const ptrdiff_t row = FN(weight_row)(l, b, slot, m.gates[slot], &lanes);
-        vec_store_part((REAL *)l->dbias_hh + row, sums[slot], lanes);
+        vec_store_part((REAL *)l->dbias_hh + row, sums[slot + m.first], lanes);
     }
     for (int slot = 0; IS_PROGRAM && slot < 4; slot++) {
         REAL *dunit = FN(unit_at)(l, l->dunit, b, slot, &lanes);

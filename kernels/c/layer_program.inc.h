@@ -171,7 +171,7 @@ static void FN(finish)(
 static void FN(activate)(
     const fastrnn_layer *l, FN(row) *acc, ptrdiff_t plane, const FN(piece) *piece, ptrdiff_t b, ptrdiff_t n, ptrdiff_t rows) {
     const fastrnn_program *p = l->program;
-    if (p->phase_count) return; /* which begin once all units of the row have come as far, from the sums in Z */
+    if (FN(has_phases)(l)) return; /* which begin once all units of the row have come as far, from the sums in Z */
     if (!p->m_slots) {
         FN(finish)(l, acc, plane, piece, b, n, rows);
         return;
@@ -251,8 +251,8 @@ static void FN(run_back)(
         }
         /* Lanes beyond H must be zero, whatever they held: the products run over them. Those that m feeds are so when its
          * gradient is there, and other threads read them. */
-        for (int slot = dm ? p->m_slots : 0; end < LANES && slot < p->slots; slot++)
-            for (ptrdiff_t r = 0; r < count; r++) {
+        for (int slot = 0; end < LANES && slot < p->slots; slot++)
+            for (ptrdiff_t r = 0; r < count && !(dm && slot >= p->m_first && slot < p->m_first + p->m_slots); r++) {
                 REAL *const last = places[FASTRNN_AT_SLOT + slot].at + r * Z_WIDTH + (units - 1) * LANES;
                 vec_store(last, vec_load_part(last, end));
             }
@@ -315,9 +315,9 @@ INLINE ptrdiff_t FN(phase_rows)(const fastrnn_program *p, ptrdiff_t rows) {
 }
 
 /* Vectors of all that whose size depends on the program, for so many rows. */
-INLINE ptrdiff_t FN(phase_room)(const fastrnn_program *p, const fastrnn_phase *phases, int count, ptrdiff_t rows) {
+INLINE ptrdiff_t FN(phase_room)(const fastrnn_program *p, const fastrnn_phases *phases, ptrdiff_t rows) {
     ptrdiff_t reads = 0;
-    for (int i = 0; i < count; i++) reads = most(reads, phases[i].read_count);
+    for (int i = 0; i < phases->count; i++) reads = most(reads, phases->first[i].read_count);
     return (p->registers + 2 * p->sums + reads + p->extras) * rows * p->units + p->all_row_values * ceil_div(rows, LANES);
 }
 
@@ -350,9 +350,31 @@ INLINE void FN(place_parameters)(const fastrnn_layer *l, FN(phases) *w, ptrdiff_
         w->places[FASTRNN_AT_UNIT + i] = (NAME(place)){(REAL *)l->units + i * FN(unit_width)(l) + q * LANES, 0};
 }
 
-/* A row's values that backward sees as well. */
+/* The gradient of m in batch row n. */
+INLINE REAL *FN(dm_at)(const fastrnn_layer *l, ptrdiff_t n) {
+    return (REAL *)l->carry + n * FN(carry_width)(l) + l->program->states * FN(unit_width)(l);
+}
+
+/* A row's values that backward sees as well; unless they are kept the rows are a step's, which has a product to wait for. */
 INLINE REAL *FN(row_values_at)(const fastrnn_layer *l, ptrdiff_t row) {
-    return (REAL *)l->z + FN(blocks)(l) * l->z_stride + (row - l->z_row) * l->program->row_values;
+    return (REAL *)l->z + FN(blocks)(l) * l->z_stride + row * l->program->row_values;
+}
+
+/* They := those of some rows. */
+INLINE void FN(keep_values)(const fastrnn_layer *l, const FN(phases) *w, ptrdiff_t row, ptrdiff_t rows) {
+    const int count = l->program->row_values;
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (int k = 0; k < count; k++)
+            FN(row_values_at)(l, row + r)[k] = ((const REAL *)(w->values + k * w->row_vectors))[r];
+}
+
+/* The inverse */
+INLINE void FN(recall_values)(const fastrnn_layer *l, const FN(phases) *w, ptrdiff_t row, ptrdiff_t rows) {
+    for (int k = 0; k < l->program->row_values; k++) {
+        vec *const values = w->values + k * w->row_vectors;
+        memset(values, 0, (size_t)w->row_vectors * sizeof(*values));
+        for (ptrdiff_t r = 0; r < rows; r++) ((REAL *)values)[r] = FN(row_values_at)(l, row + r)[k];
+    }
 }
 
 /* The sum of all lanes of some vectors, in one order. */
@@ -405,20 +427,23 @@ INLINE void FN(run_phase)(
         }
 }
 
-static void FN(step_phases)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n0, ptrdiff_t n1) {
+static void FN(step_phases)(const fastrnn_layer *l, ptrdiff_t s, int to_m, ptrdiff_t n0, ptrdiff_t n1) {
     const fastrnn_program *p = l->program;
-    const fastrnn_phase *end = p->phases + p->phase_count;
+    const fastrnn_phases *phases = to_m ? &p->phases_middle : &p->phases;
+    const fastrnn_phase *end = phases->first + phases->count;
     const ptrdiff_t at_once = FN(phase_rows)(p, n1 - n0);
     FN(piece) pieces[2];
     const int count = FN(cut_step)(l, s, n0, n1, pieces);
-    vec room[FN(phase_room)(p, p->phases, p->phase_count, at_once)];
+    vec room[FN(phase_room)(p, phases, at_once)];
     FN(phases) w;
     FN(place_phases)(l, &w, room, at_once);
     for (const FN(piece) *piece = pieces; piece < pieces + count; piece++)
         for (ptrdiff_t n = piece->n0; n < piece->n1; n += at_once) {
-            const ptrdiff_t rows = least(at_once, piece->n1 - n), row = piece->row + n;
-            REAL *const out = piece->out + n * piece->out_row;
-            for (const fastrnn_phase *phase = p->phases; phase < end; phase++) {
+            const ptrdiff_t rows = least(at_once, piece->n1 - n), row = piece->row + n, kept = l->keep ? row : n;
+            const ptrdiff_t out_row = to_m ? l->hidden : piece->out_row;
+            REAL *const out = to_m ? (REAL *)l->m + kept * out_row : piece->out + n * out_row;
+            if (l->m && !to_m) FN(recall_values)(l, &w, kept, rows);
+            for (const fastrnn_phase *phase = phases->first; phase < end; phase++) {
                 const int sums = phase + 1 < end ? phase[1].mean_count : 0;
                 FN(begin_phase)(l, &w, phase, rows, sums);
                 for (ptrdiff_t q = 0, units; q < ceil_div(l->hidden, LANES); q += units) {
@@ -430,36 +455,30 @@ static void FN(step_phases)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n0, p
                     FN(place_states)(l, w.places + FASTRNN_AT_AFTER, piece->c + c_at);
                     FN(place_h)(l, w.places, w.h_prev, piece->h_prev + n * piece->h_row, piece->h_row, rows, q, units);
                     FN(place_extras)(l, w.places, w.given, piece->row, n, rows, q, units);
-                    w.places[FASTRNN_AT_AFTER] = FN(place_out)(l, out, piece->out_row, w.h, q, units);
+                    w.places[to_m ? FASTRNN_AT_MIDDLE : FASTRNN_AT_AFTER] = FN(place_out)(l, out, out_row, w.h, q, units);
                     FN(run_phase)(l, &w, phase, q, units, rows, sums);
-                    if (phase + 1 == end) FN(store_out)(l, out, piece->out_row, w.h, rows, q, units);
+                    if (phase + 1 == end) FN(store_out)(l, out, out_row, w.h, rows, q, units);
                 }
             }
-            for (ptrdiff_t r = 0; l->keep && r < rows; r++) {
-                REAL *values = FN(row_values_at)(l, row + r);
-                for (int k = 0; k < p->row_values; k++) values[k] = ((const REAL *)(w.values + k * w.row_vectors))[r];
-            }
+            if (l->keep || to_m) FN(keep_values)(l, &w, kept, rows);
         }
 }
 
-static void FN(step_back_phases)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n0, ptrdiff_t n1) {
+static void FN(step_back_phases)(const fastrnn_layer *l, ptrdiff_t s, int to_m, ptrdiff_t n0, ptrdiff_t n1) {
     const fastrnn_program *p = l->program;
-    const fastrnn_phase *end = p->phases_back + p->phase_back_count;
+    const fastrnn_phases *phases = to_m ? &p->phases_middle_back : &p->phases_back;
+    const fastrnn_phase *end = phases->first + phases->count;
     const FN(moment) m = FN(moment_of)(l, s);
     const ptrdiff_t C = FN(unit_width)(l), M = p->parameters, H = l->hidden, carry_row = FN(carry_width)(l);
     const ptrdiff_t at_once = FN(phase_rows)(p, n1 - n0);
-    vec room[FN(phase_room)(p, p->phases_back, p->phase_back_count, at_once)];
+    vec room[FN(phase_room)(p, phases, at_once)];
     FN(phases) w;
     FN(place_phases)(l, &w, room, at_once);
     n1 = least(n1, fastrnn_step_count(l, s));
     for (ptrdiff_t n = n0, rows; n < n1; n += rows) {
         rows = least(at_once, n < m.carried ? least(n1, m.carried) - n : n1 - n); /* as many as place_tape takes */
-        for (int k = 0; k < p->row_values; k++) {
-            vec *const values = w.values + k * w.row_vectors;
-            memset(values, 0, (size_t)w.row_vectors * sizeof(*values));
-            for (ptrdiff_t r = 0; r < rows; r++) ((REAL *)values)[r] = FN(row_values_at)(l, m.row + n + r)[k];
-        }
-        for (const fastrnn_phase *phase = p->phases_back; phase < end; phase++) {
+        FN(recall_values)(l, &w, m.row + n, rows);
+        for (const fastrnn_phase *phase = phases->first; phase < end; phase++) {
             const int sums = phase + 1 < end ? phase[1].mean_count : 0;
             FN(begin_phase)(l, &w, phase, rows, sums);
             for (ptrdiff_t q = 0, units; q < C / LANES; q += units) {
@@ -472,6 +491,7 @@ static void FN(step_back_phases)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t 
                     w.places[FASTRNN_AT_GRADIENT + k] = (NAME(place)){carry + k * C, carry_row};
                 for (int i = 0; i < M; i++)
                     w.places[FASTRNN_AT_OWN + i] = (NAME(place)){(REAL *)l->own + (n * M + i) * C + q * LANES, M * C};
+                if (l->m) w.places[FASTRNN_AT_MIDDLE] = (NAME(place)){FN(dm_at)(l, n) + q * LANES, carry_row};
                 if (l->u) {
                     for (ptrdiff_t r = 0; r < rows; r++)
                         for (ptrdiff_t u = 0; u < units; u++)
@@ -488,6 +508,7 @@ static void FN(step_back_phases)(const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t 
                     }
             }
         }
+        if (to_m) FN(keep_values)(l, &w, m.row + n, rows);
     }
 }
 

@@ -8,7 +8,13 @@ from fastrnn.cells.language import cell
 from fastrnn.cells.norms import layer_norm, rms_norm
 from fastrnn.cells.operations import sigmoid, tanh
 
-__all__ = ["gatewise_layer_norm_lstm", "layer_norm_gru", "layer_norm_lstm", "rms_norm_lstm"]
+__all__ = [
+    "gatewise_layer_norm_lstm",
+    "layer_norm_gru",
+    "layer_norm_lstm",
+    "layer_norm_reset_before_gru",
+    "rms_norm_lstm",
+]
 
 _GATES = ("i", "f", "g", "o")
 
@@ -66,6 +72,24 @@ def layer_norm_gru(a: Any, prev: Any, p: Any) -> Any:
     h = layer_norm((a.r.h, a.z.h, a.n.h), (p.gain_r_h, p.gain_z_h, p.gain_n_h))
     r, z = sigmoid(p.bias_r + x[0] + h[0]), sigmoid(p.bias_z + x[1] + h[1])
     n = tanh(p.bias_n + x[2] + r * (p.bias_n_h + h[2]))
+    return n + z * (prev.h - n)
+
+
+@cell(
+    gates="r z n",
+    apart="r z n",
+    parameters=dict.fromkeys([f"gain_{g}_{of}" for of in "xh" for g in "rzn"], 1.0)
+    | dict.fromkeys([f"bias_{g}" for g in "rzn"], 0.0),
+)
+def layer_norm_reset_before_gru(a: Any, prev: Any, p: Any) -> Any:
+    """GRU with the reset before the recurrent product (Cho et al., 2014) and layer normalization (Ba et al., 2016).
+
+    Of x's sums, of h's, and of the product that the candidate has of the reset h.
+    """
+    x = layer_norm((a.r.x, a.z.x, a.n.x), (p.gain_r_x, p.gain_z_x, p.gain_n_x))
+    h = layer_norm((a.r.h, a.z.h), (p.gain_r_h, p.gain_z_h))
+    r, z = sigmoid(p.bias_r + x[0] + h[0]), sigmoid(p.bias_z + x[1] + h[1])
+    n = tanh(p.bias_n + x[2] + layer_norm(a.n.h(r * prev.h), p.gain_n_h))
     return n + z * (prev.h - n)
 
 
