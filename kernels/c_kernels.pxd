@@ -207,7 +207,7 @@ cdef extern from "kernels.h" nogil:
         fastrnn_cell cells[FASTRNN_CELLS]
         void (*pack_right)(const fastrnn_product *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*multiply)(const fastrnn_product *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
-        void (*apply)(int, void *, const void *, const void *, const void *, ptrdiff_t) noexcept nogil
+        void (*evaluate)(const fastrnn_code *, void *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*softmax)(
             void *, void *, void *, const void *, ptrdiff_t, double, ptrdiff_t, ptrdiff_t) noexcept nogil
 

@@ -154,23 +154,32 @@ class WrittenCell(Cell):
         """The names of the cell's dropout and zoneout."""
         return tuple(noise.name for noise in self._equations.noise)
 
-    def prepare(self, unit: Array) -> Array:
-        """What programs see as UNIT, (M, H), of the cell's own parameters; of several layers with their axis first."""
+    def prepare(self, unit: Array, run: Callable[..., Array] | None = None) -> Array:
+        """What programs see as UNIT, (M, H), of the cell's own parameters; of several layers with their axis first.
+
+        `run` is a backend's `run_on_arrays`; else NumPy makes it.
+        """
         prepared = self._equations.prepared
         if prepared is None:
             return unit
+        if run is not None:
+            return run(prepared.program, unit)
         found = np.empty((*unit.shape[:-2], len(prepared.values), unit.shape[-1]), unit.dtype)
         for j, value in enumerate(prepared.forward(_rows(unit))):
             found[..., j, :] = value
         return found
 
-    def prepare_back(self, unit: Array, gradient: Array, seen: Array | None = None) -> Array:
+    def prepare_back(
+        self, unit: Array, gradient: Array, seen: Array | None = None, run: Callable[..., Array] | None = None
+    ) -> Array:
         """The gradient of the cell's own parameters, given that of `prepare`, (M, H), which is `seen` if known."""
         prepared = self._equations.prepared
         if prepared is None:
             return gradient
+        seen = self.prepare(unit, run) if seen is None else seen
+        if run is not None:
+            return run(prepared.program_back, unit, seen, gradient)
         found = np.empty_like(unit)
-        seen = self.prepare(unit) if seen is None else seen
         for m, value in enumerate(prepared.backward([*_rows(unit), *_rows(seen), *_rows(gradient)])):
             found[..., m, :] = value
         return found

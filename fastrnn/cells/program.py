@@ -50,10 +50,11 @@ k = 1 on, in the same memory: forward must not read BEFORE k once it has written
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-__all__ = ["Instruction", "Kind", "Op", "Operand", "Phase", "Program"]
+__all__ = ["ArrayProgram", "Instruction", "Kind", "Op", "Operand", "Phase", "Program"]
 
 
 class Kind(IntEnum):
@@ -161,3 +162,14 @@ class Program(NamedTuple):
     row_values: int = 0  # ROW i of forward, which backward and inside see as well
     seen_units: int = 0  # M, how many values there are as UNIT
     into_extras: int = 0  # INTO_EXTRA e of backward: those of the first extras, or none
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayProgram:
+    """A program on rows of arrays, once a call and not for each row of x: UNIT i is input i, AFTER j what comes out."""
+
+    inputs: int
+    outputs: int
+    constants: tuple[float, ...]
+    registers: int
+    instructions: tuple[Instruction, ...]

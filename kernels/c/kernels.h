@@ -294,8 +294,8 @@ typedef struct {
     fastrnn_cell cells[FASTRNN_CELLS];
     void (*pack_right)(const fastrnn_product *, ptrdiff_t p0, ptrdiff_t p1);
     void (*multiply)(const fastrnn_product *, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t row0, ptrdiff_t row1);
-    /* out := op(a, b, c), elementwise, as programs compute it: for the tests */
-    void (*apply)(int op, void *out, const void *a, const void *b, const void *c, ptrdiff_t count);
+    /* The instructions on places 0 .. count-1 of `vectors` vectors each, end to end. */
+    void (*evaluate)(const fastrnn_code *, void *places, ptrdiff_t count, ptrdiff_t vectors);
     /* OUT p (n, columns), top (n), total (n), IN z (n, columns): of rows row0..row1 */
     void (*softmax)(
         void *p, void *top, void *total, const void *z, ptrdiff_t columns, double scale, ptrdiff_t row0, ptrdiff_t row1);
