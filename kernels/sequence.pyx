@@ -79,7 +79,7 @@ from c_kernels cimport (
     fastrnn_extra,
     fastrnn_give,
     fastrnn_instruction,
-    fastrnn_is_scan,
+    fastrnn_adds_up, fastrnn_is_scan,
     fastrnn_isa_names,
     fastrnn_isa_of,
     fastrnn_isa_runs,
@@ -537,7 +537,8 @@ cdef class Compiled:
         rows_made += [index for each in all_phases for index in each.means]
         p.all_row_values = max([program.row_values] + [index + 1 for index in rows_made])
         p.sums = max([len(each.means) for each in all_phases], default=0)
-        cdef ptrdiff_t room = max(p.slots + (0 if all_phases else p.parameters), <int> program.room)
+        p.phase_count, p.phase_back_count = len(program.phases), len(program.phases_back)
+        cdef ptrdiff_t room = max(p.slots + (0 if fastrnn_adds_up(p) else p.parameters), <int> program.room)
         p.units, p.blocks = units, (room * units + 3) // 4
         for name, count, most in (
                 ("sums, parameters and values to keep", room, FASTRNN_UNIT_SLOTS), ("gates", gates, FASTRNN_UNIT_SLOTS),
@@ -559,6 +560,8 @@ cdef class Compiled:
             program.take_back]
         for each in all_phases:
             codes += [each.of_row, each.of_units]
+        p.reads_y = any((Kind.AFTER, 0) in one[2:] for each in (program.backward, program.middle_back, program.inside)
+                        for one in each)
         codes = [with_two_at_once(each) for each in codes]
         self.instructions = Buffer(sum(map(len, codes)) * sizeof(fastrnn_instruction))
         at = <fastrnn_instruction *> self.instructions.data
@@ -567,7 +570,6 @@ cdef class Compiled:
         cdef fastrnn_code *code
         self.phases = Buffer(len(all_phases) * sizeof(fastrnn_phase))
         phase = <fastrnn_phase *> self.phases.data
-        p.phase_count, p.phase_back_count = len(program.phases), len(program.phases_back)
         p.phases, p.phases_back, p.row_values = phase, phase + p.phase_count, program.row_values
         for i, (means, _, _) in enumerate(all_phases):
             phase[i].mean_count = len(means)
@@ -2305,7 +2307,10 @@ cdef bint sum_own(Job *job, fastrnn_layer *l, int part) noexcept nogil:
 
     Returns whether to leave.
     """
-    cdef ptrdiff_t units = round_up(l.hidden, job.lanes) // job.lanes
+    cdef ptrdiff_t units = round_up(l.hidden, job.lanes) // job.lanes, panels = job.sizes.hidden_panels
+    if job.by_hidden and job.apart:  # of rows that no other thread works on
+        job.cell.own_gradients(l, 4 * start(panels, job.threads, part), min(4 * start(panels, job.threads, part + 1), units))
+        return False
     if fastrnn_pool_barrier(job.threads, job.layer.watch):
         return True
     job.cell.own_gradients(l, start(units, job.threads, part), start(units, job.threads, part + 1))
@@ -2341,7 +2346,7 @@ cdef void backward_task(void *context, int part) noexcept nogil:
         n1 = batch_start(job, part + 1, 0, layer.steps)
     for s in range(layer.steps - 1, -2, -1):
         in_pieces(job, job.cell.step_back, &layer, s, p0, p1, n0, n1)
-        if due:  # not sooner: what the product took of step s + 1 has gradients of parameters, too
+        if due:  # not sooner in phases: what the product took of step s + 1 has gradients of parameters, too
             if sum_own(job, &layer, part):
                 return
             due, group = False, 0
@@ -2355,9 +2360,13 @@ cdef void backward_task(void *context, int part) noexcept nogil:
             if job.by_hidden and fastrnn_pool_barrier(job.threads, job.layer.watch):  # dh is of all threads
                 return
             job.cell.step_back_phases(&layer, s, first_row(job, part, n0), first_row(job, part + 1, n1))
+        if layer.own != NULL and s >= 0:
             group += fastrnn_step_count(&layer, s)
-            due = layer.own != NULL and (  # as `cut_chunks`
-                s == 0 or group + fastrnn_step_count(&layer, s - 1) > FASTRNN_GRADIENT_ROWS)
+            due = s == 0 or group + fastrnn_step_count(&layer, s - 1) > FASTRNN_GRADIENT_ROWS  # as `cut_chunks`
+            if due and not has_phases(&layer):
+                if sum_own(job, &layer, part):
+                    return
+                due, group = False, 0
         if (job.makes_dx or job.makes_dweights) and s >= 0:
             if rows == 0 or not layer.reverse:
                 row = fastrnn_step_row(&layer, s)
@@ -2371,7 +2380,7 @@ cdef void backward_task(void *context, int part) noexcept nogil:
         to_look -= 1
         if to_look == 0:
             to_look = job.steps_to_look
-            if fastrnn_stopped(job.layer.watch) and not by_step and layer.own == NULL:
+            if fastrnn_stopped(job.layer.watch) and not by_step and (layer.own == NULL or job.by_hidden):
                 return
         if by_step and fastrnn_pool_barrier(job.threads, job.layer.watch):
             return
@@ -2585,7 +2594,7 @@ def backward(
         ih, hh, bias_ih, bias_hh, hr, unit = weights
         all_dweights = (
             new_like(ih, members), new_like(hh, members), new_like(bias_ih, members), new_like(bias_hh, members),
-            new_like(hr, members, True), new_like(unit, members, has_phases(l)))
+            new_like(hr, members, True), new_like(unit, members, unit is not None and fastrnn_adds_up(l.program)))
     dh_0 = new_of_rows(typenum, members, l.batch, l.outputs)
     cdef tuple dstate_0 = (dh_0,) if others == 0 else (
         dh_0, *[new_of_rows(typenum, members, l.batch, l.hidden) for k in range(others)])
@@ -2614,7 +2623,7 @@ def backward(
     try:
         units = whole_units_of(&job)
         carry = room_for(&job, &l.carry, l.batch * carry_row, True)
-        if has_phases(l) and l.unit != NULL:
+        if l.unit != NULL and fastrnn_adds_up(l.program):
             own = room_for(&job, &l.own, l.batch * l.program.parameters * row, True)
             memset(own.data, 0, own.size)
         memset(carry.data, 0, carry.size)
