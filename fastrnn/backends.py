@@ -19,6 +19,8 @@ why in `why_not_runnable()`. Functions it may have besides, that `fastrnn` does 
 - `TAKES_KEPT`, if `forward(..., kept=arrays)` puts into the first part of these what `keep` returns of the tape;
 - `TAKES_PREPARED`, if in place of a cell's own parameters it takes what programs see, (M, H): see
   `fastrnn.cells.prepared`;
+- `run_on_arrays(program, *arrays)`, which makes these itself, and their gradients: the outputs (..., H) of a
+  `fastrnn.cells.program.ArrayProgram` whose inputs are the rows of all arrays, one after the other;
 - `LEAVES_DX`, if `backward(..., of_x=False)` does not compute the gradient of x;
 - `LEAVES_DWEIGHTS`, if `backward(..., of_weights=False)` does not compute those of the weights, where it need not;
 - `LOOKS_ITSELF`, if it makes sure that arrays fit one another, as `fastrnn.fits` does for the others. It then has for

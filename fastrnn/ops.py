@@ -331,9 +331,18 @@ def prepared(backend: ModuleType, cell: Cell, weights: Weights) -> Weights:
     if weights.unit is None or not _is_prepared(backend, cell) or not isinstance(cell, WrittenCell):
         return weights
     unit = weights.unit
-    if not isinstance(unit, np.ndarray) or unit.ndim < 2 or unit.shape[-2] != len(cell.parameters):
+    if (
+        not isinstance(unit, np.ndarray)
+        or unit.ndim < 2
+        or unit.shape[-2] != len(cell.parameters)
+        or unit.dtype not in _REAL
+        or not (unit.flags.c_contiguous and unit.flags.aligned)
+    ):
         check_weights(cell, weights)  # which says what is wrong; of the rest the backend sees that it fits
-    return weights._replace(unit=cell.prepare(unit))
+    return weights._replace(unit=cell.prepare(unit, getattr(backend, "run_on_arrays", None)))
+
+
+_REAL = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
 
 
 def _is_prepared(backend: ModuleType, cell: Cell) -> bool:
@@ -355,7 +364,8 @@ def end_gradients(
         return dweights
     assert dweights.unit is not None
     seen = None if taken is None else taken.unit
-    return dweights._replace(unit=cell.prepare_back(weights.unit, dweights.unit, seen))
+    run = getattr(backend, "run_on_arrays", None)
+    return dweights._replace(unit=cell.prepare_back(weights.unit, dweights.unit, seen, run))
 
 
 class Several(Weights):

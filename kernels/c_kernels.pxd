@@ -95,7 +95,7 @@ cdef extern from "kernels.h" nogil:
         int count
 
     ctypedef struct fastrnn_program:
-        int units, blocks, slots, x_slots, h_slots, h_first, m_first, m_slots, states, parameters, gates, reads_h
+        int units, blocks, slots, x_slots, h_slots, h_first, m_first, m_slots, states, parameters, gates, reads_h, reads_y
         int x_gates[64]
         int h_gates[64]
         int m_gates[64]
@@ -111,6 +111,7 @@ cdef extern from "kernels.h" nogil:
         int of_sequence
 
     bint fastrnn_is_scan(const fastrnn_program *)
+    bint fastrnn_adds_up(const fastrnn_program *)
 
     ctypedef struct fastrnn_layer:
         ptrdiff_t steps, batch, inputs, hidden, outputs, rows
@@ -214,7 +215,7 @@ cdef extern from "kernels.h" nogil:
         fastrnn_cell cells[FASTRNN_CELLS]
         void (*pack_right)(const fastrnn_product *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*multiply)(const fastrnn_product *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t) noexcept nogil
-        void (*apply)(int, void *, const void *, const void *, const void *, ptrdiff_t) noexcept nogil
+        void (*evaluate)(const fastrnn_code *, void *, ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*softmax)(
             void *, void *, void *, const void *, ptrdiff_t, double, ptrdiff_t, ptrdiff_t) noexcept nogil
 

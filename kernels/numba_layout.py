@@ -56,6 +56,8 @@ class Shape(NamedTuple):
     parameters: int = 0  # of a unit, a cell's own, whose gradients have the slots behind the sums
     others: int = 0  # states besides h
     own: int = 0  # the first slot of those gradients
+    adds_up: int = 0  # whether the program adds to them
+    reads_y: int = 0  # whether backward reads the new h
     takes: int = 0  # whether h goes through a program before its product
     phases_middle: int = 0  # of a program in phases: how many there are up to m, after it, and back likewise
     phases: int = 0
@@ -99,6 +101,8 @@ class Sizes(NamedTuple):
     parameters: int
     others: int
     own: int
+    adds_up: int
+    reads_y: int
     takes: int
     phases_middle: int
     phases: int
@@ -197,6 +201,8 @@ def projection(s, W):
         0,
         0,
         0,  # and h none
+        0,
+        0,
         0,
         0,
         0,

@@ -265,10 +265,16 @@ def _put_states(s, places, kind, c, c_plane):
 @inlined
 def _put_h(s, places, h, h_prev, h_row, rows, u):
     """Where h before the step is: a copy, whose vectors are whole."""
-    W = width(h)
+    _put_copy(s, places, _BEFORE, h, h_prev, h_row, rows, u)
+
+
+@inlined
+def _put_copy(s, places, kind, copy, h, h_row, rows, u):
+    """Where h is, as a state of that kind."""
+    W = width(copy)
     for r in range(rows):
-        store(h + r * W, load_part(h_prev + (r * h_row + u * W), s.H - u * W))
-    _put(places, _BEFORE, 0, h, W)
+        store(copy + r * W, load_part(h + (r * h_row + u * W), s.H - u * W))
+    _put(places, kind, 0, copy, W)
 
 
 @inlined
@@ -391,13 +397,19 @@ def run_backward(
         INOUT the first slot of the first row: the tape in, the gradients of the sums out.
     """
     W = width(z)
-    places, h, copies = stack(a.code, _TABLE), stack(z, ROWS), stack(z, _BESIDE)
+    places, h, y, copies = stack(a.code, _TABLE), stack(z, ROWS), stack(z, ROWS), stack(z, _BESIDE)
     for slot in range(s.slots):
         _put(places, _SLOT, slot, z + slot * W, s.slots * W)
+    for m in range(s.parameters if s.adds_up else 0):
+        for r in range(rows):
+            store(z + (r * s.slots + s.own + m) * W, splat(z, 0.0))
     _put_states(s, places, _BEFORE, c_prev, c_plane)
     _put_states(s, places, _AFTER, c, c_plane)
     _put_states(s, places, _GRADIENT, carry, carry_plane)
     _put_h(s, places, h, h_prev, h_row, rows, u)
+    if s.reads_y:
+        y_row = s.H if a.hr else s.y_row
+        _put_copy(s, places, _AFTER, y, (a.u if a.hr else a.y) + row * y_row, y_row, rows, u)
     _put_extras(s, a, places, copies, n, row, rows, u)
     _put_into_extras(s, a, places, z, row, u)
     _put(places, _GRADIENT, 0, dh, dh_row)
@@ -646,8 +658,9 @@ def _compile(cell: Cell, dtype: np.dtype[Any]) -> Compiled:
         numbers = (*numbers, 0.0)
         backward = (*backward, Instruction(Op.COPY, Operand(Kind.GRADIENT, 0), zero, zero, zero))
     phases = p.all_phases
+    adds_up = any(operand[0] == Kind.OWN for i in backward for operand in i[1:])
     # where the gradients of the cell's own parameters are: rows are summed up later
-    own = p.room if phases else p.slots
+    own = p.room if phases or adds_up else p.slots
     programs = [p.forward, backward, p.middle, p.middle_back, p.take, p.take_back]
     programs += [code for phase in phases for code in (phase.of_row, phase.of_units)]
     programs = [_with_own_in_slots(code, own) for code in programs]
@@ -678,6 +691,8 @@ def _compile(cell: Cell, dtype: np.dtype[Any]) -> Compiled:
         others=p.states - 1,
         carries=p.states if p.reads_h or p.middle_back else p.states - 1,
         own=own,
+        adds_up=adds_up,
+        reads_y=any(Operand(Kind.AFTER, 0) in i[2:] for i in (*backward, *p.middle_back)),
         takes=len(p.take) > 0,
         phases_middle=len(p.phases_middle),
         phases=len(p.phases),

@@ -528,6 +528,9 @@ def _inside(cell: Cell, tape: Tape) -> tuple[Array, ...]:
     if c is not None:
         states += [_units(its, H) for its in c.reshape(sizes.others, sizes.blocks, N + R, 1, W)]
     before, after = _rows_before(sizes, tape.starts), [state[N:] for state in states]
+    if tape.weights.hr is not None:  # of which y is a product
+        assert tape.u is not None
+        after[0] = tape.u.reshape(R, H)
     assert cell.program is not None
     ranks = _ranks(sizes, tape.starts)
     of_rows = zip(tape.extra, cell.program.extras, strict=True)

@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 
-from fastrnn.cells.program import Kind, Op
+from fastrnn.cells.program import ArrayProgram, Instruction, Kind, Op, Operand
 from fastrnn.machine import find_caches, why_no_sizes
 from fastrnn.narrow import NarrowWeight
 from fastrnn.threads import flops_worth_a_thread, usable_threads, why_no_flops
@@ -81,7 +81,7 @@ from c_kernels cimport (
     fastrnn_extra,
     fastrnn_give,
     fastrnn_instruction,
-    fastrnn_is_scan,
+    fastrnn_adds_up, fastrnn_is_scan,
     fastrnn_isa_names,
     fastrnn_isa_of,
     fastrnn_isa_runs,
@@ -543,7 +543,8 @@ cdef class Compiled:
         rows_made += [index for each in all_phases for index in each.means]
         p.all_row_values = max([program.row_values] + [index + 1 for index in rows_made])
         p.sums = max([len(each.means) for each in all_phases], default=0)
-        cdef ptrdiff_t room = max(p.slots + (0 if all_phases else p.parameters), <int> program.room)
+        p.phase_count, p.phase_back_count = len(program.phases), len(program.phases_back)
+        cdef ptrdiff_t room = max(p.slots + (0 if fastrnn_adds_up(p) else p.parameters), <int> program.room)
         p.units, p.blocks = units, (room * units + 3) // 4
         for name, count, most in (
                 ("sums, parameters and values to keep", room, FASTRNN_UNIT_SLOTS), ("gates", gates, FASTRNN_UNIT_SLOTS),
@@ -565,6 +566,8 @@ cdef class Compiled:
             program.take_back]
         for each in all_phases:
             codes += [each.of_row, each.of_units]
+        p.reads_y = any((Kind.AFTER, 0) in one[2:] for each in (program.backward, program.middle_back, program.inside)
+                        for one in each)
         codes = [with_two_at_once(each) for each in codes]
         self.instructions = Buffer(sum(map(len, codes)) * sizeof(fastrnn_instruction))
         at = <fastrnn_instruction *> self.instructions.data
@@ -2329,7 +2332,10 @@ cdef bint sum_own(Job *job, fastrnn_layer *l, int part) noexcept nogil:
 
     Returns whether to leave.
     """
-    cdef ptrdiff_t units = round_up(l.hidden, job.lanes) // job.lanes
+    cdef ptrdiff_t units = round_up(l.hidden, job.lanes) // job.lanes, panels = job.sizes.hidden_panels
+    if job.by_hidden and job.apart:  # of rows that no other thread works on
+        job.cell.own_gradients(l, 4 * start(panels, job.threads, part), min(4 * start(panels, job.threads, part + 1), units))
+        return False
     if fastrnn_pool_barrier(job.threads, job.layer.watch):
         return True
     job.cell.own_gradients(l, start(units, job.threads, part), start(units, job.threads, part + 1))
@@ -2365,7 +2371,7 @@ cdef void backward_task(void *context, int part) noexcept nogil:
         n1 = batch_start(job, part + 1, 0, layer.steps)
     for s in range(layer.steps - 1, -2, -1):
         in_pieces(job, job.cell.step_back, &layer, s, p0, p1, n0, n1)
-        if due:  # not sooner: what the product took of step s + 1 has gradients of parameters, too
+        if due:  # not sooner in phases: what the product took of step s + 1 has gradients of parameters, too
             if sum_own(job, &layer, part):
                 return
             due, group = False, 0
@@ -2380,9 +2386,13 @@ cdef void backward_task(void *context, int part) noexcept nogil:
         if has_phases(&layer) and s >= 0:
             if in_phases(job, job.cell.step_back_phases, &layer, s, False, part, n0, n1):
                 return
+        if layer.own != NULL and s >= 0:
             group += fastrnn_step_count(&layer, s)
-            due = layer.own != NULL and (  # as `cut_chunks`
-                s == 0 or group + fastrnn_step_count(&layer, s - 1) > FASTRNN_GRADIENT_ROWS)
+            due = s == 0 or group + fastrnn_step_count(&layer, s - 1) > FASTRNN_GRADIENT_ROWS  # as `cut_chunks`
+            if due and not has_phases(&layer):
+                if sum_own(job, &layer, part):
+                    return
+                due, group = False, 0
         if (job.makes_dx or job.makes_dweights) and s >= 0:
             if rows == 0 or not layer.reverse:
                 row = fastrnn_step_row(&layer, s)
@@ -2396,7 +2406,7 @@ cdef void backward_task(void *context, int part) noexcept nogil:
         to_look -= 1
         if to_look == 0:
             to_look = job.steps_to_look
-            if fastrnn_stopped(job.layer.watch) and not by_step and layer.own == NULL:
+            if fastrnn_stopped(job.layer.watch) and not by_step and (layer.own == NULL or job.by_hidden):
                 return
         if by_step and fastrnn_pool_barrier(job.threads, job.layer.watch):
             return
@@ -2610,7 +2620,7 @@ def backward(
         ih, hh, bias_ih, bias_hh, hr, unit = weights
         all_dweights = (
             new_like(ih, members), new_like(hh, members), new_like(bias_ih, members), new_like(bias_hh, members),
-            new_like(hr, members, True), new_like(unit, members, has_phases(l)))
+            new_like(hr, members, True), new_like(unit, members, unit is not None and fastrnn_adds_up(l.program)))
     dh_0 = new_of_rows(typenum, members, l.batch, l.outputs)
     cdef tuple dstate_0 = (dh_0,) if others == 0 else (
         dh_0, *[new_of_rows(typenum, members, l.batch, l.hidden) for k in range(others)])
@@ -2641,7 +2651,7 @@ def backward(
     try:
         units = whole_units_of(&job)
         carry = room_for(&job, &l.carry, l.batch * carry_row, True)
-        if has_phases(l) and l.unit != NULL:
+        if l.unit != NULL and fastrnn_adds_up(l.program):
             own = room_for(&job, &l.own, l.batch * l.program.parameters * row, True)
             memset(own.data, 0, own.size)
         memset(carry.data, 0, carry.size)
@@ -2988,41 +2998,118 @@ def adam(cnp.ndarray p, cnp.ndarray grad, cnp.ndarray mean, cnp.ndarray square, 
     return True
 
 
-# ---- operations of programs, for the tests
+# ---- programs on arrays
 
-cdef struct Activation:
+cdef struct Evaluation:
     const fastrnn_kernels *kernels
-    int op
-    void *out
-    const void *a
-    const void *b
-    const void *c
+    fastrnn_code code
+    void *places
     ptrdiff_t count
+    ptrdiff_t vectors  # of a place
     fastrnn_watch watch
 
 
-cdef void activation_task(void *context, int part) noexcept nogil:
-    cdef Activation *job = <Activation *> context
-    job.kernels.apply(job.op, job.out, job.a, job.b, job.c, job.count)
+cdef void evaluate_task(void *context, int part) noexcept nogil:
+    cdef Evaluation *job = <Evaluation *> context
+    job.kernels.evaluate(&job.code, job.places, job.count, job.vectors)
+
+
+cdef class Evaluator:
+    """A program on arrays. Its places are the inputs, the outputs, the constants, then the registers."""
+
+    cdef Evaluation job  # all of it but the kernels, the memory and its size
+    cdef ptrdiff_t inputs, outputs
+    cdef Buffer instructions
+    cdef tuple constants
+
+    def __init__(self, program):
+        self.inputs, self.outputs, self.constants = program.inputs, program.outputs, program.constants
+        first = {Kind.UNIT: 0, Kind.AFTER: self.inputs, Kind.CONSTANT: self.inputs + self.outputs}
+        first[Kind.REGISTER] = first[Kind.CONSTANT] + len(self.constants)
+        self.job.count = first[Kind.REGISTER] + program.registers
+        code = with_two_at_once(program.instructions)
+        self.instructions = Buffer(len(code) * sizeof(fastrnn_instruction))
+        cdef fastrnn_instruction *at = <fastrnn_instruction *> self.instructions.data
+        self.job.code.instructions, self.job.code.count = at, len(code)
+        for op, *operands in code:
+            at.op = op
+            at.out, at.a, at.b, at.c, at.d, at.e = [first[kind] + index for kind, index in operands]
+            at += 1
+
+    cdef cnp.ndarray run(self, const fastrnn_kernels *kernels, list arrays):
+        """The outputs, (outputs, H) or (K, outputs, H), of contiguous arrays (rows, H) or (K, rows, H) of one dtype."""
+        cdef cnp.ndarray array = arrays[0], out
+        cdef Evaluation job = self.job
+        cdef int axes = array.ndim, typenum = cnp.PyArray_TYPE(array), itemsize = itemsize_of(typenum)
+        cdef ptrdiff_t members = array.shape[0] if axes == 3 else 1, H = array.shape[axes - 1], k = 0, rows, m, r, i
+        for array in arrays:
+            if cnp.PyArray_TYPE(array) != typenum or array.ndim != axes or array.shape[axes - 1] != H or (
+                    axes == 3 and array.shape[0] != members) or not cnp.PyArray_ISCARRAY_RO(array):
+                raise ValueError(
+                    f"a program's arrays have shapes {[each.shape for each in arrays]}; expected contiguous ones, alike but "
+                    "in their rows")
+            k += array.shape[axes - 2]
+        if k != self.inputs:
+            raise ValueError(f"a program was given {k} rows; expected {self.inputs}")
+        cdef cnp.npy_intp *shape = [members, self.outputs, H]
+        out = empty(axes, shape + 3 - axes, typenum)
+        job.kernels, job.vectors = kernels, min((H + kernels.lanes - 1) // kernels.lanes, MOST_VECTORS)
+        cdef ptrdiff_t columns = job.vectors * kernels.lanes, row = columns * itemsize, column, size
+        cdef Buffer room = Buffer(job.count * row)
+        cdef char *at
+        job.places = room.data
+        at = <char *> room.data + (self.inputs + self.outputs) * row
+        for value in self.constants:
+            for i in range(columns):
+                if typenum == cnp.NPY_FLOAT32:
+                    (<float *> at)[i] = value
+                else:
+                    (<double *> at)[i] = value
+            at += row
+        begin(&job.watch, stops=False)
+        for m in range(members):
+            for column from 0 <= column < H by columns:
+                at, size = <char *> room.data, min(columns, H - column) * itemsize
+                for array in arrays:
+                    rows = array.shape[axes - 2]
+                    for r in range(rows):
+                        memcpy(at, <char *> cnp.PyArray_DATA(array) + ((m * rows + r) * H + column) * itemsize, size)
+                        at += row
+                fastrnn_pool_run(evaluate_task, &job, 1, False, &job.watch)
+                for r in range(self.outputs):
+                    memcpy(
+                        <char *> cnp.PyArray_DATA(out) + ((m * self.outputs + r) * H + column) * itemsize,
+                        at + r * row, size)
+        return out
+
+
+cdef ptrdiff_t MOST_VECTORS = 32  # of a place, so that some dozen of them fit L1
+
+cdef dict EVALUATORS = {}  # by id of a program, for as long as it lives
+
+
+def run_on_arrays(program, *arrays):
+    """Return the outputs (..., H) of an `ArrayProgram` whose inputs are the rows of all arrays (..., rows, H)."""
+    found = EVALUATORS.get(id(program))
+    if found is None:
+        found = EVALUATORS[id(program)] = Evaluator(program)
+        weakref.finalize(program, EVALUATORS.pop, id(program), None).atexit = False
+    cdef int typenum = cnp.PyArray_TYPE(arrays[0])
+    return (<Evaluator> found).run(kernels_of(typenum), list(arrays))
 
 
 def activation(str name, cnp.ndarray a, str isa, cnp.ndarray b=None, cnp.ndarray c=None):
     """Return what an operation makes of a, b and c as programs compute it on instruction set `isa`, which must run here.
 
-    `name` is that of `fastrnn.cells.program.Op`, in small letters; b and c are a where they are None.
+    `name` is that of `fastrnn.cells.program.Op`, in small letters; b and c are a where they are None. For the tests.
     """
-    cdef Activation job
-    cdef int typenum = cnp.PyArray_TYPE(a), at = ISAS.index(isa)
+    cdef int at = ISAS.index(isa)
     if not fastrnn_isa_runs(at):
         raise ValueError(f"{isa} does not run on this CPU")
-    operands = [a, a if b is None else b, a if c is None else c]
-    if not all(cnp.PyArray_ISCARRAY_RO(each) and each.dtype == a.dtype and each.size == a.size for each in operands):
-        raise ValueError("the operands are no contiguous arrays of one dtype and size")
-    cdef cnp.ndarray out = empty(a.ndim, a.shape, typenum)
-    job.kernels = fastrnn_kernel_table(at, FASTRNN_F32 if typenum == cnp.NPY_FLOAT32 else FASTRNN_F64)
-    job.op, job.out, job.count = Op[name.upper()], pointer(out), a.size
-    job.a, job.b, job.c = pointer(operands[0]), pointer(operands[1]), pointer(operands[2])
-    begin(&job.watch, stops=False)
-    with nogil:
-        fastrnn_pool_run(activation_task, &job, 1, False, &job.watch)
-    return out
+    operands = [Operand(Kind.UNIT, k) for k in range(3)]
+    instruction = Instruction(Op[name.upper()], Operand(Kind.AFTER, 0), *operands)
+    cdef Evaluator evaluator = Evaluator(ArrayProgram(3, 1, (), 0, (instruction,)))
+    cdef bint is_float = cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32
+    rows = [each.reshape(1, -1) for each in (a, a if b is None else b, a if c is None else c)]
+    out = evaluator.run(fastrnn_kernel_table(at, FASTRNN_F32 if is_float else FASTRNN_F64), rows)
+    return out.reshape((<object> a).shape)

@@ -453,6 +453,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
             "(n * M + i) * C + q * LANES, 0}",
             "normalized",
         ),
+        Mutant("y_of_the_first_step", "l->y) + (m->row + n) * row;", "l->y) + n * row;", "written"),
     ],
     ("fastrnn/extra.py", "extra"): [
         Mutant("pieces_draw_from_the_beginning", "self.first + start * math.prod(self.shape[1:])", "self.first"),
@@ -478,7 +479,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ("fastrnn/ops.py", "prepared"): [
         Mutant(
             "gradients_of_prepared_values_stay",
-            "unit=cell.prepare_back(weights.unit, dweights.unit, seen)",
+            "unit=cell.prepare_back(weights.unit, dweights.unit, seen, run)",
             "unit=dweights.unit",
         ),
     ],
@@ -504,6 +505,7 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("lerp_starts_elsewhere", "vec_fma(a, b - c, c)", "vec_fma(a, b - c, b)"),
         Mutant("select_takes_the_other", "vec_select(a, b, c)", "vec_select(a, c, b)"),
         Mutant("difference_of_products", "FOR_ROWS_OF_TWO(vec_fma(a, b, d * e))", "FOR_ROWS_OF_TWO(vec_fma(a, b, d))"),
+        Mutant("arrays_share_a_place", "(REAL *)places + k * vectors * LANES", "(REAL *)places"),
         Mutant("minimum_loses_nan", "(vec)((vint)vec_min(a, b) | (vint)(a != a))", "vec_min(b, a)"),
     ],
     ("fastrnn/cells/schedule.py", "written"): [
@@ -688,6 +690,11 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant("signals_are_not_looked_for", "if (now < watch->due) return 0;", "if (now >= 0) return 0;", "interrupt"),
         Mutant("small_team_does_parts_that_meet", "if (pool.team_size() < its->together) return;", "", "torch_threads"),
+    ],
+    ("kernels/sequence.pyx", "prepared"): [
+        Mutant("members_have_the_rows_of_the_first", "((m * rows + r) * H + column) * itemsize", "(r * H + column) * itemsize"),
+        Mutant("columns_are_the_first_ones", "(m * self.outputs + r) * H + column) * itemsize", "(m * self.outputs + r) * H) * itemsize"),
+        Mutant("gradients_of_parameters_are_added_a_step_late", "if due and not has_phases(&layer):", "if False:", "written"),
     ],
     ("kernels/sequence.pyx", "kernels"): [
         Mutant(

@@ -10,6 +10,7 @@ from calls import backends
 from tolerances import assert_close, assert_same_bits
 
 import fastrnn
+from fastrnn.backends import load
 from fastrnn.cells import LIBRARY, WrittenCell, exp, layer_norm, mean, sigmoid, softplus, tanh, where
 from fastrnn.parameters import Array
 
@@ -104,6 +105,39 @@ def test_equals_reference(name: str, backend: str, options: dict[str, Any]) -> N
         assert got.keys() == want.keys()
         for key, value in want.items():
             assert_close(key, got[key], value, limit * max(1.0, float(np.abs(value).max())))
+
+
+@cells
+@pytest.mark.parametrize("shape", [(1,), (H,), (3, 1030)], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_kernels_make_what_numpy_makes(name: str, shape: tuple[int, ...], dtype: str) -> None:
+    """Of one unit, of parts of vectors, and of several layers with more units than are taken at once."""
+    run: Any = load("cython").run_on_arrays
+    cell, (*members, units) = CELLS[name], shape
+    assert cell.equations is not None
+    assert cell.equations.prepared is not None
+    unit = draw(0, *members, len(cell.parameters), units).astype(dtype)
+    want = cell.prepare(unit)
+    gradient = draw(1, *want.shape).astype(dtype)
+    limit = 1e-5 if dtype == "float32" else 1e-13
+    assert_close("values", cell.prepare(unit, run), want, limit)
+    assert_close("gradients", cell.prepare_back(unit, gradient, None, run), cell.prepare_back(unit, gradient), 10 * limit)
+
+
+def test_arrays_that_are_no_programs_are_refused() -> None:
+    run: Any = load("cython").run_on_arrays
+    assert both_ways.equations is not None
+    assert both_ways.equations.prepared is not None
+    program = both_ways.equations.prepared.program
+    unit = draw(0, 3, H)
+    with pytest.raises(ValueError, match="was given 2 rows; expected 3"):
+        run(program, unit[:2])
+    with pytest.raises(ValueError, match=r"have shapes \[\(1, 19\), \(2, 18\)\]; expected contiguous ones, alike but"):
+        run(program, unit[:1], np.ascontiguousarray(unit[1:, :18]))
+    with pytest.raises(ValueError, match="expected contiguous ones"):
+        run(program, np.asfortranarray(unit))
+    with pytest.raises(ValueError, match="expected contiguous ones"):
+        run(program, unit[:1], unit[1:].astype(np.float32))
 
 
 @cells

@@ -166,23 +166,32 @@ class WrittenCell(Cell):
         """The names of the cell's dropout and zoneout."""
         return tuple(noise.name for noise in self._equations.noise)
 
-    def prepare(self, unit: Array) -> Array:
-        """What programs see as UNIT, (M, H), of the cell's own parameters; of several layers with their axis first."""
+    def prepare(self, unit: Array, run: Callable[..., Array] | None = None) -> Array:
+        """What programs see as UNIT, (M, H), of the cell's own parameters; of several layers with their axis first.
+
+        `run` is a backend's `run_on_arrays`; else NumPy makes it.
+        """
         prepared = self._equations.prepared
         if prepared is None:
             return unit
+        if run is not None:
+            return run(prepared.program, unit)
         found = np.empty((*unit.shape[:-2], len(prepared.values), unit.shape[-1]), unit.dtype)
         for j, value in enumerate(prepared.forward(_rows(unit))):
             found[..., j, :] = value
         return found
 
-    def prepare_back(self, unit: Array, gradient: Array, seen: Array | None = None) -> Array:
+    def prepare_back(
+        self, unit: Array, gradient: Array, seen: Array | None = None, run: Callable[..., Array] | None = None
+    ) -> Array:
         """The gradient of the cell's own parameters, given that of `prepare`, (M, H), which is `seen` if known."""
         prepared = self._equations.prepared
         if prepared is None:
             return gradient
+        seen = self.prepare(unit, run) if seen is None else seen
+        if run is not None:
+            return run(prepared.program_back, unit, seen, gradient)
         found = np.empty_like(unit)
-        seen = self.prepare(unit) if seen is None else seen
         for m, value in enumerate(prepared.backward([*_rows(unit), *_rows(seen), *_rows(gradient)])):
             found[..., m, :] = value
         return found
@@ -774,6 +783,11 @@ class _Writer:
         found, zero = self.equations.gradients, graph.number(0.0)
         return [(Operand(Kind.INTO_EXTRA, k), found.get(Operand(Kind.EXTRA, k), zero)) for k in range(self.into_extras)]
 
+    def added_up(self, graph: Graph) -> list[tuple[Operand, Node]]:
+        """The sums that backward adds the gradients of parameters to."""
+        found = [(Operand(Kind.OWN, m), self.equations.gradients.get(Operand(Kind.UNIT, m))) for m in range(self.units)]
+        return [(at, graph.make(Op.ADD, graph.leaf(at), more)) for at, more in found if more is not None]
+
     def of_taken(
         self, graph: Graph, leaves: Mapping[Node, Operand], own: Sequence[Operand]
     ) -> tuple[tuple[Instruction, ...], tuple[Instruction, ...]]:
@@ -816,11 +830,7 @@ class _Writer:
         back = [(at, e.gradients.get(at, zero)) for at in slot if at not in e.middle_slots]
         for k in range(0 if reads_h else 1, len(d.states)):
             back.append((Operand(Kind.GRADIENT, k), e.gradients.get(Operand(Kind.BEFORE, k), zero)))
-        for m in range(self.units):
-            if (gradient := e.gradients.get(Operand(Kind.UNIT, m))) is not None:
-                own = Operand(Kind.OWN, m)
-                back.append((own, graph.make(Op.ADD, graph.leaf(own), gradient)))
-        back += self.of_extras(graph)
+        back += self.added_up(graph) + self.of_extras(graph)
         means = {node for node in reachable(e.made) if node.op is Across.MEAN}
         shown = [
             node if all(n in means for n in reachable([node]) if n.op is Across.MEAN) else graph.leaf(slot[0])
@@ -908,6 +918,9 @@ class _Writer:
         leaves = {node: node.value for node in graph.nodes if node.leaf is not None and node.leaf.kind is not Kind.SLOT}
         slot = [Operand(Kind.SLOT, j) for j in range(S)]
         own = [(Operand(Kind.SLOT, S + m), e.gradients.get(Operand(Kind.UNIT, m), zero)) for m in range(M)]
+        adds_up = S == len(e.x_only)  # without a recurrent product
+        if adds_up:
+            own = self.added_up(graph)
         reads_h = any(node.leaf == Operand(Kind.BEFORE, 0) for node in reachable([*e.made, *e.gradients.values()]))
         take, take_back = self.of_taken(graph, leaves, [at for at, _ in own])
         back = [(at, e.gradients.get(at, zero)) for at in slot if at not in e.middle_slots] + own
@@ -916,7 +929,7 @@ class _Writer:
         back += self.of_extras(graph)
         first_back = [(at, e.gradients[at]) for at in e.middle_slots]
 
-        known_after = {node: Operand(Kind.AFTER, k) for k, node in enumerate(e.after) if k and node.op is not None}
+        known_after = {node: Operand(Kind.AFTER, k) for k, node in enumerate(e.after) if node.op is not None}
         room = -(-(S + M) // 4) * 4
         needed = [node for _, node in [*first_back, *back]]
         while True:
@@ -959,7 +972,7 @@ class _Writer:
             extras=(False,) * len(e.extra) + tuple(noise.of_sequence for noise in e.noise),
             constants=tuple(self.constants.values),
             registers=self.registers,
-            room=max(S + M, 1 + max((at.index for at in tape.values()), default=0)),
+            room=max(S if adds_up else S + M, 1 + max((at.index for at in tape.values()), default=0)),
             into_extras=self.into_extras,
             seen_units=self.units,
         )

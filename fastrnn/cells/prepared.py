@@ -7,12 +7,13 @@ up their gradients as it does those of parameters, and these follow from the sum
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 from fastrnn.cells.derivative import differentiate
 from fastrnn.cells.graph import Across, Function, Graph, Node, evaluator, reachable
-from fastrnn.cells.program import Kind, Op, Operand
-from fastrnn.cells.schedule import cost_of
+from fastrnn.cells.program import ArrayProgram, Kind, Op, Operand
+from fastrnn.cells.schedule import Constants, cost_of, schedule
 from fastrnn.parameters import Array
 
 __all__ = ["Prepared", "prepare", "replaced"]
@@ -20,13 +21,41 @@ __all__ = ["Prepared", "prepare", "replaced"]
 _WORTH_PREPARING = 5.0  # by the cost of an addition: what is cheaper is no shorter than reading one value more
 
 
-class Prepared(NamedTuple):
-    """What programs see as UNIT j."""
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What programs see as UNIT j, as functions of NumPy's arrays and as programs on arrays, made when they are used."""
 
     values: tuple[Node, ...]  # by j, of the cell's own parameters as UNIT m
     seen: dict[Node, Node]  # in the equations: what becomes UNIT j
-    forward: Callable[[Sequence[Array]], list[Array]]  # from the parameters to the values
-    backward: Callable[[Sequence[Array]], list[Array]]  # parameters, values and their gradients to those of parameters
+    gradients: tuple[Node, ...]  # by m, of parameters, values and the gradients of these
+    inputs: tuple[Operand, ...]  # what these are in the gradients; first the M parameters
+
+    @cached_property
+    def forward(self) -> Callable[[Sequence[Array]], list[Array]]:
+        """From the parameters to the values."""
+        return evaluator(self.values, self.inputs)
+
+    @cached_property
+    def backward(self) -> Callable[[Sequence[Array]], list[Array]]:
+        """From parameters, values and their gradients to those of parameters."""
+        return evaluator(self.gradients, self.inputs)
+
+    @cached_property
+    def program(self) -> ArrayProgram:
+        """`forward`."""
+        return _program(self.values, self.inputs[: len(self.gradients)])
+
+    @cached_property
+    def program_back(self) -> ArrayProgram:
+        """`backward`."""
+        return _program(self.gradients, self.inputs)
+
+
+def _program(roots: Sequence[Node], inputs: Sequence[Operand]) -> ArrayProgram:
+    constants = Constants()
+    seen = {n: Operand(Kind.UNIT, inputs.index(n.value)) for n in reachable(roots) if n.leaf is not None}
+    made = schedule([(Operand(Kind.AFTER, j), node) for j, node in enumerate(roots)], seen, constants)
+    return ArrayProgram(len(inputs), len(roots), tuple(constants.values), made.registers, made.instructions)
 
 
 def prepare(graph: Graph, roots: Sequence[Node], parameters: int, most: int) -> Prepared | None:
@@ -58,12 +87,11 @@ def prepare(graph: Graph, roots: Sequence[Node], parameters: int, most: int) -> 
     lowered = tuple(map(graph.lowered, values))
     made = [Operand(Kind.UNIT, parameters + j) for j in range(len(values))]
     gradients = [graph.lowered(back.get(at, zero)) for at in units]
-    gradients = replaced(graph, gradients, dict(zip(lowered, map(graph.leaf, made), strict=True)))
     return Prepared(
         lowered,
         {node: graph.leaf(Operand(Kind.UNIT, j)) for j, node in enumerate(values)},
-        evaluator(lowered, units),
-        evaluator(gradients, [*units, *made, *[Operand(Kind.GRADIENT, j) for j in range(len(values))]]),
+        tuple(replaced(graph, gradients, dict(zip(lowered, map(graph.leaf, made), strict=True)))),
+        (*units, *made, *[Operand(Kind.GRADIENT, j) for j in range(len(values))]),
     )
 
 

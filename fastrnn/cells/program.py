@@ -10,13 +10,14 @@ the tape into what `trace` shows of each gate.
 A mean over the units of a row cuts a program into phases. A phase runs a program on the units, all of a row, which
 adds to the row's sums; these over H are values of the row, which every unit sees. The next phase first runs a program
 on such values alone, once for a row, and then one on the units again. What units need of an earlier phase is in slots
-or states. Values of a row are kept with the tape. The gradients of parameters are not left in slots then, but added up.
+or states. Values of a row are kept with the tape. The gradients of parameters are not left in slots then, but added up, as
+they are without a recurrent product.
 
 Slots come in blocks of four. The values of a unit that all programs see are
 
     SLOT j      forward: the sum, until it is overwritten; backward: what forward has left there
     BEFORE k    state k before the step: 0 is h, the recurrent output
-    AFTER k     the new state k; backward and inside read those from 1 on, forward what it has written there
+    AFTER k     the new state k; backward and inside read it, in phases from 1 on, forward what it has written there
     GRADIENT k  backward: of the new state k on entry; to be overwritten with that of the one before, without what goes
                 through the products
     UNIT m      the cell's own parameter m of the unit, or what is made of them once a call (`fastrnn.cells.prepared`)
@@ -29,7 +30,7 @@ Slots come in blocks of four. The values of a unit that all programs see are
     INTO_EXTRA e  backward, of a cell that has it: its gradient in the unit, to be written
     ROW i       in phases: a value of the row, the same for all units
     SUM j       in phases: sum j of its row, to which the unit adds: SUM j := SUM j + a, or + a + b
-    OWN m       in phases, backward: likewise the gradient of UNIT m
+    OWN m       in phases and without a recurrent product, backward: likewise the gradient of UNIT m
 
 A cell may have a second recurrent product, of a middle value m (N, H) that is made of sums and states, in place of h:
 GRU's r * h as in the paper. The sums it feeds are x's too, and have the first slots, or m's alone, and have the last.
@@ -52,10 +53,11 @@ k = 1 on, in the same memory: forward must not read BEFORE k once it has written
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-__all__ = ["Instruction", "Kind", "Op", "Operand", "Phase", "Program"]
+__all__ = ["ArrayProgram", "Instruction", "Kind", "Op", "Operand", "Phase", "Program"]
 
 
 class Kind(IntEnum):
@@ -176,3 +178,14 @@ class Program(NamedTuple):
     def all_phases(self) -> tuple[Phase, ...]:
         """Those of a step, and then those of the way back, each in their order."""
         return self.phases_middle + self.phases + self.phases_middle_back + self.phases_back
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayProgram:
+    """A program on rows of arrays, once a call and not for each row of x: UNIT i is input i, AFTER j what comes out."""
+
+    inputs: int
+    outputs: int
+    constants: tuple[float, ...]
+    registers: int
+    instructions: tuple[Instruction, ...]

@@ -107,6 +107,7 @@ typedef struct {
     int h_first, m_first, m_slots;  /* those that h and m feed, which is the first or the last ones: see fastrnn_layer */
     int states, parameters, gates;  /* K, M, G; gates are what `inside` shows */
     int reads_h;                    /* whether the equations read the state before that is h */
+    int reads_y;                    /* whether backward or `inside` read the new one */
     int x_gates[4 * FASTRNN_GROUP_BLOCKS]; /* blocks of the weights, by vector of the group's slots that are fed */
     int h_gates[4 * FASTRNN_GROUP_BLOCKS], m_gates[4 * FASTRNN_GROUP_BLOCKS];
     int extras, into_extras, registers, constant_count; /* into_extras: of so many backward has gradients */
@@ -122,6 +123,8 @@ typedef struct {
 
 /* Whether a program has no recurrent product: its units have nothing to do with one another. */
 static inline int fastrnn_is_scan(const fastrnn_program *p) { return !p->h_slots && !p->m_slots; }
+/* Whether backward adds up the gradients of its parameters in `own`, and does not leave each row's in slots. */
+static inline int fastrnn_adds_up(const fastrnn_program *p) { return p->phase_count || fastrnn_is_scan(p); }
 
 /* What a program is given beside x, by row or by sequence: one value for all units, or one for each; or its gradient. */
 typedef struct {
@@ -185,7 +188,7 @@ typedef struct {
                                             states; of one in phases with m (N, K + 1, C), m's behind them */
     void *dh;                            /* INOUT (R, P), the gradient of y and of what follows from it; with u */
     const void *du;                      /* IN    (N, H), dh of a step times weight_hr */
-    void *own;                           /* INOUT (N, M, H rounded up to L), of a program in phases: the gradients of the
+    void *own;                           /* INOUT (N, M, H rounded up to L), of a program that adds up: the gradients of the
                                             parameters from the steps of a group, which own_gradients adds up */
     void *into_extras;                   /* OUT   [extra](R, H rounded up to L), of a program with these gradients; or NULL */
     const fastrnn_extra *dextras;        /* OUT   (R, H) each, the same of a program without phases and take; or NULL */
@@ -302,8 +305,8 @@ typedef struct {
     fastrnn_cell cells[FASTRNN_CELLS];
     void (*pack_right)(const fastrnn_product *, ptrdiff_t p0, ptrdiff_t p1);
     void (*multiply)(const fastrnn_product *, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t row0, ptrdiff_t row1);
-    /* out := op(a, b, c), elementwise, as programs compute it: for the tests */
-    void (*apply)(int op, void *out, const void *a, const void *b, const void *c, ptrdiff_t count);
+    /* The instructions on places 0 .. count-1 of `vectors` vectors each, end to end. */
+    void (*evaluate)(const fastrnn_code *, void *places, ptrdiff_t count, ptrdiff_t vectors);
     /* OUT p (n, columns), top (n), total (n), IN z (n, columns): of rows row0..row1 */
     void (*softmax)(
         void *p, void *top, void *total, const void *z, ptrdiff_t columns, double scale, ptrdiff_t row0, ptrdiff_t row1);

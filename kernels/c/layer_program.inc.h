@@ -11,6 +11,13 @@ INLINE ptrdiff_t FN(units_from)(const fastrnn_layer *l, ptrdiff_t q) {
 /* The place of rows that have `units` unit vectors each. */
 INLINE NAME(place) FN(own_rows)(vec *rows, ptrdiff_t units) { return (NAME(place)){(REAL *)rows, units * LANES}; }
 
+/* The sums of the parameters' gradients of batch rows n and on, where there are such. */
+INLINE void FN(place_own)(const fastrnn_layer *l, NAME(place) *places, ptrdiff_t n, ptrdiff_t q) {
+    const ptrdiff_t M = l->program->parameters, C = FN(unit_width)(l);
+    for (int i = 0; l->own && i < M; i++)
+        places[FASTRNN_AT_OWN + i] = (NAME(place)){(REAL *)l->own + (n * M + i) * C + q * LANES, M * C};
+}
+
 /* Whether arrays of H columns have whole vectors of `units` units from q on. */
 INLINE int FN(are_whole)(const fastrnn_layer *l, ptrdiff_t q, ptrdiff_t units) { return FN(left)(l, q) >= units * LANES; }
 
@@ -53,15 +60,21 @@ INLINE void FN(place_states)(const fastrnn_layer *l, NAME(place) *places, const 
         places[k] = (NAME(place)){(REAL *)c + (k - 1) * FN(unit_width)(l), FN(c_width)(l)};
 }
 
-/* h before the step, where the program reads it: of rows that lie h_row apart from h_prev on; a copy of parts of vectors. */
+/* The place of rows of H columns, `row` apart from `at` on; what is `read` of parts of vectors is copied. */
+INLINE NAME(place) FN(place_in)(
+    const fastrnn_layer *l, int read, vec *copy, const REAL *at, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
+    const int whole = FN(are_whole)(l, q, units);
+    for (ptrdiff_t r = 0; !whole && read && r < rows; r++)
+        for (ptrdiff_t u = 0; u < units; u++)
+            copy[r * units + u] = vec_load_part(at + r * row + (q + u) * LANES, FN(left)(l, q + u));
+    return whole ? (NAME(place)){(REAL *)at + q * LANES, row} : FN(own_rows)(copy, units);
+}
+
+/* h before the step, where the program reads it: of rows that lie h_row apart from h_prev on. */
 INLINE void FN(place_h)(
     const fastrnn_layer *l, NAME(place) *places, vec *h, const REAL *h_prev, ptrdiff_t h_row, ptrdiff_t rows, ptrdiff_t q,
     ptrdiff_t units) {
-    const int whole = FN(are_whole)(l, q, units);
-    for (ptrdiff_t r = 0; !whole && (l->program->reads_h || l->taken) && r < rows; r++)
-        for (ptrdiff_t u = 0; u < units; u++)
-            h[r * units + u] = vec_load_part(h_prev + r * h_row + (q + u) * LANES, FN(left)(l, q + u));
-    places[FASTRNN_AT_BEFORE] = whole ? (NAME(place)){(REAL *)h_prev + q * LANES, h_row} : FN(own_rows)(h, units);
+    places[FASTRNN_AT_BEFORE] = FN(place_in)(l, l->program->reads_h || l->taken, h, h_prev, h_row, rows, q, units);
 }
 
 /* The slots of unit vector q and those after it in its group, of rows in acc, block by block `plane` rows apart. */
@@ -195,7 +208,8 @@ static void FN(activate)(
 }
 
 /* The tape, the states and what is beside x of up to `rows` rows of a step, n and on, in unit vectors q and on. Returns of
- * how many: those that follow rows of the step before and those that begin with the initial state are looked at apart. */
+ * how many: those that follow rows of the step before and those that begin with the initial state are looked at apart.
+ * h has room for a copy of h before the step, and behind it, if the program reads that, after it. */
 INLINE ptrdiff_t FN(place_tape)(
     const fastrnn_layer *l, NAME(place) *places, vec *h, vec *given, const FN(moment) *m, ptrdiff_t n, ptrdiff_t rows,
     ptrdiff_t q, ptrdiff_t units) {
@@ -207,6 +221,11 @@ INLINE ptrdiff_t FN(place_tape)(
     FN(place_states)(l, places + FASTRNN_AT_BEFORE, (follows ? m->c_before : (const REAL *)l->c) + c_at);
     FN(place_states)(l, places + FASTRNN_AT_AFTER, m->c + c_at);
     FN(place_h)(l, places, h, (follows ? m->y_before : (const REAL *)l->h_0) + n * h_row, h_row, count, q, units);
+    if (l->program->reads_y) {
+        const ptrdiff_t row = l->u ? l->hidden : l->y_row;
+        const REAL *const at = (const REAL *)(l->u ? l->u : l->y) + (m->row + n) * row;
+        places[FASTRNN_AT_AFTER] = FN(place_in)(l, 1, h + count * units, at, row, count, q, units);
+    }
     FN(place_extras)(l, places, given, m->row, n, count, q, units);
     for (int i = 0; l->into_extras && i < l->program->into_extras; i++) {
         const ptrdiff_t C = FN(unit_width)(l);
@@ -226,14 +245,15 @@ static void FN(run_back)(
     const ptrdiff_t carry_row = FN(carry_width)(l);
     NAME(place) places[FASTRNN_PLACES];
     vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_UNIT_SLOTS][FASTRNN_GROUP_UNITS];
-    vec h_prev[PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
+    vec h[2 * PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
     vec of_extras[FASTRNN_EXTRAS][PROGRAM_VECTORS];
     const int gradients = l->dextras ? p->into_extras : 0;
     FN(place_fixed)(l, places, registers, unit, q, units);
     for (ptrdiff_t first = 0, count; first < rows; first += count) {
         REAL *const carry = (REAL *)l->carry + (n + first) * carry_row + q * LANES;
         count = FN(place_tape)(
-            l, places, h_prev, *given, m, n + first, least(PROGRAM_VECTORS / units, rows - first), q, units);
+            l, places, h, *given, m, n + first, least(PROGRAM_VECTORS / units, rows - first), q, units);
+        FN(place_own)(l, places, n + first, q);
         places[FASTRNN_AT_MIDDLE] = FN(own_rows)(dm + 4 * first, 4);
         for (int k = 0; k < p->states; k++)
             places[FASTRNN_AT_GRADIENT + k] = (NAME(place)){carry + k * FN(unit_width)(l), carry_row};
@@ -265,17 +285,16 @@ static void FN(take_back)(
     const fastrnn_layer *l, ptrdiff_t s, ptrdiff_t n, ptrdiff_t q, vec *dtaken, ptrdiff_t rows) {
     const fastrnn_code *code = &l->program->take_back;
     const FN(moment) m = FN(moment_of)(l, s);
-    const ptrdiff_t units = FN(units_from)(l, q), M = l->program->parameters, C = FN(unit_width)(l);
+    const ptrdiff_t units = FN(units_from)(l, q);
     NAME(place) places[FASTRNN_PLACES];
     vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_PARAMETERS][FASTRNN_GROUP_UNITS];
-    vec h_prev[PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
+    vec h[2 * PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
     FN(place_fixed)(l, places, registers, unit, q, units);
     for (ptrdiff_t first = 0, count; first < rows; first += count) {
         count = FN(place_tape)(
-            l, places, h_prev, *given, &m, n + first, least(PROGRAM_VECTORS / units, rows - first), q, units);
+            l, places, h, *given, &m, n + first, least(PROGRAM_VECTORS / units, rows - first), q, units);
         places[FASTRNN_AT_TAKEN] = FN(own_rows)(dtaken + 4 * first, 4);
-        for (int i = 0; l->own && i < M; i++)
-            places[FASTRNN_AT_OWN + i] = (NAME(place)){(REAL *)l->own + ((n + first) * M + i) * C + q * LANES, M * C};
+        FN(place_own)(l, places, n + first, q);
         NAME(run_program)(code->instructions, code->count, places, count, units);
     }
 }
@@ -469,7 +488,7 @@ static void FN(step_back_phases)(const fastrnn_layer *l, ptrdiff_t s, int to_m, 
     const fastrnn_phases *phases = to_m ? &p->phases_middle_back : &p->phases_back;
     const fastrnn_phase *end = phases->first + phases->count;
     const FN(moment) m = FN(moment_of)(l, s);
-    const ptrdiff_t C = FN(unit_width)(l), M = p->parameters, H = l->hidden, carry_row = FN(carry_width)(l);
+    const ptrdiff_t C = FN(unit_width)(l), H = l->hidden, carry_row = FN(carry_width)(l);
     const ptrdiff_t at_once = FN(phase_rows)(p, n1 - n0);
     vec room[FN(phase_room)(p, phases, at_once)];
     FN(phases) w;
@@ -489,8 +508,7 @@ static void FN(step_back_phases)(const fastrnn_layer *l, ptrdiff_t s, int to_m, 
                 FN(place_tape)(l, w.places, w.h_prev, w.given, &m, n, rows, q, units);
                 for (int k = 0; k < p->states; k++)
                     w.places[FASTRNN_AT_GRADIENT + k] = (NAME(place)){carry + k * C, carry_row};
-                for (int i = 0; i < M; i++)
-                    w.places[FASTRNN_AT_OWN + i] = (NAME(place)){(REAL *)l->own + (n * M + i) * C + q * LANES, M * C};
+                FN(place_own)(l, w.places, n, q);
                 if (l->m) w.places[FASTRNN_AT_MIDDLE] = (NAME(place)){FN(dm_at)(l, n) + q * LANES, carry_row};
                 if (l->u) {
                     for (ptrdiff_t r = 0; r < rows; r++)
@@ -532,7 +550,7 @@ static void FN(read_tape)(
     const fastrnn_program *p = l->program;
     NAME(place) places[FASTRNN_PLACES];
     vec registers[FASTRNN_REGISTERS][PROGRAM_VECTORS], unit[FASTRNN_PARAMETERS][FASTRNN_GROUP_UNITS];
-    vec h_prev[PROGRAM_VECTORS], shown[FASTRNN_UNIT_SLOTS][PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
+    vec h[2 * PROGRAM_VECTORS], shown[FASTRNN_UNIT_SLOTS][PROGRAM_VECTORS], given[FASTRNN_EXTRAS][PROGRAM_VECTORS];
     vec values[FASTRNN_ROW_VALUES][PROGRAM_VECTORS];
     for (int g = 0; g < p->gates; g++) places[FASTRNN_AT_SHOWN + g] = FN(own_rows)(shown[g], 1);
     for (int k = 0; k < p->row_values; k++) places[FASTRNN_AT_ROW + k] = FN(own_rows)(values[k], 1);
@@ -543,7 +561,7 @@ static void FN(read_tape)(
             for (ptrdiff_t q = 0; q < ceil_div(l->hidden, LANES); q++) {
                 const ptrdiff_t left = FN(left)(l, q);
                 FN(place_fixed)(l, places, registers, unit, q, 1);
-                count = FN(place_tape)(l, places, h_prev, *given, &m, n, least(PROGRAM_VECTORS, n1 - n), q, 1);
+                count = FN(place_tape)(l, places, h, *given, &m, n, least(PROGRAM_VECTORS, n1 - n), q, 1);
                 for (ptrdiff_t r = 0; p->row_values && r < count; r++)
                     for (int k = 0; k < p->row_values; k++)
                         values[k][r] = vec_splat(FN(row_values_at)(l, m.row + n + r)[k]);

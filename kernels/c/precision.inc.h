@@ -72,7 +72,7 @@
         },                                        \
         .pack_right = NAME(pack_right),           \
         .multiply = NAME(multiply),               \
-        .apply = NAME(apply),                     \
+        .evaluate = NAME(evaluate),               \
         .softmax = NAME(softmax),                 \
     }
 

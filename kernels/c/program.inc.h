@@ -112,20 +112,9 @@ static void NAME(run_program)(
         NAME(interpret)(code, count, places, rows, units);
 }
 
-/* out := op(a, b, c) of arrays: a program of one instruction */
-static void NAME(apply)(int op, void *out, const void *a, const void *b, const void *c, ptrdiff_t count) {
-    enum { rows = 7, at_once = rows * LANES };
-    vec values[4][rows];
-    const REAL *const operands[] = {a, b, c};
-    NAME(place) places[4];
-    for (int k = 0; k < 4; k++) places[k] = (NAME(place)){(REAL *)values[k], LANES};
-    const fastrnn_instruction code = {op, 3, 0, 1, 2, 0, 0};
-    memset(values, 0, sizeof(values));
-    for (ptrdiff_t i = 0; i < count; i += at_once) {
-        const ptrdiff_t elements = least(at_once, count - i);
-        const size_t size = (size_t)elements * sizeof(REAL);
-        for (int k = 0; k < 3; k++) memcpy(values[k], operands[k] + i, size);
-        NAME(run_program)(&code, 1, places, ceil_div(elements, LANES), 1);
-        memcpy((REAL *)out + i, values[3], size);
-    }
+/* The same on arrays: see kernels.h. */
+static void NAME(evaluate)(const fastrnn_code *code, void *places, ptrdiff_t count, ptrdiff_t vectors) {
+    NAME(place) at[count];
+    for (ptrdiff_t k = 0; k < count; k++) at[k] = (NAME(place)){(REAL *)places + k * vectors * LANES, LANES};
+    NAME(run_program)(code->instructions, code->count, at, vectors, 1);
 }
