@@ -543,7 +543,8 @@ cdef class Compiled:
         rows_made += [index for each in all_phases for index in each.means]
         p.all_row_values = max([program.row_values] + [index + 1 for index in rows_made])
         p.sums = max([len(each.means) for each in all_phases], default=0)
-        p.phase_count, p.phase_back_count = len(program.phases), len(program.phases_back)
+        for i, part in enumerate((program.phases_middle, program.phases, program.phases_middle_back, program.phases_back)):
+            parts[i].count = len(part)
         cdef ptrdiff_t room = max(p.slots + (0 if fastrnn_adds_up(p) else p.parameters), <int> program.room)
         p.units, p.blocks = units, (room * units + 3) // 4
         for name, count, most in (
@@ -577,9 +578,9 @@ cdef class Compiled:
         self.phases = Buffer(len(all_phases) * sizeof(fastrnn_phase))
         phase = <fastrnn_phase *> self.phases.data
         p.row_values, k = program.row_values, 0
-        for i, part in enumerate((program.phases_middle, program.phases, program.phases_middle_back, program.phases_back)):
-            parts[i].first, parts[i].count = phase + k, len(part)
-            k += len(part)
+        for i in range(4):
+            parts[i].first = phase + k
+            k += parts[i].count
         for i, (means, _, _) in enumerate(all_phases):
             phase[i].mean_count = len(means)
             for k in range(phase[i].mean_count):

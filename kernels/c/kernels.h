@@ -124,7 +124,7 @@ typedef struct {
 /* Whether a program has no recurrent product: its units have nothing to do with one another. */
 static inline int fastrnn_is_scan(const fastrnn_program *p) { return !p->h_slots && !p->m_slots; }
 /* Whether backward adds up the gradients of its parameters in `own`, and does not leave each row's in slots. */
-static inline int fastrnn_adds_up(const fastrnn_program *p) { return p->phase_count || fastrnn_is_scan(p); }
+static inline int fastrnn_adds_up(const fastrnn_program *p) { return p->phases.count || fastrnn_is_scan(p); }
 
 /* What a program is given beside x, by row or by sequence: one value for all units, or one for each; or its gradient. */
 typedef struct {
