@@ -106,8 +106,8 @@ RULES = (
         }, [(200, 1, I, H) for I, H in ((2, 64), (8, 64), (24, 32), (40, 32), (40, 16))],
     ),
     Rule(
-        "gradients of few rows", {"as of many": {"FEW_ROWS": 0}, "in place": {}},
-        [(T, N, 256, 256) for T, N in ((1, 8), (4, 2), (1, 12))], "training",
+        "gradients of few rows", {"as of many": {"FEW_ROWS": 0}, "in place": {"FEW_ROWS": ALWAYS}},
+        [(1, N, H, H) for H in (256, 512) for N in (4, 8, 12, 16)], "training",
     ),
     Rule(
         "sums of gradients", {f"{mb} MB": {"GRADIENT_BYTES": mb << 20} for mb in (1, 2, 4, 8)},

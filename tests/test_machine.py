@@ -142,6 +142,7 @@ MEASURED = {
     "PROJECTION_BYTES": 512 * KB,
     "STEPS_NOT_WORTH_PACKING_LARGE": 8,
     "GRADIENT_BYTES": 4 * MB,
+    "FEW_ROWS": 16,
     "ROW_VECTORS": 8,
     "ROW_BYTES": 30 * KB,
     "BYTES_IN_TURNS": 26 * KB,
@@ -155,9 +156,9 @@ def test_numbers_are_those_that_were_measured_with_avx512(where: tuple[Caches, i
 
 def test_numbers_follow_from_caches_and_lanes() -> None:
     assert chosen(*ZEN_3) == MEASURED | {
-        "PROJECTION_BYTES": 256 * KB, "STEPS_NOT_WORTH_PACKING_LARGE": 1, "ROW_VECTORS": 24
+        "PROJECTION_BYTES": 256 * KB, "STEPS_NOT_WORTH_PACKING_LARGE": 1, "FEW_ROWS": 12, "ROW_VECTORS": 24
     }  # fmt: skip
-    of_four = {"STEPS_NOT_WORTH_PACKING_LARGE": 2, "ROW_VECTORS": 24}
+    of_four = {"STEPS_NOT_WORTH_PACKING_LARGE": 2, "FEW_ROWS": 12, "ROW_VECTORS": 24}
     assert chosen(*SMALL) == MEASURED | of_four | {
         "PROJECTION_BYTES": 64 * KB, "GRADIENT_BYTES": 1 * MB, "ROW_BYTES": 15 * KB, "BYTES_IN_TURNS": 13 * KB
     }  # fmt: skip
