@@ -207,6 +207,9 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("gru_swaps_gates_of_x", "#define gru_X_GATES {2, 0, 1}", "#define gru_X_GATES {2, 1, 0}"),
     ],
     ("kernels/c/layer.inc.h", "kernels"): [
+        Mutant("biases_of_m_are_elsewhere", "bias[slot + m.first] +=", "bias[slot] +=", "normalized"),
+        Mutant("gradients_of_ms_biases_begin_anew", "sums[slot + m.first] = vec", "sums[slot] = vec", "normalized"),
+        Mutant("gradient_of_m_of_the_first_rows", "FN(dm_at)(l, n + r)", "FN(dm_at)(l, n)", "normalized"),
         Mutant(
             "weight_row_counts_blocks", "return gate * l->hidden + q * LANES;", "return gate * l->hidden + b * LANES;"
         ),
@@ -445,7 +448,21 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("means_are_sums", "r * group, group) / (REAL)l->hidden;", "r * group, group);", "normalized"),
         Mutant("means_of_the_first_units", "u < units; u++) sum += a[u];", "u < 1; u++) sum += a[u];", "normalized"),
         Mutant("values_are_those_of_the_first_row", "vec_splat(values[r])", "vec_splat(values[0])", "normalized"),
-        Mutant("values_of_the_first_row", "FN(row_values_at)(l, row + r)", "FN(row_values_at)(l, row)", "normalized"),
+        Mutant(
+            "values_of_the_first_row",
+            "FN(row_values_at)(l, row + r)[k] = ((const",
+            "FN(row_values_at)(l, row)[k] = ((const",
+            "normalized",
+        ),
+        Mutant(
+            "values_of_rows_are_lost_to_the_product",
+            "if (l->m && !to_m) FN(recall_values)(l, &w, kept, rows);",
+            "",
+            "normalized",
+        ),
+        Mutant(
+            "values_of_the_way_to_m_are_lost", "if (to_m) FN(keep_values)(l, &w, m.row + n, rows);", "", "normalized"
+        ),
         Mutant("own_gradients_pile_up", "*own = (vec){0};", "", "normalized"),
         Mutant(
             "own_gradients_of_one_sequence",
@@ -561,12 +578,26 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         ),
         Mutant("middle_has_no_gradient", "[*seeds, (middle, graph.leaf(Operand(Kind.MIDDLE, 0)))]", "seeds"),
         Mutant(
+            "the_way_to_m_overwrites_the_tape",
+            "staying = [(at, n) for n, at in tape.items()]",
+            "staying = []",
+            "normalized",
+        ),
+        Mutant(
+            "m_feeds_the_first_slots",
+            "e.slots[e.of_middle[0]] if of_m else 0",
+            "0",
+            "normalized",
+        ),
+        Mutant(
             "parameters_learn_nothing_from_what_is_taken",
             "(at, graph.make(Op.ADD, leaf, more)) for",
             "(at, leaf) for",
             "extra",
         ),
-        Mutant("h_is_taken_where_others_take_h", "if set(taken) == all_of_h else ()", "", "extra_torch"),
+        Mutant(
+            "h_is_taken_where_others_take_h", "if set(taken) == all_of_h.difference(second) else ()", "", "extra_torch"
+        ),
     ],
     ("fastrnn/onnx/quantized.py", "onnx_quantized"): [
         Mutant("scales_stay_in_onnx_order", 'gates_of("LSTM", "ifgo", scales)', "scales"),
@@ -1522,14 +1553,14 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant(
             "numba_threads_do_not_wait_after_a_step",
             "turn = barrier(sync, team, turn, thread, a.watch)\n                if leaves(a.watch, turn):\n"
-            "                    return turn\n        if s.phases:",
-            "turn += 0\n        if s.phases:",
+            "                    return turn\n            if s.phases:",
+            "turn += 0\n            if s.phases:",
             "numba_threads",
         ),
         Mutant(
             "numba_threads_do_not_wait_for_phases",
-            "turn = barrier(sync, team, turn, thread, a.watch)\n                if leaves(a.watch, turn):\n"
-            "                    return turn\n        if a.hr_panels:",
+            "turn = barrier(sync, team, turn, thread, a.watch)\n                    if leaves(a.watch, turn):\n"
+            "                        return turn\n        if a.hr_panels:",
             "turn += 0\n        if a.hr_panels:",
             "numba_normalized",
         ),
@@ -1629,8 +1660,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
     ("bench/equations.py", "bench"): [
         Mutant(
             "bench_adds_recurrent_biases_twice",
-            "early = e.of_middle if self.alone else (*self.added, *e.of_middle)",
-            "early = (*self.added, *e.of_middle)",
+            "early = of_m if self.alone else (*self.added, *of_m)",
+            "early = (*self.added, *of_m)",
         ),
     ],
     ("bench/measure.py", "bench"): [

@@ -39,6 +39,12 @@ def of_what_is_left(a: Any, prev: Any, p: Any) -> Any:
     return cells.tanh(a.u(p.k * prev.h)) + 0.1 * prev.h
 
 
+@fastrnn.cell(gates="u v", states="h s", from_x="u")
+def of_means(a: Any, prev: Any) -> Any:
+    s = cells.tanh(a.u) + 0.5 * prev.s
+    return cells.tanh(a.v(cells.mean(prev.h * s)) + s), cells.mean(s)
+
+
 def run(model: Any, feed: dict[str, Array], path: Path, **options: Any) -> list[Array]:
     """The model in onnxruntime."""
     fastrnn.onnx.export(model, path, **options)
@@ -102,7 +108,9 @@ def test_cells_of_the_library_are_the_same_in_onnxruntime(tmp_path: Path, name: 
     assert largest_difference(rnn, tmp_path / "m.onnx", lengths=True, state=True, **options) < 1e-5
 
 
-@pytest.mark.parametrize("cell", [of_what_is_left, cells.gal_lstm, cells.zoneout_gru], ids=lambda cell: cell.name)
+@pytest.mark.parametrize(
+    "cell", [of_what_is_left, of_means, cells.gal_lstm, cells.zoneout_gru], ids=lambda cell: cell.name
+)
 def test_noise_is_as_in_inference_and_products_take_what_they_take(tmp_path: Path, cell: Any) -> None:
     rnn = fastrnn.Recurrent(cell, I, H, 2, seed=0, noise=0.3 if cell.noise else None)
     assert largest_difference(rnn, tmp_path / "m.onnx", lengths=True, state=True) < 1e-5

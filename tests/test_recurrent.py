@@ -400,6 +400,14 @@ def test_explains_what_it_does(backend, name):
     assert "recurrent product" in text or not LIBRARY[name].gates_hh
 
 
+@backends
+def test_a_trace_of_no_rows_is_empty(backend):
+    rnn = fastrnn.Recurrent(LIBRARY["reset_before_gru"], 3, 5, seed=0, backend=backend)
+    found = rnn.trace(np.ones((4, 2, 3), np.float32), lengths=[0, 0])
+    assert found.keys() == {"r_l0", "z_l0", "n_l0", "h_l0"}
+    assert all((value == 0).all() for value in found.values())
+
+
 @pytest.mark.parametrize("name", ["peephole_lstm", "min_gru", "slstm", "reset_before_gru"])
 def test_training_takes_written_cells(name):
     rng = np.random.default_rng(0)

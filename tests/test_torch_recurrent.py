@@ -21,7 +21,16 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 import fastrnn.torch as ours  # noqa: E402
 
 T, N, I, H = 6, 4, 3, 5
-SOME = ("peephole_lstm", "janet", "slstm", "reset_before_gru", "min_gru", "ind_rnn", "lem")
+SOME = (
+    "peephole_lstm",
+    "janet",
+    "slstm",
+    "reset_before_gru",
+    "min_gru",
+    "ind_rnn",
+    "lem",
+    "layer_norm_reset_before_gru",
+)
 some = pytest.mark.parametrize("name", SOME)
 OPTIONS: list[dict[str, Any]] = [
     {},

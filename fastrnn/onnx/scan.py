@@ -180,7 +180,7 @@ def _direction(
         h = before[0] if equations.taken is None else values.of(equations.taken)
         add_up(program.h_first, product(body, h, "hh", program.h_gates, cell.gates_hh))
     if equations.middle is not None:
-        m = values.of(equations.middle)
+        m = _wide(body, values.of(equations.middle), equations.middle, before[0])
         add_up(program.m_first, product(body, m, "hh", program.m_gates, cell.gates_hh))
     like = before[-1] if rnn.proj_size and len(before) > 1 else rows_of_x[0]
     after = [_wide(body, values.of(node), node, like) for node in equations.after]
@@ -219,7 +219,8 @@ def _direction(
 
 
 def _wide(g: Graph, value: str, node: Node, like: str) -> str:
-    """A value of every row and unit, also of a number."""
-    if any(leaf.leaf is not None and leaf.leaf.kind is not Kind.UNIT for leaf in reachable([node])):
+    """A value of every row and unit, also of a number or a mean."""
+    made = reachable([node], lambda each: each.op is Across.MEAN)
+    if any(leaf.leaf is not None and leaf.leaf.kind is not Kind.UNIT for leaf in made):
         return value
     return g.add("Expand", [value, g.add("Shape", [like])])
