@@ -723,9 +723,22 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("small_team_does_parts_that_meet", "if (pool.team_size() < its->together) return;", "", "torch_threads"),
     ],
     ("kernels/sequence.pyx", "prepared"): [
-        Mutant("members_have_the_rows_of_the_first", "((m * rows + r) * H + column) * itemsize", "(r * H + column) * itemsize"),
-        Mutant("columns_are_the_first_ones", "(m * self.outputs + r) * H + column) * itemsize", "(m * self.outputs + r) * H) * itemsize"),
-        Mutant("gradients_of_parameters_are_added_a_step_late", "if due and not has_phases(&layer):", "if False:", "written"),
+        Mutant(
+            "members_have_the_rows_of_the_first",
+            "((m * rows + r) * H + column) * itemsize",
+            "(r * H + column) * itemsize",
+        ),
+        Mutant(
+            "columns_are_the_first_ones",
+            "(m * self.outputs + r) * H + column) * itemsize",
+            "(m * self.outputs + r) * H) * itemsize",
+        ),
+        Mutant(
+            "gradients_of_parameters_are_added_a_step_late",
+            "if due and not has_phases(&layer):",
+            "if False:",
+            "written",
+        ),
     ],
     ("kernels/sequence.pyx", "kernels"): [
         Mutant(

@@ -121,7 +121,9 @@ def test_kernels_make_what_numpy_makes(name: str, shape: tuple[int, ...], dtype:
     gradient = draw(1, *want.shape).astype(dtype)
     limit = 1e-5 if dtype == "float32" else 1e-13
     assert_close("values", cell.prepare(unit, run), want, limit)
-    assert_close("gradients", cell.prepare_back(unit, gradient, None, run), cell.prepare_back(unit, gradient), 10 * limit)
+    assert_close(
+        "gradients", cell.prepare_back(unit, gradient, None, run), cell.prepare_back(unit, gradient), 10 * limit
+    )
 
 
 def test_arrays_that_are_no_programs_are_refused() -> None:

@@ -917,10 +917,9 @@ class _Writer:
         zero = graph.number(0.0)
         leaves = {node: node.value for node in graph.nodes if node.leaf is not None and node.leaf.kind is not Kind.SLOT}
         slot = [Operand(Kind.SLOT, j) for j in range(S)]
-        own = [(Operand(Kind.SLOT, S + m), e.gradients.get(Operand(Kind.UNIT, m), zero)) for m in range(M)]
-        adds_up = S == len(e.x_only)  # without a recurrent product
-        if adds_up:
-            own = self.added_up(graph)
+        adds_up = len(e.x_only) == S  # without a recurrent product
+        of_units = [(Operand(Kind.SLOT, S + m), e.gradients.get(Operand(Kind.UNIT, m), zero)) for m in range(M)]
+        own = self.added_up(graph) if adds_up else of_units
         reads_h = any(node.leaf == Operand(Kind.BEFORE, 0) for node in reachable([*e.made, *e.gradients.values()]))
         take, take_back = self.of_taken(graph, leaves, [at for at, _ in own])
         back = [(at, e.gradients.get(at, zero)) for at in slot if at not in e.middle_slots] + own

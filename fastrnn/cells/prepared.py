@@ -23,7 +23,7 @@ _WORTH_PREPARING = 5.0  # by the cost of an addition: what is cheaper is no shor
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What programs see as UNIT j, as functions of NumPy's arrays and as programs on arrays, made when they are used."""
+    """What programs see as UNIT j, as functions of NumPy's arrays and as programs on arrays, each made when used."""
 
     values: tuple[Node, ...]  # by j, of the cell's own parameters as UNIT m
     seen: dict[Node, Node]  # in the equations: what becomes UNIT j

@@ -10,8 +10,8 @@ the tape into what `trace` shows of each gate.
 A mean over the units of a row cuts a program into phases. A phase runs a program on the units, all of a row, which
 adds to the row's sums; these over H are values of the row, which every unit sees. The next phase first runs a program
 on such values alone, once for a row, and then one on the units again. What units need of an earlier phase is in slots
-or states. Values of a row are kept with the tape. The gradients of parameters are not left in slots then, but added up, as
-they are without a recurrent product.
+or states. Values of a row are kept with the tape. The gradients of parameters are not left in slots then, but added
+up, as they are without a recurrent product.
 
 Slots come in blocks of four. The values of a unit that all programs see are
 
