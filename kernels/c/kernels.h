@@ -148,7 +148,7 @@ typedef struct {
     void *m;                       /* INOUT likewise: what a second recurrent product takes in place of h; or NULL */
     void *taken;                   /* INOUT (R, H), (N, H) unless kept: what the recurrent product takes; NULL if it is h */
     void *z;                       /* INOUT [block][row - z_row][4 * L], or NULL: nothing is kept; behind it, of a program
-                                      in phases, [row - z_row][row value] */
+                                      in phases, [row][row value], or unless kept [n][row value] */
     void *c;                       /* INOUT (N + R, C), the initial state first, C = H rounded up to L; (N, C) unless
                                       kept; lstm; of a program (..., K - 1, C), or NULL with one state */
     const void *x;                 /* IN    (R, I), or NULL when tokens are given */
