@@ -4,6 +4,7 @@ from typing import Any, final
 import numpy as np
 
 from fastrnn.cells import Cell, State, Weights
+from fastrnn.cells.program import ArrayProgram
 from fastrnn.parameters import Array
 
 PRECISIONS: tuple[str, ...]
@@ -127,5 +128,6 @@ def multiply(
 TWO_AT_ONCE: dict[tuple[int, int, int], int]  # operations that are one instruction, for tests
 
 def with_two_at_once(instructions: Sequence[Any]) -> list[tuple[Any, ...]]: ...
+def run_on_arrays(program: ArrayProgram, *arrays: Array) -> Array: ...
 def activation(name: str, a: Array, isa: str, b: Array | None = None, c: Array | None = None) -> Array: ...
 def _override(**values: int) -> dict[str, int]: ...
