@@ -96,6 +96,7 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct fastrnn_program:
         int units, blocks, slots, x_slots, h_slots, h_first, m_first, m_slots, states, parameters, gates, reads_h, reads_y
+        int adds_up
         int x_gates[64]
         int h_gates[64]
         int m_gates[64]
@@ -111,7 +112,6 @@ cdef extern from "kernels.h" nogil:
         int of_sequence
 
     bint fastrnn_is_scan(const fastrnn_program *)
-    bint fastrnn_adds_up(const fastrnn_program *)
 
     ctypedef struct fastrnn_layer:
         ptrdiff_t steps, batch, inputs, hidden, outputs, rows

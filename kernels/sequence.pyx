@@ -81,7 +81,7 @@ from c_kernels cimport (
     fastrnn_extra,
     fastrnn_give,
     fastrnn_instruction,
-    fastrnn_adds_up, fastrnn_is_scan,
+    fastrnn_is_scan,
     fastrnn_isa_names,
     fastrnn_isa_of,
     fastrnn_isa_runs,
@@ -543,9 +543,8 @@ cdef class Compiled:
         rows_made += [index for each in all_phases for index in each.means]
         p.all_row_values = max([program.row_values] + [index + 1 for index in rows_made])
         p.sums = max([len(each.means) for each in all_phases], default=0)
-        for i, part in enumerate((program.phases_middle, program.phases, program.phases_middle_back, program.phases_back)):
-            parts[i].count = len(part)
-        cdef ptrdiff_t room = max(p.slots + (0 if fastrnn_adds_up(p) else p.parameters), <int> program.room)
+        p.adds_up = len(all_phases) > 0 or fastrnn_is_scan(p)
+        cdef ptrdiff_t room = max(p.slots + (0 if p.adds_up else p.parameters), <int> program.room)
         p.units, p.blocks = units, (room * units + 3) // 4
         for name, count, most in (
                 ("sums, parameters and values to keep", room, FASTRNN_UNIT_SLOTS), ("gates", gates, FASTRNN_UNIT_SLOTS),
@@ -578,9 +577,9 @@ cdef class Compiled:
         self.phases = Buffer(len(all_phases) * sizeof(fastrnn_phase))
         phase = <fastrnn_phase *> self.phases.data
         p.row_values, k = program.row_values, 0
-        for i in range(4):
-            parts[i].first = phase + k
-            k += parts[i].count
+        for i, part in enumerate((program.phases_middle, program.phases, program.phases_middle_back, program.phases_back)):
+            parts[i].first, parts[i].count = phase + k, len(part)
+            k += len(part)
         for i, (means, _, _) in enumerate(all_phases):
             phase[i].mean_count = len(means)
             for k in range(phase[i].mean_count):
@@ -2621,7 +2620,7 @@ def backward(
         ih, hh, bias_ih, bias_hh, hr, unit = weights
         all_dweights = (
             new_like(ih, members), new_like(hh, members), new_like(bias_ih, members), new_like(bias_hh, members),
-            new_like(hr, members, True), new_like(unit, members, unit is not None and fastrnn_adds_up(l.program)))
+            new_like(hr, members, True), new_like(unit, members, unit is not None and l.program.adds_up))
     dh_0 = new_of_rows(typenum, members, l.batch, l.outputs)
     cdef tuple dstate_0 = (dh_0,) if others == 0 else (
         dh_0, *[new_of_rows(typenum, members, l.batch, l.hidden) for k in range(others)])
@@ -2652,7 +2651,7 @@ def backward(
     try:
         units = whole_units_of(&job)
         carry = room_for(&job, &l.carry, l.batch * carry_row, True)
-        if l.unit != NULL and fastrnn_adds_up(l.program):
+        if l.unit != NULL and l.program.adds_up:
             own = room_for(&job, &l.own, l.batch * l.program.parameters * row, True)
             memset(own.data, 0, own.size)
         memset(carry.data, 0, carry.size)

@@ -398,8 +398,8 @@ GROUPS: dict[tuple[str, str], list[Mutant]] = {
         Mutant("states_lie_side_by_side_with_h", "c + (k - 1) * FN(unit_width)(l)", "c + (k - 1) * l->hidden"),
         Mutant(
             "h_of_the_first_row",
-            "vec_load_part(h_prev + r * h_row + (q + u) * LANES",
-            "vec_load_part(h_prev + (q + u) * LANES",
+            "vec_load_part(at + r * row + (q + u) * LANES",
+            "vec_load_part(at + (q + u) * LANES",
         ),
         Mutant("h_is_read_beyond_its_row", "const int whole = FN(are_whole)(l, q, units);", "const int whole = 1;"),
         Mutant("sums_of_the_first_block", "acc[at / 4 * plane] + at % 4", "acc[0] + at % 4"),

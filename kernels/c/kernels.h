@@ -108,6 +108,7 @@ typedef struct {
     int states, parameters, gates;  /* K, M, G; gates are what `inside` shows */
     int reads_h;                    /* whether the equations read the state before that is h */
     int reads_y;                    /* whether backward or `inside` read the new one */
+    int adds_up;                    /* whether backward adds up gradients of parameters in `own`, without slots */
     int x_gates[4 * FASTRNN_GROUP_BLOCKS]; /* blocks of the weights, by vector of the group's slots that are fed */
     int h_gates[4 * FASTRNN_GROUP_BLOCKS], m_gates[4 * FASTRNN_GROUP_BLOCKS];
     int extras, into_extras, registers, constant_count; /* into_extras: of so many backward has gradients */
@@ -123,8 +124,6 @@ typedef struct {
 
 /* Whether a program has no recurrent product: its units have nothing to do with one another. */
 static inline int fastrnn_is_scan(const fastrnn_program *p) { return !p->h_slots && !p->m_slots; }
-/* Whether backward adds up the gradients of its parameters in `own`, and does not leave each row's in slots. */
-static inline int fastrnn_adds_up(const fastrnn_program *p) { return p->phases.count || fastrnn_is_scan(p); }
 
 /* What a program is given beside x, by row or by sequence: one value for all units, or one for each; or its gradient. */
 typedef struct {

@@ -862,7 +862,7 @@ INLINE REAL *FN(unit_at)(const fastrnn_layer *l, void *unit, ptrdiff_t b, int sl
     const ptrdiff_t at = 4 * (b % FN(strands)(l)) + slot, q = b / FN(strands)(l) * FN(group)(l) + at % FN(group)(l);
     const ptrdiff_t m = at / FN(group)(l) - (IS_PROGRAM ? l->program->slots : 0);
     *lanes = FN(left)(l, q);
-    const int its = IS_PROGRAM && !fastrnn_adds_up(l->program) && m >= 0 && m < l->program->parameters && *lanes > 0;
+    const int its = IS_PROGRAM && !l->program->adds_up && m >= 0 && m < l->program->parameters && *lanes > 0;
     return its ? (REAL *)unit + m * l->hidden + q * LANES : NULL;
 }
 
@@ -930,7 +930,7 @@ INLINE void FN(pack_gradient)(
 /* Whether sums over the rows of block b are a gradient: not of what the tape keeps besides. */
 INLINE int FN(has_biases)(const fastrnn_layer *l, ptrdiff_t b) {
     ptrdiff_t lanes;
-    if (!l->dbias_ih && !(IS_PROGRAM && l->dunit && !fastrnn_adds_up(l->program))) return 0;
+    if (!l->dbias_ih && !(IS_PROGRAM && l->dunit && !l->program->adds_up)) return 0;
     return !IS_PROGRAM || FN(is_fed)(l, b) || FN(unit_at)(l, l->dunit, b, 0, &lanes);
 }
 

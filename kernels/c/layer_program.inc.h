@@ -61,7 +61,7 @@ INLINE void FN(place_states)(const fastrnn_layer *l, NAME(place) *places, const 
 }
 
 /* The place of rows of H columns, `row` apart from `at` on; what is `read` of parts of vectors is copied. */
-INLINE NAME(place) FN(place_in)(
+static __attribute__((noinline)) NAME(place) FN(place_in)(
     const fastrnn_layer *l, int read, vec *copy, const REAL *at, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t q, ptrdiff_t units) {
     const int whole = FN(are_whole)(l, q, units);
     for (ptrdiff_t r = 0; !whole && read && r < rows; r++)
