@@ -109,8 +109,9 @@ static void NAME(transpose_part)(
     for (int k = 0; k < least(LANES, columns); k++) vec_store_part(out + k * out_row, turned[k], fill ? LANES : rows);
 }
 
-/* panel[k * panel_k + lane] := w[lane * w_row + k] for k < K; lanes from `rows` on become zero. */
-static void NAME(pack_slot)(
+/* panel[k * panel_k + lane] := w[lane * w_row + k] for k < K; lanes from `rows` on become zero. Like the inverse a function
+ * of its own: inlined where there are a dozen callers they are 90 KB of AVX-512's code. */
+static __attribute__((noinline)) void NAME(pack_slot)(
     REAL *panel, ptrdiff_t panel_k, const REAL *w, ptrdiff_t w_row, ptrdiff_t K, ptrdiff_t rows) {
     ptrdiff_t k = 0;
     for (; rows >= LANES && k + LANES <= K; k += LANES) NAME(transpose)(panel + k * panel_k, panel_k, w + k, w_row);
@@ -118,7 +119,8 @@ static void NAME(pack_slot)(
 }
 
 /* w[lane * K + k] := panel[k * panel_k + lane], the inverse. */
-static void NAME(unpack_slot)(REAL *w, ptrdiff_t K, ptrdiff_t rows, const REAL *panel, ptrdiff_t panel_k) {
+static __attribute__((noinline)) void NAME(unpack_slot)(
+    REAL *w, ptrdiff_t K, ptrdiff_t rows, const REAL *panel, ptrdiff_t panel_k) {
     ptrdiff_t k = 0;
     for (; rows >= LANES && k + LANES <= K; k += LANES) NAME(transpose)(w + k, K, panel + k * panel_k, panel_k);
     for (; k < K; k += LANES) NAME(transpose_part)(w + k, K, panel + k * panel_k, panel_k, K - k, rows, 0);
