@@ -105,7 +105,7 @@ class Equations:
 
     @property
     def made(self) -> list[Node]:
-        """What a step computes of its sums: the new states and the middle value."""
+        """What a step makes of its sums, new states and the middle value."""
         return [*self.after, *([] if self.middle is None else [self.middle])]
 
     @property
