@@ -268,9 +268,9 @@ class Info:
         lines = [
             f"fastrnn {self.version}, Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}",
             f"backend: {self.used} ({self.why}), up to {self.num_threads} threads",
-            f"caches: {self.caches}",
         ]
         lines += [f"  {b.name:<7} {'runs' if b.runs else 'does not run'}: {b.detail}" for b in self.backends]
+        lines.append(f"caches: {self.caches}")
         return "\n".join(lines)
 
 
