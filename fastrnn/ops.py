@@ -323,6 +323,9 @@ class Tape:
     weights: tuple[Weights, Weights] | None = None  # and what the backend was given in their place, where that differs
 
 
+_REAL = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
+
+
 def prepared(backend: ModuleType, cell: Cell, weights: Weights) -> Weights:
     """The weights as a backend takes them: with what programs see in place of the cell's own parameters.
 
@@ -340,9 +343,6 @@ def prepared(backend: ModuleType, cell: Cell, weights: Weights) -> Weights:
     ):
         check_weights(cell, weights)  # which says what is wrong; of the rest the backend sees that it fits
     return weights._replace(unit=cell.prepare(unit, getattr(backend, "run_on_arrays", None)))
-
-
-_REAL = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
 
 
 def _is_prepared(backend: ModuleType, cell: Cell) -> bool:

@@ -658,9 +658,8 @@ def _compile(cell: Cell, dtype: np.dtype[Any]) -> Compiled:
         numbers = (*numbers, 0.0)
         backward = (*backward, Instruction(Op.COPY, Operand(Kind.GRADIENT, 0), zero, zero, zero))
     phases = p.all_phases
-    adds_up = any(operand[0] == Kind.OWN for i in backward for operand in i[1:])
     # where the gradients of the cell's own parameters are: rows are summed up later
-    own = p.room if phases or adds_up else p.slots
+    own = p.room if p.adds_up else p.slots
     programs = [p.forward, backward, p.middle, p.middle_back, p.take, p.take_back]
     programs += [code for phase in phases for code in (phase.of_row, phase.of_units)]
     programs = [_with_own_in_slots(code, own) for code in programs]
@@ -691,7 +690,7 @@ def _compile(cell: Cell, dtype: np.dtype[Any]) -> Compiled:
         others=p.states - 1,
         carries=p.states if p.reads_h or p.middle_back else p.states - 1,
         own=own,
-        adds_up=adds_up,
+        adds_up=p.adds_up,
         reads_y=any(Operand(Kind.AFTER, 0) in i[2:] for i in (*backward, *p.middle_back)),
         takes=len(p.take) > 0,
         phases_middle=len(p.phases_middle),

@@ -543,7 +543,7 @@ cdef class Compiled:
         rows_made += [index for each in all_phases for index in each.means]
         p.all_row_values = max([program.row_values] + [index + 1 for index in rows_made])
         p.sums = max([len(each.means) for each in all_phases], default=0)
-        p.adds_up = len(all_phases) > 0 or fastrnn_is_scan(p)
+        p.adds_up = program.adds_up
         cdef ptrdiff_t room = max(p.slots + (0 if p.adds_up else p.parameters), <int> program.room)
         p.units, p.blocks = units, (room * units + 3) // 4
         for name, count, most in (

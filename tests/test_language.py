@@ -154,14 +154,13 @@ def by_program(of: WrittenCell, values: Values) -> tuple[list[Any], Values]:
         seen[middle] = WEIGHT * sum(first.values())
     if not program.phases:
         seen |= {at: np.full(ROWS, np.nan) for at in of_m}
-    adds_up = bool(program.phases) or not program.h_gates + program.m_gates
-    seen |= {Operand(Kind.OWN, m): np.zeros(ROWS) for m in range(program.seen_units if adds_up else 0)}
+    seen |= {Operand(Kind.OWN, m): np.zeros(ROWS) for m in range(program.seen_units if program.adds_up else 0)}
     run(program.backward, seen, constants, one_memory=False)
     run_phases(program.phases_back, seen, constants, one_memory=False)
     grads = first | {at: seen[at] for at in [Operand(Kind.SLOT, j) for j in range(S)] if at not in of_m}
     start = 0 if program.reads_h else 1
     grads |= {Operand(Kind.BEFORE, k): seen[Operand(Kind.GRADIENT, k)] for k in range(start, K)}
-    own = [Operand(Kind.OWN, m) if adds_up else Operand(Kind.SLOT, S + m) for m in range(program.seen_units)]
+    own = [Operand(Kind.OWN, m) if program.adds_up else Operand(Kind.SLOT, S + m) for m in range(program.seen_units)]
     dunit = of.prepare_back(unit, np.array([seen[at] for at in own]))
     return states, grads | {Operand(Kind.UNIT, m): d for m, d in enumerate(dunit)}
 

@@ -111,7 +111,7 @@ class Equations:
     @property
     def middle_slots(self) -> list[Operand]:
         """Of the sums that the second product feeds."""
-        return [Operand(Kind.SLOT, self.slots[name]) for name in self.of_middle]
+        return _slots(self.slots, self.of_middle)
 
     def values(self, nodes: Iterable[Node], known: Mapping[Operand, Array]) -> list[Any]:
         """What nodes are, given what their leaves are."""
@@ -523,7 +523,7 @@ class _Tracing:
     @property
     def middle_slots(self) -> list[Operand]:
         """Of the sums that the second product feeds."""
-        return [Operand(Kind.SLOT, self.slots[name]) for name in self.of_middle]
+        return _slots(self.slots, self.of_middle)
 
     def _run(self) -> Any:
         """Call the function, and keep its local variables as it returns."""
@@ -544,6 +544,10 @@ class _Tracing:
             sys.setprofile(before if before is None or callable(before) else None)
             if before is not None and not callable(before):
                 before.enable()
+
+
+def _slots(of: Mapping[str, int], names: Iterable[str]) -> list[Operand]:
+    return [Operand(Kind.SLOT, of[name]) for name in names]
 
 
 def _may_be_taken(node: Node) -> bool:

@@ -175,6 +175,11 @@ class Program(NamedTuple):
         return self.slots - len(self.h_gates) - (len(self.m_gates) if self.m_first else 0)
 
     @property
+    def adds_up(self) -> bool:
+        """Whether backward adds up the gradients of units in OWN, as in phases and without a recurrent product."""
+        return bool(self.phases) or not (self.h_gates or self.m_gates)
+
+    @property
     def all_phases(self) -> tuple[Phase, ...]:
         """Those of a step, and then those of the way back, each in their order."""
         return self.phases_middle + self.phases + self.phases_middle_back + self.phases_back
